@@ -1,0 +1,51 @@
+# Two interface targets, linked privately by every target of ours; no global flags.
+#   berth_settings  language level, definitions, sanitizers
+#   berth_warnings  warnings, as errors where BERTH_WERROR
+
+add_library(berth_settings INTERFACE)
+target_compile_features(berth_settings INTERFACE cxx_std_20)
+target_include_directories(berth_settings INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+target_compile_definitions(berth_settings INTERFACE _GNU_SOURCE)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(BERTH_ASSERTIONS)
+  target_compile_definitions(berth_settings INTERFACE _GLIBCXX_ASSERTIONS)
+endif()
+if(BERTH_SANITIZE)
+  target_compile_options(berth_settings INTERFACE -fsanitize=${BERTH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(berth_settings INTERFACE -fsanitize=${BERTH_SANITIZE})
+endif()
+if(BERTH_FUZZ)
+  target_compile_options(berth_settings INTERFACE -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all)
+  target_link_options(berth_settings INTERFACE -fsanitize=address,undefined)
+endif()
+
+add_library(berth_warnings INTERFACE)
+target_compile_options(berth_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
+  -Wcast-qual -Wundef $<$<CXX_COMPILER_ID:GNU>:-Wduplicated-cond -Wlogical-op -Wuseless-cast>)
+if(BERTH_WERROR)
+  target_compile_options(berth_warnings INTERFACE -Werror)
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+# berth_library(NAME SOURCES… ) declares a static library with our settings.
+function(berth_library name)
+  set(sources "")
+  foreach(source ${ARGN})  # BOOTSTRAP: sources still being written are left out; removed before the first release
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source})
+      list(APPEND sources ${source})
+    endif()
+  endforeach()
+  if(NOT sources)
+    add_library(${name} INTERFACE)
+    return()
+  endif()
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PUBLIC berth_settings PRIVATE berth_warnings)
+endfunction()

@@ -1,0 +1,156 @@
+// Cgroups: one typed interface over cgroup v1 (one hierarchy per controller) and v2 (unified), chosen for
+// each controller separately, so that a hybrid machine works.
+//
+// Sources: Documentation/admin-guide/cgroup-v1/*.rst and cgroup-v2.rst; cgroups(7). All access is relative
+// to open directories, so a path that is removed and made again cannot fool it. Single-threaded.
+// Failures throw CgroupError naming the control file, the value and errno.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "executor/os/unique_fd.h"
+#include "schemas/cpu_set.h"
+#include "schemas/quantities.h"
+#include "schemas/usage.h"
+
+namespace berth {
+
+enum class Controller { cpu, cpuacct, cpuset, memory, pids, devices, freezer, blkio, net_cls, hugetlb };
+inline constexpr std::size_t kControllerCount = 10;
+const char* to_string(Controller controller);
+
+class CgroupError : public std::system_error {
+ public:
+  CgroupError(int error_number, std::string file, std::string value);
+  const std::string& file() const { return file_; }
+
+ private:
+  std::string file_;
+};
+
+/// One devices.allow line / one rule of the eBPF device program.
+struct DeviceRule {
+  char type = 'c';                 ///< 'c' or 'b'
+  unsigned major = 0;
+  std::optional<unsigned> minor;   ///< absent: every minor ("*")
+  std::string access = "rw";       ///< of r, w, m
+};
+
+struct IoDeviceLimit {
+  unsigned major = 0;
+  unsigned minor = 0;
+  std::optional<std::uint64_t> read_bps, write_bps, read_iops, write_iops;
+};
+
+/// What is written before the job's first instruction. Absent: leave the kernel's default.
+struct CgroupLimits {
+  std::optional<CpuSet> cpus;             ///< cpuset.cpus
+  std::optional<CpuSet> memory_nodes;     ///< cpuset.mems
+  std::optional<double> cpu_quota;        ///< CPUs' worth: cpu.cfs_quota_us/cfs_period_us | cpu.max
+  std::optional<unsigned> cpu_weight;     ///< 1-10000: cpu.shares (scaled) | cpu.weight
+  std::optional<Bytes> memory;            ///< memory.limit_in_bytes | memory.max
+  std::optional<Bytes> swap;              ///< beside memory: memory.memsw.limit_in_bytes = memory+swap | memory.swap.max
+  std::optional<std::uint64_t> pids;      ///< pids.max
+  std::optional<std::vector<DeviceRule>> devices;  ///< deny all but these; absent: inherit
+  std::vector<IoDeviceLimit> io;          ///< blkio.throttle.* | io.max
+  std::map<std::string, Bytes> hugetlb;   ///< hugetlb.<size>.limit_in_bytes | .max
+  std::optional<std::uint32_t> net_class; ///< net_cls.classid
+};
+
+/// Where a controller lives on this machine.
+struct ControllerMount {
+  int version = 0;                 ///< 0: absent, 1, 2
+  std::string mount_point;         ///< "/sys/fs/cgroup/memory"; empty when only berth's own mount has it
+  std::string own_path;            ///< this process's cgroup below it ("/", "/user.slice/…")
+  std::string reason;              ///< why absent or unusable, for people
+};
+
+struct CgroupMachine {
+  std::array<ControllerMount, kControllerCount> controllers;
+  ControllerMount unified;         ///< the v2 tree, also when bare: gives cgroup.kill, PSI, populated
+  const ControllerMount& at(Controller controller) const { return controllers[static_cast<std::size_t>(controller)]; }
+};
+/// From /proc/self/mountinfo, /proc/self/cgroup and cgroup.controllers (mountinfo: proc_pid_mountinfo(5)).
+CgroupMachine detect_cgroups();
+
+/// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
+struct CgroupCounters {
+  Usage usage;                                    ///< only the fields that a control file gives
+  std::optional<std::uint64_t> local_oom_kills;   ///< of this cgroup itself
+  std::optional<std::uint64_t> memory_limit_hits;
+  std::optional<Bytes> memory_current;
+};
+
+class JobCgroup;
+
+/// Berth's part of every hierarchy: <own cgroup>/berth/<name>. Created with its parents (cpuset seeded from
+/// the parent), removed by the destructor when empty.
+class CgroupTree {
+ public:
+  /// `name` is one path component, unique per running berth. Controllers that are not usable (not
+  /// mounted, no permission, not delegated) are left out: see usable().
+  static std::unique_ptr<CgroupTree> create(const CgroupMachine& machine, const std::string& name);
+  virtual ~CgroupTree() = default;
+
+  /// True when limits of this controller can be applied to jobs of this tree.
+  virtual bool usable(Controller controller) const = 0;
+  /// Why not, with the remedy; empty when usable.
+  virtual std::string reason_unusable(Controller controller) const = 0;
+  virtual bool accounts_swap() const = 0;
+
+  /// A fresh cgroup in every usable hierarchy (net_cls and hugetlb only when the limits name them: berth
+  /// mounts these hierarchies itself, detached, with fsopen/fsmount, when nobody has).
+  /// All limits are written before it returns. Throws CgroupError and leaves nothing behind.
+  virtual std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) = 0;
+};
+
+/// The cgroup of one attempt. Removed (with retry while busy, after kill) by remove() or the destructor.
+class JobCgroup {
+ public:
+  virtual ~JobCgroup() = default;
+
+  /// Writes only what `limits` names; used when a prepared cgroup gets its job.
+  virtual void apply(const CgroupLimits& limits) = 0;
+
+  /// How a new process is born in it. v2: a directory for clone3's CLONE_INTO_CGROUP, or -1.
+  virtual int clone_into_descriptor() const = 0;
+  /// v1: open `tasks` files into which the (single-threaded) new process writes "0" itself: that skips
+  /// cgroup_threadgroup_rwsem and so the RCU grace period that a write of another's pid costs.
+  virtual std::vector<int> attach_descriptors() const = 0;
+
+  virtual CgroupCounters read() = 0;
+  /// Cheap sample of what v1 keeps no peak of (memory.stat rss/cache/swap, pids.current); folded into read().
+  virtual void sample() = 0;
+  /// User+system CPU time so far, of the whole tree.
+  virtual std::optional<std::chrono::microseconds> cpu_time() = 0;
+  virtual std::vector<pid_t> processes() = 0;
+  /// cgroup.kill, else freeze, SIGKILL each, thaw; safe against fork bombs. Does not wait.
+  virtual void kill_all() = 0;
+  virtual void freeze(bool frozen) = 0;
+  virtual bool empty() = 0;
+  /// Path shown to people for a controller: below its mount ("/berth/run-1/job-1.1").
+  virtual std::string path(Controller controller) const = 0;
+  /// When an oom_kill was counted: the cgroup whose limit was hit (this one or an ancestor), as a path.
+  virtual std::string limiting_cgroup() = 0;
+  /// rmdir in every hierarchy, retried while busy for at most `patience`; returns false when it is still busy.
+  virtual bool remove(std::chrono::milliseconds patience = std::chrono::seconds(2)) = 0;
+};
+
+/// Opens what a dead berth left at <own>/berth/<tree>/<job>; null when no hierarchy has it.
+std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const std::string& tree, const std::string& job);
+/// Names of job cgroups left below <own>/berth/<tree>, over all hierarchies.
+std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const std::string& tree);
+/// Removes <own>/berth/<tree> (and <own>/berth when it is then empty) in every hierarchy.
+void remove_leftover_tree(const CgroupMachine& machine, const std::string& tree);
+
+}  // namespace berth

@@ -1,0 +1,148 @@
+// Executor: launches jobs in their own namespaces and cgroups, supervises their limits and says how
+// they ended. executor/README.md gives the order of isolation steps and why.
+//
+// One Executor per process; single-threaded: all calls come from one thread. It owns one helper process
+// (the launcher, forked in the constructor, so construct it before any thread), berth's cgroup for this
+// process, and every job's cgroup and namespaces. Destruction kills what still runs and removes all.
+// When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket whose other
+// end it holds).
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "schemas/accounting_record.h"
+
+namespace berth {
+
+/// A step before the job's first instruction failed. The job never ran.
+class LaunchError : public std::runtime_error {
+ public:
+  LaunchError(std::string stage, int error_number, const std::string& message);
+  const std::string& stage() const { return stage_; }
+  int error_number() const { return error_number_; }
+
+ private:
+  std::string stage_;
+  int error_number_;
+};
+
+/// Who a job runs as. `outside` ids are real on the host; `inside` ids are what the job sees.
+struct Identity {
+  uid_t outside_uid = 0;
+  gid_t outside_gid = 0;
+  uid_t inside_uid = 0;
+  gid_t inside_gid = 0;
+  std::vector<gid_t> groups;      ///< supplementary, the same number inside and outside
+  std::string name;               ///< login name inside, for USER and LOGNAME
+  std::string home;               ///< inside
+  std::string shell;
+  bool operator==(const Identity&) const = default;
+};
+
+/// Resolves isolation.user for the calling process: SUDO_UID's user, the named one, or an unprivileged
+/// id when root asks for nothing. Throws LaunchError ("user") when it does not exist or may not be used.
+Identity resolve_identity(const std::string& isolation_user);
+
+/// The user who asked (SUDO_UID's when root through sudo, else the real uid).
+struct Caller {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string name;
+};
+Caller calling_user();
+
+struct ExecutorOptions {
+  /// Name of this executor's cgroup below berth's own; unique per running process.
+  std::string cgroup;
+  /// Sandboxes kept armed ahead of need once the first job was launched; 0: none.
+  unsigned armed_ahead = 0;
+  /// Host name inside jobs that name none is the job's name; this is the fall-back.
+  std::string hostname = "berth";
+};
+
+/// Where one output stream of a job goes. The executor reads the job's pipe and hands over what came.
+using OutputSink = std::function<void(const char* data, std::size_t size)>;
+
+struct LaunchRequest {
+  JobId job_id = 0;
+  unsigned attempt = 1;
+  JobSpec spec;
+  Allocation allocation;
+  Identity identity;
+  int standard_input = -1;          ///< a descriptor to give to the job (duplicated); -1: /dev/null
+  OutputSink standard_output;       ///< may be empty: discarded but counted
+  OutputSink standard_error;
+};
+
+struct Started {
+  JobId job_id = 0;
+  Timestamp at;
+};
+struct Ended {
+  JobId job_id = 0;
+  Timestamp at;
+  Outcome outcome;
+  Usage usage;
+};
+using ExecutorEvent = std::variant<Started, Ended>;
+
+class Executor {
+ public:
+  /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error or
+  /// LaunchError with the one sentence that tells what to do when the kernel does not permit it.
+  explicit Executor(ExecutorOptions options);
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  /// Throws LaunchError when the spec asks for what this machine cannot enforce; to be called before
+  /// anything is queued, so that a limit is never silently dropped.
+  void check_supported(const JobSpec& spec, const Identity& identity) const;
+
+  /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
+  void launch(LaunchRequest request);
+
+  /// Latches the cause and stops the job: TERM to every process of it, `grace`, then a kill of the whole
+  /// cgroup; grace zero kills at once. The first latched cause stays.
+  void stop(JobId job_id, Cause cause, std::chrono::milliseconds grace);
+  /// Sends a signal to every process of a job.
+  void signal(JobId job_id, int signal_number);
+
+  /// Readable when dispatch() has work; for poll(2) or an event loop.
+  int event_descriptor() const;
+  /// Handles what is ready without blocking; returns what happened, in order.
+  std::vector<ExecutorEvent> dispatch();
+  std::size_t running() const;
+
+ private:
+  class Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+/// What a dead berth left: kills the processes of cgroup `supervisor_cgroup`/job-ID.ATTEMPT, reads the
+/// counters that are still there, removes it. Absent when there is nothing.
+std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt);
+/// Removes a dead berth's cgroup and all below it, after its jobs were collected.
+void remove_leftover(const std::string& supervisor_cgroup);
+
+/// One line of `berth doctor`.
+struct Finding {
+  enum class Level { ok, limited, missing };
+  Level level = Level::ok;
+  std::string subject;   ///< "namespace time", "controller memory (v1)", "swap accounting"
+  std::string detail;    ///< what was found
+  std::string remedy;    ///< what to do about a lack; empty when ok
+};
+/// What this machine offers, each found by trying or reading, nothing left behind.
+std::vector<Finding> examine_machine();
+
+}  // namespace berth

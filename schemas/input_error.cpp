@@ -1,0 +1,1 @@
+#include "schemas/input_error.h"

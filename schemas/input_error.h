@@ -1,0 +1,31 @@
+// InputError: everything that is wrong with what a user gave us, before anything was created.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace berth {
+
+/// One fault: where it is, what is wrong, what to do. Printed as `file: pointer: message`.
+struct InputFault {
+  std::string file;     ///< file name as the user gave it, or "command line"
+  std::string pointer;  ///< RFC 6901 JSON pointer ("/limits/pids"), an option ("--mem"), or empty
+  std::string message;  ///< what was wrong and the remedy
+
+  std::string to_string() const;
+  bool operator==(const InputFault&) const = default;
+};
+
+/// All faults found, never only the first; at least one. what() is one line per fault.
+class InputError : public std::runtime_error {
+ public:
+  explicit InputError(std::vector<InputFault> faults);
+  InputError(std::string file, std::string pointer, std::string message);
+  const std::vector<InputFault>& faults() const { return faults_; }
+
+ private:
+  std::vector<InputFault> faults_;
+};
+
+}  // namespace berth

@@ -1,0 +1,33 @@
+// Job files: JSON text to JobSpecs, every fault at once; and a JobSpec back to canonical JSON.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schemas/input_error.h"
+#include "schemas/job_spec.h"
+
+namespace berth {
+
+/// Parses and validates one file's text: one job object or an array of 1 to many. `file_name` is used
+/// in faults; `directory` (absolute) resolves relative paths and is the default working directory.
+/// Throws InputError with every fault of the file; nothing is created.
+std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& file_name,
+                                    const std::filesystem::path& directory);
+
+/// Reads and parses; "-" is standard input. A file that cannot be read is an InputError too.
+std::vector<JobSpec> load_job_file(const std::string& path);
+
+/// Checks a JobSpec that was not parsed from a file (command-line options) by the same rules:
+/// it is rendered to JSON, parsed, and faults come out with `source` as their file.
+JobSpec validated(const JobSpec& spec, const std::string& source);
+
+/// Canonical JSON (one object); parse_job_file(to_json(spec)) gives an equal spec.
+std::string to_json_text(const JobSpec& spec);
+
+/// The JSON Schema (schemas/job.schema.json), embedded at build time.
+std::string_view job_schema_text();
+
+}  // namespace berth

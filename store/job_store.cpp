@@ -1,0 +1,1 @@
+#include "store/job_store.h"

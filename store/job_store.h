@@ -1,0 +1,110 @@
+// JobStore: jobs, attempts, usage and events in one SQLite file.
+//
+// Owns its connection; one JobStore per process and thread. Several processes may use one file at once
+// (WAL, busy timeout). Every call is one transaction, durable when it returns (synchronous=FULL).
+// Throws StoreError: the message names the file and what to do (full disk, read-only, newer schema,
+// not a database, locked too long).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "schemas/accounting_record.h"
+
+namespace berth {
+
+class StoreError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Which running berth supervises an attempt. Identity across restarts is boot id + pid + start time,
+/// never a bare pid (proc_pid_stat(5) field 22, /proc/sys/kernel/random/boot_id).
+struct Supervisor {
+  std::string boot_id;
+  std::int64_t pid = 0;
+  std::uint64_t start_time = 0;   ///< clock ticks after boot
+  std::string cgroup;             ///< name of its cgroup below berth's own, "run-PID-STARTTIME"
+  bool operator==(const Supervisor&) const = default;
+};
+
+struct NewJob {
+  JobSpec spec;
+  std::string user;
+  unsigned user_id = 0;
+  std::string job_user;
+  unsigned job_user_id = 0;
+  std::string host;
+  Timestamp submit;
+};
+
+/// An attempt without a final record.
+struct OpenAttempt {
+  JobId job_id = 0;
+  unsigned attempt = 0;           ///< 0: the job never left PENDING
+  JobState state = JobState::pending;
+  Supervisor supervisor;
+  std::optional<Timestamp> start;
+};
+
+/// sacct's filters; an empty one matches all. A job matches a time window when it was in any state
+/// within it, as `sacct -S -E` defines it.
+struct HistoryFilter {
+  std::vector<JobId> job_ids;
+  std::vector<std::string> users;
+  std::vector<std::string> accounts;
+  std::vector<std::string> names;
+  std::vector<JobState> states;
+  std::optional<Timestamp> start;
+  std::optional<Timestamp> end;
+  std::optional<std::uint64_t> last;  ///< only the newest N
+};
+
+/// One row of the append-only events table; replaying a job's events gives its state.
+struct JobEvent {
+  std::int64_t sequence = 0;
+  JobId job_id = 0;
+  unsigned attempt = 0;
+  Timestamp at;
+  JobState state = JobState::pending;
+  std::string detail;             ///< JSON object text, or empty
+};
+
+class JobStore {
+ public:
+  /// Opens or creates the file and its folder (0700), runs missing migrations after a backup, checks
+  /// integrity cheaply. ":memory:" gives a private one for tests.
+  static std::unique_ptr<JobStore> open(const std::string& path);
+  /// As open(), but refuses to create: for `history` and the like. Null when there is no such file.
+  static std::unique_ptr<JobStore> open_existing(const std::string& path);
+
+  virtual ~JobStore() = default;
+
+  // -- the scheduler's side, in the order of a job's life --
+  /// All or none; returns their ids in order. State PENDING under `supervisor`.
+  virtual std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) = 0;
+  virtual void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) = 0;
+  virtual void run(JobId job, unsigned attempt, Timestamp at) = 0;
+  /// Final record and state in one transaction. A second final record for one attempt is refused
+  /// (returns false and changes nothing). attempt 0: the job ends without ever having had one.
+  virtual bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
+                      Timestamp at) = 0;
+
+  // -- recovery --
+  /// Every job that is not final, of every supervisor, oldest first.
+  virtual std::vector<OpenAttempt> open_attempts() = 0;
+
+  // -- reading --
+  virtual std::vector<AccountingRecord> history(const HistoryFilter& filter) = 0;
+  /// All attempts of one job, oldest first; a job that never started gives one record.
+  virtual std::vector<AccountingRecord> find(JobId job) = 0;
+  virtual std::vector<JobEvent> events(JobId job) = 0;
+  /// PRAGMA integrity_check; empty when sound.
+  virtual std::string check_integrity() = 0;
+};
+
+}  // namespace berth
