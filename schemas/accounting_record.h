@@ -15,29 +15,29 @@ namespace berth {
 
 /// What was leased to the attempt.
 struct Allocation {
-  std::string slot;               ///< "cpu0-1", unique among concurrent leases of one pool
+  std::string slot;  ///< "cpu0-1", unique among concurrent leases of one pool
   CpuSet cpus;
   CpuSet memory_nodes;
-  Bytes memory = 0;               ///< the limit that was applied
+  Bytes memory = 0;  ///< the limit that was applied
   bool operator==(const Allocation&) const = default;
 };
 
 struct AccountingRecord {
   JobId job_id = 0;
-  unsigned attempt = 1;           ///< from 1
+  unsigned attempt = 1;  ///< from 1
   JobState state = JobState::pending;
-  std::string user;               ///< who submitted: name, or the number when it has none
+  std::string user;  ///< who submitted: name, or the number when it has none
   unsigned user_id = 0;
-  std::string job_user;           ///< who it ran as, outside the user namespace, likewise
+  std::string job_user;  ///< who it ran as, outside the user namespace, likewise
   unsigned job_user_id = 0;
   std::string host;
-  std::string reason;             ///< why it is PENDING ("Resources" …); empty otherwise
+  std::string reason;  ///< why it is PENDING ("Resources" …); empty otherwise
   Timestamp submit;
   std::optional<Timestamp> start;
   std::optional<Timestamp> end;
   JobSpec spec;
   std::optional<Allocation> allocation;
-  std::optional<Outcome> outcome; ///< absent until the attempt ended
+  std::optional<Outcome> outcome;  ///< absent until the attempt ended
   Usage usage;
 };
 

@@ -3,9 +3,9 @@
 // A value; copies are independent. Source of the format: cpuset(7), "List format".
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>

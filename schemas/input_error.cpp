@@ -1,1 +1,39 @@
 #include "schemas/input_error.h"
+
+#include <utility>
+
+namespace berth {
+
+namespace {
+
+std::string join_lines(const std::vector<InputFault>& faults) {
+  std::string text;
+  for (const InputFault& fault : faults) {
+    if (!text.empty()) {
+      text += '\n';
+    }
+    text += fault.to_string();
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string InputFault::to_string() const {
+  std::string text;
+  for (const std::string* part : {&file, &pointer}) {
+    if (!part->empty()) {
+      text += *part;
+      text += ": ";
+    }
+  }
+  return text + message;
+}
+
+InputError::InputError(std::vector<InputFault> faults)
+    : std::runtime_error(join_lines(faults)), faults_(std::move(faults)) {}
+
+InputError::InputError(std::string file, std::string pointer, std::string message)
+    : InputError(std::vector<InputFault>{{std::move(file), std::move(pointer), std::move(message)}}) {}
+
+}  // namespace berth

@@ -6,6 +6,9 @@
 //      │             │            │  ▼                     DEADLINE | NODE_FAIL
 //      │             │          SUSPENDED
 //      └─────────────┴──► CANCELLED | DEADLINE | NODE_FAIL | FAILED (launch)
+//
+// COMPLETING may be skipped: an attempt whose end and record are committed at once goes from RUNNING or
+// SUSPENDED straight to its final state.
 #pragma once
 
 #include <cstdint>
@@ -19,15 +22,26 @@ namespace berth {
 using JobId = std::int64_t;
 
 enum class JobState {
-  pending, configuring, running, suspended, completing,
-  completed, failed, timeout, out_of_memory, cancelled, preempted, node_fail, deadline,
+  pending,
+  configuring,
+  running,
+  suspended,
+  completing,
+  completed,
+  failed,
+  timeout,
+  out_of_memory,
+  cancelled,
+  preempted,
+  node_fail,
+  deadline,
 };
 
 /// "PENDING" …; the form in JSON, in the database and on screen.
 std::string_view to_string(JobState state);
-/// Accepts the long names and squeue's two-letter codes ("CD"), in any case.
+/// Accepts the long names and squeue's short codes ("CD"), in any case.
 std::optional<JobState> parse_job_state(std::string_view text);
-/// squeue's two-letter code ("CD").
+/// squeue's short code ("CD", "OOM").
 std::string_view compact_code(JobState state);
 
 bool is_final(JobState state);

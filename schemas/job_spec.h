@@ -41,8 +41,8 @@ struct Limits {
   std::optional<Bytes> stack_size;          ///< RLIMIT_STACK
   std::optional<Bytes> locked_memory;       ///< RLIMIT_MEMLOCK
   std::vector<IoLimit> io;
-  std::map<std::string, Bytes> hugetlb;     ///< page size as the kernel names it ("2MB") to bytes
-  std::optional<std::uint32_t> net_class;   ///< net_cls.classid, for tc and iptables
+  std::map<std::string, Bytes> hugetlb;    ///< page size as the kernel names it ("2MB") to bytes
+  std::optional<std::uint32_t> net_class;  ///< net_cls.classid, for tc and iptables
   bool operator==(const Limits&) const = default;
 };
 
@@ -50,10 +50,10 @@ struct Limits {
 struct Mount {
   enum class Kind { bind, tmpfs };
   Kind kind = Kind::bind;
-  std::string source;           ///< bind: absolute path on the host
-  std::string target;           ///< absolute path inside the job
-  bool read_only = true;        ///< bind only
-  std::optional<Bytes> size;    ///< tmpfs only; required there
+  std::string source;         ///< bind: absolute path on the host
+  std::string target;         ///< absolute path inside the job
+  bool read_only = true;      ///< bind only
+  std::optional<Bytes> size;  ///< tmpfs only; required there
   bool operator==(const Mount&) const = default;
 };
 
@@ -62,14 +62,14 @@ enum class NetworkMode { none, loopback };
 /// isolation{}: the walls. All eight namespaces are always made.
 struct Isolation {
   NetworkMode network = NetworkMode::loopback;
-  std::string root;                    ///< absolute path of an own root directory; empty: the host's
-  bool root_writable = false;          ///< isolation.root given and its "writable" true
-  bool overlay = false;                ///< writes anywhere in the root are allowed and thrown away
+  std::string root;            ///< absolute path of an own root directory; empty: the host's
+  bool root_writable = false;  ///< isolation.root given and its "writable" true
+  bool overlay = false;        ///< writes anywhere in the root are allowed and thrown away
   std::vector<Mount> mounts;
-  std::string hostname;                ///< empty: the job's name made into a host name
-  std::string user;                    ///< "name", "uid" or "uid:gid"; empty: the invoking user
-  std::vector<std::string> devices;    ///< further device nodes, e.g. "/dev/fuse"
-  bool seccomp = true;                 ///< "default" (true) or "none" (false)
+  std::string hostname;              ///< empty: the job's name made into a host name
+  std::string user;                  ///< "name", "uid" or "uid:gid"; empty: the invoking user
+  std::vector<std::string> devices;  ///< further device nodes, e.g. "/dev/fuse"
+  bool seccomp = true;               ///< "default" (true) or "none" (false)
   std::optional<std::int64_t> time_offset_monotonic_seconds;
   std::optional<std::int64_t> time_offset_boottime_seconds;
   bool operator==(const Isolation&) const = default;
@@ -78,27 +78,27 @@ struct Isolation {
 enum class OpenMode { truncate, append };
 
 struct JobSpec {
-  std::string name;                           ///< never empty: given, or argv[0]'s base name, or "script"
-  std::string script;                         ///< text that starts with #!; argv are its arguments
-  std::vector<std::string> argv;              ///< the command; may be empty when script is given
-  std::string current_working_directory;      ///< absolute; the file's or caller's directory by default
+  std::string name;                       ///< never empty: given, or argv[0]'s base name, or "script"
+  std::string script;                     ///< text that starts with #!; argv are its arguments
+  std::vector<std::string> argv;          ///< the command; may be empty when script is given
+  std::string current_working_directory;  ///< absolute; the file's or caller's directory by default
   /// Complete environment: the `environment` object, over a minimal default (PATH, HOME, USER,
   /// LOGNAME, SHELL, LANG, TMPDIR are added at launch when missing). Nothing leaks from the caller.
   std::map<std::string, std::string> environment;
-  std::string standard_input;                 ///< host path; empty: /dev/null
-  std::string standard_output;                ///< host path with %j %x %u %A patterns; empty: stream
-  std::string standard_error;                 ///< likewise; empty: with standard output's file, else stream
+  std::string standard_input;   ///< host path; empty: /dev/null
+  std::string standard_output;  ///< host path with %j %x %u %A patterns; empty: stream
+  std::string standard_error;   ///< likewise; empty: with standard output's file, else stream
   OpenMode open_mode = OpenMode::truncate;
   std::string account;
   std::string comment;
-  std::int64_t priority = 0;                  ///< larger first
-  std::int64_t nice = 0;                      ///< lowers the priority
-  unsigned cpus_per_task = 1;                 ///< whole exclusive CPUs
-  std::optional<Bytes> memory_per_node;       ///< absent: the pool's memory shared by CPUs
-  std::optional<Milliseconds> time_limit;     ///< wall time
-  int kill_warning_signal = 0;                ///< sent kill_warning_delay before time_limit; 0: none
+  std::int64_t priority = 0;               ///< larger first
+  std::int64_t nice = 0;                   ///< lowers the priority
+  unsigned cpus_per_task = 1;              ///< whole exclusive CPUs
+  std::optional<Bytes> memory_per_node;    ///< absent: the pool's memory shared by CPUs
+  std::optional<Milliseconds> time_limit;  ///< wall time
+  int kill_warning_signal = 0;             ///< sent kill_warning_delay before time_limit; 0: none
   Milliseconds kill_warning_delay{60'000};
-  Milliseconds grace_period{5'000};           ///< between SIGTERM and the kill of the cgroup
+  Milliseconds grace_period{5'000};  ///< between SIGTERM and the kill of the cgroup
   std::optional<Milliseconds> no_output_timeout;
   Limits limits;
   Isolation isolation;

@@ -12,12 +12,12 @@ namespace berth {
 /// The cause, in the order of precedence in which the executor decides (docs/verdict.md):
 /// launch_failed; then the kill reason latched before our signal was sent; then the kernel's.
 enum class Cause {
-  launch_failed,      ///< a step before or at exec failed: stage and error_number say which
-  wall_time,          ///< time_limit
-  cpu_time,           ///< limits.cpu_time, of the whole process tree
-  output_limit,       ///< limits.output
-  no_output,          ///< no_output_timeout
-  cancelled,          ///< by its user or by Ctrl-C
+  launch_failed,  ///< a step before or at exec failed: stage and error_number say which
+  wall_time,      ///< time_limit
+  cpu_time,       ///< limits.cpu_time, of the whole process tree
+  output_limit,   ///< limits.output
+  no_output,      ///< no_output_timeout
+  cancelled,      ///< by its user or by Ctrl-C
   preempted,
   node_fail,          ///< the supervising berth died with it (kill -9, power cut)
   out_of_memory,      ///< main process SIGKILLed and the cgroup counts an oom_kill
@@ -40,22 +40,23 @@ struct LimitHit {
 struct Outcome {
   JobState state = JobState::failed;  ///< always a final state
   Cause cause = Cause::exited;
-  int exit_code = 0;                  ///< of the main process; 0 when a signal ended it
-  int signal = 0;                     ///< that ended the main process; 0 when it exited
+  int exit_code = 0;  ///< of the main process; 0 when a signal ended it
+  int signal = 0;     ///< that ended the main process; 0 when it exited
   bool core_dumped = false;
   std::optional<LimitHit> limit;
-  std::string stage;                  ///< launch_failed: the step, e.g. "exec", "mount /data"
-  int error_number = 0;               ///< launch_failed: errno
-  std::string message;                ///< one sentence for people; never empty
+  std::string stage;     ///< launch_failed: the step, e.g. "exec", "mount /data"
+  int error_number = 0;  ///< launch_failed: errno
+  std::string message;   ///< one sentence for people; never empty
   bool operator==(const Outcome&) const = default;
 };
 
 /// Exit status of `berth run`: the job's own 0-123 (and 126, 127 …, as it exited); 124 timed out (wall,
 /// CPU, no output); 125 berth failed or refused; 126 not executable; 127 not found; 128+n killed by
-/// signal n (137 for out of memory).
+/// signal n (137 for out of memory). A job that we stopped (cancel, preempt, output limit) and that then
+/// exited 0 counts as ended by SIGTERM (143), never as a success.
 int exit_status(const Outcome& outcome);
 
-/// sacct's ExitCode: "code:signal".
+/// sacct's ExitCode: "code:signal". A failed launch shows its exit_status as code.
 std::string exit_code_field(const Outcome& outcome);
 
 }  // namespace berth
