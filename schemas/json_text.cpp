@@ -1,0 +1,188 @@
+#include "schemas/json_text.h"
+
+#include <algorithm>
+#include <forward_list>
+#include <nlohmann/json.hpp>
+#include <unordered_set>
+
+namespace berth {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// A job file needs six levels; every further level is a mistake or an attack on the stack.
+constexpr std::size_t kMaximumDepth = 32;
+
+std::string line_and_column(std::string_view text, std::size_t position) {
+  // nlohmann counts the characters read, the offending one included; at the end of the text that is one
+  // more than there are.
+  const std::size_t offset = std::min(position == 0 ? 0 : position - 1, text.size());
+  const std::string_view before = text.substr(0, offset);
+  const auto line = std::count(before.begin(), before.end(), '\n') + 1;
+  const std::size_t line_start = before.rfind('\n') + 1;  // npos + 1 is 0
+  return "line " + std::to_string(line) + ", column " + std::to_string(offset - line_start + 1);
+}
+
+/// "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error …" without its head.
+std::string plain_reason(std::string_view what) {
+  const std::size_t column = what.find("column ");
+  const std::size_t colon = what.find(": ", column == std::string_view::npos ? 0 : column);
+  return std::string(colon == std::string_view::npos ? what : what.substr(colon + 2));
+}
+
+/// Builds the value from nlohmann's events, which unlike its own builder show repeated keys.
+class Builder : public nlohmann::json_sax<Json> {
+ public:
+  Builder(std::string_view text, const std::string& file_name, std::vector<InputFault>& faults)
+      : text_(text), file_name_(file_name), faults_(faults) {}
+
+  Json take_root() { return std::move(root_); }
+
+  bool null() override { return add(Json()); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(std::int64_t value) override { return add(value); }
+  bool number_unsigned(std::uint64_t value) override { return add(value); }
+  bool number_float(double value, const std::string& /*text*/) override { return add(value); }
+  bool string(std::string& value) override { return add(std::move(value)); }
+  bool binary(Json::binary_t& /*value*/) override { return false; }
+  bool start_object(std::size_t /*size*/) override { return open(Json::object()); }
+  bool start_array(std::size_t /*size*/) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(std::string& name) override {
+    Level& level = levels_.back();
+    level.key = name;
+    level.repeated = !level.keys.insert(name).second;
+    if (level.repeated) {
+      fault(child_pointer(pointer(), name), "is given twice in one object; keep one");
+    }
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string& /*token*/,
+                   const Json::exception& error) override {
+    const std::size_t offset = std::min(position == 0 ? 0 : position - 1, text_.size());
+    std::string message = line_and_column(text_, position) + ": ";
+    if (text_.find_first_not_of(" \t\r\n") == std::string_view::npos) {
+      message = "is empty (write one job object or an array of them)";
+    } else if (starts_comment(offset)) {
+      message += "comments are not allowed in a job file; remove it";
+    } else if (error.id == kNumberOverflow) {
+      message += "a number is too large";
+    } else {
+      message += plain_reason(error.what());
+    }
+    fault("", message);
+    return false;
+  }
+
+ private:
+  static constexpr int kNumberOverflow = 406;  // json.exception.out_of_range.406
+
+  struct Level {
+    Json* container;
+    std::string pointer;
+    std::string key;
+    bool repeated = false;
+    std::unordered_set<std::string> keys;
+  };
+
+  std::string pointer() const { return levels_.empty() ? "" : levels_.back().pointer; }
+
+  void fault(std::string pointer, std::string message) {
+    faults_.push_back({file_name_, std::move(pointer), std::move(message)});
+  }
+
+  /// The lexer reads one character on from the "/" or "#".
+  bool starts_comment(std::size_t offset) const {
+    for (const std::size_t start : {offset, offset == 0 ? 0 : offset - 1}) {
+      const std::string_view rest = text_.substr(start, 2);
+      if (rest == "//" || rest == "/*" || rest.starts_with('#')) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /// Puts a value into the open container. Appends to the object's underlying vector: ordered_json's own
+  /// insertion compares with every key before it.
+  Json* place(Json value) {
+    if (levels_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    Level& level = levels_.back();
+    if (level.container->is_array()) {
+      level.container->push_back(std::move(value));
+      return &level.container->back();
+    }
+    if (level.repeated) {
+      return &discarded_.emplace_front(std::move(value));
+    }
+    auto& members = level.container->get_ref<Json::object_t&>();
+    members.push_back({level.key, std::move(value)});
+    return &members.back().second;
+  }
+
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(Json container) {
+    std::string own_pointer;
+    if (!levels_.empty()) {
+      const Level& level = levels_.back();
+      own_pointer = child_pointer(
+          level.pointer, level.container->is_array() ? std::to_string(level.container->size()) : level.key);
+    }
+    if (levels_.size() == kMaximumDepth) {
+      fault(own_pointer, "is nested too deeply (a job file needs six levels)");
+      return false;
+    }
+    Json* placed = place(std::move(container));
+    levels_.push_back({placed, std::move(own_pointer), {}, false, {}});
+    return true;
+  }
+
+  bool close() {
+    levels_.pop_back();
+    return true;
+  }
+
+  std::string_view text_;
+  const std::string& file_name_;
+  std::vector<InputFault>& faults_;
+  Json root_;
+  std::forward_list<Json> discarded_;  // values of repeated keys: they stay alive while they are filled
+  std::vector<Level> levels_;
+};
+
+}  // namespace
+
+std::optional<Json> parse_json(std::string_view text, const std::string& file_name,
+                               std::vector<InputFault>& faults) {
+  Builder builder(text, file_name, faults);
+  if (!Json::sax_parse(text, &builder)) {
+    return std::nullopt;
+  }
+  return builder.take_root();
+}
+
+std::string child_pointer(const std::string& pointer, std::string_view token) {
+  std::string result = pointer + '/';
+  for (const char c : token) {
+    if (c == '~') {
+      result += "~0";
+    } else if (c == '/') {
+      result += "~1";
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+}  // namespace berth

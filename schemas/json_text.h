@@ -1,0 +1,23 @@
+// Strict JSON text to a value: what JSON leaves open is refused here.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schemas/input_error.h"
+
+namespace berth {
+
+/// Parses one JSON value, members in the order of the text. Faults are appended: a syntax error (with
+/// line and column), text that is not UTF-8, a number out of range or too deep nesting end the parse and
+/// nothing is returned; each repeated key is a fault of its own and the first value is kept.
+std::optional<nlohmann::ordered_json> parse_json(std::string_view text, const std::string& file_name,
+                                                 std::vector<InputFault>& faults);
+
+/// `pointer` + "/" + `token`, escaped as RFC 6901, section 3 says.
+std::string child_pointer(const std::string& pointer, std::string_view token);
+
+}  // namespace berth
