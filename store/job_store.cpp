@@ -1,1 +1,552 @@
 #include "store/job_store.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <variant>
+
+#include "schemas/job_file.h"
+#include "store/database.h"
+#include "store/usage_row.h"
+
+namespace berth {
+namespace {
+
+std::int64_t to_column(Timestamp instant) { return instant.time_since_epoch().count(); }
+Timestamp to_instant(std::int64_t microseconds) { return Timestamp(std::chrono::microseconds(microseconds)); }
+
+std::optional<Timestamp> to_instant(std::optional<std::int64_t> microseconds) {
+  return microseconds ? std::optional(to_instant(*microseconds)) : std::nullopt;
+}
+
+/// The next column of a row at each call.
+class Row {
+ public:
+  explicit Row(const Query& query) : query_(query) {}
+  std::int64_t integer() { return query_.integer(column_++); }
+  unsigned number() { return static_cast<unsigned>(integer()); }
+  std::string text() { return query_.text(column_++); }
+  bool next_is_null() const { return query_.is_null(column_); }
+  std::optional<std::int64_t> optional_integer() { return query_.optional_integer(column_++); }
+  void skip(int columns) { column_ += columns; }
+  int column() const { return column_; }
+
+ private:
+  const Query& query_;
+  int column_ = 0;
+};
+
+JobState to_state(const std::string& path, const std::string& word) {
+  if (const auto state = parse_job_state(word)) {
+    return *state;
+  }
+  throw StoreError(path + ": \"" + word + "\" is no job state: the database was changed by hand, or is damaged; "
+                   "restore a copy of it");
+}
+
+/// Everything an AccountingRecord is made of, without the filter; read by read_record in this order.
+const std::string& record_select() {
+  static const std::string kSelect =
+      "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
+      "j.submit_us, j.end_us, j.spec, "
+      "a.attempt, a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
+      "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, a.stage, "
+      "a.error_number, a.message, " +
+      usage_columns("u.") +
+      " FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id"
+      " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
+  return kSelect;
+}
+
+/// A spec that this version refuses (an older one took it) must not hide the job's record.
+JobSpec read_spec(const std::string& path, JobId job, const std::string& text, const std::string& name,
+                  const std::string& account) {
+  try {
+    return parse_job_file(text, path + ": job " + std::to_string(job), "/").at(0);
+  } catch (const InputError&) {
+    JobSpec spec;
+    spec.name = name;
+    spec.account = account;
+    return spec;
+  }
+}
+
+std::optional<Allocation> read_allocation(Row& row) {
+  if (row.next_is_null()) {
+    row.skip(4);
+    return std::nullopt;
+  }
+  Allocation allocation;
+  allocation.slot = row.text();
+  allocation.cpus = CpuSet::parse(row.text());
+  allocation.memory_nodes = CpuSet::parse(row.text());
+  allocation.memory = static_cast<Bytes>(row.integer());
+  return allocation;
+}
+
+std::optional<Outcome> read_outcome(Row& row, JobState state) {
+  if (row.next_is_null()) {
+    row.skip(10);
+    return std::nullopt;
+  }
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = parse_cause(row.text()).value_or(Cause::exited);
+  outcome.exit_code = static_cast<int>(row.integer());
+  outcome.signal = static_cast<int>(row.integer());
+  outcome.core_dumped = row.integer() != 0;
+  if (row.next_is_null()) {
+    row.skip(3);
+  } else {
+    outcome.limit.emplace();
+    outcome.limit->name = row.text();
+    outcome.limit->value = row.text();
+    outcome.limit->cgroup = row.text();
+  }
+  outcome.stage = row.text();
+  outcome.error_number = static_cast<int>(row.integer());
+  outcome.message = row.text();
+  return outcome;
+}
+
+AccountingRecord read_record(const std::string& path, const Query& query) {
+  Row row(query);
+  AccountingRecord record;
+  record.job_id = row.integer();
+  record.state = to_state(path, row.text());
+  record.user = row.text();
+  record.user_id = row.number();
+  record.job_user = row.text();
+  record.job_user_id = row.number();
+  record.host = row.text();
+  const std::string name = row.text();
+  const std::string account = row.text();
+  record.submit = to_instant(row.integer());
+  record.end = to_instant(row.optional_integer());
+  record.spec = read_spec(path, record.job_id, row.text(), name, account);
+  record.attempt = 0;
+  if (row.next_is_null()) {
+    return record;  // still waiting for its first attempt
+  }
+  record.attempt = row.number();
+  record.state = to_state(path, row.text());
+  record.start = to_instant(row.optional_integer());
+  record.end = to_instant(row.optional_integer());
+  record.allocation = read_allocation(row);
+  record.outcome = read_outcome(row, record.state);
+  record.usage = read_usage(query, row.column());
+  return record;
+}
+
+/// A WHERE clause and its parameters, grown condition by condition.
+class Conditions {
+ public:
+  void add(const std::string& condition) { text_ += (text_.empty() ? " WHERE (" : " AND (") + condition + ")"; }
+
+  template <typename Values>
+  void add_any(const std::string& expression, const Values& values) {
+    if (!values.empty()) {
+      add(expression + " IN (" + parameters(values) + ")");
+    }
+  }
+  /// "?, ?, …" with the values remembered for bind().
+  template <typename Values>
+  std::string parameters(const Values& values) {
+    std::string list;
+    for (const auto& value : values) {
+      list += list.empty() ? "?" : ", ?";
+      values_.emplace_back(value);
+    }
+    return list;
+  }
+  std::string parameter(std::int64_t value) {
+    values_.emplace_back(value);
+    return "?";
+  }
+
+  const std::string& text() const { return text_; }
+  void bind(Query& query) const {
+    for (const auto& value : values_) {
+      std::visit([&](const auto& one) { query.bind(one); }, value);
+    }
+  }
+
+ private:
+  std::string text_;
+  std::vector<std::variant<std::int64_t, std::string>> values_;
+};
+
+constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
+
+/// sacct(1), --state: with a time window, "was in that state at some moment of the window"; without one,
+/// "is in that state now".
+std::string state_condition(JobState state, const HistoryFilter& filter, Conditions& conditions) {
+  const std::string in_state = "coalesce(a.state, j.state) = '" + std::string(to_string(state)) + "'";
+  if (!filter.start && !filter.end) {
+    return in_state;
+  }
+  const std::int64_t start = filter.start ? to_column(*filter.start) : 0;
+  const std::int64_t end = filter.end ? to_column(*filter.end) : kForever;
+  const auto overlaps = [&](const std::string& from, const std::string& to) {
+    const std::string begins = from + " <= " + conditions.parameter(end);
+    return begins + " AND coalesce(" + to + ", " + std::to_string(kForever) +
+           ") >= " + conditions.parameter(start);
+  };
+  switch (state) {
+    case JobState::pending:
+      return overlaps("j.submit_us", "a.configure_us, a.end_us");
+    case JobState::configuring:
+      return overlaps("a.configure_us", "a.start_us, a.end_us");
+    case JobState::running:
+      return overlaps("a.start_us", "a.end_us");
+    default:
+      return is_final(state) ? in_state + " AND " + overlaps("a.end_us", "a.end_us") : in_state;
+  }
+}
+
+Conditions conditions_of(const HistoryFilter& filter) {
+  Conditions conditions;
+  conditions.add_any("j.id", filter.job_ids);
+  if (!filter.users.empty()) {
+    const std::string by_name = "j.user IN (" + conditions.parameters(filter.users) + ")";
+    conditions.add(by_name + " OR CAST(j.user_id AS TEXT) IN (" + conditions.parameters(filter.users) + ")");
+  }
+  conditions.add_any("j.account", filter.accounts);
+  conditions.add_any("j.name", filter.names);
+  if (filter.start) {
+    conditions.add("j.end_us IS NULL OR j.end_us >= " + conditions.parameter(to_column(*filter.start)));
+    conditions.add("a.end_us IS NULL OR a.end_us >= " + conditions.parameter(to_column(*filter.start)));
+  }
+  if (filter.end) {
+    conditions.add("j.submit_us <= " + conditions.parameter(to_column(*filter.end)));
+  }
+  std::string states;
+  for (const JobState state : filter.states) {
+    states += (states.empty() ? "(" : " OR (") + state_condition(state, filter, conditions) + ")";
+  }
+  if (!states.empty()) {
+    conditions.add(states);
+  }
+  return conditions;
+}
+
+/// Where a job stands, read inside the transaction that is about to move it.
+struct Standing {
+  JobState state = JobState::pending;
+  unsigned attempt = 0;
+};
+
+class SqliteJobStore final : public JobStore {
+ public:
+  explicit SqliteJobStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+
+  std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) override;
+  void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) override;
+  void run(JobId job, unsigned attempt, Timestamp at) override;
+  bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
+  std::vector<OpenAttempt> open_attempts() override;
+  std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
+  std::vector<AccountingRecord> find(JobId job) override;
+  std::vector<JobEvent> events(JobId job) override;
+  std::string check_integrity() override { return database_->check_integrity(); }
+
+ private:
+  std::int64_t supervisor_id(const Supervisor& supervisor);
+  JobId insert_job(const NewJob& job, std::int64_t supervisor);
+  std::optional<Standing> standing(JobId job);
+  Standing require_transition(JobId job, JobState to);
+  void require_attempt(JobId job, const Standing& standing, unsigned attempt) const;
+  void set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end);
+  void write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
+  void write_usage(JobId job, unsigned attempt, const Usage& usage);
+  [[noreturn]] void refuse(JobId job, const std::string& fault) const;
+
+  std::unique_ptr<Database> database_;
+};
+
+void SqliteJobStore::refuse(JobId job, const std::string& fault) const {
+  throw StoreError(database_->path() + ": job " + std::to_string(job) + ": " + fault);
+}
+
+std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) {
+  return database_->write([&] {
+    std::vector<JobId> ids;
+    ids.reserve(jobs.size());
+    if (!jobs.empty()) {
+      const std::int64_t supervisor_row = supervisor_id(supervisor);
+      for (const NewJob& job : jobs) {
+        ids.push_back(insert_job(job, supervisor_row));
+      }
+    }
+    return ids;
+  });
+}
+
+std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
+  Query query = database_->query(
+      "INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES (?, ?, ?, ?) "
+      "ON CONFLICT (boot_id, pid, start_time) DO UPDATE SET cgroup = excluded.cgroup RETURNING id");
+  query.bind(supervisor.boot_id)
+      .bind(supervisor.pid)
+      .bind(static_cast<std::int64_t>(supervisor.start_time))
+      .bind(supervisor.cgroup);
+  query.step();
+  return query.integer(0);
+}
+
+JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
+  Query insert = database_->query(
+      "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, state, "
+      "submit_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?) RETURNING id");
+  insert.bind(supervisor)
+      .bind(job.user)
+      .bind(std::int64_t{job.user_id})
+      .bind(job.job_user)
+      .bind(std::int64_t{job.job_user_id})
+      .bind(job.host)
+      .bind(job.spec.name)
+      .bind(job.spec.account)
+      .bind(to_json_text(job.spec))
+      .bind(to_column(job.submit));
+  insert.step();
+  const JobId id = insert.integer(0);
+  Query event = database_->query(
+      "INSERT INTO events (job_id, attempt, at_us, state, detail) "
+      "VALUES (?, 0, ?, 'PENDING', json_object('user', ?, 'name', ?))");
+  event.bind(id).bind(to_column(job.submit)).bind(job.user).bind(job.spec.name).execute();
+  return id;
+}
+
+std::optional<Standing> SqliteJobStore::standing(JobId job) {
+  Query query = database_->query("SELECT state, attempt FROM jobs WHERE id = ?");
+  query.bind(job);
+  if (!query.step()) {
+    return std::nullopt;
+  }
+  return Standing{to_state(database_->path(), query.text(0)), static_cast<unsigned>(query.integer(1))};
+}
+
+Standing SqliteJobStore::require_transition(JobId job, JobState to) {
+  const std::optional<Standing> now = standing(job);
+  if (!now) {
+    refuse(job, "there is no such job");
+  }
+  if (!may_transition(now->state, to)) {
+    refuse(job, "is " + std::string(to_string(now->state)) + " and cannot become " + std::string(to_string(to)));
+  }
+  return *now;
+}
+
+void SqliteJobStore::require_attempt(JobId job, const Standing& standing, unsigned attempt) const {
+  if (standing.attempt != attempt) {
+    refuse(job, "attempt " + std::to_string(attempt) + " was expected to be " + std::to_string(standing.attempt));
+  }
+}
+
+void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end) {
+  Query query = database_->query("UPDATE jobs SET state = ?, attempt = ?, end_us = ? WHERE id = ?");
+  query.bind(to_string(state)).bind(std::int64_t{attempt});
+  if (end) {
+    query.bind(to_column(*end));
+  } else {
+    query.bind_null();
+  }
+  query.bind(job).execute();
+}
+
+void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) {
+  database_->write([&] {
+    const Standing before = require_transition(job, JobState::configuring);
+    require_attempt(job, {before.state, before.attempt + 1}, attempt);
+    set_state(job, JobState::configuring, attempt, std::nullopt);
+    const std::string cpus = allocation.cpus.to_list();
+    const std::string nodes = allocation.memory_nodes.to_list();
+    const auto memory = static_cast<std::int64_t>(allocation.memory);
+    Query insert = database_->query(
+        "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot, cpus, memory_nodes, memory, "
+        "configure_us) SELECT id, ?, supervisor_id, 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs WHERE id = ?");
+    insert.bind(std::int64_t{attempt}).bind(allocation.slot).bind(cpus).bind(nodes).bind(memory);
+    insert.bind(to_column(at)).bind(job).execute();
+    Query event = database_->query(
+        "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'CONFIGURING', "
+        "json_object('slot', ?, 'cpus', ?, 'memory_nodes', ?, 'memory', ?))");
+    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at));
+    event.bind(allocation.slot).bind(cpus).bind(nodes).bind(memory).execute();
+    return true;
+  });
+}
+
+void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
+  database_->write([&] {
+    require_attempt(job, require_transition(job, JobState::running), attempt);
+    set_state(job, JobState::running, attempt, std::nullopt);
+    Query update = database_->query(
+        "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND attempt = ?");
+    update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
+    Query event = database_->query(
+        "INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
+    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
+    return true;
+  });
+}
+
+bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
+                            Timestamp at) {
+  if (!is_final(outcome.state)) {
+    refuse(job, "cannot end as " + std::string(to_string(outcome.state)) + ", which is not a final state");
+  }
+  return database_->write([&] {
+    {
+      Query recorded = database_->query(
+          "SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
+      if (recorded.bind(job).bind(std::int64_t{attempt}).step()) {
+        return false;
+      }
+    }
+    require_attempt(job, require_transition(job, outcome.state), attempt);
+    set_state(job, outcome.state, attempt, at);
+    write_outcome(job, attempt, outcome, at);
+    write_usage(job, attempt, usage);
+    Query event = database_->query(
+        "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
+        "json_object('cause', ?, 'exit_code', ?, 'signal', ?, 'message', ?))");
+    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(outcome.state));
+    event.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code});
+    event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
+    return true;
+  });
+}
+
+/// Attempt 0 has no row yet: it ends without an allocation, and its record is made here.
+void SqliteJobStore::write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
+  Query query = database_->query(
+      "INSERT INTO attempts (job_id, attempt, supervisor_id, state, end_us, cause, exit_code, signal, "
+      "core_dumped, limit_name, limit_value, limit_cgroup, stage, error_number, message) "
+      "SELECT id, ?, supervisor_id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM jobs WHERE id = ? "
+      "ON CONFLICT (job_id, attempt) DO UPDATE SET state = excluded.state, end_us = excluded.end_us, "
+      "cause = excluded.cause, exit_code = excluded.exit_code, signal = excluded.signal, "
+      "core_dumped = excluded.core_dumped, limit_name = excluded.limit_name, "
+      "limit_value = excluded.limit_value, limit_cgroup = excluded.limit_cgroup, stage = excluded.stage, "
+      "error_number = excluded.error_number, message = excluded.message");
+  query.bind(std::int64_t{attempt}).bind(to_string(outcome.state)).bind(to_column(at));
+  query.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code}).bind(std::int64_t{outcome.signal});
+  query.bind(std::int64_t{outcome.core_dumped ? 1 : 0});
+  if (outcome.limit) {
+    query.bind(outcome.limit->name).bind(outcome.limit->value).bind(outcome.limit->cgroup);
+  } else {
+    query.bind_null().bind_null().bind_null();
+  }
+  query.bind(outcome.stage).bind(std::int64_t{outcome.error_number}).bind(outcome.message).bind(job).execute();
+}
+
+void SqliteJobStore::write_usage(JobId job, unsigned attempt, const Usage& usage) {
+  static const std::string kInsert = "INSERT INTO usage (job_id, attempt, " + usage_columns() +
+                                     ") VALUES (?, ?, " + usage_parameters() + ")";
+  Query query = database_->query(kInsert.c_str());
+  query.bind(job).bind(std::int64_t{attempt});
+  bind_usage(query, usage);
+  query.execute();
+}
+
+std::vector<OpenAttempt> SqliteJobStore::open_attempts() {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT j.id, j.attempt, j.state, s.boot_id, s.pid, s.start_time, s.cgroup, a.start_us FROM jobs j "
+        "LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt "
+        "JOIN supervisors s ON s.id = coalesce(a.supervisor_id, j.supervisor_id) "
+        "WHERE j.end_us IS NULL ORDER BY j.id");
+    std::vector<OpenAttempt> open;
+    while (query.step()) {
+      Row row(query);
+      OpenAttempt& attempt = open.emplace_back();
+      attempt.job_id = row.integer();
+      attempt.attempt = row.number();
+      attempt.state = to_state(database_->path(), row.text());
+      attempt.supervisor.boot_id = row.text();
+      attempt.supervisor.pid = row.integer();
+      attempt.supervisor.start_time = static_cast<std::uint64_t>(row.integer());
+      attempt.supervisor.cgroup = row.text();
+      attempt.start = to_instant(row.optional_integer());
+    }
+    return open;
+  });
+}
+
+std::vector<AccountingRecord> SqliteJobStore::history(const HistoryFilter& filter) {
+  return database_->read([&] {
+    const Conditions conditions = conditions_of(filter);
+    std::string sql = record_select() + conditions.text() + " ORDER BY j.id DESC, a.attempt DESC";
+    if (filter.last) {
+      sql += " LIMIT " + std::to_string(std::min(*filter.last, std::uint64_t{kForever}));
+    }
+    SQLite::Statement statement = database_->prepare(sql);
+    Query query(statement);
+    conditions.bind(query);
+    std::vector<AccountingRecord> records;
+    while (query.step()) {
+      records.push_back(read_record(database_->path(), query));
+    }
+    std::reverse(records.begin(), records.end());
+    return records;
+  });
+}
+
+std::vector<AccountingRecord> SqliteJobStore::find(JobId job) {
+  HistoryFilter filter;
+  filter.job_ids = {job};
+  return history(filter);
+}
+
+std::vector<JobEvent> SqliteJobStore::events(JobId job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT sequence, job_id, attempt, at_us, state, detail FROM events WHERE job_id = ? ORDER BY sequence");
+    query.bind(job);
+    std::vector<JobEvent> events;
+    while (query.step()) {
+      Row row(query);
+      JobEvent& event = events.emplace_back();
+      event.sequence = row.integer();
+      event.job_id = row.integer();
+      event.attempt = row.number();
+      event.at = to_instant(row.integer());
+      event.state = to_state(database_->path(), row.text());
+      event.detail = row.text();
+    }
+    return events;
+  });
+}
+
+std::unique_ptr<JobStore> open_store(const std::string& path, Database::Missing missing) {
+  std::unique_ptr<Database> database = Database::open(path, missing);
+  return database ? std::make_unique<SqliteJobStore>(std::move(database)) : nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<JobStore> JobStore::open(const std::string& path) {
+  return open_store(path, Database::Missing::create);
+}
+
+std::unique_ptr<JobStore> JobStore::open_existing(const std::string& path) {
+  return open_store(path, Database::Missing::refuse);
+}
+
+JobState replay(const std::vector<JobEvent>& events) {
+  if (events.empty() || events.front().state != JobState::pending) {
+    throw StoreError("the events do not begin with PENDING: the database was changed by hand, or is damaged");
+  }
+  JobState state = JobState::pending;
+  for (auto event = events.begin() + 1; event != events.end(); ++event) {
+    if (!may_transition(state, event->state)) {
+      throw StoreError("job " + std::to_string(event->job_id) + ": event " + std::to_string(event->sequence) +
+                       " turns " + std::string(to_string(state)) + " into " +
+                       std::string(to_string(event->state)) +
+                       ": the database was changed by hand, or is damaged");
+    }
+    state = event->state;
+  }
+  return state;
+}
+
+}  // namespace berth

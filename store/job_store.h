@@ -74,6 +74,10 @@ struct JobEvent {
   std::string detail;             ///< JSON object text, or empty
 };
 
+/// The state that a job's events (all of them, oldest first) lead to. Throws StoreError when they are not
+/// a legal history.
+JobState replay(const std::vector<JobEvent>& events);
+
 class JobStore {
  public:
   /// Opens or creates the file and its folder (0700), runs missing migrations after a backup, checks

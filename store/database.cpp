@@ -1,0 +1,326 @@
+#include "store/database.h"
+
+#include <SQLiteCpp/Backup.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "store/job_store.h"
+
+namespace berth {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Longer than any transaction of ours; a writer that waits longer is stuck, not busy.
+constexpr int kBusyTimeoutMilliseconds = 10'000;
+constexpr const char* kMemory = ":memory:";
+
+/// Makes what was created in `folder` survive a power cut (fsync(2), "directory").
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) {
+    throw_store_error(folder.string(), "cannot open the folder", errno);
+  }
+  const int result = ::fsync(descriptor);
+  const int error_number = errno;
+  ::close(descriptor);
+  if (result < 0 && error_number != EINVAL) {  // EINVAL: a file system without fsync for folders
+    throw_store_error(folder.string(), "cannot write the folder to disk", error_number);
+  }
+}
+
+/// mkdir -p with 0700: job specs hold environment values, which are their user's alone.
+void make_folders(const fs::path& folder) {
+  if (folder.empty() || ::mkdir(folder.c_str(), 0700) == 0) {
+    if (!folder.empty()) {
+      sync_folder(folder.parent_path());
+    }
+    return;
+  }
+  if (errno == ENOENT && folder.has_parent_path() && folder != folder.parent_path()) {
+    make_folders(folder.parent_path());
+    make_folders(folder);
+    return;
+  }
+  if (errno != EEXIST) {
+    throw_store_error(folder.string(), "cannot create the folder", errno);
+  }
+}
+
+/// An empty file of mode 0600; SQLite would make it by the umask, and gives -wal and -shm the mode of the
+/// main file. True when this call made it.
+///
+/// Never opens a file that exists: closing any descriptor of it would drop the POSIX locks that another
+/// connection of this process holds (https://www.sqlite.org/howtocorrupt.html section 2.2).
+bool create_private_file(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    if (errno == EEXIST) {
+      return false;
+    }
+    throw_store_error(path, "cannot create the database", errno);
+  }
+  ::close(descriptor);
+  return true;
+}
+
+/// What the file system says about `path` before SQLite, whose own errors do not carry errno, sees it.
+enum class Access { missing, read_only, read_write };
+
+Access examine(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) < 0) {
+    if (errno == ENOENT) {
+      return Access::missing;
+    }
+    throw_store_error(path, "cannot open the database", errno);
+  }
+  if (S_ISDIR(status.st_mode)) {
+    throw StoreError(path + ": is a folder: name a file in it, e.g. --database " + path + "/berth.db");
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw StoreError(path + ": is not a regular file: choose another file with --database");
+  }
+  if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) < 0) {
+    throw_store_error(path, "cannot read the database", errno);
+  }
+  // The folder too: SQLite makes the -wal and -shm files beside it.
+  const std::string folder = fs::path(path).parent_path().string();
+  const bool is_writable = ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0 &&
+                           ::faccessat(AT_FDCWD, folder.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
+  return is_writable ? Access::read_write : Access::read_only;
+}
+
+/// On a read-only file system nobody can be writing, so SQLite may go without locks and -shm
+/// (https://www.sqlite.org/uri.html, "immutable"), unless a -wal holds records not yet in the main file.
+std::string read_only_uri(const std::string& path) {
+  std::string uri = "file:";
+  for (const char character : path) {
+    switch (character) {
+      case '%': uri += "%25"; break;
+      case '?': uri += "%3f"; break;
+      case '#': uri += "%23"; break;
+      default: uri += character;
+    }
+  }
+  struct statvfs file_system {};
+  std::error_code ignored;
+  const auto wal_size = fs::file_size(path + "-wal", ignored);
+  const bool has_wal = !ignored && wal_size > 0;
+  const bool is_frozen = ::statvfs(path.c_str(), &file_system) == 0 && (file_system.f_flag & ST_RDONLY) != 0;
+  return uri + (is_frozen && !has_wal ? "?immutable=1" : "?mode=ro");
+}
+
+}  // namespace
+
+Query::~Query() { statement_.tryReset(); }
+
+Query& Query::bind(std::int64_t value) {
+  statement_.bind(next_parameter_++, value);
+  return *this;
+}
+
+Query& Query::bind(const std::string& value) {
+  statement_.bind(next_parameter_++, value);
+  return *this;
+}
+
+Query& Query::bind_null() {
+  statement_.bind(next_parameter_++);
+  return *this;
+}
+
+std::optional<std::int64_t> Query::optional_integer(int column) const {
+  return is_null(column) ? std::nullopt : std::optional(integer(column));
+}
+
+std::unique_ptr<Database> Database::open(const std::string& path, Missing missing,
+                                         std::span<const Migration> steps) {
+  std::string full_path = path;
+  std::string uri = kMemory;
+  int flags = SQLite::OPEN_READWRITE;
+  if (path == kMemory) {
+    flags |= SQLite::OPEN_CREATE;
+  } else {
+    full_path = uri = fs::absolute(path).string();
+    Access access = examine(full_path);
+    if (access == Access::missing) {
+      if (missing == Missing::refuse) {
+        return nullptr;
+      }
+      make_folders(fs::path(full_path).parent_path());
+      if (create_private_file(full_path)) {
+        sync_folder(fs::path(full_path).parent_path());
+      }
+      access = examine(full_path);
+    }
+    if (access == Access::read_only) {
+      if (missing == Missing::create) {
+        throw StoreError(full_path +
+                         ": the database or its folder may only be read: make them writable, or choose another file "
+                         "with --database");
+      }
+      uri = read_only_uri(full_path);
+      flags = SQLite::OPEN_READONLY | SQLite::OPEN_URI;
+    }
+  }
+  try {
+    std::unique_ptr<Database> database(new Database(full_path, uri, flags));
+    database->identify();
+    database->configure();
+    database->migrate(steps);
+    return database;
+  } catch (const SQLite::Exception& error) {
+    throw_store_error(full_path, error);
+  }
+}
+
+Database::Database(std::string path, const std::string& uri, int flags)
+    : path_(std::move(path)),
+      read_only_((flags & SQLite::OPEN_READONLY) != 0),
+      connection_(uri, flags, kBusyTimeoutMilliseconds) {}
+
+int Database::version() {
+  return translate_errors([&] { return connection_.execAndGet("PRAGMA user_version").getInt(); });
+}
+
+Query Database::query(const char* sql) {
+  std::unique_ptr<SQLite::Statement>& statement = statements_[sql];
+  if (!statement) {
+    statement = std::make_unique<SQLite::Statement>(connection_, sql);
+  }
+  return Query(*statement);
+}
+
+/// Refuses another program's database before anything in it is changed. Reading these also makes SQLite
+/// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
+/// proportion to the file and is left to check_integrity().
+void Database::identify() {
+  const int application = connection_.execAndGet("PRAGMA application_id").getInt();
+  const int user_version = connection_.execAndGet("PRAGMA user_version").getInt();
+  const int objects = connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt();
+  const bool is_fresh = application == 0 && user_version == 0 && objects == 0;
+  if (!is_fresh && application != kApplicationId) {
+    throw StoreError(path_ + ": is an SQLite database of another program (application id " +
+                     std::to_string(application) + "): choose another file with --database");
+  }
+}
+
+void Database::configure() {
+  connection_.exec("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF");
+  if (read_only_ || path_ == kMemory) {
+    return;
+  }
+  // Kept in the file, so this changes something only the first time. The change needs the file for itself
+  // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMilliseconds);
+  for (;;) {
+    SQLite::Statement statement(connection_, "PRAGMA journal_mode = WAL");
+    const int result = statement.tryExecuteStep();
+    if (result == SQLITE_ROW) {
+      const std::string mode = statement.getColumn(0).getString();
+      if (mode != "wal") {
+        throw StoreError(path_ + ": this file system allows SQLite no write-ahead log (journal mode \"" + mode +
+                         "\"): put the database on a local disk with --database");
+      }
+      return;
+    }
+    if ((result & 0xff) != SQLITE_BUSY || std::chrono::steady_clock::now() >= deadline) {
+      throw SQLite::Exception(connection_.getHandle(), result);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+void Database::migrate(std::span<const Migration> steps) {
+  const int newest = static_cast<int>(steps.size());
+  if (refuse_newer(version(), newest) == newest) {
+    return;
+  }
+  if (read_only_) {
+    throw StoreError(path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
+                     ") and may only be read: copy it to a writable folder and name the copy with --database");
+  }
+  SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
+  // Again, under the lock: another process may have migrated while this one waited.
+  const int current = refuse_newer(version(), newest);
+  if (current == newest) {
+    return;
+  }
+  if (current > 0) {
+    back_up(current);
+  }
+  for (const Migration& step : steps.subspan(static_cast<std::size_t>(current))) {
+    connection_.exec(std::string(step.sql));
+  }
+  connection_.exec("PRAGMA application_id = " + std::to_string(kApplicationId));
+  connection_.exec("PRAGMA user_version = " + std::to_string(newest));
+  transaction.commit();
+}
+
+int Database::refuse_newer(int found, int newest) const {
+  if (found > newest) {
+    throw StoreError(path_ + ": was written by a newer berth (schema version " + std::to_string(found) +
+                     ", this one knows up to " + std::to_string(newest) +
+                     "): use that berth, or choose another file with --database");
+  }
+  return found;
+}
+
+/// A copy as `path`.vN.backup, whole or not at all. The caller holds the write lock, so a second
+/// connection reads exactly what the migration starts from.
+void Database::back_up(int version) {
+  if (path_ == kMemory) {
+    return;
+  }
+  const std::string backup = path_ + ".v" + std::to_string(version) + ".backup";
+  const std::string unfinished = backup + ".new";
+  ::unlink(unfinished.c_str());
+  try {
+    create_private_file(unfinished);
+    SQLite::Database source(path_, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+    SQLite::Database destination(unfinished, SQLite::OPEN_READWRITE);
+    SQLite::Backup(destination, source).executeStep(-1);
+  } catch (const SQLite::Exception& error) {
+    ::unlink(unfinished.c_str());
+    throw_store_error(unfinished, error);
+  }
+  if (::rename(unfinished.c_str(), backup.c_str()) < 0) {
+    throw_store_error(backup, "cannot name the backup", errno);
+  }
+  sync_folder(fs::path(backup).parent_path());
+}
+
+std::string Database::check_integrity() {
+  std::string faults;
+  try {
+    SQLite::Statement integrity(connection_, "PRAGMA integrity_check");
+    while (integrity.executeStep()) {
+      const std::string line = integrity.getColumn(0).getString();
+      if (line != "ok") {
+        faults += line + "\n";
+      }
+    }
+    SQLite::Statement references(connection_, "PRAGMA foreign_key_check");
+    while (references.executeStep()) {
+      faults += "table " + references.getColumn(0).getString() + ": row " +
+                references.getColumn(1).getString() + " refers to a missing row of " +
+                references.getColumn(2).getString() + "\n";
+    }
+  } catch (const SQLite::Exception& error) {
+    faults += std::string(error.what()) + "\n";
+  }
+  return faults;
+}
+
+}  // namespace berth

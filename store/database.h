@@ -1,0 +1,131 @@
+// Database: one SQLite connection to berth's file: opening, pragmas, migrations, cached statements.
+//
+// Internal to store/. Owns the connection; one thread at a time. Every failure is a StoreError that names
+// the file and what to do. Lasting choices and their reasons are in store/README.md.
+#pragma once
+
+#include <SQLiteCpp/Database.h>
+#include <SQLiteCpp/Exception.h>
+#include <SQLiteCpp/Statement.h>
+#include <SQLiteCpp/Transaction.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "store/store_error.h"
+
+namespace berth {
+
+/// One numbered step of the schema: it turns a file of `version - 1` into one of `version`.
+struct Migration {
+  int version = 0;
+  std::string_view sql;
+};
+
+/// store/migrations/*.sql in order, embedded at build time.
+std::span<const Migration> migrations();
+
+/// PRAGMA application_id of a berth database: "brth" in ASCII.
+inline constexpr std::int32_t kApplicationId = 0x62727468;
+
+/// One use of a cached statement: parameters in order, then rows. Resets it when it goes out of scope, so
+/// at most one Query of one SQL text may live at a time.
+class Query {
+ public:
+  explicit Query(SQLite::Statement& statement) : statement_(statement) {}
+  Query(const Query&) = delete;
+  Query& operator=(const Query&) = delete;
+  ~Query();
+
+  Query& bind(std::int64_t value);
+  Query& bind(const std::string& value);
+  Query& bind(std::string_view value) { return bind(std::string(value)); }
+  Query& bind_null();
+  template <typename Value>
+  Query& bind(const std::optional<Value>& value) {
+    return value ? bind(*value) : bind_null();
+  }
+
+  bool step() { return statement_.executeStep(); }
+  /// Runs a statement that gives no rows; returns how many rows it changed.
+  int execute() { return statement_.exec(); }
+
+  bool is_null(int column) const { return statement_.isColumnNull(column); }
+  std::int64_t integer(int column) const { return statement_.getColumn(column).getInt64(); }
+  std::string text(int column) const { return statement_.getColumn(column).getString(); }
+  std::optional<std::int64_t> optional_integer(int column) const;
+
+ private:
+  SQLite::Statement& statement_;
+  int next_parameter_ = 1;
+};
+
+class Database {
+ public:
+  enum class Missing { create, refuse };
+
+  /// Opens `path` (":memory:" is private) and brings it to the newest of `steps`. Null when the file is
+  /// missing and `missing` is refuse. A file that this process cannot write is opened for reading only
+  /// when `missing` is refuse: writing to it then fails.
+  static std::unique_ptr<Database> open(const std::string& path, Missing missing,
+                                        std::span<const Migration> steps = migrations());
+
+  const std::string& path() const { return path_; }
+  int version();
+
+  /// A prepared statement, made at its first use and kept. `sql` must outlive the Database (a literal).
+  Query query(const char* sql);
+  /// A statement whose text is made at run time; not kept.
+  SQLite::Statement prepare(const std::string& sql) { return SQLite::Statement(connection_, sql); }
+
+  /// Runs `body` in one transaction that holds the write lock from its start, so that it never has to be
+  /// repeated; an exception rolls back. Turns SQLite::Exception into StoreError.
+  template <typename Body>
+  auto write(Body&& body) {
+    return translate_errors([&] {
+      SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
+      auto result = std::forward<Body>(body)();
+      transaction.commit();
+      return result;
+    });
+  }
+  /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
+  template <typename Body>
+  auto read(Body&& body) {
+    return translate_errors(std::forward<Body>(body));
+  }
+
+  /// PRAGMA integrity_check and foreign_key_check; empty when sound.
+  std::string check_integrity();
+
+ private:
+  Database(std::string path, const std::string& uri, int flags);
+
+  template <typename Body>
+  auto translate_errors(Body&& body) {
+    try {
+      return body();
+    } catch (const SQLite::Exception& error) {
+      throw_store_error(path_, error);
+    }
+  }
+
+  void configure();
+  void identify();
+  void migrate(std::span<const Migration> steps);
+  int refuse_newer(int found, int newest) const;
+  void back_up(int version);
+
+  std::string path_;
+  bool read_only_ = false;
+  SQLite::Database connection_;
+  std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;  // dies before connection_
+};
+
+}  // namespace berth

@@ -1,0 +1,79 @@
+#include "store/store_error.h"
+
+#include <SQLiteCpp/Exception.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "store/job_store.h"
+
+namespace berth {
+namespace {
+
+// https://www.sqlite.org/rescode.html; the low byte of an extended code is the primary one.
+std::string remedy(const std::string& path, int extended_code) {
+  switch (extended_code & 0xff) {
+    case SQLITE_FULL:
+      return "the disk is full: free space there or choose another file with --database; nothing of this "
+             "change was kept";
+    case SQLITE_READONLY:
+      return "the database may only be read: make the file and its folder writable, or choose another file "
+             "with --database";
+    case SQLITE_CANTOPEN:
+      return "SQLite cannot open it: check that the folder exists and that both it and the file are readable "
+             "and writable, or choose another file with --database";
+    case SQLITE_NOTADB:
+      return "not an SQLite database: choose another file with --database, or move this one away";
+    case SQLITE_CORRUPT:
+      return "the database is damaged: move it away, recover what is left with `sqlite3 " + path +
+             " .recover | sqlite3 recovered.db`, or restore the newest " + path + ".v*.backup";
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return "another process held the database locked for too long: find it with `fuser " + path +
+             "` and try again";
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+      return "permission denied: run as its owner or choose another file with --database";
+    case SQLITE_IOERR:
+      return "reading or writing failed: check the disk (dmesg) and that the file is on a local file system";
+    case SQLITE_NOMEM:
+      return "out of memory: free memory and try again";
+    default:
+      return "this is unexpected: check the file with `sqlite3 " + path + " 'PRAGMA integrity_check'`";
+  }
+}
+
+std::string remedy_for_errno(int error_number) {
+  switch (error_number) {
+    case EACCES:
+    case EPERM:
+      return "user " + std::to_string(::geteuid()) +
+             " may not: run as its owner or choose another file with --database";
+    case EROFS:
+      return "choose a file on a writable file system with --database";
+    case ENOSPC:
+    case EDQUOT:
+      return "free space there or choose another file with --database";
+    case ENOTDIR:
+      return "a part of the path is not a folder: choose another file with --database";
+    default:
+      return "choose another file with --database";
+  }
+}
+
+}  // namespace
+
+void throw_store_error(const std::string& path, const SQLite::Exception& error) {
+  // Some of SQLiteCpp's own checks carry only the primary code.
+  const int code = error.getExtendedErrorCode() >= 0 ? error.getExtendedErrorCode() : error.getErrorCode();
+  throw StoreError(path + ": " + remedy(path, code) + " (SQLite: " + error.what() + ")");
+}
+
+void throw_store_error(const std::string& path, const std::string& operation, int error_number) {
+  throw StoreError(path + ": " + operation + ": " + std::generic_category().message(error_number) + ": " +
+                   remedy_for_errno(error_number));
+}
+
+}  // namespace berth
