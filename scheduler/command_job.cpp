@@ -1,0 +1,457 @@
+#include "scheduler/command_job.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <climits>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <stdexcept>
+#include <system_error>
+
+#include "scheduler/log.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+#include "schemas/signals.h"
+
+namespace berth {
+namespace {
+
+using std::string_view_literals::operator""sv;
+
+constexpr auto kSource = "command line";
+constexpr Bytes kMebibyte = 1024 * 1024;
+
+/// What describes the calling session and not the job: inside, the home, the temporary folder and the user
+/// may be others, and a path of the caller's run-time folder leads nowhere.
+constexpr std::array kSessionVariables{
+    "HOME"sv, "USER"sv,     "LOGNAME"sv,  "SHELL"sv,    "MAIL"sv,         "PWD"sv,           "OLDPWD"sv,
+    "SHLVL"sv, "_"sv,       "TMPDIR"sv,   "SUDO_UID"sv, "SUDO_GID"sv,     "SUDO_USER"sv,     "SUDO_COMMAND"sv,
+    "SUDO_HOME"sv, "XDG_RUNTIME_DIR"sv, "XDG_SESSION_ID"sv, "DBUS_SESSION_BUS_ADDRESS"sv, "SSH_AUTH_SOCK"sv};
+
+bool is_session_variable(std::string_view name) {
+  return std::find(kSessionVariables.begin(), kSessionVariables.end(), name) != kSessionVariables.end();
+}
+
+/// Job files are JSON and so UTF-8 (RFC 8259, section 8.1); other bytes cannot be kept in a record.
+bool is_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const std::size_t size = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
+                             : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+    if (size == 0 || i + size > text.size()) {
+      return false;
+    }
+    for (std::size_t j = 1; j < size; ++j) {
+      if ((static_cast<unsigned char>(text[i + j]) & 0xC0U) != 0x80U) {
+        return false;
+      }
+    }
+    const auto second = size > 1 ? static_cast<unsigned char>(text[i + 1]) : 0U;
+    const bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
+    const bool surrogate_or_beyond = (lead == 0xED && second >= 0xA0) || (lead == 0xF4 && second >= 0x90);
+    if (overlong || surrogate_or_beyond) {
+      return false;
+    }
+    i += size;
+  }
+  return true;
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t at = text.find(separator);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) {
+      return parts;
+    }
+    text.remove_prefix(at + 1);
+  }
+}
+
+template <typename Number>
+Number parse_number(std::string_view text, std::string_view kind) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw std::invalid_argument("is not " + std::string(kind));
+  }
+  return number;
+}
+
+std::uint64_t parse_count(std::string_view text) { return parse_number<std::uint64_t>(text, "a count (use 1, 2, 3 …)"); }
+std::int64_t parse_integer(std::string_view text) { return parse_number<std::int64_t>(text, "a whole number"); }
+
+Mount parse_long_mount(std::string_view text) {
+  Mount mount;
+  for (const std::string_view part : split(text, ',')) {
+    const std::size_t equals = part.find('=');
+    const std::string_view key = part.substr(0, equals);
+    const std::string value{equals == std::string_view::npos ? "" : part.substr(equals + 1)};
+    if (key == "type" && (value == "bind" || value == "tmpfs")) {
+      mount.kind = value == "bind" ? Mount::Kind::bind : Mount::Kind::tmpfs;
+    } else if (key == "source" || key == "src") {
+      mount.source = value;
+    } else if (key == "target" || key == "destination" || key == "dst") {
+      mount.target = value;
+    } else if (key == "size") {
+      try {
+        mount.size = parse_size(value, kMebibyte);
+      } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument("has a size that " + std::string(error.what()));
+      }
+    } else if (key == "ro" || key == "readonly") {
+      mount.read_only = true;
+    } else if (key == "rw") {
+      mount.read_only = false;
+    } else {
+      throw std::invalid_argument("is not a mount: \"" + std::string(part) +
+                                  "\" is none of type=bind|tmpfs, source=, target=, size=, ro, rw");
+    }
+  }
+  if (mount.target.empty() && mount.kind == Mount::Kind::bind) {
+    mount.target = mount.source;
+  }
+  return mount;
+}
+
+Mount parse_mount(std::string_view text) {
+  const std::string_view head = text.substr(0, text.find_first_of("=,"));
+  if (head.size() < text.size() && !text.starts_with('/')) {
+    return parse_long_mount(text);
+  }
+  Mount mount;
+  const std::vector<std::string_view> parts = split(text, ':');
+  mount.source = parts[0];
+  mount.target = parts[0];
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    if (parts[i] == "ro" || parts[i] == "rw") {
+      mount.read_only = parts[i] == "ro";
+    } else if (i == 1) {
+      mount.target = parts[i];
+    } else {
+      throw std::invalid_argument("is not a mount (use PATH, PATH:INSIDE, PATH:INSIDE:rw)");
+    }
+  }
+  return mount;
+}
+
+IoLimit parse_io(std::string_view text) {
+  // "/dev/vda:read_bps=1M" and "254:0:read_bps=1M": the last colon before the first "=".
+  const std::size_t colon = text.substr(0, text.find('=')).rfind(':');
+  if (colon == std::string_view::npos || text.find('=') == std::string_view::npos) {
+    throw std::invalid_argument("is not an I/O limit (use /dev/vda:read_bps=10M,write_iops=100)");
+  }
+  IoLimit limit;
+  limit.device = text.substr(0, colon);
+  for (const std::string_view part : split(text.substr(colon + 1), ',')) {
+    const std::size_t equals = part.find('=');
+    const std::string_view key = part.substr(0, equals);
+    const std::string_view value = equals == std::string_view::npos ? ""sv : part.substr(equals + 1);
+    if (key == "read_bps") {
+      limit.read_bytes_per_second = parse_size(value);
+    } else if (key == "write_bps") {
+      limit.write_bytes_per_second = parse_size(value);
+    } else if (key == "read_iops") {
+      limit.read_operations_per_second = parse_count(value);
+    } else if (key == "write_iops") {
+      limit.write_operations_per_second = parse_count(value);
+    } else {
+      throw std::invalid_argument("is not an I/O limit: \"" + std::string(part) +
+                                  "\" is none of read_bps=, write_bps=, read_iops=, write_iops=");
+    }
+  }
+  return limit;
+}
+
+/// "0x100001", "1048577", or tc's "10:1" (hexadecimal, 0x00100001).
+std::uint32_t parse_net_class(std::string_view text) {
+  constexpr auto kKind = "a class (use 0x100001, or 10:1 as tc does)"sv;
+  const auto hexadecimal = [&](std::string_view digits) {
+    std::uint32_t number = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number, 16);
+    if (error != std::errc() || end != digits.data() + digits.size()) {
+      throw std::invalid_argument("is not " + std::string(kKind));
+    }
+    return number;
+  };
+  const std::size_t colon = text.find(':');
+  if (colon != std::string_view::npos) {
+    const std::uint32_t major = hexadecimal(text.substr(0, colon));
+    const std::uint32_t minor = colon + 1 == text.size() ? 0 : hexadecimal(text.substr(colon + 1));
+    if (major > 0xFFFF || minor > 0xFFFF) {
+      throw std::invalid_argument("is not " + std::string(kKind));
+    }
+    return (major << 16U) | minor;
+  }
+  return text.starts_with("0x") ? hexadecimal(text.substr(2)) : parse_number<std::uint32_t>(text, kKind);
+}
+
+void parse_signal_option(std::string_view text, JobSpec& spec) {
+  const std::size_t at = text.find('@');
+  const std::optional<int> number = parse_signal(text.substr(0, at));
+  if (!number) {
+    throw std::invalid_argument("does not name a signal (use USR1, USR1@60 …)");
+  }
+  spec.kill_warning_signal = *number;
+  if (at != std::string_view::npos) {
+    spec.kill_warning_delay = parse_duration(text.substr(at + 1), std::chrono::seconds(1));
+  }
+}
+
+void parse_time_offset(std::string_view text, Isolation& isolation) {
+  for (const std::string_view part : split(text, ',')) {
+    const std::size_t equals = part.find('=');
+    const std::string_view clock = part.substr(0, equals);
+    if (equals == std::string_view::npos || (clock != "monotonic" && clock != "boottime")) {
+      throw std::invalid_argument("is not a time offset (use monotonic=SECONDS,boottime=SECONDS)");
+    }
+    (clock == "monotonic" ? isolation.time_offset_monotonic_seconds : isolation.time_offset_boottime_seconds) =
+        parse_integer(part.substr(equals + 1));
+  }
+}
+
+std::string absolute(const std::string& path, const CallerContext& caller) {
+  return path.empty() || path.starts_with('/')
+             ? path
+             : (std::filesystem::path(caller.directory) / path).lexically_normal().string();
+}
+
+template <typename Value>
+Value one_of(std::string_view text, std::initializer_list<std::pair<std::string_view, Value>> choices) {
+  std::string names;
+  for (const auto& [name, value] : choices) {
+    if (text == name) {
+      return value;
+    }
+    names += (names.empty() ? "" : " or ") + std::string(name);
+  }
+  throw std::invalid_argument("is not " + names);
+}
+
+/// Applies options one by one and gathers the faults of all.
+class SpecBuilder {
+ public:
+  SpecBuilder(const CommandLine& line, const CallerContext& caller) : line_(line), caller_(caller) {}
+
+  void add_job() {
+    each("job-name", [&](const std::string& text) { spec_.name = text; });
+    spec_.current_working_directory = caller_.directory;
+    each("chdir", [&](const std::string& text) { spec_.current_working_directory = absolute(text, caller_); });
+    each("input", [&](const std::string& text) { spec_.standard_input = absolute(text, caller_); });
+    each("output", [&](const std::string& text) { spec_.standard_output = absolute(text, caller_); });
+    each("error", [&](const std::string& text) { spec_.standard_error = absolute(text, caller_); });
+    each("open-mode", [&](const std::string& text) {
+      spec_.open_mode = one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});
+    });
+    each("account", [&](const std::string& text) { spec_.account = text; });
+    each("comment", [&](const std::string& text) { spec_.comment = text; });
+    each("priority", [&](const std::string& text) { spec_.priority = parse_integer(text); });
+    each("nice", [&](const std::string& text) { spec_.nice = parse_integer(text); });
+    add_environment();
+  }
+
+  void add_limits() {
+    each("cpus-per-task", [&](const std::string& text) {
+      spec_.cpus_per_task = parse_number<unsigned>(text, "a number of CPUs (use 1, 2, 3 …)");
+    });
+    each("mem", [&](const std::string& text) { spec_.memory_per_node = parse_size(text, kMebibyte); });
+    each("time", [&](const std::string& text) { spec_.time_limit = parse_duration(text); });
+    each("signal", [&](const std::string& text) { parse_signal_option(text, spec_); });
+    each("grace", [&](const std::string& text) { spec_.grace_period = parse_duration(text, std::chrono::seconds(1)); });
+    each("no-output-timeout", [&](const std::string& text) { spec_.no_output_timeout = parse_duration(text); });
+    Limits& limits = spec_.limits;
+    each("cpu-time", [&](const std::string& text) { limits.cpu_time = parse_duration(text); });
+    each("cpu-quota", [&](const std::string& text) {
+      limits.cpu_quota = parse_number<double>(text, "a number of CPUs (use 0.5, 2 …)");
+    });
+    each("cpu-weight", [&](const std::string& text) {
+      limits.cpu_weight = parse_number<unsigned>(text, "a weight (use 1 to 10000)");
+    });
+    size("swap", limits.swap);
+    size("output-limit", limits.output);
+    size("tmpfs", limits.tmpfs);
+    size("file-size", limits.file_size);
+    size("core-size", limits.core_size);
+    size("stack-size", limits.stack_size);
+    size("locked-memory", limits.locked_memory);
+    each("pids", [&](const std::string& text) { limits.pids = parse_count(text); });
+    each("open-files", [&](const std::string& text) { limits.open_files = parse_count(text); });
+    each("io", [&](const std::string& text) { limits.io.push_back(parse_io(text)); });
+    each("hugetlb", [&](const std::string& text) {
+      const std::size_t equals = text.find('=');
+      if (equals == std::string::npos) {
+        throw std::invalid_argument("is not a huge-page limit (use 2MB=64M)");
+      }
+      limits.hugetlb[text.substr(0, equals)] = parse_size(std::string_view(text).substr(equals + 1));
+    });
+    each("net-class", [&](const std::string& text) { limits.net_class = parse_net_class(text); });
+  }
+
+  void add_isolation() {
+    Isolation& isolation = spec_.isolation;
+    each("network", [&](const std::string& text) {
+      isolation.network = one_of<NetworkMode>(text, {{"none", NetworkMode::none}, {"loopback", NetworkMode::loopback}});
+    });
+    each("mount", [&](const std::string& text) { isolation.mounts.push_back(parse_mount(text)); });
+    each("root", [&](const std::string& text) { isolation.root = absolute(text, caller_); });
+    isolation.root_writable = line_.has("root-writable");
+    isolation.overlay = line_.has("overlay");
+    each("user", [&](const std::string& text) { isolation.user = text; });
+    each("hostname", [&](const std::string& text) { isolation.hostname = text; });
+    each("device", [&](const std::string& text) { isolation.devices.push_back(text); });
+    each("seccomp",
+         [&](const std::string& text) { isolation.seccomp = one_of<bool>(text, {{"default", true}, {"none", false}}); });
+    each("time-offset", [&](const std::string& text) { parse_time_offset(text, isolation); });
+  }
+
+  void add_command(std::string_view script, std::string_view script_name) {
+    spec_.script = script;
+    if (line_.job_command) {
+      spec_.argv = *line_.job_command;
+    }
+    if (spec_.name.empty()) {
+      const std::string from = !script.empty() ? std::string(script_name) : spec_.argv.empty() ? "" : spec_.argv[0];
+      spec_.name = std::filesystem::path(from).filename().string();
+    }
+    if (!is_utf8(spec_.script)) {
+      faults_.push_back({std::string(script_name), "", "is not UTF-8 text; convert it"});
+    }
+    for (const std::string& word : spec_.argv) {
+      if (!is_utf8(word)) {
+        faults_.push_back({kSource, "", "\"" + word + "\" is not UTF-8, which records are kept in; name it otherwise"});
+      }
+    }
+  }
+
+  JobSpec finish() {
+    if (faults_.empty()) {
+      try {
+        return validated(spec_, kSource);
+      } catch (const InputError& error) {
+        faults_ = error.faults();
+        for (InputFault& fault : faults_) {
+          name_by_option(fault);
+        }
+      }
+    }
+    throw InputError(std::move(faults_));
+  }
+
+ private:
+  /// Calls `apply` with each value of the option; what it throws becomes a fault that quotes the value.
+  void each(const char* option, const std::function<void(const std::string&)>& apply) {
+    for (const std::string& text : line_.values(option)) {
+      if (!is_utf8(text)) {
+        faults_.push_back({kSource, std::string("--") + option, "is not UTF-8, which records are kept in"});
+        continue;
+      }
+      try {
+        apply(text);
+      } catch (const std::invalid_argument& error) {
+        faults_.push_back({kSource, std::string("--") + option, '"' + text + "\" " + error.what()});
+      }
+    }
+  }
+
+  void size(const char* option, std::optional<Bytes>& limit) {
+    each(option, [&](const std::string& text) { limit = parse_size(text); });
+  }
+
+  void add_environment() {
+    std::map<std::string, std::string> environment;
+    const std::string list = line_.value("export").value_or("ALL");
+    for (auto& [name, value] : exported_environment(list, caller_.environment)) {
+      if (is_utf8(name) && is_utf8(value)) {
+        environment[name] = value;
+      } else {
+        log_warning("the environment variable " + name + " is not UTF-8 and is left out");
+      }
+    }
+    each("env", [&](const std::string& text) {
+      const std::size_t equals = text.find('=');
+      const std::string name = text.substr(0, equals);
+      if (equals != std::string::npos) {
+        environment[name] = text.substr(equals + 1);
+      } else if (const auto found = caller_.environment.find(name); found != caller_.environment.end()) {
+        environment[name] = found->second;
+      }
+    });
+    spec_.environment = std::move(environment);
+  }
+
+  static void name_by_option(InputFault& fault) {
+    const Option* option = option_of_field(*find_command("run"), fault.pointer);
+    if (option != nullptr) {
+      fault.pointer = "--" + std::string(option->name);
+    } else if (fault.pointer.starts_with("/argv")) {
+      fault.pointer = "COMMAND";
+    }
+  }
+
+  const CommandLine& line_;
+  const CallerContext& caller_;
+  JobSpec spec_;
+  std::vector<InputFault> faults_;
+};
+
+}  // namespace
+
+CallerContext caller_context() {
+  CallerContext context;
+  std::error_code error;
+  context.directory = std::filesystem::current_path(error).string();
+  if (error) {
+    throw InputError(kSource, "--chdir", "the current directory is gone; change to another or name one");
+  }
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const std::size_t equals = text.find('=', 1);
+    if (equals != std::string_view::npos) {
+      context.environment.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
+  }
+  return context;
+}
+
+std::map<std::string, std::string> exported_environment(std::string_view list,
+                                                        const std::map<std::string, std::string>& environment) {
+  std::map<std::string, std::string> exported;
+  const std::vector<std::string_view> words = split(list, ',');
+  if (std::find(words.begin(), words.end(), "ALL") != words.end()) {
+    for (const auto& [name, value] : environment) {
+      if (!is_session_variable(name)) {
+        exported[name] = value;
+      }
+    }
+  }
+  for (const std::string_view word : words) {
+    const std::size_t equals = word.find('=');
+    const std::string name{word.substr(0, equals)};
+    if (name.empty() || name == "ALL" || name == "NONE" || name == "NIL") {
+      continue;
+    }
+    if (equals != std::string_view::npos) {
+      exported[name] = word.substr(equals + 1);
+    } else if (const auto found = environment.find(name); found != environment.end()) {
+      exported[name] = found->second;
+    }
+  }
+  return exported;
+}
+
+JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, std::string_view script,
+                         std::string_view script_name) {
+  SpecBuilder builder(line, caller);
+  builder.add_job();
+  builder.add_limits();
+  builder.add_isolation();
+  builder.add_command(script, script_name);
+  return builder.finish();
+}
+
+}  // namespace berth

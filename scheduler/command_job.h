@@ -1,0 +1,29 @@
+// Options of `berth run` to a JobSpec, by the same rules as a job file.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "scheduler/command_line.h"
+#include "schemas/job_spec.h"
+
+namespace berth {
+
+/// What a command-line job takes over from the process that asks for it.
+struct CallerContext {
+  std::string directory;                            ///< absolute current directory
+  std::map<std::string, std::string> environment;
+};
+CallerContext caller_context();
+
+/// The job of `berth run [options] -- COMMAND`, or of a script: `script` is its text and `script_name` its
+/// file's name. Throws InputError with every fault, each named by its option ("command line: --mem: …").
+JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, std::string_view script = {},
+                         std::string_view script_name = {});
+
+/// --export's list applied to the caller's environment.
+std::map<std::string, std::string> exported_environment(std::string_view list,
+                                                        const std::map<std::string, std::string>& environment);
+
+}  // namespace berth

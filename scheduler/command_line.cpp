@@ -1,0 +1,263 @@
+#include "scheduler/command_line.h"
+
+#include <algorithm>
+#include <boost/program_options/errors.hpp>
+#include <boost/program_options/options_description.hpp>
+#include <boost/program_options/parsers.hpp>
+#include <boost/program_options/value_semantic.hpp>
+#include <numeric>
+
+namespace berth {
+namespace {
+
+namespace po = boost::program_options;
+
+// No guessing: an abbreviation that is unique today may not be tomorrow, and scripts outlive releases.
+constexpr int kStyle = po::command_line_style::allow_long | po::command_line_style::allow_short |
+                       po::command_line_style::allow_dash_for_short | po::command_line_style::short_allow_adjacent |
+                       po::command_line_style::short_allow_next | po::command_line_style::long_allow_adjacent |
+                       po::command_line_style::long_allow_next | po::command_line_style::allow_sticky;
+
+void describe(std::span<const Option> table, po::options_description& description) {
+  for (const Option& option : table) {
+    std::string names{option.name};
+    if (option.letter != 0) {
+      names += ',';
+      names += option.letter;
+    }
+    // The description takes ownership of the raw pointer; its interface offers nothing else.
+    description.add_options()(names.c_str(), new po::untyped_value(option.argument.empty()), "");
+  }
+}
+
+const Option* find_option(std::span<const Option> table, std::string_view typed) {
+  const auto found = std::find_if(table.begin(), table.end(), [&](const Option& option) {
+    return typed.starts_with("--") ? typed.substr(2) == option.name
+                                   : option.letter != 0 && typed.size() == 2 && typed[1] == option.letter;
+  });
+  return found == table.end() ? nullptr : &*found;
+}
+
+/// "--database FILE" before the sub-command: is the next word its value?
+bool takes_next_word(std::string_view typed) {
+  const Option* option = find_option(global_options(), typed);
+  return option != nullptr && !option->argument.empty();
+}
+
+std::string unknown_option_message(const CommandSpec* command, std::string_view typed) {
+  const std::string where = command == nullptr ? "berth" : "berth " + std::string(command->name);
+  const bool is_long = typed.starts_with("--");
+  if (command != nullptr && command->takes_command) {
+    for (const AbsentOption& absent : absent_options()) {
+      if (is_long ? typed.substr(2) == absent.name : absent.letter != 0 && typed.substr(1, 1)[0] == absent.letter) {
+        return where + ": " + std::string(typed) + " is not supported yet; " + std::string(absent.remedy);
+      }
+    }
+  }
+  std::vector<std::string_view> known;
+  const auto collect = [&](std::span<const Option> table) {
+    for (const Option& option : table) {
+      if (!option.hidden) {
+        known.push_back(option.name);
+      }
+    }
+  };
+  collect(global_options());
+  if (command != nullptr) {
+    collect(command->options);
+  }
+  std::string message = where + ": " + std::string(typed) + " is not an option";
+  const std::string near = is_long ? nearest_word(typed.substr(2), known) : std::string();
+  if (!near.empty()) {
+    message += "; did you mean --" + near + "?";
+  } else if (!is_long && command != nullptr && command->takes_command) {
+    message += "; a command's own options come after \"--\"";
+  }
+  return message;
+}
+
+[[noreturn]] void fail_unknown_command(const std::string& typed) {
+  std::vector<std::string_view> known;
+  for (const CommandSpec* command : commands()) {
+    if (!command->hidden) {
+      known.push_back(command->name);
+    }
+  }
+  const std::string near = nearest_word(typed, known);
+  throw UsageError(nullptr, "berth: \"" + typed + "\" is not a command" +
+                                (near.empty() ? "; to run it as a job: berth run -- " + typed
+                                              : "; did you mean \"" + near + "\"?"));
+}
+
+/// The sub-command's position in `arguments`; their size when there is none.
+std::size_t find_command_position(const std::vector<std::string>& arguments) {
+  std::size_t i = 0;
+  while (i < arguments.size() && arguments[i].size() > 1 && arguments[i][0] == '-') {
+    i += takes_next_word(arguments[i]) ? 2U : 1U;
+  }
+  return std::min(i, arguments.size());
+}
+
+std::string missing_argument_message(const CommandSpec* command, std::string_view typed) {
+  const Option* option = command == nullptr ? nullptr : find_option(command->options, typed);
+  if (option == nullptr) {
+    option = find_option(global_options(), typed);
+  }
+  std::string message = std::string(typed) + " needs a value";
+  if (option != nullptr) {
+    message += ": --" + std::string(option->name) + "=" + std::string(option->argument);
+  }
+  return message;
+}
+
+void run_parser(const std::vector<std::string>& words, CommandLine& line) {
+  po::options_description description;
+  describe(global_options(), description);
+  if (line.command != nullptr) {
+    describe(line.command->options, description);
+  }
+  try {
+    const po::parsed_options parsed = po::command_line_parser(words).options(description).style(kStyle).run();
+    for (const po::option& option : parsed.options) {
+      if (option.position_key >= 0) {
+        line.operands.insert(line.operands.end(), option.value.begin(), option.value.end());
+      } else {
+        line.add(option.string_key, option.value.empty() ? std::string() : option.value.front());
+      }
+    }
+  } catch (const po::unknown_option& error) {
+    throw UsageError(line.command, unknown_option_message(line.command, error.get_option_name()));
+  } catch (const po::invalid_command_line_syntax& error) {
+    const auto kind = error.kind();
+    const std::string typed = error.get_option_name();
+    if (kind == po::invalid_syntax::missing_parameter || kind == po::invalid_syntax::empty_adjacent_parameter) {
+      throw UsageError(line.command, missing_argument_message(line.command, typed));
+    }
+    if (kind == po::invalid_syntax::extra_parameter) {
+      throw UsageError(line.command, typed + " takes no value");
+    }
+    throw UsageError(line.command, error.what());
+  } catch (const po::error& error) {
+    throw UsageError(line.command, error.what());
+  }
+}
+
+bool is_help_request(const CommandLine& line) { return line.has("help") || line.has("version"); }
+
+void check_operands(const CommandLine& line) {
+  const CommandSpec& command = *line.command;
+  const Operands& operands = command.operands;
+  if (line.operands.empty() && operands.required) {
+    throw UsageError(&command, "berth " + std::string(command.name) + " needs " +
+                                   (operands.repeatable ? "at least one " : "a ") + std::string(operands.argument));
+  }
+  const std::size_t most = operands.argument.empty() ? 0 : operands.repeatable ? line.operands.size() : 1;
+  if (line.operands.size() > most) {
+    throw UsageError(&command, "berth " + std::string(command.name) + " does not take \"" + line.operands[most] + "\"");
+  }
+}
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::string UsageError::help_command() const {
+  return command_ == nullptr ? "berth --help" : "berth " + std::string(command_->name) + " --help";
+}
+
+unsigned CommandLine::count(std::string_view option) const {
+  return static_cast<unsigned>(
+      std::count_if(given_.begin(), given_.end(), [&](const auto& given) { return given.first == option; }));
+}
+
+std::optional<std::string> CommandLine::value(std::string_view option) const {
+  const auto found =
+      std::find_if(given_.rbegin(), given_.rend(), [&](const auto& given) { return given.first == option; });
+  return found == given_.rend() ? std::nullopt : std::optional(found->second);
+}
+
+std::vector<std::string> CommandLine::values(std::string_view option) const {
+  std::vector<std::string> result;
+  for (const auto& [name, value] : given_) {
+    if (name == option) {
+      result.push_back(value);
+    }
+  }
+  return result;
+}
+
+const Option* CommandLine::first_of_section(std::string_view section) const {
+  for (const auto& given : given_) {
+    for (const Option& option : command->options) {
+      if (option.name == given.first && option.section == section) {
+        return &option;
+      }
+    }
+  }
+  return nullptr;
+}
+
+CommandLine parse_command_line(const std::vector<std::string>& arguments) {
+  CommandLine line;
+  const std::size_t position = find_command_position(arguments);
+  std::vector<std::string> words(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(position));
+  std::vector<std::string> after_dashes;
+  if (position < arguments.size()) {
+    line.command = find_command(arguments[position]);
+    if (line.command == nullptr) {
+      fail_unknown_command(arguments[position]);
+    }
+    const auto rest = arguments.begin() + static_cast<std::ptrdiff_t>(position) + 1;
+    const auto dashes = std::find(rest, arguments.end(), "--");
+    words.insert(words.end(), rest, dashes);
+    if (dashes != arguments.end()) {
+      after_dashes.assign(dashes + 1, arguments.end());
+      if (line.command->takes_command) {
+        line.job_command = after_dashes;
+      }
+    }
+  }
+  run_parser(words, line);
+  if (line.command == nullptr) {
+    if (!is_help_request(line)) {
+      throw UsageError(nullptr, "berth needs a command");
+    }
+    return line;
+  }
+  if (!line.command->takes_command) {
+    line.operands.insert(line.operands.end(), after_dashes.begin(), after_dashes.end());
+  }
+  if (!is_help_request(line)) {
+    check_operands(line);
+  }
+  return line;
+}
+
+std::string nearest_word(std::string_view typed, const std::vector<std::string_view>& known) {
+  std::string_view best;
+  std::size_t best_distance = std::max<std::size_t>(typed.size() / 3, 1) + 1;
+  for (const std::string_view word : known) {
+    // A cut-off word ("--cpus-per" for "--cpus-per-task") is near however much is missing.
+    const std::size_t distance = typed.size() >= 3 && word.starts_with(typed) ? 1 : edit_distance(typed, word);
+    if (distance < best_distance) {
+      best = word;
+      best_distance = distance;
+    }
+  }
+  return std::string(best);
+}
+
+}  // namespace berth

@@ -1,0 +1,709 @@
+// The option tables. Wording: descriptions complete "this option …" in the third person or name the thing;
+// letters and names are sbatch's and sacct's where they have the option (sbatch(1), sacct(1)).
+#include <algorithm>
+#include <array>
+
+#include "scheduler/command.h"
+
+namespace berth {
+namespace {
+
+using std::string_view_literals::operator""sv;
+
+
+// -- every command --------------------------------------------------------------------------------------
+
+constexpr std::array kGlobalOptions{
+    Option{.name = "help", .letter = 'h', .description = "Prints this help and exits"},
+    Option{.name = "version", .description = "Prints the version and exits"},
+    Option{.name = "verbose",
+           .letter = 'v',
+           .description = "Logs more to standard error: -v tells what berth does, -vv each step, -vvv everything",
+           .repeatable = true},
+    Option{.name = "quiet",
+           .letter = 'q',
+           .description = "Logs errors only, and leaves out progress and the usage table",
+           .repeatable = true},
+    Option{.name = "log-level",
+           .argument = "LEVEL",
+           .description = "Sets how much is logged by name; stronger than -v and -q",
+           .fallback = "warning",
+           .completion = Completion::words,
+           .words = "trace debug info warning error critical off"},
+    Option{.name = "database",
+           .argument = "FILE",
+           .description = "The job database",
+           .fallback = "$XDG_STATE_HOME/berth/berth.db, as root /var/lib/berth/berth.db",
+           .completion = Completion::file},
+};
+
+// -- run ------------------------------------------------------------------------------------------------
+
+constexpr auto kSectionJob = "The job"sv;
+constexpr auto kSectionLimits = "Limits"sv;
+constexpr auto kSectionIsolation = "Isolation"sv;
+constexpr auto kSectionPool = "The pool that jobs are run from"sv;
+constexpr auto kSectionReport = "Output and results"sv;
+
+constexpr std::array kRunOptions{
+    Option{.name = "job-name",
+           .letter = 'J',
+           .argument = "NAME",
+           .description = "Name of the job",
+           .fallback = "the command's base name",
+           .section = kSectionJob,
+           .field = "/name"},
+    Option{.name = "chdir",
+           .letter = 'D',
+           .argument = "DIR",
+           .description = "Working directory of the job; it is writable inside",
+           .fallback = "the current directory",
+           .section = kSectionJob,
+           .field = "/current_working_directory",
+           .completion = Completion::directory},
+    Option{.name = "export",
+           .argument = "LIST",
+           .description = "Environment variables that the job gets: ALL, NONE, or a comma-separated list of NAME and "
+                          "NAME=VALUE; ALL may be one of the list. ALL leaves out what describes the calling session "
+                          "and not the job (HOME, USER, LOGNAME, SHELL, PWD, TMPDIR, SUDO_*, XDG_RUNTIME_DIR …), "
+                          "unless the list names it",
+           .fallback = "ALL",
+           .section = kSectionJob,
+           .completion = Completion::words,
+           .words = "ALL NONE"},
+    Option{.name = "env",
+           .argument = "NAME[=VALUE]",
+           .description = "Sets one environment variable, or passes the caller's on; stronger than --export, and the "
+                          "value may hold commas",
+           .section = kSectionJob,
+           .field = "/environment",
+           .repeatable = true},
+    Option{.name = "input",
+           .letter = 'i',
+           .argument = "FILE",
+           .description = "File for the job's standard input",
+           .fallback = "berth's own standard input when it is no terminal and there is one job, else /dev/null",
+           .section = kSectionJob,
+           .field = "/standard_input",
+           .completion = Completion::file},
+    Option{.name = "stdin",
+           .description = "Passes berth's own standard input to the job even when it is a terminal",
+           .section = kSectionJob},
+    Option{.name = "output",
+           .letter = 'o',
+           .argument = "FILE",
+           .description = "File for the job's standard output and, without --error, its standard error. Patterns: %j "
+                          "job id, %A job id, %x job name, %u user, %% a per cent sign; %5j pads with zeros. Opened as "
+                          "the calling user; folders are not made",
+           .fallback = "berth's own standard output and error",
+           .section = kSectionJob,
+           .field = "/standard_output",
+           .completion = Completion::file},
+    Option{.name = "error",
+           .letter = 'e',
+           .argument = "FILE",
+           .description = "File for the job's standard error; patterns as for --output",
+           .section = kSectionJob,
+           .field = "/standard_error",
+           .completion = Completion::file},
+    Option{.name = "open-mode",
+           .argument = "MODE",
+           .description = "How --output and --error open a file that exists: truncate or append",
+           .fallback = "truncate",
+           .section = kSectionJob,
+           .field = "/open_mode",
+           .completion = Completion::words,
+           .words = "truncate append"},
+    Option{.name = "account",
+           .letter = 'A',
+           .argument = "ACCOUNT",
+           .description = "Account that the record is kept under",
+           .section = kSectionJob,
+           .field = "/account"},
+    Option{.name = "comment",
+           .argument = "TEXT",
+           .description = "Free text kept with the record",
+           .section = kSectionJob,
+           .field = "/comment"},
+    Option{.name = "priority",
+           .argument = "N",
+           .description = "Larger runs first among the jobs of this run",
+           .fallback = "0",
+           .section = kSectionJob,
+           .field = "/priority"},
+    Option{.name = "nice",
+           .argument = "N",
+           .description = "Lowers the priority by N",
+           .fallback = "0",
+           .section = kSectionJob,
+           .field = "/nice"},
+
+    Option{.name = "cpus-per-task",
+           .letter = 'c',
+           .argument = "N",
+           .description = "Whole CPUs that the job has to itself",
+           .fallback = "1",
+           .section = kSectionLimits,
+           .field = "/cpus_per_task"},
+    Option{.name = "mem",
+           .argument = "SIZE",
+           .description = "Memory of the job (512M, 2GiB; a bare number is MiB, as in Slurm); more ends it as "
+                          "OUT_OF_MEMORY",
+           .fallback = "the pool's memory shared out by CPUs",
+           .section = kSectionLimits,
+           .field = "/memory_per_node"},
+    Option{.name = "time",
+           .letter = 't',
+           .argument = "TIME",
+           .description = "Wall time ([D-]HH:MM:SS, 90s, 10min; a bare number is minutes, as in Slurm); more ends it "
+                          "as TIMEOUT",
+           .section = kSectionLimits,
+           .field = "/time_limit"},
+    Option{.name = "signal",
+           .argument = "SIG[@SECONDS]",
+           .description = "Sends a warning signal that long before the time limit",
+           .fallback = "none; SECONDS 60",
+           .section = kSectionLimits,
+           .field = "/kill_warning",
+           .completion = Completion::words,
+           .words = "HUP INT USR1 USR2 TERM"},
+    Option{.name = "grace",
+           .argument = "TIME",
+           .description = "Time between SIGTERM and the kill of everything that the job started (a bare number is "
+                          "seconds)",
+           .fallback = "5s",
+           .section = kSectionLimits,
+           .field = "/grace_period"},
+    Option{.name = "no-output-timeout",
+           .argument = "TIME",
+           .description = "Ends the job when it wrote nothing for this long (a bare number is minutes)",
+           .section = kSectionLimits,
+           .field = "/no_output_timeout"},
+    Option{.name = "output-limit",
+           .argument = "SIZE",
+           .description = "Ends the job when it wrote more to standard output and error together",
+           .section = kSectionLimits,
+           .field = "/limits/output"},
+    Option{.name = "cpu-time",
+           .argument = "TIME",
+           .description = "CPU time of all the job's processes together (a bare number is minutes)",
+           .section = kSectionLimits,
+           .field = "/limits/cpu_time"},
+    Option{.name = "cpu-quota",
+           .argument = "CPUS",
+           .description = "CPUs' worth of time, for example 0.5",
+           .section = kSectionLimits,
+           .field = "/limits/cpu_quota"},
+    Option{.name = "cpu-weight",
+           .argument = "N",
+           .description = "Share of contended CPU time, 1 to 10000",
+           .fallback = "100",
+           .section = kSectionLimits,
+           .field = "/limits/cpu_weight"},
+    Option{.name = "swap",
+           .argument = "SIZE",
+           .description = "Swap space beside --mem",
+           .fallback = "0",
+           .section = kSectionLimits,
+           .field = "/limits/swap"},
+    Option{.name = "pids",
+           .argument = "N",
+           .description = "Processes and threads at once",
+           .fallback = "4096",
+           .section = kSectionLimits,
+           .field = "/limits/pids"},
+    Option{.name = "tmpfs",
+           .argument = "SIZE",
+           .description = "Size of the private /tmp, /var/tmp, /run, /dev/shm and home together",
+           .section = kSectionLimits,
+           .field = "/limits/tmpfs"},
+    Option{.name = "open-files",
+           .argument = "N",
+           .description = "Open descriptors of one process (RLIMIT_NOFILE)",
+           .section = kSectionLimits,
+           .field = "/limits/open_files"},
+    Option{.name = "file-size",
+           .argument = "SIZE",
+           .description = "Largest file that a process may write (RLIMIT_FSIZE)",
+           .section = kSectionLimits,
+           .field = "/limits/file_size"},
+    Option{.name = "core-size",
+           .argument = "SIZE",
+           .description = "Largest core dump (RLIMIT_CORE)",
+           .fallback = "0",
+           .section = kSectionLimits,
+           .field = "/limits/core_size"},
+    Option{.name = "stack-size",
+           .argument = "SIZE",
+           .description = "Stack of a process (RLIMIT_STACK)",
+           .section = kSectionLimits,
+           .field = "/limits/stack_size"},
+    Option{.name = "locked-memory",
+           .argument = "SIZE",
+           .description = "Memory that a process may lock (RLIMIT_MEMLOCK)",
+           .section = kSectionLimits,
+           .field = "/limits/locked_memory"},
+    Option{.name = "io",
+           .argument = "DEVICE:KEY=VALUE,…",
+           .description = "Bandwidth and operations per second of one block device: read_bps, write_bps, read_iops, "
+                          "write_iops",
+           .section = kSectionLimits,
+           .field = "/limits/io",
+           .repeatable = true,
+           .completion = Completion::file},
+    Option{.name = "hugetlb",
+           .argument = "PAGESIZE=SIZE",
+           .description = "Huge pages of one page size, for example 2MB=64M",
+           .section = kSectionLimits,
+           .field = "/limits/hugetlb",
+           .repeatable = true},
+    Option{.name = "net-class",
+           .argument = "ID",
+           .description = "Class of the job's packets for tc(8) and iptables(8), a number or MAJOR:MINOR in hexadecimal "
+                          "(net_cls.classid)",
+           .section = kSectionLimits,
+           .field = "/limits/net_class"},
+
+    Option{.name = "network",
+           .argument = "MODE",
+           .description = "none: not even loopback is up; loopback: nothing but a private loopback",
+           .fallback = "loopback",
+           .section = kSectionIsolation,
+           .field = "/isolation/network",
+           .completion = Completion::words,
+           .words = "none loopback"},
+    Option{.name = "mount",
+           .argument = "MOUNT",
+           .description = "Shows a host path inside, read-only unless it says rw: PATH[:INSIDE][:ro|:rw], or "
+                          "type=bind,source=PATH,target=INSIDE[,rw], or type=tmpfs,target=INSIDE,size=SIZE",
+           .section = kSectionIsolation,
+           .field = "/isolation/mounts",
+           .repeatable = true,
+           .completion = Completion::file},
+    Option{.name = "root",
+           .argument = "DIR",
+           .description = "Root directory of the job",
+           .fallback = "the host's, read-only",
+           .section = kSectionIsolation,
+           .field = "/isolation/root",
+           .completion = Completion::directory},
+    Option{.name = "root-writable",
+           .description = "Lets the job write in the directory that --root names",
+           .section = kSectionIsolation,
+           .field = "/isolation/root/writable"},
+    Option{.name = "overlay",
+           .description = "Lets the job write anywhere in its root and throws the writes away at its end",
+           .section = kSectionIsolation,
+           .field = "/isolation/overlay"},
+    Option{.name = "user",
+           .argument = "USER",
+           .description = "Who the job runs as: a name, a uid or uid:gid",
+           .fallback = "the invoking user",
+           .section = kSectionIsolation,
+           .field = "/isolation/user",
+           .completion = Completion::users},
+    Option{.name = "hostname",
+           .argument = "NAME",
+           .description = "Host name inside",
+           .fallback = "the job's name",
+           .section = kSectionIsolation,
+           .field = "/isolation/hostname"},
+    Option{.name = "device",
+           .argument = "PATH",
+           .description = "Lets the job use a further device node, for example /dev/fuse",
+           .section = kSectionIsolation,
+           .field = "/isolation/devices",
+           .repeatable = true,
+           .completion = Completion::file},
+    Option{.name = "seccomp",
+           .argument = "PROFILE",
+           .description = "System-call filter: default or none",
+           .fallback = "default",
+           .section = kSectionIsolation,
+           .field = "/isolation/seccomp",
+           .completion = Completion::words,
+           .words = "default none"},
+    Option{.name = "time-offset",
+           .argument = "CLOCK=SECONDS,…",
+           .description = "Moves the job's monotonic or boottime clock (time_namespaces(7))",
+           .section = kSectionIsolation,
+           .field = "/isolation/time_offset"},
+
+    Option{.name = "slots",
+           .argument = "N",
+           .description = "Jobs at once, at most",
+           .fallback = "as many as fit",
+           .section = kSectionPool},
+    Option{.name = "cpus",
+           .argument = "LIST",
+           .description = "CPUs that jobs may be given, in the kernel's list format (0-3,8)",
+           .fallback = "all that berth itself may use",
+           .section = kSectionPool},
+    Option{.name = "memory",
+           .argument = "SIZE",
+           .description = "Memory that all jobs together may be promised; one job's is --mem",
+           .fallback = "the machine's",
+           .section = kSectionPool},
+
+    Option{.name = "result",
+           .argument = "FILE",
+           .description = "Writes the accounting record as JSON: one object for one job, an array for several",
+           .section = kSectionReport,
+           .completion = Completion::file},
+    Option{.name = "json",
+           .description = "Prints the accounting record as JSON on standard output at the end, in place of the usage "
+                          "table; the job's own output then goes to standard error",
+           .section = kSectionReport},
+    Option{.name = "no-prefix",
+           .description = "With several jobs: leaves the job's name off its output lines",
+           .section = kSectionReport},
+    Option{.name = "progress",
+           .argument = "WHEN",
+           .description = "Progress of several jobs: auto, live (lines rewritten in place), plain or none",
+           .fallback = "auto: live on a terminal, else plain",
+           .section = kSectionReport,
+           .completion = Completion::words,
+           .words = "auto live plain none"},
+};
+
+constexpr std::array kRunUsage{"run [OPTION…] -- COMMAND [ARGUMENT…]"sv, "run [OPTION…] JOB.json…"sv,
+                               "run [OPTION…] SCRIPT"sv};
+constexpr std::array kRunDescription{
+    "Runs jobs to their end, each in its own namespaces and cgroups and under its limits, without a daemon; records "
+    "them in the database; prints what they used; and exits as the job did."sv,
+    "A job is a command after \"--\", a script that begins with #!, or the jobs of one or more JSON files (\"-\" is "
+    "standard input). Options describe the job of the first two forms. With JSON files only the options of the pool "
+    "and of output and results are taken: a job file says itself what its jobs are."sv,
+    "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and memory "
+    "for. A job that can never fit, or that asks for what this machine cannot enforce, is refused before anything "
+    "runs."sv,
+    "The output of one job is passed on byte for byte. With several jobs each complete line is prefixed with the "
+    "job's name. An output that nobody reads any more is dropped; the job goes on."sv,
+    "Ctrl-C, SIGTERM and SIGHUP cancel: SIGTERM to each job, its grace period, then a kill of everything that it "
+    "started. A second one, or SIGQUIT, kills at once."sv,
+};
+constexpr std::array kRunExamples{
+    Example{"berth run -- make -j2 test", "Runs a command as its own job, in this directory, and exits as it did."},
+    Example{"berth run -c 2 --mem 2G -t 10 --network none -- ./tests.sh",
+            "Two CPUs, 2 GiB, ten minutes, and no network."},
+    Example{"berth run --overlay --user nobody -- sh -c 'rm -rf /usr/share/doc; ls /usr/share'",
+            "Writes go to a layer that is thrown away."},
+    Example{"berth run --mount /srv/data:/data --result record.json -- ./train --data /data",
+            "A host folder inside, read-only, and the structured record in a file."},
+    Example{"berth run --slots 4 nightly.json", "The jobs of a file, at most four at once."},
+    Example{"generate-jobs | berth run -", "Jobs from standard input."},
+};
+constexpr std::array kRunSeeAlso{"berth-check(1)"sv, "berth-show(1)"sv, "berth-history(1)"sv, "berth-doctor(1)"sv};
+constexpr CommandSpec kRun{.name = "run",
+                           .summary = "Run jobs to their end and exit as they did",
+                           .usage = kRunUsage,
+                           .description = kRunDescription,
+                           .options = kRunOptions,
+                           .operands = {"FILE", false, true, Completion::file},
+                           .takes_command = true,
+                           .examples = kRunExamples,
+                           .see_also = kRunSeeAlso,
+                           .usage_status = 125};
+
+// -- check ----------------------------------------------------------------------------------------------
+
+constexpr std::array kCheckOptions{
+    Option{.name = "schema", .description = "Prints the JSON Schema of job files (draft 7) and exits"},
+};
+constexpr std::array kCheckUsage{"check FILE…"sv, "check --schema"sv};
+constexpr std::array kCheckDescription{
+    "Validates job files without running anything and prints every fault of every file, one line each: file, JSON "
+    "pointer, what is wrong, and what to do."sv,
+    "Exits with 0 when all files are valid and with 1 otherwise."sv,
+};
+constexpr std::array kCheckExamples{
+    Example{"berth check nightly.json", "Prints \"nightly.json: ok, 3 jobs\", or what is wrong."},
+    Example{"generate-jobs | berth check -", "Validates standard input."},
+    Example{"berth check --schema > job.schema.json", "The schema, for editors and other tools."},
+};
+constexpr std::array kCheckSeeAlso{"berth-run(1)"sv};
+constexpr CommandSpec kCheck{.name = "check",
+                             .summary = "Validate job files without running them",
+                             .usage = kCheckUsage,
+                             .description = kCheckDescription,
+                             .options = kCheckOptions,
+                             .operands = {"FILE", false, true, Completion::file},
+                             .examples = kCheckExamples,
+                             .see_also = kCheckSeeAlso};
+
+// -- history --------------------------------------------------------------------------------------------
+
+constexpr auto kSectionFilter = "Which jobs"sv;
+constexpr auto kSectionFormat = "How they are printed"sv;
+
+constexpr std::array kHistoryOptions{
+    Option{.name = "starttime",
+           .letter = 'S',
+           .argument = "WHEN",
+           .description = "Jobs in any state after this instant: 2026-11-23, 2026-11-23T17:00, 17:30, today, now-1hour",
+           .fallback = "the beginning of today, or none when jobs are named",
+           .section = kSectionFilter},
+    Option{.name = "endtime",
+           .letter = 'E',
+           .argument = "WHEN",
+           .description = "Jobs in any state before this instant",
+           .fallback = "now",
+           .section = kSectionFilter},
+    Option{.name = "user",
+           .letter = 'u',
+           .argument = "LIST",
+           .description = "Jobs that these users submitted",
+           .section = kSectionFilter,
+           .completion = Completion::users},
+    Option{.name = "state",
+           .letter = 's',
+           .argument = "LIST",
+           .description = "Jobs in these states, by name or two-letter code (FAILED, TO)",
+           .section = kSectionFilter,
+           .completion = Completion::states},
+    Option{.name = "accounts",
+           .letter = 'A',
+           .argument = "LIST",
+           .description = "Jobs of these accounts",
+           .section = kSectionFilter},
+    Option{.name = "name",
+           .argument = "LIST",
+           .description = "Jobs of these names",
+           .section = kSectionFilter},
+    Option{.name = "jobs",
+           .letter = 'j',
+           .argument = "LIST",
+           .description = "These job ids; the same as naming them without an option",
+           .section = kSectionFilter},
+    Option{.name = "last",
+           .argument = "N",
+           .description = "Only the newest N",
+           .section = kSectionFilter},
+    Option{.name = "format",
+           .letter = 'o',
+           .argument = "LIST",
+           .description = "Columns, each optionally with a width (JobName%20, a negative width aligns left); --helpformat "
+                          "lists them",
+           .section = kSectionFormat,
+           .completion = Completion::columns},
+    Option{.name = "long", .letter = 'l', .description = "Prints every column", .section = kSectionFormat},
+    Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
+    Option{.name = "parsable2",
+           .letter = 'P',
+           .description = "Columns separated by |, full width",
+           .section = kSectionFormat},
+    Option{.name = "parsable",
+           .letter = 'p',
+           .description = "As -P, with a | at the end of each line too",
+           .section = kSectionFormat},
+    Option{.name = "delimiter",
+           .argument = "TEXT",
+           .description = "Separator for -P and -p",
+           .fallback = "|",
+           .section = kSectionFormat},
+    Option{.name = "json", .description = "Prints the complete records as a JSON array", .section = kSectionFormat},
+    Option{.name = "helpformat", .description = "Lists the columns and exits", .section = kSectionFormat},
+};
+constexpr std::array kHistoryUsage{"history [OPTION…] [JOBID…]"sv};
+constexpr std::array kHistoryDescription{
+    "Lists jobs from the database with sacct's columns: every attempt that was made, how it ended and what it used."sv,
+    "A counter that the kernel did not offer is printed as nothing, never as 0."sv,
+};
+constexpr std::array kHistoryExamples{
+    Example{"berth history", "Today's jobs."},
+    Example{"berth history -S now-7days -s FAILED,OUT_OF_MEMORY", "What failed in the last week."},
+    Example{"berth history -n -P -o JobID,State,MaxRSS", "For scripts."},
+    Example{"berth history --last 1 --json", "The newest job's complete record."},
+};
+constexpr std::array kHistorySeeAlso{"berth-show(1)"sv, "berth-efficiency(1)"sv};
+constexpr CommandSpec kHistory{.name = "history",
+                               .summary = "List jobs with what they used",
+                               .usage = kHistoryUsage,
+                               .description = kHistoryDescription,
+                               .options = kHistoryOptions,
+                               .operands = {"JOBID", false, true, Completion::none},
+                               .examples = kHistoryExamples,
+                               .see_also = kHistorySeeAlso};
+
+// -- show -----------------------------------------------------------------------------------------------
+
+constexpr std::array kShowOptions{
+    Option{.name = "json", .description = "Prints the complete records (one per attempt) and events as JSON"},
+};
+constexpr std::array kShowUsage{"show [--json] JOBID…"sv};
+constexpr std::array kShowDescription{
+    "Prints everything that is known about a job: what was asked for, what was granted, how each attempt ended and "
+    "why, what it used, and its events in order."sv,
+};
+constexpr std::array kShowExamples{
+    Example{"berth show 36", "Why did job 36 end, and what did it use?"},
+    Example{"berth show --json 36 | jq '.[].outcome'", "The verdict alone, for a program."},
+};
+constexpr std::array kShowSeeAlso{"berth-history(1)"sv, "berth-efficiency(1)"sv};
+constexpr CommandSpec kShow{.name = "show",
+                            .summary = "Show everything about a job",
+                            .usage = kShowUsage,
+                            .description = kShowDescription,
+                            .options = kShowOptions,
+                            .operands = {"JOBID", true, true, Completion::none},
+                            .examples = kShowExamples,
+                            .see_also = kShowSeeAlso};
+
+// -- efficiency -----------------------------------------------------------------------------------------
+
+constexpr std::array kEfficiencyOptions{
+    Option{.name = "json", .description = "Prints the figures as JSON"},
+};
+constexpr std::array kEfficiencyUsage{"efficiency [--json] JOBID…"sv};
+constexpr std::array kEfficiencyDescription{
+    "Sets what a job used against what it was granted, with seff's formulas: CPU time against CPUs times wall time, "
+    "and peak memory against the memory limit."sv,
+};
+constexpr std::array kEfficiencyExamples{
+    Example{"berth efficiency 36", "Did job 36 need the CPUs and the memory that it had?"},
+};
+constexpr std::array kEfficiencySeeAlso{"berth-show(1)"sv, "berth-history(1)"sv};
+constexpr CommandSpec kEfficiency{.name = "efficiency",
+                                  .summary = "Set what a job used against what it was granted",
+                                  .usage = kEfficiencyUsage,
+                                  .description = kEfficiencyDescription,
+                                  .options = kEfficiencyOptions,
+                                  .operands = {"JOBID", true, true, Completion::none},
+                                  .examples = kEfficiencyExamples,
+                                  .see_also = kEfficiencySeeAlso};
+
+// -- doctor ---------------------------------------------------------------------------------------------
+
+constexpr std::array kDoctorOptions{
+    Option{.name = "json", .description = "Prints the findings as a JSON array"},
+};
+constexpr std::array kDoctorUsage{"doctor [--json]"sv};
+constexpr std::array kDoctorDescription{
+    "Tells what this machine offers to jobs, each found by trying or reading it: every namespace, every controller and "
+    "its version, swap accounting, pressure figures, delegation, subordinate ids; with a remedy for each lack. Nothing "
+    "is changed and nothing is left behind."sv,
+    "Exits with 0 when jobs can be run here, with 1 when something that every job needs is missing."sv,
+};
+constexpr std::array kDoctorExamples{
+    Example{"berth doctor", "What works here, and what to do about the rest."},
+    Example{"berth doctor --json | jq '.[] | select(.level != \"ok\")'", "Only what is limited or missing."},
+};
+constexpr std::array kDoctorSeeAlso{"berth-run(1)"sv};
+constexpr CommandSpec kDoctor{.name = "doctor",
+                              .summary = "Tell what this machine offers to jobs",
+                              .usage = kDoctorUsage,
+                              .description = kDoctorDescription,
+                              .options = kDoctorOptions,
+                              .operands = {},
+                              .examples = kDoctorExamples,
+                              .see_also = kDoctorSeeAlso};
+
+// -- version, help --------------------------------------------------------------------------------------
+
+constexpr std::array kVersionOptions{
+    Option{.name = "json", .description = "Prints the versions of berth and its libraries as JSON"},
+};
+constexpr std::array kVersionUsage{"version [--json]"sv};
+constexpr std::array kVersionDescription{"Prints the version."sv};
+constexpr std::array kVersionExamples{
+    Example{"berth version", "One line, for people."},
+    Example{"berth version --json", "With the versions of the libraries, for bug reports."},
+};
+constexpr CommandSpec kVersion{.name = "version",
+                               .summary = "Print the version",
+                               .usage = kVersionUsage,
+                               .description = kVersionDescription,
+                               .options = kVersionOptions,
+                               .operands = {},
+                               .examples = kVersionExamples,
+                               .see_also = {}};
+
+constexpr std::array kHelpUsage{"help [COMMAND]"sv};
+constexpr std::array kHelpDescription{"Prints the help of berth or of one command."sv};
+constexpr std::array kHelpExamples{Example{"berth help run", "The same as \"berth run --help\"."}};
+constexpr CommandSpec kHelp{.name = "help",
+                            .summary = "Print help",
+                            .usage = kHelpUsage,
+                            .description = kHelpDescription,
+                            .options = {},
+                            .operands = {"COMMAND", false, false, Completion::commands},
+                            .examples = kHelpExamples,
+                            .see_also = {}};
+
+// -- for the build --------------------------------------------------------------------------------------
+
+constexpr std::array kGenerateManUsage{"generate-man DIRECTORY"sv};
+constexpr std::array kGenerateManDescription{"Writes the manual pages to a directory; the build calls it."sv};
+constexpr CommandSpec kGenerateMan{.name = "generate-man",
+                                   .summary = "Write the manual pages",
+                                   .usage = kGenerateManUsage,
+                                   .description = kGenerateManDescription,
+                                   .options = {},
+                                   .operands = {"DIRECTORY", true, false, Completion::directory},
+                                   .examples = {},
+                                   .see_also = {},
+                                   .hidden = true};
+constexpr std::array kGenerateCompletionUsage{"generate-completion FILE"sv};
+constexpr std::array kGenerateCompletionDescription{"Writes the bash completion to a file; the build calls it."sv};
+constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
+                                          .summary = "Write the bash completion",
+                                          .usage = kGenerateCompletionUsage,
+                                          .description = kGenerateCompletionDescription,
+                                          .options = {},
+                                          .operands = {"FILE", true, false, Completion::file},
+                                          .examples = {},
+                                          .see_also = {},
+                                          .hidden = true};
+
+constexpr std::array<const CommandSpec*, 10> kCommands{&kRun,  &kCheck,  &kHistory,     &kShow,
+                                                       &kEfficiency, &kDoctor, &kVersion, &kHelp,
+                                                       &kGenerateMan, &kGenerateCompletion};
+
+constexpr std::array kAbsentOptions{
+    AbsentOption{"array", 'a', "put the jobs into a job file"},
+    AbsentOption{"begin", 'b', "start berth at that time, for example with at(1) or a systemd timer"},
+    AbsentOption{"deadline", 0, "use --time"},
+    AbsentOption{"dependency", 'd', "run the jobs one after another: berth run -- A && berth run -- B"},
+    AbsentOption{"exclusive", 0, "CPUs are exclusive anyhow; use -c"},
+    AbsentOption{"gres", 0, "use --device for a device node"},
+    AbsentOption{"hold", 'H', "start berth when the job may run"},
+    AbsentOption{"licenses", 'L', "bound the jobs at once with --slots"},
+    AbsentOption{"nodes", 'N', "a job runs on this machine alone"},
+    AbsentOption{"ntasks", 'n', "a job is one task; use -c for its CPUs"},
+    AbsentOption{"partition", 'p', "bound the pool with --cpus and --memory"},
+    AbsentOption{"qos", 0, "use --priority"},
+    AbsentOption{"requeue", 0, "start the job again when it failed"},
+    AbsentOption{"reservation", 0, "bound the pool with --cpus and --memory"},
+    AbsentOption{"retry", 0, "start the job again when it failed"},
+    AbsentOption{"wait", 'W', "berth run waits anyhow"},
+    AbsentOption{"wrap", 0, "use: berth run -- sh -c 'COMMAND'"},
+};
+
+}  // namespace
+
+std::span<const CommandSpec* const> commands() { return kCommands; }
+
+const CommandSpec* find_command(std::string_view name) {
+  const auto* const found =
+      std::find_if(kCommands.begin(), kCommands.end(), [&](const auto* command) { return command->name == name; });
+  return found == kCommands.end() ? nullptr : *found;
+}
+
+std::span<const Option> global_options() { return kGlobalOptions; }
+
+std::span<const AbsentOption> absent_options() { return kAbsentOptions; }
+
+const Option* option_of_field(const CommandSpec& command, std::string_view pointer) {
+  const Option* best = nullptr;
+  for (const Option& option : command.options) {
+    const bool covers = !option.field.empty() && pointer.starts_with(option.field) &&
+                        (pointer.size() == option.field.size() || pointer[option.field.size()] == '/' ||
+                         pointer[option.field.size()] == '_');
+    if (covers && (best == nullptr || option.field.size() > best->field.size())) {
+      best = &option;
+    }
+  }
+  return best;
+}
+
+}  // namespace berth

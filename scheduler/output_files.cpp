@@ -1,0 +1,184 @@
+#include "scheduler/output_files.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <system_error>
+#include <vector>
+
+namespace berth {
+namespace {
+
+constexpr int kMostPadding = 10;  // sbatch: "a maximum of 10"
+
+/// While it lives, this thread's file accesses are the owner's: file system ids and supplementary groups.
+/// setfsuid(2) also takes the capabilities that override permissions out of effect when it leaves 0.
+class ActAs {
+ public:
+  explicit ActAs(const FileOwner& owner) : active_(::geteuid() == 0 && owner.uid != 0) {
+    if (!active_) {
+      return;
+    }
+    const int own = ::getgroups(0, nullptr);
+    groups_.resize(static_cast<std::size_t>(std::max(own, 0)));
+    (void)::getgroups(own, groups_.data());
+    set_groups(groups_of(owner));
+    ::setfsgid(owner.gid);
+    ::setfsuid(owner.uid);
+    // Both calls report failure only by the id that a second call returns.
+    if (static_cast<uid_t>(::setfsuid(static_cast<uid_t>(-1))) != owner.uid) {
+      undo();
+      throw std::system_error(EPERM, std::generic_category(), "setfsuid " + std::to_string(owner.uid));
+    }
+  }
+  ActAs(const ActAs&) = delete;
+  ActAs& operator=(const ActAs&) = delete;
+  ~ActAs() {
+    if (active_) {
+      undo();
+    }
+  }
+
+ private:
+  static std::vector<gid_t> groups_of(const FileOwner& owner) {
+    std::vector<gid_t> groups(64);
+    int count = static_cast<int>(groups.size());
+    if (::getgrouplist(owner.name.c_str(), owner.gid, groups.data(), &count) < 0) {
+      groups.resize(static_cast<std::size_t>(count));
+      if (::getgrouplist(owner.name.c_str(), owner.gid, groups.data(), &count) < 0) {
+        count = 0;
+      }
+    }
+    groups.resize(static_cast<std::size_t>(count));
+    return groups;
+  }
+  // The bare system call: this thread alone, where glibc's setgroups(3) would change every thread.
+  static void set_groups(const std::vector<gid_t>& groups) {
+    if (::syscall(SYS_setgroups, groups.size(), groups.data()) != 0) {
+      throw std::system_error(errno, std::generic_category(), "setgroups");
+    }
+  }
+  void undo() noexcept {
+    ::setfsuid(0);
+    ::setfsgid(::getegid());
+    if (::syscall(SYS_setgroups, groups_.size(), groups_.data()) != 0) {
+      std::abort();  // going on as root with another user's groups would be worse
+    }
+  }
+
+  bool active_;
+  std::vector<gid_t> groups_;
+};
+
+[[noreturn]] void fail(int error_number, const std::string& path, const std::string& remedy) {
+  throw std::system_error(error_number, std::generic_category(), "open " + path + (remedy.empty() ? "" : " (" + remedy + ")"));
+}
+
+std::string open_remedy(int error_number) {
+  switch (error_number) {
+    case ELOOP: return "a symbolic link is not followed; name the file itself";
+    case ENOENT: return "its folder does not exist; make it first";
+    case EISDIR: return "it is a folder; name a file";
+    case ENXIO: return "it is a FIFO or a socket; name a file";
+    case EACCES: return "the calling user may not; choose another place";
+    default: return {};
+  }
+}
+
+void append_padded(std::string& out, const std::string& value, unsigned width) {
+  if (value.size() < width) {
+    out.append(width - value.size(), '0');
+  }
+  out += value;
+}
+
+}  // namespace
+
+std::string expand_pattern(std::string_view pattern, const PatternValues& values) {
+  std::string out;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] != '%') {
+      out += pattern[i];
+      continue;
+    }
+    std::size_t end = i + 1;
+    unsigned width = 0;
+    while (end < pattern.size() && pattern[end] >= '0' && pattern[end] <= '9') {
+      width = std::min<unsigned>(width * 10 + static_cast<unsigned>(pattern[end] - '0'), kMostPadding);
+      ++end;
+    }
+    const char letter = end < pattern.size() ? pattern[end] : '\0';
+    if (letter == 'j' || letter == 'A') {
+      append_padded(out, std::to_string(values.job_id), width);
+    } else if (letter == 'x') {
+      std::string name{values.job_name};
+      std::replace(name.begin(), name.end(), '/', '_');
+      out += name;
+    } else if (letter == 'u') {
+      out += values.user;
+    } else if (letter == '%') {
+      out += '%';
+    } else {
+      out += '%';
+      continue;  // not a pattern of ours: kept, digits and all
+    }
+    i = end;
+  }
+  return out;
+}
+
+int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner) {
+  int descriptor = -1;
+  int error_number = 0;
+  {
+    const ActAs as_owner(owner);
+    // O_NONBLOCK: opening a FIFO or a device must not wait for its other end; it is refused below.
+    // O_TRUNC only after the check, so that a refused file is not emptied.
+    descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+    error_number = errno;
+  }
+  if (descriptor < 0) {
+    fail(error_number, path, open_remedy(error_number));
+  }
+  struct stat status {};
+  const bool is_null = ::fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  if (!S_ISREG(status.st_mode) && !is_null) {
+    ::close(descriptor);
+    fail(EINVAL, path, "it is no regular file; name a file or /dev/null");
+  }
+  if (mode == OpenMode::truncate && !is_null && ::ftruncate(descriptor, 0) != 0) {
+    error_number = errno;
+    ::close(descriptor);
+    fail(error_number, path, "");
+  }
+  return descriptor;
+}
+
+int open_input_file(const std::string& path, const FileOwner& owner) {
+  int descriptor = -1;
+  int error_number = 0;
+  {
+    const ActAs as_owner(owner);
+    descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    error_number = errno;
+  }
+  if (descriptor < 0) {
+    fail(error_number, path, error_number == ENOENT ? "there is no such file" : open_remedy(error_number));
+  }
+  struct stat status {};
+  if (::fstat(descriptor, &status) == 0 && S_ISDIR(status.st_mode)) {
+    ::close(descriptor);
+    fail(EISDIR, path, "it is a folder; name a file");
+  }
+  return descriptor;
+}
+
+}  // namespace berth

@@ -1,0 +1,41 @@
+// The files that a job's standard input, output and error name: patterns expanded, opened as the calling
+// user and never as root.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <string_view>
+
+#include "schemas/job.h"
+#include "schemas/job_spec.h"
+
+namespace berth {
+
+/// Who files are opened as (Caller of executor/executor.h).
+struct FileOwner {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string name;
+};
+
+/// What the patterns of one job stand for.
+struct PatternValues {
+  JobId job_id = 0;
+  std::string_view job_name;
+  std::string_view user;
+};
+
+/// %j and %A: job id; %x: job name, slashes as _; %u: user; %%: a per cent sign; %5j: padded with zeros
+/// (sbatch(1), "filename pattern"). Other letters are kept as they are.
+std::string expand_pattern(std::string_view pattern, const PatternValues& values);
+
+/// Creates (0666 and the umask) or opens for writing. The last component is never followed when it is a
+/// symbolic link; devices, FIFOs and sockets are refused, /dev/null apart; folders are not made.
+/// Throws std::system_error that names the file. The caller owns the descriptor, which is close-on-exec.
+int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner);
+
+/// Throws std::system_error that names the file; a folder is refused.
+int open_input_file(const std::string& path, const FileOwner& owner);
+
+}  // namespace berth
