@@ -41,18 +41,16 @@ void sync_folder(const fs::path& folder) {
 
 /// mkdir -p with 0700: job specs hold environment values, which are their user's alone.
 void make_folders(const fs::path& folder) {
-  if (folder.empty() || ::mkdir(folder.c_str(), 0700) == 0) {
-    if (!folder.empty()) {
-      sync_folder(folder.parent_path());
-    }
+  std::error_code ignored;
+  if (fs::is_directory(folder, ignored)) {
     return;
   }
-  if (errno == ENOENT && folder.has_parent_path() && folder != folder.parent_path()) {
+  if (folder.has_relative_path()) {  // not the root itself
     make_folders(folder.parent_path());
-    make_folders(folder);
-    return;
   }
-  if (errno != EEXIST) {
+  if (::mkdir(folder.c_str(), 0700) == 0) {
+    sync_folder(folder.parent_path());
+  } else if (errno != EEXIST) {  // made by another process meanwhile, or a file: opening will tell
     throw_store_error(folder.string(), "cannot create the folder", errno);
   }
 }
@@ -107,10 +105,17 @@ std::string read_only_uri(const std::string& path) {
   std::string uri = "file:";
   for (const char character : path) {
     switch (character) {
-      case '%': uri += "%25"; break;
-      case '?': uri += "%3f"; break;
-      case '#': uri += "%23"; break;
-      default: uri += character;
+      case '%':
+        uri += "%25";
+        break;
+      case '?':
+        uri += "%3f";
+        break;
+      case '#':
+        uri += "%23";
+        break;
+      default:
+        uri += character;
     }
   }
   struct statvfs file_system {};
@@ -123,7 +128,9 @@ std::string read_only_uri(const std::string& path) {
 
 }  // namespace
 
-Query::~Query() { statement_.tryReset(); }
+Query::~Query() {
+  statement_.tryReset();
+}
 
 Query& Query::bind(std::int64_t value) {
   statement_.bind(next_parameter_++, value);
@@ -166,9 +173,10 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
     }
     if (access == Access::read_only) {
       if (missing == Missing::create) {
-        throw StoreError(full_path +
-                         ": the database or its folder may only be read: make them writable, or choose another file "
-                         "with --database");
+        throw StoreError(
+            full_path +
+            ": the database or its folder may only be read: make them writable, or choose another file "
+            "with --database");
       }
       uri = read_only_uri(full_path);
       flags = SQLite::OPEN_READONLY | SQLite::OPEN_URI;
@@ -223,15 +231,16 @@ void Database::configure() {
   }
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMilliseconds);
+  const auto deadline =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMilliseconds);
   for (;;) {
     SQLite::Statement statement(connection_, "PRAGMA journal_mode = WAL");
     const int result = statement.tryExecuteStep();
     if (result == SQLITE_ROW) {
       const std::string mode = statement.getColumn(0).getString();
       if (mode != "wal") {
-        throw StoreError(path_ + ": this file system allows SQLite no write-ahead log (journal mode \"" + mode +
-                         "\"): put the database on a local disk with --database");
+        throw StoreError(path_ + ": this file system allows SQLite no write-ahead log (journal mode \"" +
+                         mode + "\"): put the database on a local disk with --database");
       }
       return;
     }
@@ -248,8 +257,9 @@ void Database::migrate(std::span<const Migration> steps) {
     return;
   }
   if (read_only_) {
-    throw StoreError(path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
-                     ") and may only be read: copy it to a writable folder and name the copy with --database");
+    throw StoreError(
+        path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
+        ") and may only be read: copy it to a writable folder and name the copy with --database");
   }
   SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
   // Again, under the lock: another process may have migrated while this one waited.

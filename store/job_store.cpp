@@ -12,8 +12,12 @@
 namespace berth {
 namespace {
 
-std::int64_t to_column(Timestamp instant) { return instant.time_since_epoch().count(); }
-Timestamp to_instant(std::int64_t microseconds) { return Timestamp(std::chrono::microseconds(microseconds)); }
+std::int64_t to_column(Timestamp instant) {
+  return instant.time_since_epoch().count();
+}
+Timestamp to_instant(std::int64_t microseconds) {
+  return Timestamp(std::chrono::microseconds(microseconds));
+}
 
 std::optional<Timestamp> to_instant(std::optional<std::int64_t> microseconds) {
   return microseconds ? std::optional(to_instant(*microseconds)) : std::nullopt;
@@ -40,7 +44,8 @@ JobState to_state(const std::string& path, const std::string& word) {
   if (const auto state = parse_job_state(word)) {
     return *state;
   }
-  throw StoreError(path + ": \"" + word + "\" is no job state: the database was changed by hand, or is damaged; "
+  throw StoreError(path + ": \"" + word +
+                   "\" is no job state: the database was changed by hand, or is damaged; "
                    "restore a copy of it");
 }
 
@@ -141,7 +146,9 @@ AccountingRecord read_record(const std::string& path, const Query& query) {
 /// A WHERE clause and its parameters, grown condition by condition.
 class Conditions {
  public:
-  void add(const std::string& condition) { text_ += (text_.empty() ? " WHERE (" : " AND (") + condition + ")"; }
+  void add(const std::string& condition) {
+    text_ += (text_.empty() ? " WHERE (" : " AND (") + condition + ")";
+  }
 
   template <typename Values>
   void add_any(const std::string& expression, const Values& values) {
@@ -296,7 +303,8 @@ std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
 
 JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
   Query insert = database_->query(
-      "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, state, "
+      "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
+      "state, "
       "submit_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?) RETURNING id");
   insert.bind(supervisor)
       .bind(job.user)
@@ -332,14 +340,16 @@ Standing SqliteJobStore::require_transition(JobId job, JobState to) {
     refuse(job, "there is no such job");
   }
   if (!may_transition(now->state, to)) {
-    refuse(job, "is " + std::string(to_string(now->state)) + " and cannot become " + std::string(to_string(to)));
+    refuse(job,
+           "is " + std::string(to_string(now->state)) + " and cannot become " + std::string(to_string(to)));
   }
   return *now;
 }
 
 void SqliteJobStore::require_attempt(JobId job, const Standing& standing, unsigned attempt) const {
   if (standing.attempt != attempt) {
-    refuse(job, "attempt " + std::to_string(attempt) + " was expected to be " + std::to_string(standing.attempt));
+    refuse(job,
+           "attempt " + std::to_string(attempt) + " was expected to be " + std::to_string(standing.attempt));
   }
 }
 
@@ -381,10 +391,11 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
     require_attempt(job, require_transition(job, JobState::running), attempt);
     set_state(job, JobState::running, attempt, std::nullopt);
     Query update = database_->query(
-        "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND attempt = ?");
+        "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND "
+        "attempt = ?");
     update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
-    Query event = database_->query(
-        "INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
+    Query event =
+        database_->query("INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
     event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
     return true;
   });
@@ -397,8 +408,8 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
   }
   return database_->write([&] {
     {
-      Query recorded = database_->query(
-          "SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
+      Query recorded =
+          database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
       if (recorded.bind(job).bind(std::int64_t{attempt}).step()) {
         return false;
       }
@@ -417,26 +428,29 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
   });
 }
 
-/// Attempt 0 has no row yet: it ends without an allocation, and its record is made here.
 void SqliteJobStore::write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
+  if (attempt == 0) {  // never configured, so there is no row yet
+    Query insert = database_->query(
+        "INSERT INTO attempts (job_id, attempt, supervisor_id, state) SELECT id, 0, supervisor_id, state "
+        "FROM jobs WHERE id = ?");
+    insert.bind(job).execute();
+  }
   Query query = database_->query(
-      "INSERT INTO attempts (job_id, attempt, supervisor_id, state, end_us, cause, exit_code, signal, "
-      "core_dumped, limit_name, limit_value, limit_cgroup, stage, error_number, message) "
-      "SELECT id, ?, supervisor_id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM jobs WHERE id = ? "
-      "ON CONFLICT (job_id, attempt) DO UPDATE SET state = excluded.state, end_us = excluded.end_us, "
-      "cause = excluded.cause, exit_code = excluded.exit_code, signal = excluded.signal, "
-      "core_dumped = excluded.core_dumped, limit_name = excluded.limit_name, "
-      "limit_value = excluded.limit_value, limit_cgroup = excluded.limit_cgroup, stage = excluded.stage, "
-      "error_number = excluded.error_number, message = excluded.message");
-  query.bind(std::int64_t{attempt}).bind(to_string(outcome.state)).bind(to_column(at));
-  query.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code}).bind(std::int64_t{outcome.signal});
+      "UPDATE attempts SET state = ?, end_us = ?, cause = ?, exit_code = ?, signal = ?, core_dumped = ?, "
+      "limit_name = ?, limit_value = ?, limit_cgroup = ?, stage = ?, error_number = ?, message = ? "
+      "WHERE job_id = ? AND attempt = ?");
+  query.bind(to_string(outcome.state)).bind(to_column(at));
+  query.bind(to_string(outcome.cause))
+      .bind(std::int64_t{outcome.exit_code})
+      .bind(std::int64_t{outcome.signal});
   query.bind(std::int64_t{outcome.core_dumped ? 1 : 0});
   if (outcome.limit) {
     query.bind(outcome.limit->name).bind(outcome.limit->value).bind(outcome.limit->cgroup);
   } else {
     query.bind_null().bind_null().bind_null();
   }
-  query.bind(outcome.stage).bind(std::int64_t{outcome.error_number}).bind(outcome.message).bind(job).execute();
+  query.bind(outcome.stage).bind(std::int64_t{outcome.error_number}).bind(outcome.message);
+  query.bind(job).bind(std::int64_t{attempt}).execute();
 }
 
 void SqliteJobStore::write_usage(JobId job, unsigned attempt, const Usage& usage) {
@@ -500,7 +514,8 @@ std::vector<AccountingRecord> SqliteJobStore::find(JobId job) {
 std::vector<JobEvent> SqliteJobStore::events(JobId job) {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT sequence, job_id, attempt, at_us, state, detail FROM events WHERE job_id = ? ORDER BY sequence");
+        "SELECT sequence, job_id, attempt, at_us, state, detail FROM events WHERE job_id = ? ORDER BY "
+        "sequence");
     query.bind(job);
     std::vector<JobEvent> events;
     while (query.step()) {

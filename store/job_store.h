@@ -27,8 +27,8 @@ class StoreError : public std::runtime_error {
 struct Supervisor {
   std::string boot_id;
   std::int64_t pid = 0;
-  std::uint64_t start_time = 0;   ///< clock ticks after boot
-  std::string cgroup;             ///< name of its cgroup below berth's own, "run-PID-STARTTIME"
+  std::uint64_t start_time = 0;  ///< clock ticks after boot
+  std::string cgroup;            ///< name of its cgroup below berth's own, "run-PID-STARTTIME"
   bool operator==(const Supervisor&) const = default;
 };
 
@@ -45,7 +45,7 @@ struct NewJob {
 /// An attempt without a final record.
 struct OpenAttempt {
   JobId job_id = 0;
-  unsigned attempt = 0;           ///< 0: the job never left PENDING
+  unsigned attempt = 0;  ///< 0: the job never left PENDING
   JobState state = JobState::pending;
   Supervisor supervisor;
   std::optional<Timestamp> start;
@@ -71,7 +71,7 @@ struct JobEvent {
   unsigned attempt = 0;
   Timestamp at;
   JobState state = JobState::pending;
-  std::string detail;             ///< JSON object text, or empty
+  std::string detail;  ///< JSON object text, or empty
 };
 
 /// The state that a job's events (all of them, oldest first) lead to. Throws StoreError when they are not

@@ -10,7 +10,9 @@
 namespace berth {
 namespace {
 
-std::int64_t to_column(Usage::Micros value) { return value.count(); }
+std::int64_t to_column(Usage::Micros value) {
+  return value.count();
+}
 
 /// SQLite's integers are signed; a counter beyond them (no limit, as some kernels write it) saturates.
 std::int64_t to_column(Usage::Count value) {

@@ -1,0 +1,242 @@
+#include "store/database.h"
+
+#include <array>
+#include <cstdint>
+
+#include "tests/unit/store/store_fixtures.h"
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
+using Missing = Database::Missing;
+
+constexpr std::array kFirstVersion{Migration{1, "CREATE TABLE notes (text TEXT NOT NULL) STRICT;"}};
+constexpr std::array kSecondVersion{
+    kFirstVersion[0],
+    Migration{2, "ALTER TABLE notes ADD COLUMN stars INTEGER; UPDATE notes SET stars = 5;"},
+};
+constexpr std::array kBrokenSecondVersion{
+    kFirstVersion[0],
+    Migration{2, "UPDATE notes SET text = 'lost'; ALTER TABLE nowhere ADD COLUMN stars INTEGER;"},
+};
+
+std::string first_note(Database& database) {
+  return database.read([&] {
+    Query query = database.query("SELECT text FROM notes");
+    return query.step() ? query.text(0) : "";
+  });
+}
+
+/// A file of schema version 1 with one row in it.
+void make_first_version(const std::string& path) {
+  const auto database = Database::open(path, Missing::create, kFirstVersion);
+  database->write([&] { return database->query("INSERT INTO notes VALUES ('kept')").execute(); });
+}
+
+}  // namespace
+
+TEST_CASE("a new database and its folders belong to their user alone") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("state/berth/berth.db");
+  const mode_t before = ::umask(0);
+  const auto store = JobStore::open(path);
+  ::umask(before);
+  store->submit({sample_job()}, sample_supervisor());
+  CHECK(mode_of(folder.file("state")) == 0700);
+  CHECK(mode_of(folder.file("state/berth")) == 0700);
+  CHECK(mode_of(path) == 0600);
+  CHECK(mode_of(path + "-wal") == 0600);
+  CHECK(mode_of(path + "-shm") == 0600);
+}
+
+TEST_CASE("open_existing creates nothing") {
+  const TemporaryFolder folder;
+  CHECK(JobStore::open_existing(folder.file("none/berth.db")) == nullptr);
+  CHECK(JobStore::open_existing(folder.file("berth.db")) == nullptr);
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("a new database carries berth's application id, the newest version and a write-ahead log") {
+  const TemporaryFolder folder;
+  const auto database = Database::open(folder.file("berth.db"), Missing::create);
+  CHECK(database->version() == static_cast<int>(migrations().size()));
+  const auto pragma = [&](const std::string& name) { return database->prepare("PRAGMA " + name); };
+  const auto value = [&](const std::string& name) {
+    SQLite::Statement statement = pragma(name);
+    statement.executeStep();
+    return statement.getColumn(0).getString();
+  };
+  CHECK(value("application_id") == std::to_string(0x62727468));
+  CHECK(value("journal_mode") == "wal");
+  CHECK(value("synchronous") == "2");  // FULL
+  CHECK(value("foreign_keys") == "1");
+}
+
+TEST_CASE("migrations are numbered from 1 without gaps") {
+  int expected = 0;
+  for (const Migration& step : migrations()) {
+    CHECK(step.version == ++expected);
+    CHECK_THAT(std::string(step.sql), !Contains("-- "));
+  }
+  CHECK(expected >= 1);
+}
+
+TEST_CASE("an older database is backed up and migrated, and keeps its rows") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  make_first_version(path);
+  {
+    const auto database = Database::open(path, Missing::refuse, kSecondVersion);
+    CHECK(database->version() == 2);
+    CHECK(first_note(*database) == "kept");
+    CHECK(database->query("SELECT stars FROM notes").step());
+  }
+  CHECK(mode_of(path + ".v1.backup") == 0600);
+  CHECK_FALSE(std::filesystem::exists(path + ".v1.backup.new"));
+  const auto backup = Database::open(path + ".v1.backup", Missing::refuse, kFirstVersion);
+  CHECK(backup->version() == 1);
+  CHECK(first_note(*backup) == "kept");
+  CHECK(backup->check_integrity().empty());
+}
+
+TEST_CASE("a new database is not backed up") {
+  const TemporaryFolder folder;
+  Database::open(folder.file("berth.db"), Missing::create, kSecondVersion);
+  CHECK_FALSE(std::filesystem::exists(folder.file("berth.db.v1.backup")));
+  CHECK_FALSE(std::filesystem::exists(folder.file("berth.db.v0.backup")));
+}
+
+TEST_CASE("a migration that fails leaves the old version as it was") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  make_first_version(path);
+  CHECK_THAT(store_error([&] { Database::open(path, Missing::create, kBrokenSecondVersion); }),
+             StartsWith(path + ": ") && Contains("nowhere"));
+  const auto database = Database::open(path, Missing::refuse, kFirstVersion);
+  CHECK(database->version() == 1);
+  CHECK(first_note(*database) == "kept");
+}
+
+TEST_CASE("a database of a newer berth is refused with the remedy and not touched") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  make_first_version(path);
+  Database::open(path, Missing::refuse, kSecondVersion);
+  const std::string before = read_file(path);
+  CHECK_THAT(store_error([&] { Database::open(path, Missing::create, kFirstVersion); }),
+             StartsWith(path) && Contains("newer berth (schema version 2") && Contains("use that berth"));
+  CHECK(read_file(path) == before);
+}
+
+TEST_CASE("another program's database is refused and not touched") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("mail.db");
+  SQLite::Database(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE).exec("CREATE TABLE mail (text)");
+  const std::string before = read_file(path);
+  CHECK_THAT(store_error([&] { JobStore::open(path); }), StartsWith(path) && Contains("another program"));
+  CHECK_THAT(store_error([&] { JobStore::open_existing(path); }), Contains("choose another file"));
+  CHECK(read_file(path) == before);
+}
+
+TEST_CASE("a file that is no database is refused and not touched") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("notes.txt");
+  const std::string text(5000, 'x');
+  write_file(path, text);
+  CHECK_THAT(store_error([&] { JobStore::open(path); }),
+             StartsWith(path) && Contains("not an SQLite database") && Contains("--database"));
+  CHECK(read_file(path) == text);
+}
+
+TEST_CASE("a damaged database is refused with how to recover it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  JobStore::open(path)->submit({sample_job()}, sample_supervisor());
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(100);  // behind the header: the page that holds the schema
+  file << std::string(3000, '\xff');
+  file.close();
+  CHECK_THAT(store_error([&] { JobStore::open(path); }),
+             StartsWith(path) && Contains("damaged") && Contains(".recover"));
+}
+
+TEST_CASE("a truncated database is reported, by open or by the integrity check") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  {
+    const auto store = JobStore::open(path);
+    for (int index = 0; index < 200; ++index) {
+      store->submit({sample_job()}, sample_supervisor());
+    }
+  }
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+  std::string fault;
+  try {
+    const auto store = JobStore::open_existing(path);
+    fault = store->check_integrity();
+  } catch (const StoreError& error) {
+    fault = error.what();
+  }
+  CHECK_FALSE(fault.empty());
+}
+
+TEST_CASE("paths that cannot be a database say why") {
+  const TemporaryFolder folder;
+  CHECK_THAT(store_error([&] { JobStore::open(folder.path()); }),
+             StartsWith(folder.path() + ": is a folder") && Contains("--database"));
+  CHECK_THAT(store_error([&] { JobStore::open("/dev/null"); }), Contains("not a regular file"));
+  write_file(folder.file("file"), "");
+  CHECK_THAT(store_error([&] { JobStore::open(folder.file("file/berth.db")); }),
+             Contains("Not a directory") && Contains("--database"));
+  CHECK_THAT(store_error([&] { JobStore::open("/proc/berth/berth.db"); }), Contains("/proc"));
+}
+
+TEST_CASE("an empty file is taken for a new database") {
+  const TemporaryFolder folder;
+  write_file(folder.file("berth.db"), "");
+  const auto store = JobStore::open_existing(folder.file("berth.db"));
+  REQUIRE(store);
+  CHECK(store->history({}).empty());
+}
+
+TEST_CASE("characters that mean something in a URI are only part of the name") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a?b#c%20 d.db");
+  JobStore::open(path)->submit({sample_job()}, sample_supervisor());
+  CHECK(std::filesystem::exists(path));
+  CHECK(JobStore::open_existing(path)->history({}).size() == 1);
+}
+
+TEST_CASE("events can be neither changed nor removed while their job exists") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  JobStore::open(path)->submit({sample_job()}, sample_supervisor());
+  const auto database = Database::open(path, Missing::refuse);
+  const auto execute = [&](const char* sql) {
+    return database->write([&] { return database->query(sql).execute(); });
+  };
+  CHECK_THAT(store_error([&] { execute("UPDATE events SET state = 'RUNNING'"); }), Contains("append-only"));
+  CHECK_THAT(store_error([&] { execute("DELETE FROM events"); }), Contains("append-only"));
+  CHECK(execute("DELETE FROM jobs") == 1);
+  CHECK_FALSE(database->query("SELECT 1 FROM events").step());
+  CHECK(database->check_integrity().empty());
+}
+
+TEST_CASE("a record that cannot be written leaves the transaction undone") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  make_first_version(path);
+  const auto database = Database::open(path, Missing::refuse, kFirstVersion);
+  CHECK_THAT(store_error([&] {
+               database->write([&] {
+                 database->query("UPDATE notes SET text = 'half'").execute();
+                 return database->query("INSERT INTO notes VALUES (NULL)").execute();
+               });
+             }),
+             StartsWith(path));
+  CHECK(first_note(*database) == "kept");
+}
+
+}  // namespace berth

@@ -1,0 +1,350 @@
+#include <algorithm>
+#include <limits>
+
+#include "schemas/usage_fields.h"
+#include "tests/unit/store/store_fixtures.h"
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+
+std::unique_ptr<JobStore> memory_store() {
+  return JobStore::open(":memory:");
+}
+
+JobId submit_one(JobStore& store, const NewJob& job = sample_job()) {
+  return store.submit({job}, sample_supervisor()).at(0);
+}
+
+/// Submits, configures, runs and finishes at the given seconds.
+JobId run_to_end(JobStore& store, const NewJob& job, std::int64_t start, std::int64_t end,
+                 const Outcome& outcome = completed()) {
+  const JobId id = submit_one(store, job);
+  store.configure(id, 1, sample_allocation(), at(start - 1));
+  store.run(id, 1, at(start));
+  REQUIRE(store.finish(id, 1, outcome, {}, at(end)));
+  return id;
+}
+
+std::vector<JobId> ids_of(const std::vector<AccountingRecord>& records) {
+  std::vector<JobId> ids;
+  for (const AccountingRecord& record : records) {
+    ids.push_back(record.job_id);
+  }
+  return ids;
+}
+
+/// Every counter different and none zero, so that two swapped columns show.
+Usage full_usage() {
+  Usage usage;
+  std::uint64_t next = 1'000;
+  for_each_usage_field(usage, [&](std::string_view, auto& counter) {
+    using Counter = typename std::remove_reference_t<decltype(counter)>::value_type;
+    counter = Counter(next++);
+  });
+  return usage;
+}
+
+}  // namespace
+
+TEST_CASE("a job comes back from the store as it went in, at each step of its life") {
+  const auto store = memory_store();
+  const NewJob job = sample_job();
+  const JobId id = submit_one(*store, job);
+
+  AccountingRecord record = store->find(id).at(0);
+  CHECK(record.job_id == id);
+  CHECK(record.state == JobState::pending);
+  CHECK(record.attempt == 0);
+  CHECK(record.user == "ada");
+  CHECK(record.user_id == 1001);
+  CHECK(record.job_user == "render");
+  CHECK(record.job_user_id == 1002);
+  CHECK(record.host == "node1");
+  CHECK(record.submit == at(0));
+  CHECK(record.spec == job.spec);
+  CHECK_FALSE(record.start);
+  CHECK_FALSE(record.end);
+  CHECK_FALSE(record.allocation);
+  CHECK_FALSE(record.outcome);
+
+  store->configure(id, 1, sample_allocation(), at(5));
+  record = store->find(id).at(0);
+  CHECK(record.state == JobState::configuring);
+  CHECK(record.attempt == 1);
+  CHECK(record.allocation == sample_allocation());
+  CHECK_FALSE(record.start);
+
+  store->run(id, 1, at(6));
+  record = store->find(id).at(0);
+  CHECK(record.state == JobState::running);
+  CHECK(record.start == at(6));
+
+  Outcome outcome = ended(JobState::out_of_memory, Cause::out_of_memory, 0, 9);
+  outcome.core_dumped = true;
+  outcome.limit = LimitHit{"memory_per_node", "512M", "/berth/run-1/job-1.1"};
+  REQUIRE(store->finish(id, 1, outcome, full_usage(), at(60)));
+  REQUIRE(store->find(id).size() == 1);
+  record = store->find(id).at(0);
+  CHECK(record.state == JobState::out_of_memory);
+  CHECK(record.end == at(60));
+  CHECK(record.outcome == outcome);
+  CHECK(record.usage == full_usage());
+  CHECK(record.allocation == sample_allocation());
+  CHECK(store->check_integrity().empty());
+}
+
+TEST_CASE("a failed launch keeps its stage and errno") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  store->configure(id, 1, sample_allocation(), at(1));
+  Outcome outcome = ended(JobState::failed, Cause::launch_failed);
+  outcome.stage = "mount /data";
+  outcome.error_number = 13;
+  REQUIRE(store->finish(id, 1, outcome, {}, at(2)));
+  CHECK(store->find(id).at(0).outcome == outcome);
+  CHECK_FALSE(store->find(id).at(0).start);
+}
+
+TEST_CASE("a counter that was not measured is absent, and zero is zero") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  store->configure(id, 1, sample_allocation(), at(1));
+  store->run(id, 1, at(1));
+  Usage usage;
+  usage.oom_kills = 0;
+  usage.cpu_total = std::chrono::microseconds(0);
+  REQUIRE(store->finish(id, 1, completed(), usage, at(2)));
+  const Usage found = store->find(id).at(0).usage;
+  CHECK(found == usage);
+  CHECK(found.oom_kills == 0U);
+  CHECK_FALSE(found.swap_peak);
+}
+
+TEST_CASE("a counter beyond SQLite's integers saturates") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  store->configure(id, 1, sample_allocation(), at(1));
+  store->run(id, 1, at(1));
+  Usage usage;
+  usage.io_read_bytes = std::numeric_limits<std::uint64_t>::max();
+  REQUIRE(store->finish(id, 1, completed(), usage, at(2)));
+  CHECK(store->find(id).at(0).usage.io_read_bytes == std::uint64_t{std::numeric_limits<std::int64_t>::max()});
+}
+
+TEST_CASE("submit gives ascending ids in order, and all or none") {
+  const auto store = memory_store();
+  CHECK(store->submit({}, sample_supervisor()).empty());
+  CHECK(store->submit({sample_job("a"), sample_job("b")}, sample_supervisor()) == std::vector<JobId>{1, 2});
+  CHECK(store->submit({sample_job("c")}, sample_supervisor(7)) == std::vector<JobId>{3});
+  CHECK(store->find(2).at(0).spec.name == "b");
+  CHECK(store->find(4).empty());
+}
+
+TEST_CASE("a second final record of one attempt is refused and changes nothing") {
+  const auto store = memory_store();
+  const JobId id = run_to_end(*store, sample_job(), 2, 3);
+  const auto events = store->events(id).size();
+  CHECK_FALSE(store->finish(id, 1, ended(JobState::failed, Cause::exited, 1), full_usage(), at(9)));
+  const AccountingRecord record = store->find(id).at(0);
+  CHECK(record.state == JobState::completed);
+  CHECK(record.end == at(3));
+  CHECK(record.usage == Usage{});
+  CHECK(store->events(id).size() == events);
+}
+
+TEST_CASE("a job that never started ends as attempt 0, once") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  const Outcome outcome = ended(JobState::cancelled, Cause::cancelled, 0, 15);
+  REQUIRE(store->finish(id, 0, outcome, {}, at(4)));
+  CHECK_FALSE(store->finish(id, 0, outcome, {}, at(5)));
+  const AccountingRecord record = store->find(id).at(0);
+  CHECK(record.attempt == 0);
+  CHECK(record.state == JobState::cancelled);
+  CHECK(record.end == at(4));
+  CHECK(record.outcome == outcome);
+  CHECK_FALSE(record.allocation);
+}
+
+TEST_CASE("an illegal transition throws, names both states and changes nothing") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  CHECK_THAT(store_error([&] { store->run(id, 1, at(1)); }), Contains("PENDING") && Contains("RUNNING"));
+  CHECK_THAT(store_error([&] { store->finish(id, 0, completed(), {}, at(1)); }),
+             Contains("cannot become COMPLETED"));
+  CHECK_THAT(store_error([&] { store->configure(id, 2, sample_allocation(), at(1)); }),
+             Contains("attempt 2"));
+  CHECK_THAT(store_error([&] { store->configure(99, 1, sample_allocation(), at(1)); }),
+             Contains("job 99: there is no such job"));
+  Outcome unfinished = completed();
+  unfinished.state = JobState::running;
+  CHECK_THAT(store_error([&] { store->finish(id, 0, unfinished, {}, at(1)); }),
+             Contains("not a final state"));
+  CHECK(store->find(id).at(0).state == JobState::pending);
+  CHECK(store->events(id).size() == 1);
+
+  store->configure(id, 1, sample_allocation(), at(1));
+  CHECK_THAT(store_error([&] { store->configure(id, 2, sample_allocation(), at(1)); }),
+             Contains("CONFIGURING"));
+  CHECK_THAT(store_error([&] { store->run(id, 2, at(1)); }), Contains("attempt 2"));
+  CHECK_THAT(
+      store_error([&] { store->finish(id, 0, ended(JobState::cancelled, Cause::cancelled), {}, at(1)); }),
+      Contains("attempt 0"));
+  CHECK(store->find(id).at(0).state == JobState::configuring);
+
+  const JobId over = run_to_end(*store, sample_job(), 2, 3);
+  CHECK_THAT(store_error([&] { store->run(over, 1, at(4)); }), Contains("COMPLETED"));
+}
+
+TEST_CASE("replaying a job's events gives its state") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  const auto states_agree = [&] { return replay(store->events(id)) == store->find(id).at(0).state; };
+  CHECK(states_agree());
+  store->configure(id, 1, sample_allocation(), at(1));
+  CHECK(states_agree());
+  store->run(id, 1, at(2));
+  CHECK(states_agree());
+  store->finish(id, 1, ended(JobState::timeout, Cause::wall_time, 0, 15), {}, at(3));
+  CHECK(states_agree());
+
+  const std::vector<JobEvent> events = store->events(id);
+  REQUIRE(events.size() == 4);
+  CHECK(events[0].detail == R"({"user":"ada","name":"render"})");
+  CHECK(events[1].detail == R"({"slot":"cpu0-1","cpus":"0-1","memory_nodes":"0","memory":536870912})");
+  CHECK(events[2].detail.empty());
+  CHECK(events[3].detail == R"({"cause":"wall_time","exit_code":0,"signal":15,"message":"it ended"})");
+  CHECK(events[3].at == at(3));
+  CHECK(std::is_sorted(events.begin(), events.end(),
+                       [](const JobEvent& a, const JobEvent& b) { return a.sequence < b.sequence; }));
+}
+
+TEST_CASE("events that no job can have are refused by replay") {
+  JobEvent pending;
+  JobEvent completed_event;
+  completed_event.state = JobState::completed;
+  CHECK_THROWS_AS(replay({}), StoreError);
+  CHECK_THROWS_AS(replay({completed_event}), StoreError);
+  CHECK_THROWS_AS(replay({pending, completed_event}), StoreError);
+}
+
+TEST_CASE("open attempts are all jobs that are not over, oldest first, with their supervisor") {
+  const auto store = memory_store();
+  const JobId waiting = submit_one(*store);
+  run_to_end(*store, sample_job(), 2, 3);
+  const JobId running = store->submit({sample_job()}, sample_supervisor(7)).at(0);
+  store->configure(running, 1, sample_allocation(), at(4));
+  store->run(running, 1, at(5));
+
+  const std::vector<OpenAttempt> open = store->open_attempts();
+  REQUIRE(open.size() == 2);
+  CHECK(open[0].job_id == waiting);
+  CHECK(open[0].attempt == 0);
+  CHECK(open[0].state == JobState::pending);
+  CHECK(open[0].supervisor == sample_supervisor());
+  CHECK_FALSE(open[0].start);
+  CHECK(open[1].job_id == running);
+  CHECK(open[1].attempt == 1);
+  CHECK(open[1].state == JobState::running);
+  CHECK(open[1].supervisor == sample_supervisor(7));
+  CHECK(open[1].start == at(5));
+
+  Outcome lost = ended(JobState::node_fail, Cause::node_fail);
+  REQUIRE(store->finish(waiting, 0, lost, {}, at(9)));
+  REQUIRE(store->finish(running, 1, lost, {}, at(9)));
+  CHECK(store->open_attempts().empty());
+}
+
+TEST_CASE("history filters by id, user, account and name") {
+  const auto store = memory_store();
+  NewJob other = sample_job("encode");
+  other.user = "bob";
+  other.user_id = 2002;
+  other.spec.account = "ads";
+  const JobId ada = submit_one(*store);
+  const JobId bob = submit_one(*store, other);
+  const auto matching = [&](const auto& set) {
+    HistoryFilter filter;
+    set(filter);
+    return ids_of(store->history(filter));
+  };
+  using Ids = std::vector<JobId>;
+  CHECK(matching([](auto&) {}) == Ids{ada, bob});
+  CHECK(matching([&](auto& f) { f.job_ids = {bob, 77}; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.users = {"ada"}; }) == Ids{ada});
+  CHECK(matching([](auto& f) { f.users = {"2002"}; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.users = {"ada", "bob"}; }) == Ids{ada, bob});
+  CHECK(matching([](auto& f) { f.accounts = {"ads"}; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.names = {"render", "' OR 1"}; }) == Ids{ada});
+  CHECK(matching([](auto& f) { f.users = {"ada"}, f.accounts = {"ads"}; }).empty());
+  CHECK(matching([](auto& f) { f.last = 1; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.last = 0; }).empty());
+}
+
+TEST_CASE("history shows the jobs that were in any state within the window, as sacct does") {
+  const auto store = memory_store();
+  const JobId early = run_to_end(*store, sample_job("early", at(0)), 10, 20);
+  const JobId late = run_to_end(*store, sample_job("late", at(100)), 110, 120);
+  const JobId waiting = submit_one(*store, sample_job("waiting", at(130)));
+  const auto between = [&](std::optional<Timestamp> start, std::optional<Timestamp> end) {
+    HistoryFilter filter;
+    filter.start = start;
+    filter.end = end;
+    return ids_of(store->history(filter));
+  };
+  using Ids = std::vector<JobId>;
+  CHECK(between(at(20), {}) == Ids{early, late, waiting});
+  CHECK(between(at(21), {}) == Ids{late, waiting});
+  CHECK(between({}, at(99)) == Ids{early});
+  CHECK(between({}, at(100)) == Ids{early, late});
+  CHECK(between(at(15), at(16)) == Ids{early});
+  CHECK(between(at(50), at(60)).empty());
+  CHECK(between(at(5000), at(6000)) == Ids{waiting});
+}
+
+TEST_CASE("a state without a window is the state now; with one, the state within it") {
+  const auto store = memory_store();
+  const JobId ended_job = run_to_end(*store, sample_job("a", at(0)), 10, 20);
+  const JobId failed_job =
+      run_to_end(*store, sample_job("b", at(0)), 110, 120, ended(JobState::failed, Cause::exited, 3));
+  const JobId running = submit_one(*store, sample_job("c", at(130)));
+  store->configure(running, 1, sample_allocation(), at(140));
+  store->run(running, 1, at(142));
+  const auto in_state = [&](std::vector<JobState> states, std::optional<Timestamp> start = {},
+                            std::optional<Timestamp> end = {}) {
+    HistoryFilter filter;
+    filter.states = std::move(states);
+    filter.start = start;
+    filter.end = end;
+    return ids_of(store->history(filter));
+  };
+  using Ids = std::vector<JobId>;
+  CHECK(in_state({JobState::running}) == Ids{running});
+  CHECK(in_state({JobState::failed}) == Ids{failed_job});
+  CHECK(in_state({JobState::failed, JobState::running}) == Ids{failed_job, running});
+  CHECK(in_state({JobState::pending}).empty());
+
+  CHECK(in_state({JobState::running}, at(15), at(16)) == Ids{ended_job});
+  CHECK(in_state({JobState::running}, at(21), at(100)).empty());
+  CHECK(in_state({JobState::running}, at(200)) == Ids{running});
+  CHECK(in_state({JobState::pending}, at(50), at(60)) == Ids{failed_job});
+  CHECK(in_state({JobState::configuring}, at(141), at(141)) == Ids{running});
+  CHECK(in_state({JobState::completed}, at(15), at(30)) == Ids{ended_job});
+  CHECK(in_state({JobState::completed}, at(5), at(15)).empty());
+  CHECK(in_state({JobState::pending, JobState::completed}, at(15), at(30)) == Ids{ended_job, failed_job});
+}
+
+TEST_CASE("a closed store opens again with everything in it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const JobId id = run_to_end(*JobStore::open(path), sample_job(), 2, 3);
+  const auto store = JobStore::open_existing(path);
+  REQUIRE(store);
+  CHECK(store->find(id).at(0).state == JobState::completed);
+  CHECK(store->find(id).at(0).spec == sample_job().spec);
+  CHECK(store->check_integrity().empty());
+}
+
+}  // namespace berth

@@ -1,0 +1,175 @@
+// Several real processes on one database, and processes that die in the middle of writing to it.
+#include <fcntl.h>
+#include <signal.h>
+
+#include <vector>
+
+#include "store/database.h"
+#include "tests/unit/store/store_fixtures.h"
+
+namespace berth {
+namespace {
+
+JobId run_one_job(JobStore& store, const std::string& name) {
+  const JobId id = store.submit({sample_job(name)}, sample_supervisor(::getpid())).at(0);
+  store.configure(id, 1, sample_allocation(), at(1));
+  store.run(id, 1, at(2));
+  store.finish(id, 1, completed(), {}, at(3));
+  return id;
+}
+
+/// Reads one id that a process acknowledged; false when the process is gone.
+bool read_id(int descriptor, JobId& id) {
+  return ::read(descriptor, &id, sizeof id) == ssize_t{sizeof id};
+}
+
+void write_id(int descriptor, JobId id) {
+  if (::write(descriptor, &id, sizeof id) != ssize_t{sizeof id}) {
+    ::_exit(2);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("processes that create and write one database at once lose nothing") {
+  constexpr int kProcesses = 4;
+  constexpr int kJobs = 25;
+  const TemporaryFolder folder;
+  const std::string path = folder.file("new/berth.db");
+  std::vector<pid_t> processes;
+  for (int process = 0; process < kProcesses; ++process) {
+    processes.push_back(start_process([&] {
+      const auto store = JobStore::open(path);
+      for (int job = 0; job < kJobs; ++job) {
+        run_one_job(*store, "p" + std::to_string(process));
+      }
+    }));
+  }
+  for (const pid_t process : processes) {
+    CHECK(wait_status(process) == 0);
+  }
+  const auto store = JobStore::open_existing(path);
+  REQUIRE(store);
+  HistoryFilter done;
+  done.states = {JobState::completed};
+  CHECK(store->history(done).size() == kProcesses * kJobs);
+  for (int process = 0; process < kProcesses; ++process) {
+    HistoryFilter own;
+    own.names = {"p" + std::to_string(process)};
+    CHECK(store->history(own).size() == kJobs);
+  }
+  CHECK(store->open_attempts().empty());
+  CHECK(store->check_integrity().empty());
+}
+
+TEST_CASE("kill -9 at any moment loses no acknowledged job and damages nothing") {
+  constexpr int kRounds = 8;
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  std::vector<JobId> acknowledged;
+  for (int round = 0; round < kRounds; ++round) {
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const pid_t writer = start_process([&] {
+      ::close(ends[0]);
+      const auto store = JobStore::open(path);
+      for (;;) {
+        write_id(ends[1], run_one_job(*store, "endless"));
+      }
+    });
+    ::close(ends[1]);
+    JobId id = 0;
+    for (int job = 0; job <= round; ++job) {
+      REQUIRE(read_id(ends[0], id));
+      acknowledged.push_back(id);
+    }
+    REQUIRE(::kill(writer, SIGKILL) == 0);
+    while (read_id(ends[0], id)) {
+      acknowledged.push_back(id);
+    }
+    ::close(ends[0]);
+    CHECK(WTERMSIG(wait_status(writer)) == SIGKILL);
+
+    const auto store = JobStore::open(path);
+    CHECK(store->check_integrity().empty());
+    for (const JobId job : acknowledged) {
+      const std::vector<AccountingRecord> records = store->find(job);
+      REQUIRE(records.size() == 1);
+      REQUIRE(records[0].state == JobState::completed);
+      REQUIRE(replay(store->events(job)) == JobState::completed);
+    }
+    // At most one job was under way, and it can be recorded like any orphan.
+    const std::vector<OpenAttempt> open = store->open_attempts();
+    CHECK(open.size() <= 1);
+    for (const OpenAttempt& orphan : open) {
+      CHECK(store->finish(orphan.job_id, orphan.attempt, ended(JobState::node_fail, Cause::node_fail), {},
+                          at(9)));
+    }
+  }
+}
+
+TEST_CASE("a writer killed inside a transaction leaves nothing of it and no lock") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  JobStore::open(path);
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const pid_t writer = start_process([&] {
+    const auto database = Database::open(path, Database::Missing::refuse);
+    database->write([&] {
+      const int rows =
+          database
+              ->query("INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES ('b', 1, 1, 'c')")
+              .execute();
+      write_id(ends[1], 1);
+      for (;;) {
+        ::pause();
+      }
+      return rows;
+    });
+  });
+  JobId inside = 0;
+  REQUIRE(read_id(ends[0], inside));
+  REQUIRE(::kill(writer, SIGKILL) == 0);
+  CHECK(WTERMSIG(wait_status(writer)) == SIGKILL);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  const auto database = Database::open(path, Database::Missing::refuse);
+  CHECK(database->check_integrity().empty());
+  CHECK_FALSE(database->query("SELECT 1 FROM supervisors").step());
+  CHECK(JobStore::open(path)->submit({sample_job()}, sample_supervisor()).size() == 1);
+}
+
+TEST_CASE("a process killed before the first migration leaves a file that the next one completes") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const pid_t writer = start_process([&] {
+    write_file(path, "");
+    ::raise(SIGKILL);
+  });
+  CHECK(WTERMSIG(wait_status(writer)) == SIGKILL);
+  CHECK(JobStore::open(path)->submit({sample_job()}, sample_supervisor()).size() == 1);
+}
+
+TEST_CASE("a store that another connection of this process closes keeps its locks") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const auto holder = Database::open(path, Database::Missing::create);
+  holder->write([&] {
+    // Opening and closing the file here must not release the write lock held above.
+    const auto visitor = JobStore::open_existing(path);
+    const pid_t other = start_process([&] {
+      SQLite::Database rival(path, SQLite::OPEN_READWRITE);
+      try {
+        SQLite::Transaction transaction(rival, SQLite::TransactionBehavior::IMMEDIATE);
+      } catch (const SQLite::Exception&) {
+        return;
+      }
+      throw StoreError("the lock was free");
+    });
+    CHECK(wait_status(other) == 0);
+    return 0;
+  });
+}
+
+}  // namespace berth
