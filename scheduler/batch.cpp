@@ -1,0 +1,342 @@
+#include "scheduler/batch.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace berth {
+namespace {
+
+/// Waiting jobs that are recorded CANCELLED between two looks at signals: each costs a durable commit.
+constexpr std::size_t kCancelledAtOnce = 100;
+
+SlotRequest slot_request(const JobSpec& spec) { return {spec.cpus_per_task, spec.memory_per_node}; }
+
+Outcome cancelled_outcome(const std::string& message) {
+  Outcome outcome;
+  outcome.state = JobState::cancelled;
+  outcome.cause = Cause::cancelled;
+  outcome.message = message;
+  return outcome;
+}
+
+Outcome launcher_failure(const std::string& what) {
+  Outcome outcome;
+  outcome.state = JobState::failed;
+  outcome.cause = Cause::launch_failed;
+  outcome.stage = "start";
+  outcome.message = "the job could not be started: " + what;
+  return outcome;
+}
+
+}  // namespace
+
+Batch::Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
+             JobObserver& observer)
+    : store_(store),
+      launcher_(launcher),
+      pool_(pool),
+      clock_(clock),
+      supervisor_(std::move(supervisor)),
+      observer_(observer) {}
+
+std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<Submission>& submissions) {
+  std::vector<InputFault> faults;
+  for (const Submission& submission : submissions) {
+    const JobSpec& spec = submission.job.spec;
+    if (const std::optional<std::string> reason = pool.never_fits(slot_request(spec))) {
+      faults.push_back({submission.source, "", "job \"" + spec.name + "\" can never run here: it " + *reason});
+    }
+  }
+  return faults;
+}
+
+BatchResult Batch::run(std::vector<Submission> submissions, const std::function<void()>& after_wait) {
+  if (std::vector<InputFault> faults = refusals(pool_, submissions); !faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  submit(std::move(submissions));
+  if (after_wait) {
+    after_wait();
+  }
+  while (true) {
+    flush_writes();
+    stop_running();
+    if (stop_ == Stop::none) {
+      start_what_fits();
+    } else {
+      cancel_waiting(kCancelledAtOnce, "cancelled before it started");
+    }
+    if (ended_ == entries_.size() && unwritten_.empty()) {
+      break;
+    }
+    if (has_given_up()) {
+      cancel_waiting(queue_.size(), "never started: " + store_error_);
+      break;
+    }
+    check_progress();
+    for (const LauncherEvent& event : launcher_.wait(next_deadline())) {
+      handle(event);
+    }
+    if (after_wait) {
+      after_wait();
+    }
+  }
+  return take_result();
+}
+
+void Batch::request_cancel() { stop_ = std::max(stop_, Stop::cancel); }
+
+void Batch::request_kill() { stop_ = Stop::kill; }
+
+void Batch::submit(std::vector<Submission> submissions) {
+  std::vector<NewJob> jobs;
+  jobs.reserve(submissions.size());
+  for (Submission& submission : submissions) {
+    jobs.push_back(std::move(submission.job));
+    jobs.back().submit = clock_.system_now();
+  }
+  const std::vector<JobId> ids = store_.submit(jobs, supervisor_);
+  entries_.reserve(jobs.size());
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    NewJob& job = jobs[i];
+    Entry& entry = entries_.emplace_back();
+    AccountingRecord& record = entry.record;
+    record.job_id = ids.at(i);
+    record.attempt = 0;
+    record.user = std::move(job.user);
+    record.user_id = job.user_id;
+    record.job_user = std::move(job.job_user);
+    record.job_user_id = job.job_user_id;
+    record.host = std::move(job.host);
+    record.submit = job.submit;
+    record.spec = std::move(job.spec);
+    index_of_.emplace(record.job_id, i);
+    queue_.push({effective_priority(record.spec), i, wanted_by(record.spec), longest_stay(record.spec)});
+    observer_.on_queued(record.job_id, record.spec);
+  }
+}
+
+Resources Batch::wanted_by(const JobSpec& spec) const {
+  return {spec.cpus_per_task, pool_.memory_for(slot_request(spec)), 1};
+}
+
+std::vector<RunningJob> Batch::running_jobs() const {
+  std::vector<RunningJob> running;
+  running.reserve(active_.size());
+  for (const std::size_t index : active_) {
+    running.push_back({wanted_by(entries_[index].record.spec), entries_[index].latest_end});
+  }
+  return running;
+}
+
+void Batch::start_what_fits() {
+  while (stop_ == Stop::none && unwritten_.empty() && store_may_be_tried()) {
+    const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+    const std::optional<QueuedJob> next = queue_.take_next(free, running_jobs(), clock_.steady_now());
+    if (!next) {
+      return;
+    }
+    if (!start(next->sequence)) {
+      queue_.push(*next);
+      return;
+    }
+  }
+}
+
+/// False when the start could not be committed: the job goes on waiting.
+bool Batch::start(std::size_t index) {
+  Entry& entry = entries_[index];
+  std::optional<SlotLease> lease = pool_.lease(slot_request(entry.record.spec));
+  if (!lease) {
+    throw std::logic_error("the slot pool has free what job " + std::to_string(entry.record.job_id) +
+                           " needs, but gives no lease");
+  }
+  constexpr unsigned kFirstAttempt = 1;
+  const bool committed = try_store([&] {
+    store_.configure(entry.record.job_id, kFirstAttempt, lease->allocation(), clock_.system_now());
+  });
+  if (!committed) {
+    return false;
+  }
+  entry.record.attempt = kFirstAttempt;
+  entry.record.state = JobState::configuring;
+  entry.record.allocation = lease->allocation();
+  entry.phase = Phase::configuring;
+  entry.lease = std::move(lease);
+  entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
+  active_.push_back(index);
+  launch(index);
+  return true;
+}
+
+void Batch::launch(std::size_t index) {
+  const AccountingRecord& record = entries_[index].record;
+  try {
+    launcher_.start({record.job_id, record.attempt, record.spec, *record.allocation});
+  } catch (const std::exception& error) {  // one job that cannot be started never stops the rest
+    handle_ended(index, clock_.system_now(), launcher_failure(error.what()), {});
+  }
+}
+
+std::size_t Batch::active_index(JobId job) const {
+  const auto found = index_of_.find(job);
+  if (found == index_of_.end() || std::find(active_.begin(), active_.end(), found->second) == active_.end()) {
+    throw std::logic_error("the launcher reported job " + std::to_string(job) + ", which does not run");
+  }
+  return found->second;
+}
+
+void Batch::handle(const LauncherEvent& event) {
+  if (const auto* started = std::get_if<JobStarted>(&event)) {
+    handle_started(active_index(started->job_id), started->at);
+  } else if (const auto* ended = std::get_if<JobEnded>(&event)) {
+    handle_ended(active_index(ended->job_id), ended->at, ended->outcome, ended->usage);
+  }
+}
+
+void Batch::handle_started(std::size_t index, Timestamp at) {
+  Entry& entry = entries_[index];
+  entry.phase = Phase::running;
+  entry.record.state = JobState::running;
+  entry.record.start = at;
+  entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
+  write({index, false});
+  observer_.on_started(entry.record.job_id, entry.record.spec, *entry.record.allocation, at);
+}
+
+void Batch::handle_ended(std::size_t index, Timestamp at, const Outcome& outcome, const Usage& usage) {
+  Entry& entry = entries_[index];
+  entry.phase = Phase::ended;
+  entry.record.state = outcome.state;
+  entry.record.end = at;
+  entry.record.outcome = outcome;
+  entry.record.usage = usage;
+  write({index, true});
+  entry.lease.reset();
+  active_.erase(std::remove(active_.begin(), active_.end(), index), active_.end());
+  ++ended_;
+  if (active_.empty() && trouble_since_) {
+    trouble_since_ = clock_.steady_now();  // only now does waiting for the database hold nobody's work up
+  }
+  observer_.on_ended(entry.record);
+}
+
+void Batch::stop_running() {
+  if (stop_ <= stop_sent_) {
+    return;
+  }
+  stop_sent_ = stop_;
+  const StopMode mode = stop_ == Stop::kill ? StopMode::immediate : StopMode::graceful;
+  for (const std::size_t index : active_) {
+    launcher_.stop(entries_[index].record.job_id, Cause::cancelled, mode);
+  }
+}
+
+void Batch::cancel_waiting(std::size_t most, const std::string& message) {
+  for (std::size_t done = 0; done < most; ++done) {
+    const std::optional<QueuedJob> job = queue_.take_first();
+    if (!job) {
+      return;
+    }
+    Entry& entry = entries_[job->sequence];
+    entry.phase = Phase::ended;
+    entry.record.state = JobState::cancelled;
+    entry.record.end = clock_.system_now();
+    entry.record.outcome = cancelled_outcome(message);
+    write({job->sequence, true});
+    ++ended_;
+    observer_.on_ended(entry.record);
+  }
+}
+
+/// Commits now, or keeps the commit for later: commits stay in order, whichever job they belong to.
+void Batch::write(Write due) {
+  if (trouble_since_ || !unwritten_.empty() || !try_store([&] { commit(due); })) {
+    unwritten_.push_back(due);
+  }
+}
+
+void Batch::commit(const Write& due) {
+  Entry& entry = entries_[due.index];
+  const AccountingRecord& record = entry.record;
+  if (!due.final) {
+    store_.run(record.job_id, record.attempt, *record.start);
+  } else if (!store_.finish(record.job_id, record.attempt, *record.outcome, record.usage, *record.end)) {
+    entry.superseded = true;
+    store_error_ = "job " + std::to_string(record.job_id) + " already had a final record in the database";
+  }
+}
+
+void Batch::flush_writes() {
+  if (stop_ != Stop::kill && !store_may_be_tried()) {
+    return;
+  }
+  while (!unwritten_.empty()) {
+    const Write due = unwritten_.front();
+    if (!try_store([&] { commit(due); })) {
+      return;
+    }
+    unwritten_.pop_front();
+  }
+}
+
+bool Batch::store_may_be_tried() const { return !trouble_since_ || clock_.steady_now() >= retry_at_; }
+
+bool Batch::try_store(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const StoreError& error) {
+    const SteadyTime now = clock_.steady_now();
+    retry_at_ = now + kRetryInterval;
+    store_error_ = error.what();
+    if (!trouble_since_) {
+      trouble_since_ = now;
+      observer_.on_store_trouble(store_error_);
+    }
+    return false;
+  }
+  if (trouble_since_) {
+    trouble_since_.reset();
+    observer_.on_store_trouble("");
+  }
+  return true;
+}
+
+bool Batch::has_given_up() const {
+  return trouble_since_ && active_.empty() &&
+         (stop_ == Stop::kill || clock_.steady_now() - *trouble_since_ >= kStorePatience);
+}
+
+/// A loop that waits for nothing would wait for ever.
+void Batch::check_progress() const {
+  if (active_.empty() && stop_ == Stop::none && !trouble_since_ && pool_.leases() == 0) {
+    throw std::logic_error("jobs wait although the whole pool is free");
+  }
+}
+
+std::optional<SteadyTime> Batch::next_deadline() const {
+  if (stop_ > stop_sent_ || (stop_ != Stop::none && !queue_.empty())) {
+    return clock_.steady_now();  // there is more to do: look at what happened, do not wait for it
+  }
+  return trouble_since_ ? std::optional(retry_at_) : std::nullopt;
+}
+
+BatchResult Batch::take_result() {
+  std::vector<bool> unsaved(entries_.size(), false);
+  for (const Write& due : unwritten_) {
+    unsaved[due.index] = true;
+  }
+  BatchResult result;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (unsaved[i] || entries_[i].superseded) {
+      result.unsaved.push_back(i);
+    }
+    result.records.push_back(std::move(entries_[i].record));
+  }
+  result.store_error = store_error_;
+  result.cancelled = stop_ != Stop::none;
+  return result;
+}
+
+}  // namespace berth

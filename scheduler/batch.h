@@ -1,0 +1,151 @@
+// Batch: the loop of `berth run`. Jobs in, records out: event, decision, record, until every job is final.
+//
+// Life of a job, as docs and recovery rely on it: all jobs are committed PENDING in one transaction; then per
+// job: lease, commit CONFIGURING, launcher.start(), JobStarted, commit RUNNING, JobEnded, commit record and final
+// state in one transaction, lease returned. Which job starts when is scheduler/job_queue.h's.
+//
+// When the database cannot be written (full disk, locked too long):
+//   - at submit: StoreError leaves run(); nothing was started.
+//   - later: running jobs keep running and no job is started. What could not be committed is kept in order
+//     and tried again every kRetryInterval. When no job has run for kStorePatience (or on request_kill())
+//     and it still fails, the batch gives up: jobs still waiting end CANCELLED, and every record that is not
+//     in the database is named in BatchResult::unsaved for the caller to print. (The database then still
+//     shows these attempts as open; the next command's recovery closes them as NODE_FAIL.)
+//
+// Exceptions of the collaborators other than StoreError leave run(); what is then open in the database is
+// closed by recovery too.
+//
+// Single-threaded. Borrows its collaborators, which must outlive it. One run() per Batch.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "scheduler/clock.h"
+#include "scheduler/job_queue.h"
+#include "scheduler/launcher.h"
+#include "scheduler/slot_pool.h"
+#include "schemas/accounting_record.h"
+#include "schemas/input_error.h"
+#include "store/job_store.h"
+
+namespace berth {
+
+/// Told of everything that happens, in order, from within run(). Overrides must not throw.
+class JobObserver {
+ public:
+  virtual ~JobObserver() = default;
+  /// Committed as PENDING.
+  virtual void on_queued(JobId /*job*/, const JobSpec& /*spec*/) {}
+  /// Its first instruction is about to run.
+  virtual void on_started(JobId /*job*/, const JobSpec& /*spec*/, const Allocation& /*allocation*/,
+                          Timestamp /*at*/) {}
+  /// Final, also when it never started.
+  virtual void on_ended(const AccountingRecord& /*record*/) {}
+  /// The database failed (told once, not for each retry) or, `message` empty, works again.
+  virtual void on_store_trouble(const std::string& /*message*/) {}
+};
+
+struct Submission {
+  NewJob job;           ///< submit is set by the batch
+  std::string source;   ///< names its origin in faults: the file's name, or "command line"
+};
+
+struct BatchResult {
+  std::vector<AccountingRecord> records;   ///< in submit order, all final
+  std::vector<std::size_t> unsaved;        ///< indexes of records that are not in the database
+  std::string store_error;                 ///< the last failure of the database, if it ever failed
+  bool cancelled = false;                  ///< request_cancel() or request_kill() was called
+};
+
+class Batch {
+ public:
+  static constexpr Milliseconds kRetryInterval{1'000};
+  static constexpr Milliseconds kStorePatience{30'000};
+
+  Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
+        JobObserver& observer);
+
+  /// One fault for every job that can never fit the pool; run() throws them. Nothing is created, so callers
+  /// can refuse before they make anything.
+  static std::vector<InputFault> refusals(const SlotPool& pool, const std::vector<Submission>& submissions);
+
+  /// Runs all jobs to their end. Throws InputError with refusals() before anything is queued or run: a batch
+  /// is taken as a whole, because half a pipeline is no use to its author. Throws StoreError when the
+  /// submission cannot be committed. `after_wait` is called once before the first job starts and then after
+  /// each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for, and to call
+  /// request_cancel() or request_kill().
+  BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {});
+
+  /// First Ctrl-C: running jobs are stopped gracefully in the order in which they started; waiting ones are
+  /// recorded CANCELLED without having started. Takes effect in the loop; callable from after_wait and from
+  /// the observer. Not from a signal handler.
+  void request_cancel();
+  /// Second Ctrl-C: as request_cancel(), but running jobs are killed at once, also those being stopped.
+  void request_kill();
+
+ private:
+  enum class Stop { none, cancel, kill };
+  enum class Phase { waiting, configuring, running, ended };
+
+  struct Entry {
+    AccountingRecord record;
+    Phase phase = Phase::waiting;
+    std::optional<SlotLease> lease;
+    SteadyTime latest_end;
+    bool superseded = false;   // another process wrote the final record
+  };
+  /// A commit that is due: RUNNING, or the final record.
+  struct Write {
+    std::size_t index = 0;
+    bool final = false;
+  };
+
+  void submit(std::vector<Submission> submissions);
+  void start_what_fits();
+  bool start(std::size_t index);
+  void launch(std::size_t index);
+  Resources wanted_by(const JobSpec& spec) const;
+  std::vector<RunningJob> running_jobs() const;
+  void handle(const LauncherEvent& event);
+  void handle_started(std::size_t index, Timestamp at);
+  void handle_ended(std::size_t index, Timestamp at, const Outcome& outcome, const Usage& usage);
+  std::size_t active_index(JobId job) const;
+  void stop_running();
+  void cancel_waiting(std::size_t most, const std::string& message);
+  void write(Write due);
+  void commit(const Write& due);
+  void flush_writes();
+  bool try_store(const std::function<void()>& action);
+  bool store_may_be_tried() const;
+  bool has_given_up() const;
+  void check_progress() const;
+  std::optional<SteadyTime> next_deadline() const;
+  BatchResult take_result();
+
+  JobStore& store_;
+  Launcher& launcher_;
+  SlotPool& pool_;
+  const Clock& clock_;
+  Supervisor supervisor_;
+  JobObserver& observer_;
+
+  std::vector<Entry> entries_;                       // in submit order
+  std::unordered_map<JobId, std::size_t> index_of_;  // in entries_
+  JobQueue queue_;                                   // QueuedJob::sequence is the index in entries_
+  std::vector<std::size_t> active_;                  // configuring or running, in the order of starting
+  std::size_t ended_ = 0;
+  Stop stop_ = Stop::none;
+  Stop stop_sent_ = Stop::none;
+
+  std::deque<Write> unwritten_;                      // oldest first; empty while the database works
+  std::optional<SteadyTime> trouble_since_;          // or since the last job ended, if that is later
+  SteadyTime retry_at_;
+  std::string store_error_;
+};
+
+}  // namespace berth

@@ -1,0 +1,86 @@
+// JobQueue: waiting jobs, and which of them starts next. Pure: the time and what is free are parameters.
+//
+// Order: priority minus nice, larger first; then the order of submission.
+//
+// The rule is Slurm's sched/backfill, as EASY backfill (Lifka, "The ANL/IBM SP Scheduling System", 1995):
+// the first job starts as soon as it fits. While it does not, it has a reservation: the time at which enough
+// of the running jobs must have ended, by their time limits, for it to start. A later job may pass it when
+// that cannot move the reservation, because the later job's own time limit ends before it, or because it
+// fits into what the first job leaves over. A job without a time limit is reckoned with kUnlimited, as Slurm
+// does: jobs without limits therefore run strictly in order, and giving a time limit is what lets a short job
+// slip in. The first job is never starved: each job that passes it is over, by force if need be, before its
+// reservation.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "schemas/job_spec.h"
+#include "scheduler/clock.h"
+
+namespace berth {
+
+/// What is free, or what a job takes. Amounts alone decide whether a request fits (scheduler/slot_pool.h).
+struct Resources {
+  unsigned cpus = 0;
+  Bytes memory = 0;
+  unsigned slots = 0;
+
+  bool holds(const Resources& other) const {
+    return cpus >= other.cpus && memory >= other.memory && slots >= other.slots;
+  }
+  Resources& operator+=(const Resources& other);
+  Resources& operator-=(const Resources& other);
+  bool operator==(const Resources&) const = default;
+};
+
+/// What Slurm's backfill assumes of a job without a time limit: a year.
+inline constexpr std::chrono::hours kUnlimited{24 * 365};
+
+/// The longest that a job may hold its slot: time limit and grace period, or kUnlimited.
+Milliseconds longest_stay(const JobSpec& spec);
+
+/// priority - nice, without overflow.
+std::int64_t effective_priority(const JobSpec& spec);
+
+struct QueuedJob {
+  std::int64_t priority = 0;     ///< effective_priority()
+  std::size_t sequence = 0;      ///< order of submission; also identifies the job
+  Resources wants;
+  Milliseconds stay{0};          ///< longest_stay()
+};
+
+/// A started job, as seen by the queue.
+struct RunningJob {
+  Resources holds;
+  SteadyTime latest_end;
+};
+
+class JobQueue {
+ public:
+  /// How many jobs behind a blocked first one are tried, as Slurm's bf_max_job_test.
+  static constexpr std::size_t kBackfillDepth = 500;
+
+  void push(const QueuedJob& job);
+  /// Takes out and returns the job that starts now; nothing when none may.
+  std::optional<QueuedJob> take_next(const Resources& free, const std::vector<RunningJob>& running, SteadyTime now);
+  /// Takes out and returns the first job in order, whether it fits or not; nothing when there is none.
+  std::optional<QueuedJob> take_first();
+
+  bool empty() const { return jobs_.empty(); }
+  std::size_t size() const { return jobs_.size(); }
+
+ private:
+  struct Before {
+    bool operator()(const QueuedJob& a, const QueuedJob& b) const {
+      return a.priority != b.priority ? a.priority > b.priority : a.sequence < b.sequence;
+    }
+  };
+  std::set<QueuedJob, Before> jobs_;
+};
+
+}  // namespace berth

@@ -1,0 +1,167 @@
+#include "scheduler/recovery.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <exception>
+#include <fstream>
+#include <sstream>
+#include <system_error>
+
+namespace berth {
+namespace {
+
+std::string read_boot_id(const std::string& proc) {
+  std::ifstream file(proc + "/sys/kernel/random/boot_id");
+  std::string boot_id;
+  file >> boot_id;
+  return boot_id;
+}
+
+struct ProcessStat {
+  char state = '?';
+  std::uint64_t start_time = 0;
+};
+
+/// proc_pid_stat(5): "pid (comm) state ppid …", starttime is field 22. comm may hold spaces and parentheses,
+/// so fields are counted from the last ')'.
+std::optional<ProcessStat> read_stat(const std::string& proc, const std::string& pid) {
+  std::ifstream file(proc + "/" + pid + "/stat");
+  std::string line;
+  if (!std::getline(file, line, '\0')) {
+    return std::nullopt;
+  }
+  const std::size_t comm_end = line.rfind(')');
+  if (comm_end == std::string::npos) {
+    return std::nullopt;
+  }
+  std::istringstream fields(line.substr(comm_end + 1));
+  ProcessStat stat;
+  fields >> stat.state;
+  std::string field;
+  constexpr int kStateField = 3;
+  constexpr int kStartTimeField = 22;
+  for (int i = kStateField; i < kStartTimeField; ++i) {
+    fields >> field;
+  }
+  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), stat.start_time);
+  if (!fields || error != std::errc{} || end != field.data() + field.size()) {
+    return std::nullopt;
+  }
+  return stat;
+}
+
+Outcome node_failure(const Supervisor& supervisor, bool same_boot, bool had_started) {
+  Outcome outcome;
+  outcome.state = JobState::node_fail;
+  outcome.cause = Cause::node_fail;
+  const std::string who = "the berth that ran it (pid " + std::to_string(supervisor.pid) + ")";
+  outcome.message = (same_boot ? who + " died" : "the machine was restarted under " + who) +
+                    (had_started ? "" : " before it could start");
+  return outcome;
+}
+
+/// The recovery of one dead supervisor's jobs and leftovers.
+class DeadSupervisor {
+ public:
+  DeadSupervisor(const Supervisor& supervisor, const RecoveryActions& actions, RecoveryReport& report)
+      : supervisor_(supervisor),
+        actions_(actions),
+        report_(report),
+        same_boot_(actions.is_of_this_boot(supervisor)) {}
+
+  void close(JobStore& store, const OpenAttempt& open, Timestamp now) {
+    const bool had_started = open.attempt > 0;
+    Usage usage;
+    if (had_started && same_boot_ && actions_.collect) {
+      guarded("job " + std::to_string(open.job_id), [&] {
+        usage = actions_.collect(supervisor_, open.job_id, open.attempt).value_or(Usage{});
+      });
+    }
+    if (store.finish(open.job_id, open.attempt, node_failure(supervisor_, same_boot_, had_started), usage, now)) {
+      report_.node_failed.push_back(open.job_id);
+    }
+  }
+
+  void remove() {
+    if (same_boot_ && actions_.remove) {
+      guarded("cgroup " + supervisor_.cgroup, [&] { actions_.remove(supervisor_); });
+    }
+  }
+
+ private:
+  template <typename Action>
+  void guarded(const std::string& subject, Action action) {
+    try {
+      action();
+    } catch (const std::exception& error) {
+      report_.problems.push_back("leftovers of " + subject + ": " + error.what());
+    }
+  }
+
+  const Supervisor& supervisor_;
+  const RecoveryActions& actions_;
+  RecoveryReport& report_;
+  bool same_boot_;
+};
+
+}  // namespace
+
+Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time) {
+  return {boot_id, pid, start_time, "run-" + std::to_string(pid) + "-" + std::to_string(start_time)};
+}
+
+Supervisor this_supervisor() {
+  const std::string boot_id = read_boot_id("/proc");
+  const std::optional<ProcessStat> stat = read_stat("/proc", "self");
+  if (boot_id.empty() || !stat) {
+    throw std::system_error(errno != 0 ? errno : ENOENT, std::generic_category(),
+                            "read /proc/self/stat and /proc/sys/kernel/random/boot_id (is /proc mounted?)");
+  }
+  return make_supervisor(boot_id, ::getpid(), stat->start_time);
+}
+
+bool of_this_boot(const Supervisor& supervisor, const std::string& proc) {
+  return supervisor.boot_id == read_boot_id(proc);
+}
+
+bool supervisor_alive(const Supervisor& supervisor, const std::string& proc) {
+  const std::string boot_id = read_boot_id(proc);
+  if (boot_id.empty()) {
+    return true;  // without /proc nobody can be declared dead
+  }
+  if (boot_id != supervisor.boot_id) {
+    return false;
+  }
+  const std::optional<ProcessStat> stat = read_stat(proc, std::to_string(supervisor.pid));
+  const bool ended = !stat || stat->state == 'Z' || stat->state == 'X';
+  return !ended && stat->start_time == supervisor.start_time;
+}
+
+RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestamp now) {
+  RecoveryReport report;
+  const std::vector<OpenAttempt> open_attempts = store.open_attempts();
+  std::vector<Supervisor> seen;
+  for (const OpenAttempt& first : open_attempts) {
+    if (std::find(seen.begin(), seen.end(), first.supervisor) != seen.end()) {
+      continue;
+    }
+    seen.push_back(first.supervisor);
+    if (actions.is_alive(first.supervisor)) {
+      continue;
+    }
+    DeadSupervisor dead(first.supervisor, actions, report);
+    for (const OpenAttempt& open : open_attempts) {
+      if (open.supervisor == first.supervisor) {
+        dead.close(store, open, now);
+      }
+    }
+    dead.remove();
+  }
+  std::sort(report.node_failed.begin(), report.node_failed.end());
+  return report;
+}
+
+}  // namespace berth
