@@ -31,6 +31,12 @@ std::string plain_reason(std::string_view what) {
   return std::string(colon == std::string_view::npos ? what : what.substr(colon + 2));
 }
 
+/// True when the last character before `offset` that is not white space is a comma.
+bool follows_comma(std::string_view text, std::size_t offset) {
+  const std::size_t last = text.substr(0, offset).find_last_not_of(" \t\r\n");
+  return last != std::string_view::npos && text[last] == ',';
+}
+
 /// Builds the value from nlohmann's events, which unlike its own builder show repeated keys.
 class Builder : public nlohmann::json_sax<Json> {
  public:
@@ -71,8 +77,15 @@ class Builder : public nlohmann::json_sax<Json> {
       message += "comments are not allowed in a job file; remove it";
     } else if (error.id == kNumberOverflow) {
       message += "a number is too large";
+    } else if (const std::string reason = plain_reason(error.what());
+               reason.find("UTF-8") != std::string::npos) {
+      message += "the text is not UTF-8; save the file as UTF-8";
+    } else if (offset < text_.size() &&
+               std::string_view("]}").find(text_[offset]) != std::string_view::npos &&
+               follows_comma(text_, offset)) {
+      message += "a comma before \"" + std::string(1, text_[offset]) + "\" is not JSON; remove it";
     } else {
-      message += plain_reason(error.what());
+      message += reason;
     }
     fault("", message);
     return false;

@@ -1,0 +1,150 @@
+#include "schemas/job_file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "schemas/job_json.h"
+#include "schemas/job_reader.h"
+#include "schemas/job_schema_gate.h"
+#include "schemas/json_text.h"
+
+namespace berth {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMaximumFileBytes = std::size_t{64} << 20U;
+
+/// Numbers every value of the document in the order of the text.
+void number_values(const Json& value, const std::string& pointer, std::map<std::string, std::size_t>& order) {
+  order.emplace(pointer, order.size());
+  if (value.is_object()) {
+    for (const auto& item : value.items()) {
+      number_values(item.value(), child_pointer(pointer, item.key()), order);
+    }
+  } else if (value.is_array()) {
+    for (std::size_t index = 0; index < value.size(); ++index) {
+      number_values(value[index], child_pointer(pointer, std::to_string(index)), order);
+    }
+  }
+}
+
+/// Faults in the order of the file; what is missing counts as being where its object begins.
+void sort_by_position(std::vector<InputFault>& faults, const Json& document) {
+  std::map<std::string, std::size_t> order;
+  number_values(document, "", order);
+  const auto position = [&](const InputFault& fault) {
+    std::string pointer = fault.pointer;
+    auto found = order.find(pointer);
+    while (found == order.end() && !pointer.empty()) {
+      pointer.resize(pointer.rfind('/'));
+      found = order.find(pointer);
+    }
+    return found == order.end() ? 0 : found->second;
+  };
+  std::stable_sort(faults.begin(), faults.end(), [&](const InputFault& left, const InputFault& right) {
+    return position(left) < position(right);
+  });
+}
+
+std::vector<JobSpec> read_document(const Json& document, ReadContext& context) {
+  std::vector<JobSpec> jobs;
+  const Field root(document, "", context);
+  if (!document.is_array()) {
+    jobs.push_back(read_job(root));
+    return jobs;
+  }
+  if (document.empty()) {
+    root.refuse_plainly("holds no jobs; write at least one");
+  }
+  for (std::size_t index = 0; index < document.size(); ++index) {
+    jobs.push_back(read_job(root.child(std::to_string(index), document[index])));
+  }
+  return jobs;
+}
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+[[noreturn]] void refuse_file(const std::string& name, const char* action, int error_number) {
+  throw InputError(name, "",
+                   std::string("cannot ") + action + " it: " + std::generic_category().message(error_number) +
+                       "; check the path and its permissions");
+}
+
+std::string read_all(std::FILE* file, const std::string& name) {
+  std::string text;
+  char buffer[65536];
+  while (const std::size_t count = std::fread(buffer, 1, sizeof buffer, file)) {
+    text.append(buffer, count);
+    if (text.size() > kMaximumFileBytes) {
+      throw InputError(name, "", "is larger than a job file may be (64 MiB); split it");
+    }
+  }
+  if (std::ferror(file) != 0) {
+    refuse_file(name, "read", errno);
+  }
+  return text;
+}
+
+/// Where relative paths of a file start: its folder; for a pipe the current directory.
+std::filesystem::path directory_of(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return std::filesystem::current_path();
+  }
+  return std::filesystem::absolute(path).lexically_normal().parent_path();
+}
+
+}  // namespace
+
+std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& file_name,
+                                    const std::filesystem::path& directory) {
+  ReadContext context{file_name, directory, {}};
+  const std::optional<Json> document = parse_json(text, file_name, context.faults);
+  if (!document) {
+    throw InputError(std::move(context.faults));
+  }
+  std::vector<JobSpec> jobs = read_document(*document, context);
+  if (context.faults.empty()) {
+    context.faults = schema_faults(text, file_name);
+  }
+  if (!context.faults.empty()) {
+    sort_by_position(context.faults, *document);
+    throw InputError(std::move(context.faults));
+  }
+  return jobs;
+}
+
+std::vector<JobSpec> load_job_file(const std::string& path) {
+  if (path == "-") {
+    return parse_job_file(read_all(stdin, "standard input"), "standard input",
+                          std::filesystem::current_path());
+  }
+  const std::unique_ptr<std::FILE, FileCloser> file(std::fopen(path.c_str(), "re"));
+  if (!file) {
+    refuse_file(path, "open", errno);
+  }
+  return parse_job_file(read_all(file.get(), path), path, directory_of(path));
+}
+
+JobSpec validated(const JobSpec& spec, const std::string& source) {
+  ReadContext context{source, std::filesystem::current_path(), {}};
+  const Json document = to_json(spec);
+  JobSpec result = read_job(Field(document, "", context));
+  if (!context.faults.empty()) {
+    sort_by_position(context.faults, document);
+    throw InputError(std::move(context.faults));
+  }
+  return result;
+}
+
+}  // namespace berth

@@ -1,0 +1,61 @@
+#include "schemas/job_schema_gate.h"
+
+#include <nlohmann/json.hpp>
+#include <valijson/adapters/nlohmann_json_adapter.hpp>
+#include <valijson/schema.hpp>
+#include <valijson/schema_parser.hpp>
+#include <valijson/validation_results.hpp>
+#include <valijson/validator.hpp>
+
+#include "schemas/job_file.h"
+#include "schemas/json_text.h"
+
+namespace berth {
+
+namespace {
+
+using Adapter = valijson::adapters::NlohmannJsonAdapter;
+
+const valijson::Schema& compiled_schema() {
+  static const valijson::Schema* const kSchema = [] {
+    const nlohmann::json document = nlohmann::json::parse(job_schema_text());
+    auto* schema = new valijson::Schema;  // never freed: used until the process ends
+    valijson::SchemaParser(valijson::SchemaParser::kDraft7).populateSchema(Adapter(document), *schema);
+    return schema;
+  }();
+  return *kSchema;
+}
+
+/// valijson writes the way to a value as {"<root>", "[limits]", "[pids]"}.
+std::string pointer_of(const std::vector<std::string>& context) {
+  std::string pointer;
+  for (std::size_t index = 1; index < context.size(); ++index) {
+    const std::string& step = context[index];
+    pointer = child_pointer(pointer, step.size() >= 2 ? step.substr(1, step.size() - 2) : step);
+  }
+  return pointer;
+}
+
+}  // namespace
+
+std::vector<InputFault> schema_faults(std::string_view json_text, const std::string& file_name) {
+  const nlohmann::json document = nlohmann::json::parse(json_text);
+  valijson::Validator validator(valijson::Validator::kStrongTypes);
+  valijson::ValidationResults results;
+  std::vector<InputFault> faults;
+  if (validator.validate(compiled_schema(), Adapter(document), &results)) {
+    return faults;
+  }
+  valijson::ValidationResults::Error error;
+  while (results.popError(error)) {
+    faults.push_back(
+        {file_name, pointer_of(error.context),
+         "does not match the schema: " + error.description + " (docs/job-file.md describes each field)"});
+  }
+  if (faults.empty()) {
+    faults.push_back({file_name, "", "does not match the schema (docs/job-file.md describes each field)"});
+  }
+  return faults;
+}
+
+}  // namespace berth

@@ -1,0 +1,18 @@
+// The JSON Schema as a gate: nothing that schemas/job.schema.json refuses gets through.
+//
+// The reader's own checks speak first, with better messages; the gate is for what they might overlook.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schemas/input_error.h"
+
+namespace berth {
+
+/// Validates JSON text against the embedded schema. Returns its complaints, none when it is content. The
+/// schema is compiled at the first call. Throws std::runtime_error on text that is not JSON.
+std::vector<InputFault> schema_faults(std::string_view json_text, const std::string& file_name);
+
+}  // namespace berth

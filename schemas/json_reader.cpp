@@ -1,0 +1,324 @@
+#include "schemas/json_reader.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "schemas/json_text.h"
+
+namespace berth {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMaximumPath = 4095;  // PATH_MAX without its NUL (limits.h)
+constexpr std::size_t kMaximumShown = 60;
+constexpr std::size_t kMaximumQuantity = 64;  // characters of a size or duration; also in the schema
+
+bool is_continuation(char c) {
+  return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
+}
+
+/// Length of the well-formed UTF-8 sequence at the front (RFC 3629, section 4); 0 when there is none.
+std::size_t sequence_length(std::string_view text) {
+  const auto byte = [&](std::size_t index) { return static_cast<unsigned char>(text[index]); };
+  const unsigned char first = byte(0);
+  if (first < 0x80U) {
+    return 1;
+  }
+  const std::size_t length = first >= 0xC2U && first <= 0xDFU   ? 2
+                             : first >= 0xE0U && first <= 0xEFU ? 3
+                             : first >= 0xF0U && first <= 0xF4U ? 4
+                                                                : 0;
+  if (length == 0 || text.size() < length ||
+      !std::all_of(text.begin() + 1, text.begin() + static_cast<std::ptrdiff_t>(length), is_continuation)) {
+    return 0;
+  }
+  const unsigned char second = byte(1);
+  const bool overlong = (first == 0xE0U && second < 0xA0U) || (first == 0xF0U && second < 0x90U);
+  const bool surrogate = first == 0xEDU && second > 0x9FU;
+  const bool beyond = first == 0xF4U && second > 0x8FU;
+  return overlong || surrogate || beyond ? 0 : length;
+}
+
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t length = sequence_length(text);
+    if (length == 0) {
+      return false;
+    }
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+bool is_control(char c) {
+  return static_cast<unsigned char>(c) < 0x20U || c == '\x7f';
+}
+
+std::vector<std::string_view> components(std::string_view path) {
+  std::vector<std::string_view> parts;
+  while (!path.empty()) {
+    const std::size_t slash = std::min(path.find('/'), path.size());
+    if (slash > 0 && path.substr(0, slash) != ".") {
+      parts.push_back(path.substr(0, slash));
+    }
+    path.remove_prefix(std::min(slash + 1, path.size()));
+  }
+  return parts;
+}
+
+/// "a string", "an array" … for messages about the wrong type.
+std::string type_phrase(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::object:
+      return "an object";
+    case Json::value_t::array:
+      return "an array";
+    case Json::value_t::string:
+      return "a string";
+    case Json::value_t::boolean:
+      return "a boolean";
+    case Json::value_t::number_float:
+      return "a number with a fraction or exponent";
+    default:
+      return "a number";
+  }
+}
+
+void refuse_type(const Field& field, const std::string& expected) {
+  if (field.value().is_null()) {
+    field.refuse("says nothing here; leave the field out or give " + expected);
+  } else if (field.value().is_structured()) {
+    field.refuse_plainly("is " + type_phrase(field.value()) + "; give " + expected);
+  } else {
+    field.refuse("is " + type_phrase(field.value()) + "; give " + expected);
+  }
+}
+
+std::string unit_of(Bytes bare_unit) {
+  return bare_unit == 1 ? "bytes" : "MiB";
+}
+std::string unit_of(Milliseconds bare_unit) {
+  return bare_unit == std::chrono::minutes(1) ? "minutes" : "seconds";
+}
+
+/// A quantity as parse_size and parse_duration take it: the string, or the digits of the integer.
+std::optional<std::string> quantity_text(const Field& field, const std::string& expected) {
+  const Json& value = field.value();
+  if (value.is_string()) {
+    std::optional<std::string> text = field.text(Emptiness::allowed);
+    if (text && text->size() > kMaximumQuantity) {
+      field.refuse("is too long; give " + expected);
+      text.reset();
+    }
+    return text;
+  }
+  if (value.is_number_unsigned()) {
+    return std::to_string(value.get<std::uint64_t>());
+  }
+  if (value.is_number_integer()) {
+    field.refuse("is negative; give " + expected);
+  } else {
+    refuse_type(field, expected);
+  }
+  return std::nullopt;
+}
+
+/// Parses a quantity and refuses zero where the rule does.
+template <typename Quantity, typename Rule, typename Parser>
+std::optional<Quantity> read_quantity(const Field& field, const Rule& rule, const std::string& expected,
+                                      Parser parse) {
+  const std::optional<std::string> text = quantity_text(field, expected);
+  if (!text) {
+    return std::nullopt;
+  }
+  try {
+    const Quantity quantity = parse(*text, rule.bare_unit);
+    if (quantity == Quantity{} && !rule.zero_allowed) {
+      field.refuse("is not greater than 0 (leave the field out for its default)");
+      return std::nullopt;
+    }
+    return quantity;
+  } catch (const std::invalid_argument& error) {
+    field.refuse(error.what());
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+bool ReadContext::is_faulty(const std::string& pointer, std::size_t first) const {
+  return std::any_of(faults.begin() + static_cast<std::ptrdiff_t>(first), faults.end(),
+                     [&](const InputFault& fault) {
+                       return fault.pointer == pointer || fault.pointer.starts_with(pointer + '/');
+                     });
+}
+
+Field::Field(const Json& value, std::string pointer, ReadContext& context)
+    : value_(&value), pointer_(std::move(pointer)), context_(&context) {}
+
+Field Field::child(std::string_view token, const Json& value) const {
+  Field field(value, child_pointer(pointer_, token), *context_);
+  field.key_ = token;
+  return field;
+}
+
+void Field::refuse(const std::string& message) const {
+  refuse_plainly(shown(*value_) + " " + message);
+}
+
+void Field::refuse_plainly(const std::string& message) const {
+  context_->faults.push_back({context_->file, pointer_, message});
+}
+
+std::optional<std::string> Field::text(Emptiness empty) const {
+  if (!value_->is_string()) {
+    refuse_type(*this, "a string");
+    return std::nullopt;
+  }
+  const auto& text = value_->get_ref<const std::string&>();
+  if (!is_utf8(text)) {
+    refuse("is not valid UTF-8, which a job file cannot hold; use a name in UTF-8");
+  } else if (text.find('\0') != std::string::npos) {
+    refuse("contains a NUL byte, which no argument, path or variable can hold; remove it");
+  } else if (text.empty() && empty == Emptiness::refused) {
+    refuse("is empty; leave the field out or give it a value");
+  } else {
+    return text;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Field::word() const {
+  std::optional<std::string> result = text();
+  if (result && std::any_of(result->begin(), result->end(), is_control)) {
+    refuse("contains a control character; remove it");
+    result.reset();
+  }
+  return result;
+}
+
+std::optional<std::string> Field::host_path() const {
+  const std::optional<std::string> path = text();
+  if (!path) {
+    return std::nullopt;
+  }
+  std::string absolute =
+      tidy_absolute(path->front() == '/' ? *path : context_->directory.string() + '/' + *path);
+  if (absolute.size() > kMaximumPath) {
+    refuse("is longer than a path may be (" + std::to_string(kMaximumPath) + " bytes)");
+    return std::nullopt;
+  }
+  return absolute;
+}
+
+std::optional<std::string> Field::inside_path() const {
+  const std::optional<std::string> path = text();
+  if (!path) {
+    return std::nullopt;
+  }
+  const std::vector<std::string_view> parts = components(*path);
+  if (path->front() != '/') {
+    refuse("is not absolute; begin it with /");
+  } else if (std::find(parts.begin(), parts.end(), "..") != parts.end()) {
+    refuse("contains \"..\"; give the path without it");
+  } else if (path->size() > kMaximumPath) {
+    refuse("is longer than a path may be (" + std::to_string(kMaximumPath) + " bytes)");
+  } else {
+    return tidy_absolute(*path);
+  }
+  return std::nullopt;
+}
+
+std::optional<bool> Field::boolean() const {
+  if (!value_->is_boolean()) {
+    refuse_type(*this, "true or false");
+    return std::nullopt;
+  }
+  return value_->get<bool>();
+}
+
+std::optional<std::int64_t> Field::integer(std::int64_t minimum, std::int64_t maximum) const {
+  const std::string expected =
+      "an integer from " + std::to_string(minimum) + " to " + std::to_string(maximum);
+  if (!value_->is_number_integer()) {
+    refuse_type(*this, expected);
+    return std::nullopt;
+  }
+  constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  const bool fits = !value_->is_number_unsigned() || value_->get<std::uint64_t>() <= kLargest;
+  if (!fits || value_->get<std::int64_t>() < minimum || value_->get<std::int64_t>() > maximum) {
+    refuse("is out of range; give " + expected);
+    return std::nullopt;
+  }
+  return value_->get<std::int64_t>();
+}
+
+std::optional<Bytes> Field::size(SizeRule rule) const {
+  return read_quantity<Bytes>(
+      *this, rule, "a size such as \"512M\", or an integer in " + unit_of(rule.bare_unit), parse_size);
+}
+
+std::optional<Milliseconds> Field::duration(DurationRule rule) const {
+  return read_quantity<Milliseconds>(
+      *this, rule, "a duration such as \"90s\", or an integer in " + unit_of(rule.bare_unit), parse_duration);
+}
+
+std::optional<std::vector<Field>> Field::members(const char* expected) const {
+  if (!value_->is_object()) {
+    refuse_type(*this, expected);
+    return std::nullopt;
+  }
+  std::vector<Field> fields;
+  for (const auto& item : value_->items()) {
+    fields.push_back(child(item.key(), item.value()));
+  }
+  return fields;
+}
+
+std::optional<std::vector<Field>> Field::elements(const char* expected) const {
+  if (!value_->is_array()) {
+    refuse_type(*this, expected);
+    return std::nullopt;
+  }
+  std::vector<Field> fields;
+  for (std::size_t index = 0; index < value_->size(); ++index) {
+    fields.push_back(child(std::to_string(index), (*value_)[index]));
+  }
+  return fields;
+}
+
+std::string tidy_absolute(std::string_view path) {
+  std::string result;
+  for (const std::string_view part : components(path)) {
+    result += '/';
+    result += part;
+  }
+  return result.empty() ? "/" : result;
+}
+
+std::string shown(const Json& value) {
+  if (value.is_structured()) {
+    return type_phrase(value);
+  }
+  if (!value.is_string()) {
+    return value.dump();
+  }
+  const auto& text = value.get_ref<const std::string&>();
+  const auto quote = [](const std::string& part) {
+    return Json(part).dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  if (text.size() <= kMaximumShown) {
+    return quote(text);
+  }
+  std::size_t cut = kMaximumShown;
+  while (cut > 0 && is_continuation(text[cut])) {
+    --cut;
+  }
+  return quote(text.substr(0, cut) + "…");
+}
+
+}  // namespace berth
