@@ -55,11 +55,11 @@ void OutputTarget::flush_some() {
   }
 }
 
-void OutputTarget::flush_all() {
+void OutputTarget::flush_all(int interrupt) {
   while (!pending_.empty() && !closed_) {
-    pollfd poll_descriptor{descriptor_, POLLOUT, 0};
-    if (::poll(&poll_descriptor, 1, -1) < 0) {
-      return;  // EINTR: a signal asks for the end
+    pollfd descriptors[] = {{descriptor_, POLLOUT, 0}, {interrupt, POLLIN, 0}};
+    if (::poll(descriptors, 2, -1) < 0 || descriptors[1].revents != 0) {
+      return;  // a signal asks for the end
     }
     flush_some();
   }

@@ -25,8 +25,8 @@ class OutputTarget {
   void write(std::string_view data);
   /// Writes what a slow reader takes now.
   void flush_some();
-  /// Writes everything, waiting for the reader as long as it takes; at the end of a run.
-  void flush_all();
+  /// Writes everything, waiting for the reader until `interrupt` is readable; at the end of a run.
+  void flush_all(int interrupt);
 
   bool has_pending() const { return !pending_.empty(); }
   bool is_closed() const { return closed_; }

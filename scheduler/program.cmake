@@ -1,15 +1,9 @@
 # The command line (berth_cli), and the program berth, which alone sees both the executor and the store.
 
-option(BERTH_STATIC_LIBRARIES "Link the libraries that berth uses statically where there is an archive" ON)
-
-# spdlog as a header and inside one source file: its shared library would bring libfmt too, and every
-# library costs at each start of the program.
+# spdlog as headers inside one source file: its shared library would bring libfmt too, and every library
+# costs at each start of the program.
 add_library(berth_spdlog INTERFACE)
 target_compile_definitions(berth_spdlog INTERFACE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL=1)
-get_target_property(spdlog_includes spdlog::spdlog_header_only INTERFACE_INCLUDE_DIRECTORIES)
-if(spdlog_includes)
-  target_include_directories(berth_spdlog SYSTEM INTERFACE ${spdlog_includes})
-endif()
 
 berth_library(berth_cli
   options.cpp
@@ -17,12 +11,47 @@ berth_library(berth_cli
   command_job.cpp
   help.cpp
   log.cpp
+  database_path.cpp
   job_output.cpp
+  job_streams.cpp
   output_files.cpp
   progress.cpp
+  run_jobs_input.cpp
+  run_report.cpp
   cli_check.cpp
   cli_version.cpp
 )
 target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog)
 set_source_files_properties(help.cpp cli_version.cpp PROPERTIES
   COMPILE_DEFINITIONS "BERTH_VERSION=\"${PROJECT_VERSION}\"")
+
+# Linked statically the program starts in a fraction of the time that the dynamic linker takes for these
+# libraries. libudev (through hwloc) and the C library have no archive that may be used so.
+option(BERTH_STATIC_LIBRARIES "Link the libraries that berth uses statically where there is an archive" ON)
+if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
+  # berth_use_archive(TARGET ARCHIVE [LIBRARIES that the archive needs…])
+  function(berth_use_archive target archive)
+    find_library(BERTH_ARCHIVE_${archive} NAMES lib${archive}.a)
+    if(BERTH_ARCHIVE_${archive} AND TARGET ${target})
+      get_target_property(type ${target} TYPE)
+      get_target_property(location ${target} IMPORTED_LOCATION)
+      if(type STREQUAL "INTERFACE_LIBRARY")
+        set_target_properties(${target} PROPERTIES INTERFACE_LINK_LIBRARIES "${BERTH_ARCHIVE_${archive}};${ARGN}")
+      else()
+        set_target_properties(${target} PROPERTIES IMPORTED_LOCATION "${BERTH_ARCHIVE_${archive}}"
+                              IMPORTED_LOCATION_RELEASE "${BERTH_ARCHIVE_${archive}}"
+                              IMPORTED_LOCATION_NONE "${BERTH_ARCHIVE_${archive}}"
+                              INTERFACE_LINK_LIBRARIES "${ARGN}")
+      endif()
+    endif()
+  endfunction()
+  berth_use_archive(PkgConfig::HWLOC hwloc udev m)
+  berth_use_archive(PkgConfig::SECCOMP seccomp)
+  berth_use_archive(Boost::program_options boost_program_options Boost::headers)
+endif()
+
+if(EXISTS ${PROJECT_SOURCE_DIR}/executor/executor.cpp)
+  add_executable(berth main.cpp cli_run.cpp cli_doctor.cpp executor_launcher.cpp)
+  target_link_libraries(berth PRIVATE berth_cli berth_scheduler berth_store berth_executor berth_settings
+                        berth_warnings nlohmann_json::nlohmann_json)
+endif()

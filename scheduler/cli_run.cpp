@@ -1,0 +1,351 @@
+#include "scheduler/cli_run.h"
+
+#include <pwd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include "executor/executor.h"
+#include "executor/os/unique_fd.h"
+#include "scheduler/batch.h"
+#include "scheduler/database_path.h"
+#include "scheduler/executor_launcher.h"
+#include "scheduler/log.h"
+#include "scheduler/progress.h"
+#include "scheduler/recovery.h"
+#include "scheduler/run_jobs_input.h"
+#include "scheduler/run_report.h"
+
+namespace berth {
+namespace {
+
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT as a descriptor. Blocked from here on: must exist before the executor
+/// forks, so that no moment is left in which Ctrl-C ends berth and leaves its jobs to the kernel. What was
+/// ignored from the start (nohup, a background job of a shell) stays ignored.
+class TerminationSignals {
+ public:
+  TerminationSignals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+      struct sigaction action {};
+      if (::sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
+        sigaddset(&set, number);
+      }
+    }
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    descriptor_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (!descriptor_) {
+      throw std::system_error(errno, std::generic_category(), "signalfd");
+    }
+    // A reader of our output that goes away is met as EPIPE, where the output is written.
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &ignore, nullptr);
+  }
+
+  int descriptor() const { return descriptor_.get(); }
+  /// The next one that came; 0: none.
+  int take() const {
+    signalfd_siginfo info{};
+    return ::read(descriptor_.get(), &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
+  }
+
+ private:
+  UniqueFd descriptor_;
+};
+
+std::string user_name(uid_t uid, const Caller& caller) {
+  if (uid == caller.uid) {
+    return caller.name;
+  }
+  const passwd* entry = ::getpwuid(uid);
+  return entry == nullptr ? std::to_string(uid) : entry->pw_name;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJob>& jobs) {
+  std::map<std::string, Identity> identities;
+  std::vector<InputFault> faults;
+  for (const RequestedJob& job : jobs) {
+    const std::string& user = job.spec.isolation.user;
+    if (identities.contains(user)) {
+      continue;
+    }
+    try {
+      identities[user] = resolve_identity(user);
+    } catch (const LaunchError& error) {
+      faults.push_back({job.source, "", "job \"" + job.spec.name + "\": " + error.what()});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  return identities;
+}
+
+void check_supported(const Executor& executor, const std::vector<RequestedJob>& jobs,
+                     const std::map<std::string, Identity>& identities) {
+  std::vector<InputFault> faults;
+  for (const RequestedJob& job : jobs) {
+    try {
+      executor.check_supported(job.spec, identities.at(job.spec.isolation.user));
+    } catch (const LaunchError& error) {
+      faults.push_back({job.source, "", "job \"" + job.spec.name + "\": " + error.what()});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+}
+
+std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs, const std::map<std::string, Identity>& identities,
+                                       const Caller& caller) {
+  const std::string host = host_name();
+  std::vector<Submission> submissions;
+  submissions.reserve(jobs.size());
+  for (RequestedJob& job : jobs) {
+    const uid_t job_user = identities.at(job.spec.isolation.user).outside_uid;
+    Submission submission;
+    submission.job.user = caller.name;
+    submission.job.user_id = caller.uid;
+    submission.job.job_user = user_name(job_user, caller);
+    submission.job.job_user_id = job_user;
+    submission.job.host = host;
+    submission.job.spec = std::move(job.spec);
+    submission.source = std::move(job.source);
+    submissions.push_back(std::move(submission));
+  }
+  return submissions;
+}
+
+SlotPool make_pool(const PoolBounds& bounds) {
+  try {
+    return SlotPool(detect_topology(), bounds);
+  } catch (const std::invalid_argument& error) {
+    throw InputError("command line", bounds.cpus ? "--cpus" : "--memory", error.what());
+  }
+}
+
+std::unique_ptr<JobStore> open_store(const CommandLine& line, Timestamp now) {
+  auto store = JobStore::open(database_path(line));
+  RecoveryActions actions;
+  actions.collect = [](const Supervisor& supervisor, JobId job, unsigned attempt) {
+    return collect_leftover(supervisor.cgroup, job, attempt);
+  };
+  actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
+  const RecoveryReport report = recover(*store, actions, now);
+  for (const JobId job : report.node_failed) {
+    log_warning("job " + std::to_string(job) + " was left open by a berth that died; recorded NODE_FAIL");
+  }
+  for (const std::string& problem : report.problems) {
+    log_warning(problem);
+  }
+  return store;
+}
+
+ProgressMode progress_mode(const CommandLine& line, std::size_t jobs) {
+  const std::string when = line.value("progress").value_or("auto");
+  if (when == "none" || (when == "auto" && (line.has("quiet") || jobs == 1))) {
+    return ProgressMode::none;
+  }
+  if (when == "plain" || when == "live") {
+    return when == "plain" ? ProgressMode::plain : ProgressMode::live;
+  }
+  if (when != "auto") {
+    throw UsageError(line.command, "--progress: \"" + when + "\" is not auto, live, plain or none");
+  }
+  const char* terminal = std::getenv("TERM");
+  const bool can_rewrite = ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
+  return can_rewrite ? ProgressMode::live : ProgressMode::plain;
+}
+
+Progress make_progress(ProgressMode mode) {
+  winsize size{};
+  if (mode == ProgressMode::live && ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+    return Progress(STDERR_FILENO, mode, size.ws_col, size.ws_row);
+  }
+  return Progress(STDERR_FILENO, mode, 80, 24);
+}
+
+class ProgressObserver final : public JobObserver {
+ public:
+  ProgressObserver(Progress& progress, const Clock& clock) : progress_(progress), clock_(clock) {}
+  void on_queued(JobId job, const JobSpec& spec) override { progress_.queued(job, spec.name); }
+  void on_started(JobId job, const JobSpec&, const Allocation& allocation, Timestamp) override {
+    progress_.started(job, allocation, clock_.steady_now());
+  }
+  void on_ended(const AccountingRecord& record) override { progress_.ended(record, clock_.steady_now()); }
+  void on_store_trouble(const std::string& message) override {
+    if (message.empty()) {
+      log_warning("the job database works again");
+    } else {
+      log_error(message);
+    }
+  }
+
+ private:
+  Progress& progress_;
+  const Clock& clock_;
+};
+
+/// The file of --result: opened before anything runs, so that a run never ends without a place for its
+/// record; emptied and written at the end.
+class ResultFile {
+ public:
+  ResultFile(const CommandLine& line, const FileOwner& owner) : path_(line.value("result").value_or("")) {
+    if (path_.empty()) {
+      return;
+    }
+    try {
+      descriptor_.reset(open_output_file(path_, OpenMode::append, owner));
+    } catch (const std::system_error& error) {
+      throw InputError("command line", "--result", error.what());
+    }
+  }
+  void write(const std::string& text) {
+    if (!descriptor_) {
+      return;
+    }
+    // O_APPEND: after the truncation the text begins at 0.
+    if (::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) {
+      throw std::system_error(errno, std::generic_category(), "write " + path_);
+    }
+    for (std::size_t done = 0; done < text.size();) {
+      const ssize_t written = ::write(descriptor_.get(), text.data() + done, text.size() - done);
+      if (written < 0 && errno != EINTR) {
+        throw std::system_error(errno, std::generic_category(), "write " + path_);
+      }
+      done += static_cast<std::size_t>(std::max<ssize_t>(written, 0));
+    }
+  }
+
+ private:
+  std::string path_;
+  UniqueFd descriptor_;
+};
+
+int inherited_input(const CommandLine& line, const RequestedJobs& requested) {
+  const bool wanted = line.has("stdin") || (requested.from_options && ::isatty(STDIN_FILENO) == 0);
+  return wanted && requested.jobs.size() == 1 && !requested.input_is_read ? STDIN_FILENO : -1;
+}
+
+StreamOptions stream_options(const CommandLine& line, const RequestedJobs& requested, const Caller& caller) {
+  StreamOptions options;
+  options.owner = {caller.uid, caller.gid, caller.name};
+  options.prefix = requested.jobs.size() > 1 && !line.has("no-prefix");
+  for (const RequestedJob& job : requested.jobs) {
+    options.name_columns = std::max(options.name_columns, job.spec.name.size());
+  }
+  options.output_to_error = line.has("json");
+  options.inherited_input = inherited_input(line, requested);
+  return options;
+}
+
+/// What is asked of berth by signals: the first asks for an orderly end, the next for an end at once.
+class Cancellation {
+ public:
+  explicit Cancellation(const TerminationSignals& signals) : signals_(signals) {}
+  void read_signals(Batch& batch, Progress& progress) {
+    while (const int number = signals_.take()) {
+      if (first_signal_ == 0 && number != SIGQUIT) {
+        batch.request_cancel();
+        progress.message("cancelling; once more kills at once");
+      } else {
+        batch.request_kill();
+      }
+      first_signal_ = first_signal_ == 0 ? number : first_signal_;
+    }
+  }
+  int first_signal() const { return first_signal_; }
+
+ private:
+  const TerminationSignals& signals_;
+  int first_signal_ = 0;
+};
+
+void report(const CommandLine& line, const BatchResult& result, bool from_options, OutputTarget& standard_output) {
+  for (const std::size_t index : result.unsaved) {
+    log_error("job " + std::to_string(result.records[index].job_id) + " is not recorded: " + result.store_error);
+  }
+  if (line.has("json")) {
+    standard_output.write(records_json(result.records));
+  }
+  if (line.has("quiet") || line.has("json")) {
+    return;
+  }
+  std::string text;
+  if (from_options && result.records.size() == 1 && result.records[0].state != JobState::completed) {
+    text = "berth: " + ended_line(result.records[0]) + '\n';
+  }
+  text += usage_table(result.records);
+  (void)!::write(STDERR_FILENO, text.data(), text.size());
+}
+
+}  // namespace
+
+int run_jobs(const CommandLine& line) {
+  const PoolBounds bounds = pool_bounds(line);
+  RequestedJobs requested = requested_jobs(line);
+  const bool from_options = requested.from_options;
+  Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
+
+  const TerminationSignals signals;
+  const SystemClock clock;
+  const Caller caller = calling_user();
+  const std::map<std::string, Identity> identities = resolve_identities(requested.jobs);
+  const StreamOptions streams_options = stream_options(line, requested, caller);
+  ResultFile result_file(line, streams_options.owner);
+
+  // The executor forks its launcher, which prepares the first sandbox while this process opens the database.
+  const Supervisor supervisor = this_supervisor();
+  Executor executor({.cgroup = supervisor.cgroup, .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U});
+  check_supported(executor, requested.jobs, identities);
+  SlotPool pool = make_pool(bounds);
+  std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
+  if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  const std::unique_ptr<JobStore> store = open_store(line, clock.system_now());
+
+  OutputTarget standard_output(STDOUT_FILENO, "standard output");
+  OutputTarget standard_error(STDERR_FILENO, "standard error");
+  if (progress.is_live()) {
+    standard_output.set_before_write([&progress] { progress.clear(); });
+    standard_error.set_before_write([&progress] { progress.clear(); });
+  }
+  JobStreams streams(streams_options, standard_output, standard_error);
+  ExecutorLauncher launcher(executor, streams, identities, {signals.descriptor()});
+  if (progress.is_live()) {
+    launcher.set_tick(Progress::kInterval, [&] { progress.redraw(clock.steady_now()); });
+  }
+  ProgressObserver observer(progress, clock);
+  Batch batch(*store, launcher, pool, clock, supervisor, observer);
+  Cancellation cancellation(signals);
+  const BatchResult result =
+      batch.run(std::move(submissions), [&] { cancellation.read_signals(batch, progress); });
+
+  progress.clear();
+  standard_output.flush_all(signals.descriptor());
+  standard_error.flush_all(signals.descriptor());
+  report(line, result, from_options, standard_output);
+  result_file.write(records_json(result.records));
+  standard_output.flush_all(signals.descriptor());
+  return result.unsaved.empty() ? run_exit_status(result.records, cancellation.first_signal()) : 125;
+}
+
+}  // namespace berth

@@ -1,0 +1,93 @@
+#include "scheduler/job_streams.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+namespace berth {
+
+struct JobStreams::Job {
+  ~Job() {
+    for (const int descriptor : descriptors) {
+      ::close(descriptor);
+    }
+  }
+  Job() = default;
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  std::vector<int> descriptors;
+  std::vector<std::unique_ptr<OutputTarget>> files;
+  std::vector<std::unique_ptr<LinePrefixer>> prefixers;
+};
+
+JobStreams::JobStreams(StreamOptions options, OutputTarget& standard_output, OutputTarget& standard_error)
+    : options_(std::move(options)), standard_output_(standard_output), standard_error_(standard_error) {}
+
+JobStreams::~JobStreams() = default;
+
+JobStreams::Streams JobStreams::open(JobId id, const JobSpec& spec) {
+  auto job = std::make_unique<Job>();
+  const PatternValues values{id, spec.name, options_.owner.name};
+  Streams streams;
+  streams.standard_input = options_.inherited_input;
+  if (!spec.standard_input.empty()) {
+    streams.standard_input = open_input_file(expand_pattern(spec.standard_input, values), options_.owner);
+    job->descriptors.push_back(streams.standard_input);
+  }
+  const std::string output = expand_pattern(spec.standard_output, values);
+  const std::string error = expand_pattern(spec.standard_error, values);
+  streams.standard_output =
+      output.empty() ? stream_sink(*job, spec.name, options_.output_to_error ? standard_error_ : standard_output_)
+                     : file_sink(*job, output, spec.open_mode);
+  // One file for both streams is opened once, so that what is written first stays first.
+  streams.standard_error = (error.empty() && !output.empty()) || (!error.empty() && error == output)
+                               ? streams.standard_output
+                           : error.empty() ? stream_sink(*job, spec.name, standard_error_)
+                                           : file_sink(*job, error, spec.open_mode);
+  jobs_[id] = std::move(job);
+  return streams;
+}
+
+void JobStreams::close(JobId id) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) {
+    return;
+  }
+  for (const auto& prefixer : found->second->prefixers) {
+    prefixer->finish();
+  }
+  jobs_.erase(found);
+}
+
+void JobStreams::add_pending(std::vector<pollfd>& descriptors) const {
+  for (const OutputTarget* target : {&standard_output_, &standard_error_}) {
+    if (target->has_pending()) {
+      descriptors.push_back({target->descriptor(), POLLOUT, 0});
+    }
+  }
+}
+
+void JobStreams::flush_some() {
+  standard_output_.flush_some();
+  standard_error_.flush_some();
+}
+
+StreamSink JobStreams::stream_sink(Job& job, const std::string& name, OutputTarget& target) {
+  if (!options_.prefix) {
+    return [&target](const char* data, std::size_t size) { target.write({data, size}); };
+  }
+  std::string prefix = name;
+  prefix.append(options_.name_columns > name.size() ? options_.name_columns - name.size() : 0, ' ');
+  job.prefixers.push_back(std::make_unique<LinePrefixer>(target, prefix + " | "));
+  return [prefixer = job.prefixers.back().get()](const char* data, std::size_t size) { prefixer->write({data, size}); };
+}
+
+StreamSink JobStreams::file_sink(Job& job, const std::string& path, OpenMode mode) {
+  const int descriptor = open_output_file(path, mode, options_.owner);
+  job.descriptors.push_back(descriptor);
+  job.files.push_back(std::make_unique<OutputTarget>(descriptor, path));
+  return [file = job.files.back().get()](const char* data, std::size_t size) { file->write({data, size}); };
+}
+
+}  // namespace berth

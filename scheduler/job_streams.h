@@ -1,0 +1,62 @@
+// JobStreams: what each job of a run has as standard input, output and error.
+//
+// Owns the files that it opens for a job, from open() to close(). Single-threaded.
+#pragma once
+
+#include <poll.h>
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "scheduler/job_output.h"
+#include "scheduler/output_files.h"
+#include "schemas/job_spec.h"
+
+namespace berth {
+
+using StreamSink = std::function<void(const char* data, std::size_t size)>;
+
+struct StreamOptions {
+  FileOwner owner;                  ///< who files are opened as, and %u
+  bool prefix = false;              ///< "name | " before each streamed line
+  std::size_t name_columns = 0;     ///< names are padded to it
+  bool output_to_error = false;     ///< streamed standard output goes to our standard error (--json)
+  int inherited_input = -1;         ///< for jobs that name no standard_input; -1: /dev/null
+};
+
+class JobStreams {
+ public:
+  struct Streams {
+    int standard_input = -1;        ///< owned by JobStreams until close(); -1: /dev/null
+    StreamSink standard_output;
+    StreamSink standard_error;
+  };
+
+  JobStreams(StreamOptions options, OutputTarget& standard_output, OutputTarget& standard_error);
+  ~JobStreams();
+
+  /// Opens what the job names. Throws std::system_error that names the file; nothing stays open then.
+  Streams open(JobId job, const JobSpec& spec);
+  /// Completes unfinished lines and closes the job's files.
+  void close(JobId job);
+
+  /// Output that waits for its reader: descriptors to poll, and the attempt to write on.
+  void add_pending(std::vector<pollfd>& descriptors) const;
+  void flush_some();
+
+ private:
+  struct Job;
+  StreamSink stream_sink(Job& job, const std::string& name, OutputTarget& target);
+  StreamSink file_sink(Job& job, const std::string& path, OpenMode mode);
+
+  StreamOptions options_;
+  OutputTarget& standard_output_;
+  OutputTarget& standard_error_;
+  std::map<JobId, std::unique_ptr<Job>> jobs_;
+};
+
+}  // namespace berth

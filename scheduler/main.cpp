@@ -1,0 +1,130 @@
+// berth: the command line. Takes the words apart, calls the command, maps errors to exit statuses.
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "scheduler/cli_check.h"
+#include "scheduler/cli_doctor.h"
+#include "scheduler/cli_run.h"
+#include "scheduler/cli_version.h"
+#include "scheduler/command_line.h"
+#include "scheduler/help.h"
+#include "scheduler/log.h"
+#include "schemas/input_error.h"
+
+namespace berth {
+namespace {
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+void configure_log(const CommandLine& line) {
+  if (const auto name = line.value("log-level")) {
+    LogLevel level{};
+    if (!parse_log_level(*name, level)) {
+      throw UsageError(line.command, "--log-level: \"" + *name +
+                                         "\" is not one of trace, debug, info, warning, error, critical, off");
+    }
+    set_log_level(level);
+    return;
+  }
+  if (line.has("quiet")) {
+    set_log_level(LogLevel::error);
+    return;
+  }
+  constexpr LogLevel kByVerbosity[] = {LogLevel::warning, LogLevel::info, LogLevel::debug, LogLevel::trace};
+  set_log_level(kByVerbosity[line.count("verbose") < 3 ? line.count("verbose") : 3]);
+}
+
+int run_help(const CommandLine& line) {
+  if (line.operands.empty()) {
+    print(program_help(help_width()));
+    return 0;
+  }
+  const CommandSpec* command = find_command(line.operands[0]);
+  if (command == nullptr) {
+    throw UsageError(line.command, "berth help: \"" + line.operands[0] + "\" is not a command");
+  }
+  print(command_help(*command, help_width()));
+  return 0;
+}
+
+int dispatch(const CommandLine& line) {
+  const std::string_view name = line.command->name;
+  if (name == "run") {
+    return run_jobs(line);
+  }
+  if (name == "check") {
+    return run_check(line);
+  }
+  if (name == "doctor") {
+    return run_doctor(line);
+  }
+  if (name == "version") {
+    print_version(line.has("json"));
+    return 0;
+  }
+  if (name == "help") {
+    return run_help(line);
+  }
+  if (name == "generate-man") {
+    write_manual_pages(line.operands[0]);
+    return 0;
+  }
+  if (name == "generate-completion") {
+    write_text_file(line.operands[0], bash_completion(""));
+    return 0;
+  }
+  throw UsageError(line.command, "berth " + std::string(name) + " is not part of this build");
+}
+
+int run_command(const CommandLine& line) {
+  if (line.has("version")) {
+    print_version(false);
+    return 0;
+  }
+  if (line.has("help")) {
+    print(line.command == nullptr ? program_help(help_width()) : command_help(*line.command, help_width()));
+    return 0;
+  }
+  configure_log(line);
+  return dispatch(line);
+}
+
+int report_failure(const std::string& text, int status) {
+  (void)std::fprintf(stderr, "%s\n", text.c_str());
+  return status;
+}
+
+/// 125 for run, whose other statuses are the job's; 1 for the other commands.
+int failure_status(const CommandLine& line) {
+  return line.command != nullptr && line.command->takes_command ? 125 : 1;
+}
+
+int run_program(const std::vector<std::string>& arguments) {
+  CommandLine line;
+  try {
+    line = parse_command_line(arguments);
+    const int status = run_command(line);
+    // A full disk behind standard output is noticed here, not lost.
+    if (std::fflush(stdout) != 0) {
+      return report_failure("berth: cannot write standard output", failure_status(line));
+    }
+    return status;
+  } catch (const UsageError& error) {
+    return report_failure(std::string(error.what()) + "\nTry \"" + error.help_command() + "\".", error.status());
+  } catch (const InputError& error) {
+    return report_failure(error.what(), failure_status(line));
+  } catch (const std::exception& error) {
+    return report_failure("berth: " + std::string(error.what()), failure_status(line));
+  }
+}
+
+}  // namespace
+}  // namespace berth
+
+int main(int argc, char** argv) {
+  return berth::run_program(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
+}

@@ -1,0 +1,30 @@
+// The jobs that a `berth run` command line asks for, from options, scripts and job files.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "scheduler/command_line.h"
+#include "scheduler/slot_pool.h"
+#include "schemas/job_spec.h"
+
+namespace berth {
+
+struct RequestedJob {
+  JobSpec spec;
+  std::string source;  ///< "command line", or the file's name
+};
+
+struct RequestedJobs {
+  std::vector<RequestedJob> jobs;
+  bool from_options = false;   ///< one job made from the command line, not from JSON files
+  bool input_is_read = false;  ///< a job file was read from our standard input
+};
+
+/// Throws UsageError, and InputError with every fault of every file.
+RequestedJobs requested_jobs(const CommandLine& line);
+
+/// --slots, --cpus, --memory. Throws InputError.
+PoolBounds pool_bounds(const CommandLine& line);
+
+}  // namespace berth
