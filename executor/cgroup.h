@@ -72,6 +72,7 @@ struct ControllerMount {
   int version = 0;                 ///< 0: absent, 1, 2
   std::string mount_point;         ///< "/sys/fs/cgroup/memory"; empty when only berth's own mount has it
   std::string own_path;            ///< this process's cgroup below it ("/", "/user.slice/…")
+  std::string hierarchy;           ///< v1: all its controllers ("cpu,cpuacct"); empty: no hierarchy has it yet
   std::string reason;              ///< why absent or unusable, for people
 };
 
@@ -80,7 +81,8 @@ struct CgroupMachine {
   ControllerMount unified;         ///< the v2 tree, also when bare: gives cgroup.kill, PSI, populated
   const ControllerMount& at(Controller controller) const { return controllers[static_cast<std::size_t>(controller)]; }
 };
-/// From /proc/self/mountinfo, /proc/self/cgroup and cgroup.controllers (mountinfo: proc_pid_mountinfo(5)).
+/// From /proc/self/mountinfo, /proc/self/cgroup, /proc/cgroups and cgroup.controllers. Throws
+/// std::system_error when /proc is unreadable.
 CgroupMachine detect_cgroups();
 
 /// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
@@ -127,6 +129,8 @@ class JobCgroup {
   /// v1: open `tasks` files into which the (single-threaded) new process writes "0" itself: that skips
   /// cgroup_threadgroup_rwsem and so the RCU grace period that a write of another's pid costs.
   virtual std::vector<int> attach_descriptors() const = 0;
+  /// Frees them, about ten per job; call it when the process is attached.
+  virtual void close_attach_descriptors() = 0;
 
   virtual CgroupCounters read() = 0;
   /// Cheap sample of what v1 keeps no peak of (memory.stat rss/cache/swap, pids.current); folded into read().

@@ -1,0 +1,215 @@
+// Getting controllers on cgroup v2: the rules about processes in inner nodes, and delegation.
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+
+#include "executor/cgroup_files.h"
+#include "executor/cgroup_v2.h"
+#include "executor/os/syscall.h"
+
+namespace berth {
+namespace {
+
+constexpr const char* kRemedy =
+    "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes berth … (with --user when not root)";
+
+/// Names that cgroup.subtree_control takes; cpuacct, devices and freezer need no enabling.
+constexpr std::pair<Controller, const char*> kEnabled[] = {
+    {Controller::cpu, "cpu"},     {Controller::cpuset, "cpuset"}, {Controller::memory, "memory"},
+    {Controller::pids, "pids"},   {Controller::blkio, "io"},      {Controller::hugetlb, "hugetlb"},
+};
+
+std::vector<std::string> words_of(int directory, const char* file) {
+  char buffer[1024];
+  return parse_words(read_control(directory, file, buffer));
+}
+
+bool has(const std::vector<std::string>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+/// The parent of `pid`, 0 when unknown. proc_pid_stat(5): the name may hold anything, so from its last ')'.
+pid_t parent_of(pid_t pid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
+  const UniqueFd fd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};
+  char buffer[1024];
+  const ssize_t count = fd ? ::read(fd.get(), buffer, sizeof buffer) : 0;
+  const std::string_view text(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+  const std::size_t end = text.rfind(") ");
+  if (end == std::string_view::npos || end + 4 > text.size()) {
+    return 0;
+  }
+  return static_cast<pid_t>(std::strtol(buffer + end + 4, nullptr, 10));
+}
+
+bool descends_from_us(pid_t pid) {
+  const pid_t us = ::getpid();
+  for (int depth = 0; pid > 1 && depth < 64; ++depth) {
+    if (pid == us) {
+      return true;
+    }
+    pid = parent_of(pid);
+  }
+  return false;
+}
+
+/// systemd marks what it delegates by an extended attribute; a manager of users' own also gives the directory
+/// to the user. Without systemd nobody else claims the tree.
+bool is_delegated(int own) {
+  struct stat status {};
+  if (::geteuid() != 0) {
+    return ::fstat(own, &status) == 0 && status.st_uid == ::geteuid();
+  }
+  if (::access("/run/systemd/system", F_OK) != 0) {
+    return true;
+  }
+  char value[8];
+  return ::fgetxattr(own, "trusted.delegate", value, sizeof value) > 0 ||
+         ::fgetxattr(own, "user.delegate", value, sizeof value) > 0;
+}
+
+/// Empties own by moving its processes, all ours, to own/berth/daemon. Returns why not, or nothing.
+std::string vacate(Hierarchy& hierarchy) {
+  const int own = hierarchy.own.get();
+  if (!is_delegated(own)) {
+    return "this process's cgroup " + hierarchy.own_path + " is not delegated to it; " + kRemedy;
+  }
+  for (const pid_t pid : read_processes(own)) {
+    if (!descends_from_us(pid)) {
+      return "this process's cgroup " + hierarchy.own_path + " holds other processes (pid " + std::to_string(pid) +
+             "), so v2 lets it pass no controller on; " + kRemedy;
+    }
+  }
+  if (::mkdirat(hierarchy.berth.get(), kDaemonDirectory, 0755) != 0 && errno != EEXIST) {
+    return std::string("cannot make ") + hierarchy.berth_path() + "/" + kDaemonDirectory + ": " +
+           std::generic_category().message(errno);
+  }
+  const std::string procs = std::string(kDaemonDirectory) + "/cgroup.procs";
+  // A child that was forked meanwhile shows up in the next round.
+  for (int round = 0; round < 10; ++round) {
+    const std::vector<pid_t> pids = read_processes(own);
+    if (pids.empty()) {
+      hierarchy.moved_to_daemon = true;
+      return {};
+    }
+    for (const pid_t pid : pids) {
+      const int error_number = write_at(hierarchy.berth.get(), procs.c_str(), NumberText(static_cast<std::uint64_t>(pid)));
+      if (error_number != 0 && error_number != ESRCH) {
+        return "cannot move pid " + std::to_string(pid) + " to " + hierarchy.berth_path() + "/" + kDaemonDirectory +
+               ": " + std::generic_category().message(error_number) + "; " + kRemedy;
+      }
+    }
+  }
+  return "processes keep appearing in " + hierarchy.own_path;
+}
+
+std::string why_not_enabled(const Hierarchy& hierarchy, int error_number) {
+  switch (error_number) {
+    case EBUSY: return "cgroup " + hierarchy.own_path + " has processes of its own; " + kRemedy;
+    case EACCES:
+    case EPERM: return "no permission to change cgroup " + hierarchy.own_path + "; " + kRemedy;
+    default:
+      return "cgroup.subtree_control of " + hierarchy.own_path + ": " + std::generic_category().message(error_number);
+  }
+}
+
+/// Why a controller is not to be had although the kernel has it: the parent does not pass it on.
+std::string why_not_passed_on(const Hierarchy& hierarchy, const char* name) {
+  return std::string("cgroup.controllers of ") + hierarchy.own_path + " does not list " + name +
+         ": the parent does not delegate it; with systemd add it to the Delegate= of its slice or service "
+         "(systemctl edit user@.service: [Service] Delegate=cpu cpuset io memory pids)";
+}
+
+}  // namespace
+
+void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reasons) {
+  const int own = hierarchy.own.get();
+  const std::vector<std::string> available = words_of(own, "cgroup.controllers");
+  const std::vector<std::string> enabled = words_of(own, "cgroup.subtree_control");
+  const bool is_root = ::faccessat(own, "cgroup.type", F_OK, 0) != 0;  // the root alone has no such file
+  std::optional<std::string> vacated;  // asked once; its reason, or empty
+  for (const auto& [controller, name] : kEnabled) {
+    if (!hierarchy.controllers.contains(controller)) {
+      continue;
+    }
+    std::string& reason = reasons[static_cast<std::size_t>(controller)];
+    const std::string plus = std::string("+") + name;
+    if (!has(available, name)) {
+      reason = why_not_passed_on(hierarchy, name);
+    } else if (!has(enabled, name)) {
+      if (rule == OwnCgroup::leave_alone) {
+        reason = "the v2 tree of this hybrid machine does not pass " + std::string(name) +
+                 " on to children, and berth does not change it; boot with systemd.unified_cgroup_hierarchy=1";
+      } else {
+        if (!is_root && !vacated) {
+          vacated = read_processes(own).empty() ? std::string() : vacate(hierarchy);
+        }
+        reason = vacated.value_or("");
+        if (reason.empty()) {
+          if (const int error_number = write_at(own, "cgroup.subtree_control", plus)) {
+            reason = why_not_enabled(hierarchy, error_number);
+          } else {
+            hierarchy.added_to_own += (hierarchy.added_to_own.empty() ? "" : " ") + std::string(name);
+          }
+        }
+      }
+    }
+    for (const int below : {hierarchy.berth.get(), hierarchy.tree.get()}) {
+      if (reason.empty()) {
+        if (const int error_number = write_at(below, "cgroup.subtree_control", plus)) {
+          reason = why_not_enabled(hierarchy, error_number);
+        }
+      }
+    }
+    if (!reason.empty()) {
+      hierarchy.controllers.erase(controller);
+    }
+  }
+}
+
+void restore_own_v2(Hierarchy& hierarchy) noexcept {
+  // Only where berth had to move itself is its own cgroup its alone. Elsewhere, at the root, someone else
+  // may have come to rely on a controller that it saw enabled: it stays.
+  if (!hierarchy.moved_to_daemon) {
+    return;
+  }
+  std::string_view names = hierarchy.added_to_own;
+  while (!names.empty()) {
+    const std::string_view name = names.substr(0, names.find(' '));
+    names.remove_prefix(std::min(names.size(), name.size() + 1));
+    char text[32] = "-";
+    const std::size_t length = std::min(name.size(), sizeof text - 1);
+    name.copy(text + 1, length);
+    write_at(hierarchy.berth.get(), "cgroup.subtree_control", {text, length + 1});
+    write_at(hierarchy.own.get(), "cgroup.subtree_control", {text, length + 1});
+  }
+  hierarchy.added_to_own.clear();
+  if (write_at(hierarchy.own.get(), "cgroup.procs", "0") == 0) {
+    hierarchy.moved_to_daemon = false;
+    ::unlinkat(hierarchy.berth.get(), kDaemonDirectory, AT_REMOVEDIR);
+  }
+}
+
+bool has_clone_into_cgroup() noexcept {
+  // The cgroup's descriptor is looked up after all flags were accepted: EBADF for one that is not open says
+  // that the flag is known, and no process was made. Older kernels say EINVAL or E2BIG, a container's
+  // seccomp filter ENOSYS.
+  clone_args arguments{};
+  arguments.flags = CLONE_INTO_CGROUP;
+  arguments.exit_signal = 0;
+  arguments.cgroup = INT32_MAX;
+  const long result = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (result == 0) {
+    ::_exit(0);  // cannot be: the descriptor is not open
+  }
+  return result < 0 && errno == EBADF;
+}
+
+}  // namespace berth

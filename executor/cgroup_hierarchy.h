@@ -1,0 +1,116 @@
+// The directories that berth holds open in each hierarchy, shared by a CgroupTree and its jobs.
+//
+//   <mount>/<own cgroup>/berth/<tree>/<job>
+//            own         berth  tree   JobDirectory
+//
+// Internal to the cgroup code; everything here is single-threaded.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "executor/cgroup.h"
+#include "executor/os/unique_fd.h"
+
+namespace berth {
+
+/// A set of Controller.
+class ControllerSet {
+ public:
+  constexpr ControllerSet() = default;
+  constexpr bool contains(Controller controller) const { return (bits_ & bit(controller)) != 0; }
+  constexpr void insert(Controller controller) { bits_ |= bit(controller); }
+  constexpr void erase(Controller controller) { bits_ &= ~bit(controller); }
+  constexpr bool empty() const { return bits_ == 0; }
+
+ private:
+  static constexpr unsigned bit(Controller controller) { return 1U << static_cast<unsigned>(controller); }
+  unsigned bits_ = 0;
+};
+
+inline constexpr const char* kBerthDirectory = "berth";
+/// Below kBerthDirectory: the leaf that berth itself moves to on v2 when its own cgroup must become an
+/// inner node.
+inline constexpr const char* kDaemonDirectory = "daemon";
+
+struct Hierarchy {
+  Hierarchy() = default;
+  ~Hierarchy();
+  Hierarchy(const Hierarchy&) = delete;
+  Hierarchy& operator=(const Hierarchy&) = delete;
+
+  int version = 0;
+  ControllerSet controllers;
+  std::string mount_point;   ///< for messages; "(berth's net_cls mount)" when it is ours alone
+  std::string own_path;      ///< below the mount; "/" or "/a/b"
+  UniqueFd mount;            ///< our own detached mount; the hierarchy is gone when this closes
+  UniqueFd own;
+  UniqueFd berth;
+  UniqueFd tree;
+  std::string tree_path;     ///< below the mount: "/berth/run-1"
+
+  // v2, what berth changed in its own cgroup and takes back at the end:
+  std::string added_to_own;  ///< "memory pids": put into cgroup.subtree_control
+  bool moved_to_daemon = false;
+
+  /// memory: hits of the limits of tree, berth, own … up to the root when last looked at.
+  std::vector<std::uint64_t> ancestor_hits;
+
+  std::string berth_path() const { return own_path == "/" ? "/berth" : own_path + "/berth"; }
+};
+
+/// Which hierarchies `machine` has, mounted ones by `mount_point`, each with its `own` open. Hierarchies that
+/// cannot be opened are left out.
+std::vector<std::unique_ptr<Hierarchy>> open_own_cgroups(const CgroupMachine& machine);
+/// A v1 hierarchy that is mounted nowhere, mounted by fsopen(2) without a place in any tree. Throws
+/// CgroupError.
+std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controller controller);
+
+/// One cgroup of one hierarchy.
+struct JobDirectory {
+  Hierarchy* hierarchy = nullptr;
+  UniqueFd fd;
+  UniqueFd tasks;  ///< v1 tasks, or v2 cgroup.procs; open while processes are to be attached
+
+  /// Throws CgroupError. `job` is only for its message.
+  void write(const char* file, std::string_view value, const std::string& job) const;
+  /// 0 or errno.
+  int try_write(const char* file, std::string_view value) const noexcept;
+  bool has(const char* file) const noexcept;
+};
+
+/// The file's text within `buffer`; empty when it cannot be read. A file larger than the buffer is cut.
+std::string_view read_control(int directory, const char* file, std::span<char> buffer) noexcept;
+/// The same through a descriptor that stays open in `kept`.
+std::string_view read_kept(int directory, const char* file, UniqueFd& kept, std::span<char> buffer) noexcept;
+std::optional<std::uint64_t> read_number(int directory, const char* file) noexcept;
+/// All of cgroup.procs, however long.
+std::vector<pid_t> read_processes(int directory);
+
+/// rmdir of `parent`/`name` with every cgroup inside; retries while busy until `patience` has passed. True
+/// when it is gone (or never was).
+bool remove_cgroup(int parent, const char* name, std::chrono::milliseconds patience) noexcept;
+
+[[noreturn]] void throw_cgroup_error(const Hierarchy& hierarchy, std::string_view job, const char* file,
+                                     std::string_view value, int error_number);
+
+/// Big enough for every control file but cgroup.procs; memory.stat is the longest at about 3 KiB.
+inline constexpr std::size_t kControlFileBytes = 16 * 1024;
+
+/// Decimal text of one number, for writes without an allocation.
+class NumberText {
+ public:
+  explicit NumberText(std::uint64_t number);
+  operator std::string_view() const { return {text_, size_}; }  // NOLINT(google-explicit-constructor)
+
+ private:
+  char text_[24];
+  std::size_t size_;
+};
+
+}  // namespace berth

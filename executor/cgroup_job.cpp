@@ -1,0 +1,276 @@
+#include "executor/cgroup_job.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "executor/cgroup_files.h"
+#include "executor/cgroup_v1.h"
+#include "executor/os/syscall.h"
+
+namespace berth {
+namespace {
+
+void keep_higher(std::optional<std::uint64_t>& peak, const std::optional<std::uint64_t>& value) {
+  if (value && (!peak || *value > *peak)) {
+    peak = value;
+  }
+}
+
+}  // namespace
+
+CgroupError::CgroupError(int error_number, std::string file, std::string value)
+    : std::system_error(error_number, std::generic_category(),
+                        value.empty() ? file : "write \"" + value + "\" to " + file),
+      file_(std::move(file)) {}
+
+ControllerSet controllers_of(const CgroupLimits& limits) {
+  ControllerSet needed;
+  const auto need = [&](bool named, Controller controller) {
+    if (named) {
+      needed.insert(controller);
+    }
+  };
+  need(limits.cpus || limits.memory_nodes, Controller::cpuset);
+  need(limits.cpu_quota || limits.cpu_weight, Controller::cpu);
+  need(limits.memory || limits.swap, Controller::memory);
+  need(limits.pids.has_value(), Controller::pids);
+  need(limits.devices.has_value(), Controller::devices);
+  need(!limits.io.empty(), Controller::blkio);
+  need(!limits.hugetlb.empty(), Controller::hugetlb);
+  need(limits.net_class.has_value(), Controller::net_cls);
+  return needed;
+}
+
+OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
+                             const std::vector<Hierarchy*>& wanted)
+    : tree_(std::move(tree)), name_(std::move(name)) {
+  directories_.reserve(wanted.size());
+  for (Hierarchy* hierarchy : wanted) {
+    const int parent = hierarchy->tree.get();
+    int error_number = 0;
+    if (kind == Kind::fresh && ::mkdirat(parent, name_.c_str(), 0755) != 0) {
+      error_number = errno;
+    }
+    JobDirectory directory;
+    directory.hierarchy = hierarchy;
+    if (error_number == 0) {
+      // Not O_PATH: CLONE_INTO_CGROUP and bpf(2) take it, and it can be listed.
+      directory.fd.reset(try_open_at(parent, name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      if (!directory.fd && kind == Kind::leftover) {
+        continue;
+      }
+      error_number = directory.fd ? 0 : errno;
+    }
+    if (error_number != 0) {
+      for (const JobDirectory& made : directories_) {
+        remove_cgroup(made.hierarchy->tree.get(), name_.c_str(), std::chrono::milliseconds(0));
+      }
+      directories_.clear();
+      throw_cgroup_error(*hierarchy, name_, "", "", error_number);
+    }
+    directories_.push_back(std::move(directory));
+  }
+}
+
+OpenJobCgroup::~OpenJobCgroup() {
+  try {
+    if (!empty()) {
+      kill_all();
+    }
+    remove(std::chrono::seconds(2));
+  } catch (const std::exception&) {
+    // Only bad_alloc is left to come here; the next berth collects the leftover.
+  }
+}
+
+const JobDirectory* OpenJobCgroup::find(Controller controller) const {
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->controllers.contains(controller)) {
+      return &directory;
+    }
+  }
+  return nullptr;
+}
+
+const JobDirectory* OpenJobCgroup::unified() const {
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 2) {
+      return &directory;
+    }
+  }
+  return nullptr;
+}
+
+void OpenJobCgroup::require(const CgroupLimits& limits) const {
+  const ControllerSet needed = controllers_of(limits);
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    const auto controller = static_cast<Controller>(i);
+    if (needed.contains(controller) && find(controller) == nullptr) {
+      const std::string& reason = tree_->reasons[i];
+      throw CgroupError(EOPNOTSUPP,
+                        std::string("cgroup controller ") + to_string(controller) + " of " + name_ + " (" +
+                            (reason.empty() ? "this cgroup was made without it" : reason) + ")",
+                        "");
+    }
+  }
+}
+
+void OpenJobCgroup::apply(const CgroupLimits& limits) {
+  require(limits);
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 2) {
+      apply_v2(directory, limits, tree_->programs, name_);
+      continue;
+    }
+    for (std::size_t i = 0; i < kControllerCount; ++i) {
+      if (directory.hierarchy->controllers.contains(static_cast<Controller>(i))) {
+        apply_v1(directory, static_cast<Controller>(i), limits, name_);
+      }
+    }
+  }
+}
+
+int OpenJobCgroup::clone_into_descriptor() const {
+  const JobDirectory* directory = unified();
+  return directory != nullptr && tree_->clone_into_cgroup ? directory->fd.get() : -1;
+}
+
+std::vector<int> OpenJobCgroup::attach_descriptors() const {
+  std::vector<int> descriptors;
+  descriptors.reserve(directories_.size());
+  for (JobDirectory& directory : directories_) {
+    const bool is_v2 = directory.hierarchy->version == 2;
+    if (is_v2 && tree_->clone_into_cgroup) {
+      continue;
+    }
+    if (!directory.tasks) {
+      directory.tasks.reset(try_open_at(directory.fd.get(), is_v2 ? "cgroup.procs" : "tasks", O_WRONLY));
+    }
+    if (!directory.tasks) {
+      throw_cgroup_error(*directory.hierarchy, name_, is_v2 ? "cgroup.procs" : "tasks", "0", errno);
+    }
+    descriptors.push_back(directory.tasks.get());
+  }
+  return descriptors;
+}
+
+void OpenJobCgroup::close_attach_descriptors() {
+  for (JobDirectory& directory : directories_) {
+    directory.tasks.reset();
+  }
+}
+
+void OpenJobCgroup::fold_peaks(Usage& usage) {
+  keep_higher(peaks_.memory_anon_peak, usage.memory_anon_peak);
+  keep_higher(peaks_.memory_file_peak, usage.memory_file_peak);
+  keep_higher(peaks_.swap_peak, usage.swap_peak);
+  keep_higher(peaks_.pids_peak, usage.pids_peak);
+  usage.memory_anon_peak = peaks_.memory_anon_peak;
+  usage.memory_file_peak = peaks_.memory_file_peak;
+  usage.swap_peak = peaks_.swap_peak;
+  usage.pids_peak = peaks_.pids_peak;
+}
+
+CgroupCounters OpenJobCgroup::read() {
+  CgroupCounters counters;
+  std::array<char, kControlFileBytes> buffer;
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 2) {
+      read_v2(directory, buffer, counters);
+      continue;
+    }
+    for (std::size_t i = 0; i < kControllerCount; ++i) {
+      if (directory.hierarchy->controllers.contains(static_cast<Controller>(i))) {
+        read_v1(directory, static_cast<Controller>(i), buffer, counters);
+      }
+    }
+  }
+  fold_peaks(counters.usage);
+  return counters;
+}
+
+void OpenJobCgroup::sample() {
+  std::array<char, kControlFileBytes> buffer;
+  Usage now;
+  if (const JobDirectory* memory = find(Controller::memory)) {
+    const bool is_v1 = memory->hierarchy->version == 1;
+    const std::string_view stat = read_kept(memory->fd.get(), "memory.stat", memory_stat_, buffer);
+    now.memory_anon_peak = parse_keyed(stat, is_v1 ? "total_rss" : "anon");
+    now.memory_file_peak = parse_keyed(stat, is_v1 ? "total_cache" : "file");
+    if (is_v1) {
+      now.swap_peak = parse_keyed(stat, "total_swap");
+    } else if (!tree_->keeps_swap_peak) {
+      now.swap_peak = parse_number(read_kept(memory->fd.get(), "memory.swap.current", swap_current_, buffer));
+    }
+  }
+  if (const JobDirectory* pids = find(Controller::pids); pids != nullptr && !tree_->keeps_pids_peak) {
+    now.pids_peak = parse_number(read_kept(pids->fd.get(), "pids.current", pids_current_, buffer));
+  }
+  fold_peaks(now);
+}
+
+std::optional<std::chrono::microseconds> OpenJobCgroup::cpu_time() {
+  const JobDirectory* directory = find(Controller::cpuacct);
+  if (directory == nullptr) {
+    return std::nullopt;
+  }
+  char buffer[1024];
+  std::optional<std::uint64_t> value;
+  if (directory->hierarchy->version == 1) {
+    value = parse_number(read_kept(directory->fd.get(), "cpuacct.usage", cpu_usage_, buffer));
+    value = value ? std::optional(*value / 1000) : std::nullopt;
+  } else {
+    value = parse_keyed(read_kept(directory->fd.get(), "cpu.stat", cpu_usage_, buffer), "usage_usec");
+  }
+  return value ? std::optional(std::chrono::microseconds(*value)) : std::nullopt;
+}
+
+std::vector<pid_t> OpenJobCgroup::processes() {
+  std::vector<pid_t> pids;
+  for (const JobDirectory& directory : directories_) {
+    pids = read_processes(directory.fd.get());
+    if (!pids.empty()) {
+      break;  // a process of the job is in all of them, the first moment of its life excepted
+    }
+  }
+  return pids;
+}
+
+bool OpenJobCgroup::empty() {
+  char buffer[256];
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 2) {
+      const auto populated =
+          parse_keyed(read_kept(directory.fd.get(), "cgroup.events", events_, buffer), "populated");
+      if (populated.value_or(0) != 0) {
+        return false;
+      }
+    } else if (!read_control(directory.fd.get(), "cgroup.procs", buffer).empty()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::string OpenJobCgroup::path(Controller controller) const {
+  const JobDirectory* directory = find(controller);
+  return directory == nullptr ? std::string() : directory->hierarchy->tree_path + "/" + name_;
+}
+
+bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point deadline = Clock::now() + patience;
+  const auto gone = [&](const JobDirectory& directory) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    return remove_cgroup(directory.hierarchy->tree.get(), name_.c_str(), std::max(left, std::chrono::milliseconds(0)));
+  };
+  // Those that are still busy stay, for another try.
+  directories_.erase(std::remove_if(directories_.begin(), directories_.end(), gone), directories_.end());
+  return directories_.empty();
+}
+
+}  // namespace berth

@@ -1,0 +1,73 @@
+// The JobCgroup of this library, made by CgroupTree and by the functions for leftovers.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "executor/cgroup_hierarchy.h"
+#include "executor/cgroup_v2.h"
+
+namespace berth {
+
+/// What a tree and its jobs share; the last of them closes it.
+struct TreeDirectories {
+  std::vector<std::unique_ptr<Hierarchy>> hierarchies;
+  DevicePrograms programs;
+  Reasons reasons;
+  bool clone_into_cgroup = false;
+  bool keeps_pids_peak = false;  ///< pids.peak is there: no need to sample
+  bool keeps_swap_peak = false;  ///< memory.swap.peak
+};
+
+class OpenJobCgroup final : public JobCgroup {
+ public:
+  enum class Kind { fresh, leftover };
+
+  /// Fresh: makes the cgroup in every hierarchy of `wanted`; throws CgroupError and leaves nothing behind.
+  /// Leftover: opens what is there.
+  OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
+                const std::vector<Hierarchy*>& wanted);
+  ~OpenJobCgroup() override;
+  OpenJobCgroup(const OpenJobCgroup&) = delete;
+  OpenJobCgroup& operator=(const OpenJobCgroup&) = delete;
+
+  void apply(const CgroupLimits& limits) override;
+  int clone_into_descriptor() const override;
+  std::vector<int> attach_descriptors() const override;
+  void close_attach_descriptors() override;
+  CgroupCounters read() override;
+  void sample() override;
+  std::optional<std::chrono::microseconds> cpu_time() override;
+  std::vector<pid_t> processes() override;
+  void kill_all() override;
+  void freeze(bool frozen) override;
+  bool empty() override;
+  std::string path(Controller controller) const override;
+  std::string limiting_cgroup() override;
+  bool remove(std::chrono::milliseconds patience) override;
+
+  bool exists() const { return !directories_.empty(); }
+
+ private:
+  const JobDirectory* find(Controller controller) const;
+  const JobDirectory* unified() const;
+  void require(const CgroupLimits& limits) const;
+  void fold_peaks(Usage& usage);
+
+  std::shared_ptr<TreeDirectories> tree_;
+  std::string name_;
+  mutable std::vector<JobDirectory> directories_;
+  Usage peaks_;  // only the sampled ones
+  // Open from their first use on: read again and again while the job runs.
+  UniqueFd memory_stat_, swap_current_, pids_current_, cpu_usage_, events_;
+};
+
+/// Remembers how often the memory limits above the jobs were hit, to tell later which one was.
+void note_ancestor_hits(Hierarchy& hierarchy);
+
+/// The controllers that `limits` needs.
+ControllerSet controllers_of(const CgroupLimits& limits);
+
+}  // namespace berth

@@ -1,0 +1,93 @@
+// Killing and freezing every process of a job, without a race against a fork bomb.
+#include <signal.h>
+
+#include <cerrno>
+#include <ctime>
+
+#include "executor/cgroup_files.h"
+#include "executor/cgroup_job.h"
+
+namespace berth {
+namespace {
+
+void sleep_1ms() {
+  const timespec request{0, 1'000'000};
+  ::nanosleep(&request, nullptr);
+}
+
+/// SIGKILL to each process; false when there was none.
+bool signal_all(int directory) {
+  const std::vector<pid_t> pids = read_processes(directory);
+  for (const pid_t pid : pids) {
+    ::kill(pid, SIGKILL);
+  }
+  return !pids.empty();
+}
+
+/// Waits until every task is frozen, so that none forks while the list is read and no listed pid can be
+/// freed and used anew: freezer.state says FREEZING until then.
+void wait_until_frozen(int directory) {
+  constexpr int kPatienceMs = 200;
+  char buffer[64];
+  for (int waited = 0; waited < kPatienceMs; ++waited) {
+    if (!read_control(directory, "freezer.state", buffer).starts_with("FREEZING")) {
+      return;
+    }
+    sleep_1ms();
+  }
+}
+
+}  // namespace
+
+void OpenJobCgroup::kill_all() {
+  // cgroup.kill (Linux 5.14) also kills what is being forked at that moment: cgroup-v2.rst.
+  const JobDirectory* v2 = unified();
+  if (v2 != nullptr && v2->try_write("cgroup.kill", "1") == 0) {
+    char buffer[256];
+    const bool born_elsewhere =
+        parse_keyed(read_control(v2->fd.get(), "cgroup.events", buffer), "populated").value_or(0) == 0;
+    if (!born_elsewhere) {
+      return;
+    }
+  }
+  // A process listed in a frozen cgroup dies once it is thawed. A second round catches what was forked while
+  // the freezer took hold.
+  constexpr int kRounds = 50;
+  const JobDirectory* freezer = find(Controller::freezer);
+  const bool freezes = freezer != nullptr && freezer->hierarchy->version == 1;
+  const JobDirectory* pids = find(Controller::pids);
+  if (!freezes && pids != nullptr) {
+    pids->try_write("pids.max", "0");  // no freezer: at least nothing forks from here on
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    bool any = false;
+    if (freezes) {
+      freezer->try_write("freezer.state", "FROZEN");
+      wait_until_frozen(freezer->fd.get());
+      any = signal_all(freezer->fd.get());
+      freezer->try_write("freezer.state", "THAWED");
+    } else {
+      for (const JobDirectory& directory : directories_) {
+        any = signal_all(directory.fd.get()) || any;
+      }
+    }
+    if (!any) {
+      return;
+    }
+    sleep_1ms();
+  }
+}
+
+void OpenJobCgroup::freeze(bool frozen) {
+  const JobDirectory* directory = find(Controller::freezer);
+  if (directory == nullptr) {
+    throw CgroupError(EOPNOTSUPP, "cgroup controller freezer of " + name_, "");
+  }
+  if (directory->hierarchy->version == 2) {
+    directory->write("cgroup.freeze", frozen ? "1" : "0", name_);
+  } else {
+    directory->write("freezer.state", frozen ? "FROZEN" : "THAWED", name_);
+  }
+}
+
+}  // namespace berth

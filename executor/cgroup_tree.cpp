@@ -1,0 +1,345 @@
+// CgroupTree: berth's part of every hierarchy, and what a dead berth left of it.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "executor/cgroup_files.h"
+#include "executor/cgroup_job.h"
+#include "executor/cgroup_v1.h"
+#include "executor/os/syscall.h"
+
+namespace berth {
+namespace {
+
+std::size_t index_of(Controller controller) { return static_cast<std::size_t>(controller); }
+
+/// Makes <own>/berth/<name> and opens it. 0 or errno. A berth that ends at this moment may remove
+/// <own>/berth under our feet: then it is made again.
+int make_tree_directory(Hierarchy& hierarchy, const std::string& name) {
+  int error_number = 0;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    const bool made = ::mkdirat(hierarchy.own.get(), kBerthDirectory, 0755) == 0;
+    if (!made && errno != EEXIST) {
+      return errno;
+    }
+    hierarchy.berth.reset(try_open_at(hierarchy.own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    if (hierarchy.berth && hierarchy.version == 1) {
+      seed_v1(hierarchy, hierarchy.own.get(), hierarchy.berth.get(), "");
+    }
+    if (hierarchy.berth && ::mkdirat(hierarchy.berth.get(), name.c_str(), 0755) == 0) {
+      hierarchy.tree.reset(try_open_at(hierarchy.berth.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      return hierarchy.tree ? 0 : errno;
+    }
+    error_number = errno;
+    if (error_number != ENOENT && error_number != ENODEV) {
+      if (made) {
+        ::unlinkat(hierarchy.own.get(), kBerthDirectory, AT_REMOVEDIR);
+      }
+      return error_number;
+    }
+  }
+  return error_number;
+}
+
+void remove_tree_directory(Hierarchy& hierarchy, const std::string& name) noexcept {
+  if (hierarchy.tree) {
+    remove_cgroup(hierarchy.berth.get(), name.c_str(), std::chrono::seconds(2));
+    hierarchy.tree.reset();
+  }
+  if (hierarchy.version == 2 && hierarchy.berth) {
+    restore_own_v2(hierarchy);
+  }
+  ::unlinkat(hierarchy.own.get(), kBerthDirectory, AT_REMOVEDIR);  // fails while another berth is in it
+}
+
+std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
+  std::string reason = "cannot make a cgroup in " + hierarchy.mount_point + hierarchy.own_path + ": " +
+                       std::generic_category().message(error_number);
+  if (error_number == EACCES || error_number == EPERM || error_number == EROFS) {
+    reason += hierarchy.version == 1
+                  ? "; run berth as root (cgroup v1 cannot be delegated safely), or boot with cgroup v2"
+                  : "; start it in a cgroup of its own: systemd-run --user --scope -p Delegate=yes berth …";
+  }
+  return reason;
+}
+
+/// The tree's directories and the jobs' in them; `name` is removed when this goes.
+struct OwnedTree : TreeDirectories {
+  explicit OwnedTree(std::string tree_name) : name(std::move(tree_name)) {}
+  ~OwnedTree() {
+    for (const auto& hierarchy : hierarchies) {
+      remove_tree_directory(*hierarchy, name);
+    }
+  }
+  OwnedTree(const OwnedTree&) = delete;
+  OwnedTree& operator=(const OwnedTree&) = delete;
+
+  std::string name;
+};
+
+class OpenCgroupTree final : public CgroupTree {
+ public:
+  OpenCgroupTree(const CgroupMachine& machine, const std::string& name);
+
+  bool usable(Controller controller) const override { return hierarchy_of(controller) != nullptr; }
+  std::string reason_unusable(Controller controller) const override {
+    return usable(controller) ? std::string() : tree_->reasons[index_of(controller)];
+  }
+  bool accounts_swap() const override { return accounts_swap_; }
+  std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) override;
+
+ private:
+  void open_hierarchy(std::unique_ptr<Hierarchy> hierarchy);
+  /// Why the v2 directory cannot be used after all, or nothing.
+  std::string finish_unified(Hierarchy& hierarchy);
+  void examine_memory();
+  Hierarchy* hierarchy_of(Controller controller) const;
+
+  CgroupMachine machine_;
+  std::shared_ptr<OwnedTree> tree_;
+  bool accounts_swap_ = false;
+  bool v2_freezes_ = false;
+};
+
+OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& name)
+    : machine_(machine), tree_(std::make_shared<OwnedTree>(name)) {
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    tree_->reasons[i] = machine.controllers[i].reason;
+  }
+  for (auto& hierarchy : open_own_cgroups(machine)) {  // v2 first
+    if (v2_freezes_) {
+      hierarchy->controllers.erase(Controller::freezer);
+    }
+    if (hierarchy->version == 2 || !hierarchy->controllers.empty()) {
+      open_hierarchy(std::move(hierarchy));
+    }
+  }
+  examine_memory();
+}
+
+void OpenCgroupTree::open_hierarchy(std::unique_ptr<Hierarchy> hierarchy) {
+  Hierarchy& made = *hierarchy;
+  made.tree_path = made.berth_path() + "/" + tree_->name;
+  tree_->hierarchies.push_back(std::move(hierarchy));  // from here on it is removed with the tree
+  std::string reason;
+  try {
+    const int error_number = make_tree_directory(made, tree_->name);
+    if (error_number == EEXIST) {
+      throw_cgroup_error(made, "", "", "", error_number);  // a berth of this name runs, or left it
+    }
+    if (error_number != 0) {
+      reason = why_not_made(made, error_number);
+    } else if (made.version == 1) {
+      seed_v1(made, made.berth.get(), made.tree.get(), "");
+    } else {
+      reason = finish_unified(made);
+    }
+  } catch (const CgroupError& error) {
+    if (error.code().value() == EEXIST) {
+      throw;
+    }
+    reason = error.what();
+  }
+  if (!reason.empty()) {
+    for (std::size_t i = 0; i < kControllerCount; ++i) {
+      if (made.controllers.contains(static_cast<Controller>(i))) {
+        tree_->reasons[i] = reason;
+      }
+    }
+    remove_tree_directory(made, tree_->name);
+    tree_->hierarchies.pop_back();
+  }
+}
+
+std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
+  const bool hybrid = std::any_of(machine_.controllers.begin(), machine_.controllers.end(), [](const auto& where) {
+    return where.version == 1 && !where.mount_point.empty();
+  });
+  enable_controllers_v2(hierarchy, hybrid ? OwnCgroup::leave_alone : OwnCgroup::may_change, tree_->reasons);
+  char buffer[64];
+  const std::string_view type = read_control(hierarchy.tree.get(), "cgroup.type", buffer);
+  if (type != "domain\n") {
+    return "cgroup " + hierarchy.own_path + " is threaded, so no process can be born below it";
+  }
+  const int tree = hierarchy.tree.get();
+  v2_freezes_ = ::faccessat(tree, "cgroup.kill", F_OK, 0) == 0 && ::faccessat(tree, "cgroup.freeze", F_OK, 0) == 0;
+  if (v2_freezes_) {
+    hierarchy.controllers.insert(Controller::freezer);
+  }
+  if (hierarchy.controllers.contains(Controller::devices)) {
+    // Asked of the kernel: no permission, no CONFIG_CGROUP_BPF and a locked-down kernel all look alike.
+    const int program = tree_->programs.get({});
+    int error_number = program < 0 ? errno : attach_device_program(program, tree);
+    if (error_number == 0) {
+      error_number = detach_device_program(program, tree);
+    }
+    if (error_number != 0) {
+      hierarchy.controllers.erase(Controller::devices);
+      tree_->reasons[index_of(Controller::devices)] =
+          "the kernel refuses an eBPF device program: " + std::generic_category().message(error_number) +
+          "; run berth as root";
+    }
+  }
+  tree_->clone_into_cgroup = has_clone_into_cgroup();
+  return {};
+}
+
+void OpenCgroupTree::examine_memory() {
+  Hierarchy* memory = hierarchy_of(Controller::memory);
+  if (memory != nullptr) {
+    const bool is_v1 = memory->version == 1;
+    const auto has = [&](const char* file) { return ::faccessat(memory->tree.get(), file, F_OK, 0) == 0; };
+    accounts_swap_ = has(is_v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max");
+    tree_->keeps_swap_peak = !is_v1 && has("memory.swap.peak");
+    note_ancestor_hits(*memory);
+  }
+  if (const Hierarchy* pids = hierarchy_of(Controller::pids)) {
+    tree_->keeps_pids_peak = ::faccessat(pids->tree.get(), "pids.peak", F_OK, 0) == 0;
+  }
+}
+
+Hierarchy* OpenCgroupTree::hierarchy_of(Controller controller) const {
+  for (const auto& hierarchy : tree_->hierarchies) {
+    if (hierarchy->controllers.contains(controller)) {
+      return hierarchy.get();
+    }
+  }
+  // Mounted by berth itself, at the first question: an unused hierarchy would only cost time at each exit.
+  const ControllerMount& where = machine_.at(controller);
+  std::string& reason = tree_->reasons[index_of(controller)];
+  if (where.version != 1 || !where.mount_point.empty() || !reason.empty()) {
+    return nullptr;
+  }
+  try {
+    std::unique_ptr<Hierarchy> hierarchy = mount_detached(where, controller);
+    hierarchy->tree_path = hierarchy->berth_path() + "/" + tree_->name;
+    if (const int error_number = make_tree_directory(*hierarchy, tree_->name)) {
+      reason = why_not_made(*hierarchy, error_number);
+      return nullptr;
+    }
+    tree_->hierarchies.push_back(std::move(hierarchy));
+    return tree_->hierarchies.back().get();
+  } catch (const CgroupError& error) {
+    reason = std::string("berth cannot mount it: ") + error.what();
+    return nullptr;
+  }
+}
+
+std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits) {
+  const ControllerSet needed = controllers_of(limits);
+  for (const Controller lazy : {Controller::net_cls, Controller::hugetlb}) {
+    if (needed.contains(lazy)) {
+      hierarchy_of(lazy);
+    }
+  }
+  std::vector<Hierarchy*> wanted;
+  wanted.reserve(tree_->hierarchies.size());
+  for (const auto& hierarchy : tree_->hierarchies) {
+    const bool only_if_named = static_cast<bool>(hierarchy->mount);
+    if (!only_if_named || (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
+        (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
+      wanted.push_back(hierarchy.get());
+    }
+  }
+  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh, wanted);
+  job->apply(limits);  // a throw removes the job's cgroups in its destructor
+  return job;
+}
+
+/// Every hierarchy in which a dead berth's `tree` still is, with its directories open.
+std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine, const std::string& tree) {
+  auto found = std::make_shared<TreeDirectories>();
+  std::vector<std::unique_ptr<Hierarchy>> candidates = open_own_cgroups(machine);
+  for (const Controller lazy : {Controller::net_cls, Controller::hugetlb}) {
+    const ControllerMount& where = machine.at(lazy);
+    // A hierarchy that is mounted nowhere and yet alive still has cgroups in it.
+    if (where.version == 1 && where.mount_point.empty() && !where.hierarchy.empty()) {
+      try {
+        candidates.push_back(mount_detached(where, lazy));
+      } catch (const CgroupError&) {
+        continue;  // what cannot be mounted cannot be cleaned; the next berth tries again
+      }
+    }
+  }
+  for (auto& hierarchy : candidates) {
+    hierarchy->berth.reset(try_open_at(hierarchy->own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    hierarchy->tree.reset(
+        hierarchy->berth ? try_open_at(hierarchy->berth.get(), tree.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW) : -1);
+    if (!hierarchy->tree) {
+      continue;
+    }
+    hierarchy->tree_path = hierarchy->berth_path() + "/" + tree;
+    if (hierarchy->version == 2 && ::faccessat(hierarchy->tree.get(), "cgroup.freeze", F_OK, 0) == 0) {
+      hierarchy->controllers.insert(Controller::freezer);
+    }
+    found->hierarchies.push_back(std::move(hierarchy));
+  }
+  return found;
+}
+
+bool is_plain_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
+}
+
+}  // namespace
+
+std::unique_ptr<CgroupTree> CgroupTree::create(const CgroupMachine& machine, const std::string& name) {
+  if (!is_plain_name(name)) {
+    throw CgroupError(EINVAL, "cgroup name \"" + name + "\"", "");
+  }
+  return std::make_unique<OpenCgroupTree>(machine, name);
+}
+
+std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const std::string& tree,
+                                             const std::string& job) {
+  if (!is_plain_name(tree) || !is_plain_name(job)) {
+    return nullptr;
+  }
+  std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
+  std::vector<Hierarchy*> wanted;
+  for (const auto& hierarchy : directories->hierarchies) {
+    wanted.push_back(hierarchy.get());
+  }
+  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted);
+  return found->exists() ? std::move(found) : nullptr;
+}
+
+std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const std::string& tree) {
+  std::set<std::string> names;
+  if (!is_plain_name(tree)) {
+    return {};
+  }
+  const std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
+  for (const auto& hierarchy : directories->hierarchies) {
+    const int fd = try_open_at(hierarchy->tree.get(), ".", O_RDONLY | O_DIRECTORY);
+    DIR* directory = fd < 0 ? nullptr : ::fdopendir(fd);
+    if (directory == nullptr) {
+      const UniqueFd unused{fd};
+      continue;
+    }
+    while (const dirent* entry = ::readdir(directory)) {
+      if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
+        names.insert(entry->d_name);
+      }
+    }
+    ::closedir(directory);
+  }
+  return {names.begin(), names.end()};
+}
+
+void remove_leftover_tree(const CgroupMachine& machine, const std::string& tree) {
+  if (!is_plain_name(tree)) {
+    return;
+  }
+  const std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
+  for (const auto& hierarchy : directories->hierarchies) {
+    remove_tree_directory(*hierarchy, tree);
+  }
+}
+
+}  // namespace berth

@@ -1,0 +1,28 @@
+// The control files of cgroup v1. Sources: Documentation/admin-guide/cgroup-v1/*.rst.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "executor/cgroup_hierarchy.h"
+
+namespace berth {
+
+/// Writes what `limits` names of `controller`. Throws CgroupError.
+void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits,
+              const std::string& job);
+/// Fills what the controller's files tell.
+void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer, CgroupCounters& counters);
+
+/// Charges that failed at memory.limit_in_bytes or memory.memsw.limit_in_bytes. Both count: memory+swap is
+/// charged first, so with no swap allowed every hit is one of memsw. Some kernels (6.18) do not count those
+/// in memory.memsw.failcnt: a zero is not to be believed when v1_memory_limit_reached().
+std::optional<std::uint64_t> v1_memory_hits(int directory);
+/// Whether the highest use, of memory or of memory+swap, was the limit.
+bool v1_memory_limit_reached(int directory);
+
+/// Gives a new cgroup between own and job what its children need before a process can be in them: CPUs and
+/// memory nodes, the hierarchical memory account of kernels before 5.11. Throws CgroupError.
+void seed_v1(const Hierarchy& hierarchy, int parent, int child, std::string_view child_name);
+
+}  // namespace berth

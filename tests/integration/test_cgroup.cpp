@@ -1,0 +1,534 @@
+// Cgroups on the real kernel: needs root and a mounted cgroup file system, else skips (77). Makes cgroups
+// only below <own cgroup>/berth and compares every hierarchy before and after.
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <set>
+
+#include "executor/cgroup.h"
+#include "executor/device_program.h"
+#include "executor/os/syscall.h"
+
+using namespace berth;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr Bytes kMiB = 1024 * 1024;
+
+void skip(const std::string& reason) {
+  std::fprintf(stderr, "SKIPPED: %s\n", reason.c_str());
+  std::_Exit(77);
+}
+
+const CgroupMachine& machine() {
+  static const CgroupMachine detected = [] {
+    if (::geteuid() != 0) {
+      skip("cgroup tests need root");
+    }
+    CgroupMachine found = detect_cgroups();
+    if (found.unified.version == 0 && found.at(Controller::memory).version == 0) {
+      skip("no cgroup file system is mounted read-write: " + found.unified.reason);
+    }
+    return found;
+  }();
+  return detected;
+}
+
+std::string tree_name() { return "test-" + std::to_string(::getpid()); }
+
+/// All directories of every mounted hierarchy below our own cgroups, berth's leftovers included.
+std::set<std::string> all_cgroups() {
+  std::set<std::string> found;
+  const auto add = [&](const ControllerMount& where) {
+    if (where.mount_point.empty()) {
+      return;
+    }
+    const fs::path berth = fs::path(where.mount_point + where.own_path) / "berth";
+    std::error_code ignored;
+    if (fs::exists(berth / tree_name(), ignored)) {
+      found.insert(berth / tree_name());
+    }
+    for (fs::recursive_directory_iterator entry(berth / tree_name(), ignored), end; entry != end;
+         entry.increment(ignored)) {
+      if (entry->is_directory(ignored)) {
+        found.insert(entry->path());
+      }
+    }
+  };
+  add(machine().unified);
+  for (const ControllerMount& where : machine().controllers) {
+    add(where);
+  }
+  return found;
+}
+
+/// Every test ends by proving that nothing is left.
+struct NothingLeft {
+  NothingLeft() { REQUIRE(all_cgroups().empty()); }
+  ~NothingLeft() { CHECK(all_cgroups().empty()); }
+};
+
+std::string slurp(const std::string& path) {
+  std::ifstream file(path);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  while (!text.empty() && text.back() == '\n') {
+    text.pop_back();
+  }
+  return text;
+}
+
+/// The directory of a job in the controller's hierarchy.
+std::string directory(const JobCgroup& job, Controller controller) {
+  return machine().at(controller).mount_point + job.path(controller);
+}
+
+struct Child {
+  pid_t pid = -1;
+  ~Child() {
+    if (pid > 0) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+    }
+  }
+  int wait() {
+    int status = 0;
+    CHECK(::waitpid(pid, &status, 0) == pid);
+    pid = -1;
+    return status;
+  }
+};
+
+/// A child born in `job` as the executor does it: CLONE_INTO_CGROUP for v2, "0" into each v1 tasks file.
+pid_t spawn_in(JobCgroup& job, const std::function<int()>& body) {
+  const std::vector<int> tasks = job.attach_descriptors();
+  clone_args arguments{};
+  arguments.exit_signal = SIGCHLD;
+  if (const int into = job.clone_into_descriptor(); into >= 0) {
+    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<__u64>(into);
+  }
+  const pid_t pid = static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
+  if (pid == 0) {
+    for (const int fd : tasks) {
+      if (::write(fd, "0", 1) != 1) {
+        ::_exit(99);
+      }
+    }
+    ::_exit(body());
+  }
+  REQUIRE(pid > 0);
+  return pid;
+}
+
+int sleep_forever() {
+  while (true) {
+    ::pause();
+  }
+}
+
+void wait_for(const std::function<bool()>& condition) {
+  for (int i = 0; i < 5000 && !condition(); ++i) {
+    ::usleep(2000);
+  }
+  REQUIRE(condition());
+}
+
+}  // namespace
+
+TEST_CASE("every limit is in its control file before make_job returns") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const bool v1 = machine().at(Controller::memory).version == 1;
+  CgroupLimits limits;
+  if (tree->usable(Controller::cpuset)) {
+    limits.cpus = CpuSet{0};
+    limits.memory_nodes = CpuSet{0};
+  }
+  limits.cpu_quota = 0.5;
+  limits.cpu_weight = 200;
+  limits.memory = 64 * kMiB;
+  limits.pids = 17;
+  if (tree->accounts_swap()) {
+    limits.swap = 16 * kMiB;
+  }
+  limits.devices = std::vector<DeviceRule>{{'c', 1, 3, "rw"}, {'c', 136, std::nullopt, "rw"}};
+  const auto job = tree->make_job("job-1.1", limits);
+
+  if (limits.cpus) {
+    CHECK(slurp(directory(*job, Controller::cpuset) + "/cpuset.cpus") == "0");
+    CHECK(slurp(directory(*job, Controller::cpuset) + "/cpuset.mems") == "0");
+  }
+  const std::string cpu = directory(*job, Controller::cpu);
+  const std::string memory = directory(*job, Controller::memory);
+  CHECK(slurp(directory(*job, Controller::pids) + "/pids.max") == "17");
+  if (v1) {
+    CHECK(slurp(cpu + "/cpu.cfs_quota_us") == "50000");
+    CHECK(slurp(cpu + "/cpu.cfs_period_us") == "100000");
+    CHECK(slurp(cpu + "/cpu.shares") == "2048");
+    CHECK(slurp(memory + "/memory.limit_in_bytes") == std::to_string(64 * kMiB));
+    if (limits.swap) {
+      CHECK(slurp(memory + "/memory.memsw.limit_in_bytes") == std::to_string(80 * kMiB));
+    }
+    CHECK(slurp(directory(*job, Controller::devices) + "/devices.list") == "c 1:3 rw\nc 136:* rw");
+  } else {
+    CHECK(slurp(cpu + "/cpu.max") == "50000 100000");
+    CHECK(slurp(cpu + "/cpu.weight") == "200");
+    CHECK(slurp(memory + "/memory.max") == std::to_string(64 * kMiB));
+    if (limits.swap) {
+      CHECK(slurp(memory + "/memory.swap.max") == std::to_string(16 * kMiB));
+    }
+  }
+}
+
+TEST_CASE("a child is born inside every hierarchy") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const auto job = tree->make_job("job-1.1", {});
+  Child child{spawn_in(*job, sleep_forever)};
+  const std::string expected = "/berth/" + tree_name() + "/job-1.1";
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    const auto controller = static_cast<Controller>(i);
+    if (!job->path(controller).empty()) {
+      INFO(to_string(controller));
+      CHECK_THAT(job->path(controller), Catch::EndsWith(expected));
+      wait_for([&] {
+        return slurp(directory(*job, controller) + "/cgroup.procs") == std::to_string(child.pid) ||
+               machine().at(controller).mount_point.empty() || controller == Controller::freezer;
+      });
+    }
+  }
+  CHECK(job->processes() == std::vector<pid_t>{child.pid});
+  CHECK_FALSE(job->empty());
+  job->kill_all();
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  wait_for([&] { return job->empty(); });
+  CHECK(job->remove());
+}
+
+TEST_CASE("counters come from the job alone") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.memory = 256 * kMiB;
+  const auto job = tree->make_job("job-1.1", limits);
+  Child child{spawn_in(*job, [] {
+    constexpr std::size_t kSize = 32 * kMiB;
+    void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    std::memset(memory, 1, kSize);
+    volatile unsigned long sum = 0;
+    for (unsigned long i = 0; i < 50'000'000; ++i) {
+      sum = sum + i;
+    }
+    ::raise(SIGSTOP);
+    return 0;
+  })};
+  int status = 0;
+  REQUIRE(::waitpid(child.pid, &status, WUNTRACED) == child.pid);
+  job->sample();
+  ::kill(child.pid, SIGKILL);
+  child.wait();
+  const CgroupCounters counters = job->read();
+  const Usage& usage = counters.usage;
+  REQUIRE(usage.cpu_total);
+  CHECK(*usage.cpu_total >= std::chrono::milliseconds(1));
+  CHECK(job->cpu_time() == usage.cpu_total);
+  CHECK(usage.memory_peak.value() >= 32 * kMiB);
+  CHECK(usage.memory_peak.value() <= 64 * kMiB);
+  CHECK(usage.memory_anon_peak.value() >= 32 * kMiB);  // sampled while it lived
+  CHECK(usage.pids_peak.value() == 1);
+  CHECK(usage.page_faults.value() >= 32);
+  CHECK(usage.oom_kills == 0U);
+  CHECK(counters.local_oom_kills == 0U);
+  CHECK(usage.memory_limit_hits == 0U);
+  CHECK(usage.pids_limit_hits == 0U);
+  CHECK(usage.cpu_stall.has_value() == fs::exists("/proc/pressure/cpu"));
+}
+
+TEST_CASE("kill_all ends a fork bomb") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.pids = 64;
+  const auto job = tree->make_job("job-1.1", limits);
+  Child child{spawn_in(*job, [] {
+    ::setsid();
+    while (true) {
+      ::fork();
+    }
+    return 0;
+  })};
+  wait_for([&] { return job->read().usage.pids_limit_hits.value() > 0; });
+  job->kill_all();
+  child.wait();
+  wait_for([&] { return job->empty(); });
+  const CgroupCounters counters = job->read();
+  CHECK(counters.usage.pids_limit_hits.value() > 0);
+  CHECK(counters.usage.pids_peak.value() == 64);
+}
+
+TEST_CASE("a job beyond its memory is killed, and its own cgroup is named as the limiting one") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.memory = 16 * kMiB;
+  if (tree->accounts_swap()) {
+    limits.swap = 0;
+  }
+  const auto job = tree->make_job("job-1.1", limits);
+  Child child{spawn_in(*job, [] {
+    constexpr std::size_t kSize = 64 * kMiB;
+    void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    std::memset(memory, 1, kSize);
+    return 0;
+  })};
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  const CgroupCounters counters = job->read();
+  CHECK(counters.usage.oom_kills == 1U);
+  CHECK(counters.local_oom_kills == 1U);
+  CHECK(counters.memory_limit_hits.value_or(1) > 0);  // absent where the kernel forgets to count
+  CHECK(job->limiting_cgroup() == job->path(Controller::memory));
+}
+
+TEST_CASE("a frozen job makes no progress until it is thawed") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  if (!tree->usable(Controller::freezer)) {
+    WARN("no freezer: " << tree->reason_unusable(Controller::freezer));
+    return;
+  }
+  const auto job = tree->make_job("job-1.1", {});
+  auto* counter = static_cast<volatile unsigned long*>(
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  Child child{spawn_in(*job, [&] {
+    while (true) {
+      *counter = *counter + 1;
+    }
+    return 0;
+  })};
+  wait_for([&] { return *counter > 0; });
+  job->freeze(true);
+  // The freezer takes hold some time after the write: wait for two equal readings.
+  wait_for([&] {
+    const unsigned long before = *counter;
+    ::usleep(20'000);
+    return *counter == before;
+  });
+  job->freeze(false);
+  const unsigned long frozen_at = *counter;
+  wait_for([&] { return *counter > frozen_at; });
+  job->freeze(true);
+  job->kill_all();  // also while frozen
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+}
+
+TEST_CASE("a prepared cgroup takes higher and lower limits in any order") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const auto job = tree->make_job("job-1.1", {});
+  const bool swap = tree->accounts_swap();
+  for (const Bytes size : {64 * kMiB, 16 * kMiB, 256 * kMiB, 128 * kMiB}) {
+    CgroupLimits limits;
+    limits.memory = size;
+    if (swap) {
+      limits.swap = 0;
+    }
+    limits.cpu_quota = size > 100 * kMiB ? 0.001 : 1.5;
+    limits.devices = std::vector<DeviceRule>{{'c', 1, static_cast<unsigned>(size / (16 * kMiB)), "rw"}};
+    job->apply(limits);
+    if (machine().at(Controller::memory).version == 1) {
+      const std::string memory = directory(*job, Controller::memory);
+      CHECK(slurp(memory + "/memory.limit_in_bytes") == std::to_string(size));
+      if (swap) {
+        CHECK(slurp(memory + "/memory.memsw.limit_in_bytes") == std::to_string(size));
+      }
+      CHECK(slurp(directory(*job, Controller::cpu) + "/cpu.cfs_quota_us") == (size > 100 * kMiB ? "1000" : "150000"));
+      CHECK(slurp(directory(*job, Controller::devices) + "/devices.list") ==
+            "c 1:" + std::to_string(size / (16 * kMiB)) + " rw");
+    } else {
+      CHECK(slurp(directory(*job, Controller::memory) + "/memory.max") == std::to_string(size));
+    }
+  }
+}
+
+TEST_CASE("a limit that the kernel refuses names file, value and errno, and leaves nothing behind") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.memory = 64 * kMiB;
+  limits.io = {{4095, 1, 1000, std::nullopt, std::nullopt, std::nullopt}};  // no such device
+  if (!tree->usable(Controller::blkio)) {
+    WARN("no blkio controller: " << tree->reason_unusable(Controller::blkio));
+    return;
+  }
+  const std::set<std::string> before = all_cgroups();
+  try {
+    tree->make_job("job-1.1", limits);
+    FAIL("make_job accepted a device that does not exist");
+  } catch (const CgroupError& error) {
+    INFO(error.what());
+    CHECK(error.code().value() == ENODEV);
+    CHECK(error.file().find("/job-1.1/") != std::string::npos);
+    CHECK(std::string(error.what()).find("4095:1") != std::string::npos);
+  }
+  CHECK(all_cgroups() == before);
+}
+
+TEST_CASE("a limit of a hugetlb page size that does not exist is refused") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.hugetlb["3MB"] = kMiB;
+  const std::set<std::string> before = all_cgroups();
+  CHECK_THROWS_AS(tree->make_job("job-1.1", limits), CgroupError);
+  CHECK(all_cgroups() == before);
+}
+
+TEST_CASE("net_cls and hugetlb are mounted only for the job that names them, where nobody can see it") {
+  const NothingLeft nothing_left;
+  const std::string mounts = slurp("/proc/self/mountinfo");
+  const std::string subtree_control =
+      slurp(machine().unified.mount_point + machine().unified.own_path + "/cgroup.subtree_control");
+  {
+    const auto tree = CgroupTree::create(machine(), tree_name());
+    const auto plain = tree->make_job("job-1.1", {});
+    CHECK(plain->path(Controller::net_cls).empty() == machine().at(Controller::net_cls).mount_point.empty());
+    if (!tree->usable(Controller::net_cls)) {
+      WARN("no net_cls: " << tree->reason_unusable(Controller::net_cls));
+    } else {
+      CgroupLimits limits;
+      limits.net_class = 0x00100001;
+      const auto classed = tree->make_job("job-2.1", limits);
+      Child child{spawn_in(*classed, sleep_forever)};
+      wait_for([&] {
+        return slurp("/proc/" + std::to_string(child.pid) + "/cgroup").find("net_cls:/") != std::string::npos &&
+               slurp("/proc/" + std::to_string(child.pid) + "/cgroup").find("net_cls:/\n") == std::string::npos;
+      });
+      classed->kill_all();
+    }
+    if (!tree->usable(Controller::hugetlb)) {
+      WARN("no hugetlb: " << tree->reason_unusable(Controller::hugetlb));
+    } else {
+      CgroupLimits limits;
+      limits.hugetlb["2MB"] = 2 * kMiB;
+      const auto paged = tree->make_job("job-3.1", limits);
+      CHECK_FALSE(paged->path(Controller::hugetlb).empty());
+    }
+    CHECK(slurp("/proc/self/mountinfo") == mounts);
+  }
+  CHECK(slurp("/proc/self/mountinfo") == mounts);
+  CHECK(slurp(machine().unified.mount_point + machine().unified.own_path + "/cgroup.subtree_control") ==
+        subtree_control);
+}
+
+TEST_CASE("what a killed berth left is listed, killed, read and removed") {
+  const NothingLeft nothing_left;
+  const std::string name = tree_name();
+  const pid_t berth = ::fork();
+  if (berth == 0) {
+    auto tree = CgroupTree::create(machine(), name);
+    CgroupLimits limits;
+    limits.memory = 64 * kMiB;
+    limits.net_class = 0x00100001;
+    if (!tree->usable(Controller::net_cls)) {
+      limits.net_class.reset();
+    }
+    auto job = tree->make_job("job-7.2", limits);
+    spawn_in(*job, sleep_forever);
+    ::kill(::getpid(), SIGKILL);
+  }
+  REQUIRE(berth > 0);
+  ::waitpid(berth, nullptr, 0);
+  const CgroupMachine now = detect_cgroups();
+  CHECK(list_leftover_jobs(now, name) == std::vector<std::string>{"job-7.2"});
+  {
+    const auto job = open_leftover_job(now, name, "job-7.2");
+    REQUIRE(job);
+    CHECK(job->processes().size() == 1);
+    job->kill_all();
+    wait_for([&] { return job->empty(); });
+    CHECK(job->read().usage.memory_peak.value_or(0) > 0);
+    CHECK(job->remove());
+  }
+  CHECK(open_leftover_job(now, name, "job-7.2") == nullptr);
+  remove_leftover_tree(now, name);
+  CHECK(list_leftover_jobs(now, name).empty());
+  const std::string own = slurp("/proc/self/cgroup");
+  if (now.at(Controller::net_cls).mount_point.empty()) {
+    wait_for([&] { return slurp("/proc/self/cgroup").find("net_cls") == std::string::npos; });
+  }
+}
+
+TEST_CASE("the destructor of a job kills what still runs") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  Child child;
+  {
+    const auto job = tree->make_job("job-1.1", {});
+    child.pid = spawn_in(*job, sleep_forever);
+  }
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+}
+
+TEST_CASE("two trees of one name are refused, two of different names live side by side") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  try {
+    CgroupTree::create(machine(), tree_name());
+    FAIL("a second tree of the same name was made");
+  } catch (const CgroupError& error) {
+    CHECK(error.code().value() == EEXIST);
+  }
+  auto other = CgroupTree::create(machine(), tree_name() + "-other");
+  CHECK(other->make_job("job-1.1", {}) != nullptr);
+  other.reset();
+  CHECK(tree->make_job("job-1.1", {}) != nullptr);
+}
+
+TEST_CASE("the kernel takes the device program and enforces it") {
+  if (machine().unified.version != 2) {
+    WARN("no cgroup v2 tree: " << machine().unified.reason);
+    return;
+  }
+  const NothingLeft nothing_left;
+  // A machine without v1 devices: the eBPF way, on this machine's v2 tree.
+  CgroupMachine only_v2 = machine();
+  only_v2.controllers = {};
+  only_v2.controllers[static_cast<std::size_t>(Controller::devices)] = only_v2.unified;
+  const auto tree = CgroupTree::create(only_v2, tree_name());
+  if (!tree->usable(Controller::devices)) {
+    WARN("the kernel loads no device program: " << tree->reason_unusable(Controller::devices));
+    return;
+  }
+  CgroupLimits limits;
+  limits.devices = std::vector<DeviceRule>{{'c', 1, 3, "rw"}, {'c', 1, 5, "r"}};
+  const auto job = tree->make_job("job-1.1", limits);
+  const auto opens = [&](const char* path, int flags) {
+    Child child{spawn_in(*job, [&] { return ::open(path, flags) >= 0 ? 0 : errno; })};
+    return WEXITSTATUS(child.wait());
+  };
+  CHECK(opens("/dev/null", O_RDWR) == 0);
+  CHECK(opens("/dev/zero", O_RDONLY) == 0);
+  CHECK(opens("/dev/zero", O_RDWR) == EPERM);
+  CHECK(opens("/dev/full", O_RDONLY) == EPERM);
+  limits.devices = std::vector<DeviceRule>{{'c', 1, 7, "r"}};
+  job->apply(limits);
+  CHECK(opens("/dev/null", O_RDWR) == EPERM);
+  CHECK(opens("/dev/full", O_RDONLY) == 0);
+}
