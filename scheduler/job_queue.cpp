@@ -80,7 +80,7 @@ std::optional<QueuedJob> JobQueue::take_next(const Resources& free, const std::v
   const Reservation reservation = reserve(first->wants, free, running);
   std::size_t tried = 0;
   for (auto job = std::next(first); job != jobs_.end() && tried < kBackfillDepth; ++job, ++tried) {
-    const bool over_in_time = job->stay <= reservation.start - now;
+    const bool over_in_time = job->stay < kUnlimited && job->stay <= reservation.start - now;
     if (free.holds(job->wants) && (over_in_time || reservation.spare.holds(job->wants))) {
       return jobs_.extract(job).value();
     }
