@@ -4,52 +4,47 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <exception>
-#include <fstream>
-#include <sstream>
+#include <string_view>
 #include <system_error>
+
+#include "scheduler/small_file.h"
 
 namespace berth {
 namespace {
 
 std::string read_boot_id(const std::string& proc) {
-  std::ifstream file(proc + "/sys/kernel/random/boot_id");
-  std::string boot_id;
-  file >> boot_id;
-  return boot_id;
+  const std::string text = read_small_file(proc + "/sys/kernel/random/boot_id").value_or("");
+  std::string_view rest = text;
+  return std::string(take_until(rest, '\n'));
 }
 
 struct ProcessStat {
-  char state = '?';
+  std::string state;
   std::uint64_t start_time = 0;
 };
 
 /// proc_pid_stat(5): "pid (comm) state ppid …", starttime is field 22. comm may hold spaces and parentheses,
 /// so fields are counted from the last ')'.
 std::optional<ProcessStat> read_stat(const std::string& proc, const std::string& pid) {
-  std::ifstream file(proc + "/" + pid + "/stat");
-  std::string line;
-  if (!std::getline(file, line, '\0')) {
-    return std::nullopt;
-  }
-  const std::size_t comm_end = line.rfind(')');
+  const std::string text = read_small_file(proc + "/" + pid + "/stat").value_or("");
+  const std::size_t comm_end = text.rfind(") ");
   if (comm_end == std::string::npos) {
     return std::nullopt;
   }
-  std::istringstream fields(line.substr(comm_end + 1));
+  std::string_view fields = std::string_view(text).substr(comm_end + 2);
   ProcessStat stat;
-  fields >> stat.state;
-  std::string field;
-  constexpr int kStateField = 3;
+  stat.state = take_until(fields, ' ');
+  constexpr int kFieldAfterState = 4;
   constexpr int kStartTimeField = 22;
-  for (int i = kStateField; i < kStartTimeField; ++i) {
-    fields >> field;
+  for (int field = kFieldAfterState; field < kStartTimeField; ++field) {
+    take_until(fields, ' ');
   }
-  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), stat.start_time);
-  if (!fields || error != std::errc{} || end != field.data() + field.size()) {
+  const std::optional<std::uint64_t> start_time = to_number(take_until(fields, ' '));
+  if (!start_time) {
     return std::nullopt;
   }
+  stat.start_time = *start_time;
   return stat;
 }
 
@@ -136,7 +131,7 @@ bool supervisor_alive(const Supervisor& supervisor, const std::string& proc) {
     return false;
   }
   const std::optional<ProcessStat> stat = read_stat(proc, std::to_string(supervisor.pid));
-  const bool ended = !stat || stat->state == 'Z' || stat->state == 'X';
+  const bool ended = !stat || stat->state == "Z" || stat->state == "X";
   return !ended && stat->start_time == supervisor.start_time;
 }
 

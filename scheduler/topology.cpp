@@ -4,17 +4,16 @@
 // (each traps to the hypervisor) and in the I/O and cache files that slots need not know. What is asked for
 // here costs about 0.7 ms: sysfs only, cores, last-level caches, packages and nodes.
 #include <hwloc.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <stdexcept>
 #include <string_view>
 
+#include "scheduler/small_file.h"
 #include "scheduler/slot_pool.h"
 
 namespace berth {
@@ -108,11 +107,9 @@ Topology convert(hwloc_topology_t topology, hwloc_const_bitmap_t usable) {
 
 bool has_word(std::string_view list, std::string_view word) {
   while (!list.empty()) {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    if (list.substr(0, comma) == word) {
+    if (take_until(list, ',') == word) {
       return true;
     }
-    list.remove_prefix(std::min(comma + 1, list.size()));
   }
   return false;
 }
@@ -126,84 +123,86 @@ struct MemoryCgroup {
 
 /// proc_pid_cgroup(5): "hierarchy-ID:controllers:path", an empty list of controllers for v2.
 std::string own_cgroup_path(bool unified) {
-  std::ifstream file("/proc/self/cgroup");
-  for (std::string line; std::getline(file, line);) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) {
-      continue;
-    }
-    const std::string_view controllers = std::string_view(line).substr(first + 1, second - first - 1);
+  const std::string text = read_small_file("/proc/self/cgroup").value_or("");
+  for (std::string_view lines = text; !lines.empty();) {
+    std::string_view path = take_until(lines, '\n');
+    take_until(path, ':');
+    const std::string_view controllers = take_until(path, ':');
     if (unified ? controllers.empty() : has_word(controllers, "memory")) {
-      return line.substr(second + 1);
+      return std::string(path);
     }
   }
   return {};
 }
 
-/// proc_pid_mountinfo(5): "id parent major:minor root mount-point options [optional…] - type source options".
-/// A v1 memory hierarchy wins over the unified one: the controller is in only one of them.
-std::optional<MemoryCgroup> own_memory_cgroup() {
-  std::ifstream file("/proc/self/mountinfo");
-  std::optional<MemoryCgroup> found;
-  bool found_v1 = false;
-  for (std::string line; !found_v1 && std::getline(file, line);) {
-    const std::size_t dash = line.find(" - cgroup");
-    if (dash == std::string::npos) {
-      continue;
-    }
-    std::istringstream before(line.substr(0, dash));
-    std::istringstream after(line.substr(dash + 3));
-    std::string skipped, root, mount_point, type, options;
-    before >> skipped >> skipped >> skipped >> root >> mount_point;
-    after >> type >> skipped >> options;
-    const bool unified = type == "cgroup2";
-    if (unified ? found.has_value() : !has_word(options, "memory")) {
-      continue;
-    }
-    std::string path = own_cgroup_path(unified);
-    if (root != "/" && path.compare(0, root.size(), root) == 0) {
-      path.erase(0, root.size());
-    }
-    if (path == "/") {
-      path.clear();
-    }
-    found = MemoryCgroup{mount_point, path, unified ? "/memory.max" : "/memory.limit_in_bytes"};
-    found_v1 = !unified;
+/// One line of proc_pid_mountinfo(5), if it mounts cgroups:
+/// "id parent major:minor root mount-point options [optional…] - type source options".
+std::optional<MemoryCgroup> memory_mount(std::string_view line) {
+  const std::size_t dash = line.find(" - cgroup");
+  if (dash == std::string_view::npos) {
+    return std::nullopt;
   }
-  return found;
+  std::string_view before = line.substr(0, dash);
+  for (int skipped = 0; skipped < 3; ++skipped) {
+    take_until(before, ' ');
+  }
+  const std::string_view root = take_until(before, ' ');
+  const std::string_view mount_point = take_until(before, ' ');
+  std::string_view options = line.substr(dash + 3);
+  const bool unified = take_until(options, ' ') == "cgroup2";
+  take_until(options, ' ');
+  if (!unified && !has_word(options, "memory")) {
+    return std::nullopt;
+  }
+  std::string path = own_cgroup_path(unified);
+  if (root != "/" && path.compare(0, root.size(), root) == 0) {
+    path.erase(0, root.size());
+  }
+  if (path == "/") {
+    path.clear();
+  }
+  return MemoryCgroup{std::string(mount_point), path, unified ? "/memory.max" : "/memory.limit_in_bytes"};
 }
 
 std::optional<Bytes> read_limit(const std::string& file_name) {
-  std::ifstream file(file_name);
-  std::string text;
-  if (!(file >> text)) {
-    return std::nullopt;  // the root of v2 has no such file
-  }
-  Bytes value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size()) {
-    return std::nullopt;  // "max"
-  }
-  return value;
+  const std::string text = read_small_file(file_name).value_or("");  // the root of v2 has no such file
+  std::string_view rest = text;
+  const std::optional<Bytes> limit = to_number(take_until(rest, '\n'));  // "max" is no number
+  constexpr Bytes kUnlimitedV1 = Bytes{1} << 62U;  // v1 writes PAGE_COUNTER_MAX for "no limit"
+  return limit && *limit < kUnlimitedV1 ? limit : std::nullopt;
 }
 
-/// The lowest limit from this process's cgroup up to the root; nothing when none binds.
+/// The lowest limit from this process's cgroup up to the root; nothing when none binds. A v2 tree beside a v1
+/// memory hierarchy has no memory files, so looking into both does no harm.
 std::optional<Bytes> memory_cgroup_limit() {
-  std::optional<MemoryCgroup> cgroup = own_memory_cgroup();
-  if (!cgroup) {
-    return std::nullopt;
-  }
-  constexpr Bytes kUnlimitedV1 = Bytes{1} << 62U;  // v1 writes PAGE_COUNTER_MAX for "no limit"
   std::optional<Bytes> lowest;
-  for (std::string path = cgroup->path;; path.erase(path.rfind('/'))) {
-    const std::optional<Bytes> limit = read_limit(cgroup->mount_point + path + cgroup->limit_file);
-    if (limit && *limit < kUnlimitedV1) {
-      lowest = std::min(lowest.value_or(*limit), *limit);
+  const std::string mounts = read_small_file("/proc/self/mountinfo").value_or("");
+  for (std::string_view lines = mounts; !lines.empty();) {
+    const std::optional<MemoryCgroup> cgroup = memory_mount(take_until(lines, '\n'));
+    if (!cgroup) {
+      continue;
     }
-    if (path.empty() || path.rfind('/') == std::string::npos) {
-      return lowest;
+    std::string path = cgroup->path;
+    while (true) {
+      if (const auto limit = read_limit(cgroup->mount_point + path + cgroup->limit_file)) {
+        lowest = std::min(lowest.value_or(*limit), *limit);
+      }
+      const std::size_t parent = path.rfind('/');
+      if (parent == std::string::npos) {
+        break;
+      }
+      path.erase(parent);
     }
+  }
+  return lowest;
+}
+
+/// With one node its memory is the machine's: on virtual machines that gained memory after boot (balloon,
+/// virtio-mem) the node's meminfo may tell less than sysinfo(2), which everyone else goes by.
+void correct_single_node(Topology& topology) {
+  struct sysinfo machine = {};
+  if (topology.nodes.size() == 1 && ::sysinfo(&machine) == 0) {
+    topology.nodes.front().memory = Bytes{machine.totalram} * machine.mem_unit;
   }
 }
 
@@ -216,14 +215,12 @@ Topology detect_topology() {
     throw_hwloc("load");
   }
   // hwloc left out what the cpuset forbids; the affinity (taskset, a batch system's binding) binds too.
-  HwlocBitmap usable;
-  if (hwloc_topology_is_thissystem(topology.get()) != 0) {
-    usable.reset(hwloc_bitmap_alloc());
-    if (!usable || hwloc_get_cpubind(topology.get(), usable.get(), HWLOC_CPUBIND_THREAD) != 0) {
-      usable.reset();
-    }
+  const HwlocBitmap usable(hwloc_bitmap_alloc());
+  if (!usable || hwloc_get_cpubind(topology.get(), usable.get(), HWLOC_CPUBIND_THREAD) != 0) {
+    throw_hwloc("cpu binding");
   }
   Topology result = convert(topology.get(), usable.get());
+  correct_single_node(result);
   result.memory_limit = memory_cgroup_limit();
   return result;
 }
