@@ -81,6 +81,7 @@ struct LaunchRequest {
   int standard_input = -1;          ///< a descriptor to give to the job (duplicated); -1: /dev/null
   OutputSink standard_output;       ///< may be empty: discarded but counted
   OutputSink standard_error;
+  bool join_streams = false;        ///< standard error goes where standard output goes, in order
 };
 
 struct Started {

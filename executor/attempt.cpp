@@ -1,0 +1,268 @@
+#include "executor/attempt.h"
+
+#include <poll.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+
+#include "executor/os/syscall.h"
+
+namespace berth {
+namespace {
+
+using std::chrono::milliseconds;
+using Micros = std::chrono::microseconds;
+
+/// Set-up takes milliseconds; only a hanging network file system takes longer.
+constexpr std::chrono::seconds kLaunchPatience{60};
+/// A kill that did not end the cgroup (a task in uninterruptible sleep) is sent again.
+constexpr std::chrono::seconds kKillAgain{1};
+constexpr milliseconds kLongestSampleInterval{1000};
+constexpr milliseconds kShortestCpuCheck{10};
+/// Reads of one stream before others get their turn.
+constexpr int kReadsPerTurn = 16;
+
+bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) { return deadline && *deadline <= now; }
+
+}  // namespace
+
+Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error, Time now)
+    : request_(std::move(request)), sandbox_(std::move(sandbox)), output_(std::move(output)), error_(std::move(error)),
+      created_(now), launch_deadline_(now + kLaunchPatience) {}
+
+bool Attempt::handle_reports(Time now) {
+  bool just_started = false;
+  while (const std::optional<sandbox::Report> report = sandbox_->receive_report(&channel_closed_)) {
+    switch (report->kind) {
+      case sandbox::ReportKind::ready:
+        break;
+      case sandbox::ReportKind::failed:
+        fail({step_name(report->step, report->object), report->error, ""});
+        if (report->step == sandbox::Step::exec) {
+          failure_->message = std::string("cannot execute ") + report->object + ": " + std::generic_category().message(report->error);
+        } else if (report->step == sandbox::Step::change_directory) {
+          failure_->message = std::string("the job's user ") + request_.identity.name + " (uid " +
+                              std::to_string(request_.identity.outside_uid) + " on the host) cannot enter its working directory " +
+                              report->object + ": " + std::generic_category().message(report->error) +
+                              "; choose another (-D), open it to that user, or name a user that may (--user)";
+        }
+        break;
+      case sandbox::ReportKind::started: {
+        just_started = true;
+        started_ = now;
+        launch_deadline_.reset();
+        const JobSpec& spec = request_.spec;
+        if (spec.time_limit) {
+          wall_deadline_ = now + *spec.time_limit;
+          if (spec.kill_warning_signal != 0) {
+            warning_at_ = std::max(now, *wall_deadline_ - spec.kill_warning_delay);
+          }
+        }
+        if (spec.no_output_timeout) {
+          silence_deadline_ = now + *spec.no_output_timeout;
+        }
+        if (spec.limits.cpu_time) {
+          cpu_check_at_ = now + kShortestCpuCheck;
+        }
+        sample_at_ = now + sample_interval_;
+        break;
+      }
+      case sandbox::ReportKind::exited:
+        wait_status_ = report->wait_status;
+        main_ended_ = now;
+        wall_deadline_.reset();
+        warning_at_.reset();
+        silence_deadline_.reset();
+        cpu_check_at_.reset();
+        sample_at_.reset();
+        break;
+    }
+  }
+  return just_started;
+}
+
+void Attempt::deliver(Stream stream, const char* data, std::size_t size, Time now) {
+  const std::optional<Bytes>& limit = request_.spec.limits.output;
+  const Bytes before = output_bytes_;
+  output_bytes_ += size;
+  if (request_.spec.no_output_timeout && silence_deadline_) {
+    silence_deadline_ = now + *request_.spec.no_output_timeout;
+  }
+  std::size_t allowed = size;
+  if (limit && output_bytes_ > *limit) {
+    allowed = before >= *limit ? 0 : *limit - before;
+    output_bytes_ = *limit;
+    stop(Cause::output_limit, request_.spec.grace_period, now);
+  }
+  const OutputSink& sink = stream == Stream::output ? request_.standard_output : request_.standard_error;
+  if (sink && allowed > 0) {
+    sink(data, allowed);
+  }
+}
+
+bool Attempt::handle_output(Stream stream, Time now) {
+  UniqueFd& descriptor = stream == Stream::output ? output_ : error_;
+  static std::array<char, 64 * 1024> buffer;
+  for (int turn = 0; turn < kReadsPerTurn && descriptor; ++turn) {
+    const ssize_t count = retry_eintr([&] { return ::read(descriptor.get(), buffer.data(), buffer.size()); });
+    if (count > 0) {
+      deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
+    } else if (count == 0 || (errno != EAGAIN)) {
+      descriptor.reset();
+      return false;
+    } else {
+      return true;
+    }
+  }
+  return static_cast<bool>(descriptor);
+}
+
+void Attempt::fail(LaunchFailure failure) {
+  if (!failure_) {
+    failure_ = std::move(failure);
+  }
+}
+
+void Attempt::stop(Cause cause, milliseconds grace, Time now) {
+  if (wait_status_) {
+    return;  // its main process has ended by itself
+  }
+  if (!latched_) {
+    latched_ = cause;  // before the first signal, so that its effect is never taken for the cause
+  }
+  const bool graceful = started_ && grace > milliseconds::zero();
+  if (!graceful) {
+    kill(now);
+  } else if (!kill_at_) {
+    sandbox_->send_signal(SIGTERM);
+    sandbox_->send_signal(SIGCONT);
+    kill_at_ = now + grace;
+  }
+}
+
+void Attempt::kill(Time now) {
+  if (started_) {
+    sandbox_->cgroup().kill_all();
+  }
+  sandbox_->kill_init();
+  kill_at_ = now + kKillAgain;
+}
+
+void Attempt::check_cpu_time(Time now) {
+  const Micros limit = *request_.spec.limits.cpu_time;
+  const std::optional<Micros> used = sandbox_->cgroup().cpu_time();
+  if (used && *used >= limit) {
+    cpu_check_at_.reset();
+    stop(Cause::cpu_time, request_.spec.grace_period, now);
+    return;
+  }
+  // All its CPUs at work could use up the rest no sooner than this.
+  const auto cpus = static_cast<long>(std::max<std::size_t>(1, request_.allocation.cpus.size()));
+  const Micros rest = (limit - used.value_or(Micros::zero())) / cpus;
+  cpu_check_at_ = now + std::max<Micros>(rest, kShortestCpuCheck);
+}
+
+void Attempt::sample(Time now) {
+  sandbox_->cgroup().sample();
+  sample_interval_ = std::min(sample_interval_ * 2, kLongestSampleInterval);
+  sample_at_ = now + sample_interval_;
+}
+
+void Attempt::handle_time(Time now) {
+  if (is_due(launch_deadline_, now)) {
+    launch_deadline_.reset();
+    fail({"set-up", ETIMEDOUT, "its set-up did not finish within a minute; is a file system hanging?"});
+    kill(now);
+  }
+  if (is_due(warning_at_, now)) {
+    warning_at_.reset();
+    sandbox_->send_signal(request_.spec.kill_warning_signal);
+  }
+  if (is_due(wall_deadline_, now)) {
+    wall_deadline_.reset();
+    stop(Cause::wall_time, request_.spec.grace_period, now);
+  }
+  if (is_due(silence_deadline_, now)) {
+    silence_deadline_.reset();
+    stop(Cause::no_output, request_.spec.grace_period, now);
+  }
+  if (is_due(cpu_check_at_, now)) {
+    check_cpu_time(now);
+  }
+  if (is_due(sample_at_, now)) {
+    sample(now);
+  }
+  if (is_due(kill_at_, now)) {
+    kill(now);
+  }
+}
+
+std::optional<Attempt::Time> Attempt::next_deadline() const {
+  std::optional<Time> next;
+  for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_, cpu_check_at_, sample_at_, kill_at_}) {
+    if (deadline && (!next || *deadline < *next)) {
+      next = deadline;
+    }
+  }
+  return next;
+}
+
+Observation Attempt::observe(const CgroupCounters& counters) {
+  Observation observation;
+  observation.launch_failure = failure_;
+  observation.latched = latched_;
+  observation.wait_status = wait_status_;
+  observation.oom_kills = counters.usage.oom_kills.value_or(0);
+  observation.own_cgroup = sandbox_->cgroup().path(Controller::memory);
+  if (observation.oom_kills > 0) {
+    observation.limiting_cgroup = sandbox_->cgroup().limiting_cgroup();
+    observation.limiting_is_own = observation.limiting_cgroup == observation.own_cgroup;
+  }
+  if (!started_ && !failure_ && !latched_ && !wait_status_ && observation.oom_kills == 0) {
+    observation.launch_failure = LaunchFailure{"set-up", ECHILD, "its init died during set-up; was it killed from outside?"};
+  }
+  return observation;
+}
+
+Usage Attempt::total_usage(const CgroupCounters& counters, const std::optional<rusage>& resources, Time now) {
+  Usage usage = counters.usage;
+  if (started_) {
+    usage.wall = std::chrono::duration_cast<Micros>(main_ended_.value_or(now) - *started_);
+  }
+  usage.memory_limit_hits = counters.memory_limit_hits ? counters.memory_limit_hits : usage.memory_limit_hits;
+  usage.output_bytes = output_bytes_;
+  if (resources) {
+    usage.voluntary_switches = static_cast<Usage::Count>(resources->ru_nvcsw);
+    usage.involuntary_switches = static_cast<Usage::Count>(resources->ru_nivcsw);
+  }
+  sandbox_->read_network(usage);
+  return usage;
+}
+
+Ended Attempt::finish(Time now) {
+  handle_reports(now);
+  std::optional<rusage> resources;
+  if (sandbox_->pidfd() >= 0) {
+    resources = sandbox_->reap();
+  }
+  for (const Stream stream : {Stream::output, Stream::error}) {
+    // Every writer is gone, so this ends at end-of-file, or when a pipe that was passed outside is empty.
+    while ((stream == Stream::output ? output_ : error_) && handle_output(stream, now)) {
+      pollfd waiting{descriptor(stream), POLLIN, 0};
+      if (::poll(&waiting, 1, 0) <= 0) {
+        break;
+      }
+    }
+  }
+  const CgroupCounters counters = sandbox_->cgroup().read();
+  Ended ended;
+  ended.job_id = request_.job_id;
+  ended.at = std::chrono::time_point_cast<Micros>(std::chrono::system_clock::now());
+  ended.outcome = decide_outcome(observe(counters), request_.spec, request_.allocation.memory);
+  ended.usage = total_usage(counters, resources, now);
+  return ended;
+}
+
+}  // namespace berth

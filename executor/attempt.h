@@ -1,0 +1,81 @@
+// Attempt: supervision of one launched job, from its plan to its verdict.
+//
+// Watches init's reports, the job's output and the limits that the kernel does not enforce (wall time, CPU
+// time of the tree, output size, silence); stops the job in order: latch the cause, signal, grace, kill of
+// the whole cgroup. Single-threaded; time is given by the caller (CLOCK_MONOTONIC).
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "executor/executor.h"
+#include "executor/sandbox.h"
+#include "executor/verdict.h"
+
+namespace berth {
+
+class Attempt {
+ public:
+  using Clock = std::chrono::steady_clock;
+  using Time = Clock::time_point;
+  enum class Stream { output, error };
+
+  Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error, Time now);
+
+  JobId job_id() const { return request_.job_id; }
+  Sandbox& sandbox() { return *sandbox_; }
+  int descriptor(Stream stream) const { return (stream == Stream::output ? output_ : error_).get(); }
+
+  /// Everything init reported by now. True when the job's exec has just succeeded.
+  bool handle_reports(Time now);
+  /// Reads what the job wrote; false at end of file (the descriptor is closed then).
+  bool handle_output(Stream stream, Time now);
+  /// Fires every deadline that has passed.
+  void handle_time(Time now);
+  /// The next instant at which handle_time() has something to do.
+  std::optional<Time> next_deadline() const;
+
+  void fail(LaunchFailure failure);
+  void stop(Cause cause, std::chrono::milliseconds grace, Time now);
+  void signal(int signal_number) { sandbox_->send_signal(signal_number); }
+  bool started() const { return started_.has_value(); }
+  bool stopping() const { return latched_.has_value() || failure_.has_value(); }
+  /// Init has closed its end: its channel has nothing more to say.
+  bool channel_closed() const { return channel_closed_; }
+
+  /// After init's pidfd became readable: reaps, drains the output, reads the counters. Called once.
+  Ended finish(Time now);
+  std::unique_ptr<Sandbox> release_sandbox() { return std::move(sandbox_); }
+
+ private:
+  void kill(Time now);
+  void deliver(Stream stream, const char* data, std::size_t size, Time now);
+  void check_cpu_time(Time now);
+  void sample(Time now);
+  Observation observe(const CgroupCounters& counters);
+  Usage total_usage(const CgroupCounters& counters, const std::optional<rusage>& resources, Time now);
+
+  LaunchRequest request_;
+  std::unique_ptr<Sandbox> sandbox_;
+  UniqueFd output_;
+  UniqueFd error_;
+  Bytes output_bytes_ = 0;
+  bool channel_closed_ = false;
+  Time created_;
+  std::optional<Time> started_;
+  std::optional<Time> main_ended_;
+  std::optional<int> wait_status_;
+  std::optional<LaunchFailure> failure_;
+  std::optional<Cause> latched_;
+  std::optional<Time> launch_deadline_;
+  std::optional<Time> wall_deadline_;
+  std::optional<Time> warning_at_;
+  std::optional<Time> silence_deadline_;
+  std::optional<Time> cpu_check_at_;
+  std::optional<Time> kill_at_;
+  std::optional<Time> sample_at_;
+  std::chrono::milliseconds sample_interval_{10};
+};
+
+}  // namespace berth

@@ -1,0 +1,517 @@
+#include "executor/executor.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <deque>
+#include <list>
+#include <map>
+
+#include "executor/attempt.h"
+#include "executor/cgroup.h"
+#include "executor/job_limits.h"
+#include "executor/launcher_process.h"
+#include "executor/os/syscall.h"
+#include "executor/plan.h"
+#include "executor/sandbox.h"
+
+namespace berth {
+namespace {
+
+using Time = Attempt::Time;
+
+/// What an epoll event is about: a token in the upper bits, the kind below.
+enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error };
+constexpr unsigned kSourceBits = 3;
+
+std::uint64_t tag(std::uint64_t token, Source source) { return token << kSourceBits | static_cast<std::uint64_t>(source); }
+
+Timestamp wall_clock() { return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()); }
+
+std::string job_cgroup_name(JobId job, unsigned attempt) { return "job-" + std::to_string(job) + "." + std::to_string(attempt); }
+
+/// With v2 controllers a job is born in its own cgroup by clone3 at no cost, and a cgroup cannot be renamed
+/// there: nothing is armed.
+bool uses_unified_controllers(const CgroupMachine& machine) {
+  return std::any_of(machine.controllers.begin(), machine.controllers.end(),
+                     [](const ControllerMount& mount) { return mount.version == 2; });
+}
+
+/// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
+/// impossible because a limit would have to be taken away.
+std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want);
+
+}  // namespace
+
+LaunchError::LaunchError(std::string stage, int error_number, const std::string& message)
+    : std::runtime_error(message), stage_(std::move(stage)), error_number_(error_number) {}
+
+class Executor::Implementation {
+ public:
+  explicit Implementation(ExecutorOptions options)
+      : options_(std::move(options)), epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+        timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
+        machine_(detect_cgroups()), tree_(CgroupTree::create(machine_, options_.cgroup)) {
+    watch(launcher_.descriptor(), tag(0, Source::launcher));
+    watch(timer_.get(), tag(0, Source::timer));
+  }
+
+  ~Implementation() {
+    armed_.clear();
+    for (auto& [token, attempt] : attempts_) {
+      attempt->stop(Cause::cancelled, std::chrono::milliseconds::zero(), Attempt::Clock::now());
+    }
+    for (auto& [token, attempt] : attempts_) {
+      await_spawned(attempt->sandbox());
+    }
+    attempts_.clear();
+    remove_finished(std::chrono::seconds(2));
+  }
+
+  void check_supported(const JobSpec& spec) {
+    launcher_.wait_until_ready();
+    check_limits(spec, *tree_);
+    if (!spec.isolation.root.empty()) {
+      check_own_root(spec.isolation.root);
+    }
+  }
+
+  void launch(LaunchRequest request) {
+    const JobId job = request.job_id;
+    try {
+      begin(std::move(request));
+    } catch (const LaunchError& error) {
+      refuse(job, {error.stage(), error.error_number(), error.what()});
+    } catch (const CgroupError& error) {
+      refuse(job, {"cgroup", error.code().value(), error.what()});
+    } catch (const std::system_error& error) {
+      refuse(job, {"set-up", error.code().value(), error.what()});
+    }
+    arm_timer();
+  }
+
+  void stop(JobId job, Cause cause, std::chrono::milliseconds grace) {
+    if (Attempt* attempt = find(job)) {
+      attempt->stop(cause, grace, Attempt::Clock::now());
+      arm_timer();
+    }
+  }
+
+  void signal(JobId job, int signal_number) {
+    if (Attempt* attempt = find(job)) {
+      attempt->signal(signal_number);
+    }
+  }
+
+  int event_descriptor() const { return epoll_.get(); }
+  std::size_t running() const { return attempts_.size(); }
+
+  std::vector<ExecutorEvent> dispatch() {
+    std::array<epoll_event, 64> ready;
+    const int count = retry_eintr([&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
+    const Time now = Attempt::Clock::now();
+    for (int index = 0; index < count; ++index) {
+      handle(ready[static_cast<std::size_t>(index)].data.u64, now);
+    }
+    for (auto& [token, attempt] : attempts_) {
+      attempt->handle_time(now);
+    }
+    if (count == 0) {
+      remove_finished(std::chrono::milliseconds::zero());
+    }
+    arm_timer();
+    return std::exchange(events_, {});
+  }
+
+ private:
+  struct Armed {
+    std::unique_ptr<Sandbox> sandbox;
+    CgroupLimits limits;
+    bool spawned = false;
+  };
+
+  void watch(int fd, std::uint64_t data) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = data;
+    check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+  }
+  void unwatch(int fd) { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
+
+  static void check_own_root(const std::string& root) {
+    for (const char* needed : {"", "/proc", "/dev", "/tmp"}) {
+      struct stat status{};
+      const std::string path = root + needed;
+      if (::lstat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
+        throw LaunchError("isolation.root", ENOTDIR, "isolation.root: " + path + " is not a directory" +
+                                                         (*needed != '\0' ? "; make it, the job's own is mounted there" : ""));
+      }
+    }
+  }
+
+  bool host_view() const { return launcher_.view() == LauncherProcess::View::host_tree; }
+
+  std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
+                                        const CgroupLimits& limits, UniqueFd own_root) {
+    return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits), std::move(own_root),
+                                     Bytes{0}, launcher_);
+  }
+
+  /// An armed sandbox that fits, with its cgroup turned into this job's; or a new one.
+  std::unique_ptr<Sandbox> sandbox_for(const LaunchRequest& request, const SandboxProfile& profile, const CgroupLimits& limits) {
+    const std::string name = job_cgroup_name(request.job_id, request.attempt);
+    for (auto armed = armed_.begin(); armed != armed_.end(); ++armed) {
+      const std::optional<CgroupLimits> change = difference(armed->limits, limits);
+      if (!(armed->sandbox->profile() == profile) || !change) {
+        continue;
+      }
+      std::unique_ptr<Sandbox> sandbox = std::move(armed->sandbox);
+      armed_.erase(armed);
+      sandbox->cgroup().apply(*change);
+      return sandbox;
+    }
+    UniqueFd own_root;
+    if (profile.own_root && !host_view()) {
+      own_root = open_own_root(request.spec);
+    }
+    return make_sandbox(name, profile, limits, std::move(own_root));
+  }
+
+  void begin(LaunchRequest request) {
+    const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
+    const SandboxProfile profile = profile_of(request.spec, request.identity);
+    PreparedPlan plan = prepare_plan(request, {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}});
+    std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
+    FdPair output = make_pipe();
+    FdPair error = make_pipe();
+    for (const UniqueFd* end : {&output.first, &error.first}) {
+      check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
+    }
+    UniqueFd null;
+    if (request.standard_input < 0) {
+      null = open_at(AT_FDCWD, "/dev/null", O_RDONLY);
+    }
+    const bool join = request.join_streams;
+    sandbox->send_plan(plan, null ? null.get() : request.standard_input, output.second.get(),
+                       join ? output.second.get() : error.second.get());
+    const std::uint64_t token = sandbox->token();
+    watch(output.first.get(), tag(token, Source::output));
+    watch(error.first.get(), tag(token, Source::error));
+    watch(sandbox->channel(), tag(token, Source::channel));
+    if (sandbox->pidfd() >= 0) {
+      watch(sandbox->pidfd(), tag(token, Source::pidfd));
+    }
+    last_profile_ = profile;
+    last_limits_ = limits;
+    attempts_.emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox), std::move(output.first),
+                                                       std::move(error.first), Attempt::Clock::now()));
+    arm_ahead();
+  }
+
+  /// The attempt never came to be: its end is the only event.
+  void refuse(JobId job, const LaunchFailure& failure) {
+    Observation observation;
+    observation.launch_failure = failure;
+    Ended ended;
+    ended.job_id = job;
+    ended.at = wall_clock();
+    ended.outcome = decide_outcome(observation, JobSpec{}, 0);
+    events_.emplace_back(std::move(ended));
+    const itimerspec at_once{{0, 0}, {0, 1}};
+    ::timerfd_settime(timer_.get(), 0, &at_once, nullptr);
+  }
+
+  /// Keeps sandboxes ready for jobs like the last one.
+  void arm_ahead() {
+    if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() || uses_unified_controllers(machine_)) {
+      return;
+    }
+    while (armed_.size() < options_.armed_ahead) {
+      try {
+        CgroupLimits limits = last_limits_;
+        limits.net_class.reset();
+        limits.hugetlb.clear();
+        armed_.push_back({make_sandbox("armed-" + std::to_string(last_token_ + 1), last_profile_, limits, UniqueFd{}), limits, false});
+      } catch (const std::exception&) {
+        return;  // arming is an optimisation; the launch itself will tell what is wrong
+      }
+    }
+  }
+
+  Attempt* find(JobId job) {
+    for (auto& [token, attempt] : attempts_) {
+      if (attempt->job_id() == job) {
+        return attempt.get();
+      }
+    }
+    return nullptr;
+  }
+
+  void handle(std::uint64_t data, Time now) {
+    const std::uint64_t token = data >> kSourceBits;
+    const auto source = static_cast<Source>(data & ((1u << kSourceBits) - 1));
+    if (source == Source::launcher) {
+      receive_spawned(now);
+      return;
+    }
+    if (source == Source::timer) {
+      std::uint64_t expirations;
+      (void)!::read(timer_.get(), &expirations, sizeof expirations);
+      return;
+    }
+    const auto found = attempts_.find(token);
+    if (found == attempts_.end()) {
+      return;
+    }
+    Attempt& attempt = *found->second;
+    switch (source) {
+      case Source::channel:
+        if (attempt.handle_reports(now)) {
+          events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+        }
+        if (attempt.channel_closed()) {
+          unwatch(attempt.sandbox().channel());
+        }
+        break;
+      case Source::output:
+        attempt.handle_output(Attempt::Stream::output, now);
+        break;
+      case Source::error:
+        attempt.handle_output(Attempt::Stream::error, now);
+        break;
+      case Source::pidfd:
+        finish(found, now);
+        break;
+      default:
+        break;
+    }
+  }
+
+  void receive_spawned(Time now) {
+    try {
+      while (std::optional<Spawned> spawned = launcher_.receive()) {
+        take_spawned(std::move(*spawned), now);
+      }
+    } catch (const LaunchError& error) {
+      unwatch(launcher_.descriptor());
+      fail_unspawned({error.stage(), error.error_number(), error.what()});
+    }
+  }
+
+  void take_spawned(Spawned spawned, Time now) {
+    const auto found = attempts_.find(spawned.token);
+    if (found == attempts_.end()) {
+      const auto armed = std::find_if(armed_.begin(), armed_.end(),
+                                      [&](const Armed& entry) { return entry.sandbox->token() == spawned.token; });
+      if (armed != armed_.end() && spawned.error_number == 0) {
+        armed->sandbox->take(std::move(spawned));
+      } else if (armed != armed_.end()) {
+        armed_.erase(armed);
+      }
+      return;
+    }
+    Attempt& attempt = *found->second;
+    const int error_number = spawned.error_number;
+    const std::string step = spawned.step;
+    const bool has_process = static_cast<bool>(spawned.pidfd);
+    attempt.sandbox().take(std::move(spawned));
+    if (error_number != 0) {
+      attempt.fail({step, error_number, ""});
+    }
+    if (!has_process) {
+      end_unspawned(found, now);
+      return;
+    }
+    watch(attempt.sandbox().pidfd(), tag(found->first, Source::pidfd));
+    if (attempt.stopping()) {
+      attempt.sandbox().kill_init();  // it was stopped before there was anything to kill
+    }
+  }
+
+  using Attempts = std::map<std::uint64_t, std::unique_ptr<Attempt>>;
+
+  void finish(Attempts::iterator found, Time now) {
+    Attempt& attempt = *found->second;
+    const bool was_started = attempt.started();
+    Ended ended = attempt.finish(now);
+    if (!was_started && attempt.started()) {
+      events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+    }
+    finished_.push_back(attempt.release_sandbox()->release_cgroup());
+    events_.emplace_back(std::move(ended));
+    attempts_.erase(found);
+  }
+
+  /// clone itself failed: there is no process to wait for.
+  void end_unspawned(Attempts::iterator found, Time now) {
+    events_.emplace_back(found->second->finish(now));
+    finished_.push_back(found->second->release_sandbox()->release_cgroup());
+    attempts_.erase(found);
+  }
+
+  void fail_unspawned(const LaunchFailure& failure) {
+    for (auto entry = attempts_.begin(); entry != attempts_.end();) {
+      const auto current = entry++;
+      if (current->second->sandbox().pidfd() < 0) {
+        current->second->fail(failure);
+        end_unspawned(current, Attempt::Clock::now());
+      }
+    }
+    armed_.clear();
+  }
+
+  /// Before destruction: a sandbox whose making is under way must be known to be killed.
+  void await_spawned(Sandbox& sandbox) {
+    try {
+      while (sandbox.pidfd() < 0) {
+        std::optional<Spawned> spawned = launcher_.receive(true);
+        if (!spawned) {
+          continue;
+        }
+        const auto found = attempts_.find(spawned->token);
+        if (found != attempts_.end()) {
+          if (!spawned->pidfd) {
+            return;
+          }
+          found->second->sandbox().take(std::move(*spawned));
+        }
+      }
+    } catch (const std::exception&) {
+      // The launcher is gone; its sandboxes' channels close with us.
+    }
+  }
+
+  /// rmdir costs some hundred microseconds, so it happens when nothing else is to be done.
+  void remove_finished(std::chrono::milliseconds patience) {
+    while (!finished_.empty()) {
+      if (!finished_.front()->remove(patience) && patience == std::chrono::milliseconds::zero()) {
+        return;
+      }
+      finished_.pop_front();
+    }
+  }
+
+  void arm_timer() {
+    std::optional<Time> next;
+    for (const auto& [token, attempt] : attempts_) {
+      const std::optional<Time> deadline = attempt->next_deadline();
+      if (deadline && (!next || *deadline < *next)) {
+        next = deadline;
+      }
+    }
+    if (!events_.empty()) {
+      next = Attempt::Clock::now();
+    } else if (!next && !finished_.empty()) {
+      next = Attempt::Clock::now() + std::chrono::milliseconds(5);
+    }
+    if (next == timer_at_) {
+      return;
+    }
+    timer_at_ = next;
+    itimerspec setting{};
+    if (next) {
+      const std::int64_t nanoseconds = std::max<std::int64_t>(1, next->time_since_epoch().count());
+      setting.it_value = {nanoseconds / 1'000'000'000, nanoseconds % 1'000'000'000};
+    }
+    ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &setting, nullptr);
+  }
+
+  ExecutorOptions options_;
+  LauncherProcess launcher_;  // forked first, while this process is small
+  UniqueFd epoll_;
+  UniqueFd timer_;
+  CgroupMachine machine_;
+  std::unique_ptr<CgroupTree> tree_;
+  Attempts attempts_;
+  std::list<Armed> armed_;
+  std::deque<std::unique_ptr<JobCgroup>> finished_;
+  std::vector<ExecutorEvent> events_;
+  std::optional<Time> timer_at_;
+  SandboxProfile last_profile_;
+  CgroupLimits last_limits_;
+  std::uint64_t last_token_ = 0;
+};
+
+namespace {
+
+template <typename Value>
+bool take_difference(const std::optional<Value>& have, const std::optional<Value>& want, std::optional<Value>& change) {
+  if (have == want) {
+    return true;
+  }
+  change = want;
+  return want.has_value();
+}
+
+bool same_devices(const std::optional<std::vector<DeviceRule>>& left, const std::optional<std::vector<DeviceRule>>& right) {
+  if (left.has_value() != right.has_value()) {
+    return false;
+  }
+  return !left || std::equal(left->begin(), left->end(), right->begin(), right->end(), [](const DeviceRule& a, const DeviceRule& b) {
+    return a.type == b.type && a.major == b.major && a.minor == b.minor && a.access == b.access;
+  });
+}
+
+std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want) {
+  CgroupLimits change;
+  const bool possible = take_difference(have.cpus, want.cpus, change.cpus) &&
+                        take_difference(have.memory_nodes, want.memory_nodes, change.memory_nodes) &&
+                        take_difference(have.cpu_quota, want.cpu_quota, change.cpu_quota) &&
+                        take_difference(have.cpu_weight, want.cpu_weight, change.cpu_weight) &&
+                        take_difference(have.memory, want.memory, change.memory) &&
+                        take_difference(have.swap, want.swap, change.swap) &&
+                        take_difference(have.pids, want.pids, change.pids);
+  if (!possible || !same_devices(have.devices, want.devices) || !have.io.empty() || !want.hugetlb.empty() || want.net_class) {
+    return std::nullopt;
+  }
+  if (change.swap && !change.memory) {
+    change.memory = want.memory;  // v1 limits memory and memory+swap: both are needed to write the sum
+  } else if (change.memory && !change.swap) {
+    change.swap = want.swap;
+  }
+  change.io = want.io;
+  return change;
+}
+
+}  // namespace
+
+Executor::Executor(ExecutorOptions options) : implementation_(std::make_unique<Implementation>(std::move(options))) {}
+Executor::~Executor() = default;
+
+void Executor::check_supported(const JobSpec& spec, const Identity&) const { implementation_->check_supported(spec); }
+void Executor::launch(LaunchRequest request) { implementation_->launch(std::move(request)); }
+void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) { implementation_->stop(job_id, cause, grace); }
+void Executor::signal(JobId job_id, int signal_number) { implementation_->signal(job_id, signal_number); }
+int Executor::event_descriptor() const { return implementation_->event_descriptor(); }
+std::vector<ExecutorEvent> Executor::dispatch() { return implementation_->dispatch(); }
+std::size_t Executor::running() const { return implementation_->running(); }
+
+std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt) {
+  const std::unique_ptr<JobCgroup> cgroup =
+      open_leftover_job(detect_cgroups(), supervisor_cgroup, job_cgroup_name(job_id, attempt));
+  if (!cgroup) {
+    return std::nullopt;
+  }
+  cgroup->kill_all();
+  Usage usage = cgroup->read().usage;
+  cgroup->remove();
+  return usage;
+}
+
+void remove_leftover(const std::string& supervisor_cgroup) {
+  const CgroupMachine machine = detect_cgroups();
+  for (const std::string& name : list_leftover_jobs(machine, supervisor_cgroup)) {
+    if (const std::unique_ptr<JobCgroup> cgroup = open_leftover_job(machine, supervisor_cgroup, name)) {
+      cgroup->kill_all();
+      cgroup->remove();
+    }
+  }
+  remove_leftover_tree(machine, supervisor_cgroup);
+}
+
+}  // namespace berth

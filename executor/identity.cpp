@@ -1,0 +1,195 @@
+// Who asked for a job, and who it runs as (executor.h: Caller, Identity).
+#include <grp.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
+#include "executor/executor.h"
+#include "executor/launcher_process.h"
+
+namespace berth {
+namespace {
+
+/// Owns nothing on any system: above every range that Debian, systemd and subuid(5) hand out.
+constexpr uid_t kUnprivilegedId = 2'147'400'000;
+/// "nobody" and "nogroup" inside: names that every passwd file has.
+constexpr uid_t kNobody = 65534;
+
+struct Account {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string name;
+  std::string home;
+  std::string shell;
+};
+
+std::optional<unsigned> parse_number(std::string_view text) {
+  unsigned value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value) : std::nullopt;
+}
+
+std::optional<unsigned> environment_number(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? parse_number(value) : std::nullopt;
+}
+
+Account from_passwd(const passwd& entry) {
+  return {entry.pw_uid, entry.pw_gid, entry.pw_name, entry.pw_dir, entry.pw_shell};
+}
+
+std::optional<Account> find_account(uid_t uid) {
+  const passwd* entry = ::getpwuid(uid);
+  return entry != nullptr ? std::optional(from_passwd(*entry)) : std::nullopt;
+}
+
+/// HOME inside: the account's own when it is below /home (the private home is mounted there).
+std::string home_inside(const Account& account) {
+  if (account.uid == 0) {
+    return "/root";
+  }
+  return account.home.starts_with("/home/") && account.home.find("..") == std::string::npos ? account.home
+                                                                                             : "/home/" + account.name;
+}
+
+Identity identity_of(const Account& account, bool with_groups) {
+  Identity identity;
+  identity.outside_uid = identity.inside_uid = account.uid;
+  identity.outside_gid = identity.inside_gid = account.gid;
+  identity.name = account.name;
+  identity.home = home_inside(account);
+  identity.shell = account.shell.empty() ? "/bin/sh" : account.shell;
+  if (with_groups) {
+    std::array<gid_t, 256> groups;
+    int count = static_cast<int>(groups.size());
+    if (::getgrouplist(account.name.c_str(), account.gid, groups.data(), &count) >= 0) {
+      for (int index = 0; index < count; ++index) {
+        const gid_t group = groups[static_cast<std::size_t>(index)];
+        if (group != account.gid && group != 0) {  // never the host's root group
+          identity.groups.push_back(group);
+        }
+      }
+    }
+  }
+  return identity;
+}
+
+Identity unprivileged_identity() {
+  Identity identity;
+  identity.outside_uid = identity.outside_gid = kUnprivilegedId;
+  identity.inside_uid = identity.inside_gid = kNobody;
+  identity.name = "nobody";
+  identity.home = "/home/nobody";
+  identity.shell = "/bin/sh";
+  return identity;
+}
+
+/// Root inside is an unprivileged id outside.
+Identity root_inside(uid_t outside_uid, gid_t outside_gid) {
+  Identity identity;
+  identity.outside_uid = outside_uid;
+  identity.outside_gid = outside_gid;
+  identity.name = "root";
+  identity.home = "/root";
+  identity.shell = "/bin/sh";
+  return identity;
+}
+
+[[noreturn]] void refuse(int error_number, const std::string& message) {
+  throw LaunchError("user", error_number, message);
+}
+
+Account parse_user(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  const std::string user = text.substr(0, colon);
+  std::optional<Account> account;
+  if (const std::optional<unsigned> uid = parse_number(user)) {
+    account = find_account(*uid);
+    if (!account) {
+      account = Account{*uid, *uid, "user" + user, "", ""};
+    }
+  } else if (const passwd* entry = ::getpwnam(user.c_str())) {
+    account = from_passwd(*entry);
+  } else {
+    refuse(ENOENT, "isolation.user: there is no user \"" + user + "\" on this machine (see getent passwd)");
+  }
+  if (colon != std::string::npos) {
+    const std::string group = text.substr(colon + 1);
+    const std::optional<unsigned> gid = parse_number(group);
+    const struct group* entry = gid ? nullptr : ::getgrnam(group.c_str());
+    if (!gid && entry == nullptr) {
+      refuse(ENOENT, "isolation.user: there is no group \"" + group + "\" on this machine (see getent group)");
+    }
+    account->gid = gid ? *gid : entry->gr_gid;
+  }
+  if (account->uid != 0 && account->gid == 0) {
+    refuse(EPERM, "isolation.user: group 0 is the host's root group, which no job runs in");
+  }
+  return *account;
+}
+
+}  // namespace
+
+Caller calling_user() {
+  Caller caller{::getuid(), ::getgid(), ""};
+  if (caller.uid == 0) {
+    const std::optional<unsigned> uid = environment_number("SUDO_UID");
+    const std::optional<unsigned> gid = environment_number("SUDO_GID");
+    if (uid && gid) {
+      caller.uid = *uid;
+      caller.gid = *gid;
+    }
+  }
+  if (caller.uid == 0) {
+    caller.name = "root";
+  } else {
+    const std::optional<Account> account = find_account(caller.uid);
+    caller.name = account ? account->name : std::to_string(caller.uid);
+  }
+  return caller;
+}
+
+Identity resolve_identity(const std::string& isolation_user) {
+  const bool privileged = is_privileged();
+  const Caller caller = calling_user();
+  std::optional<Account> wanted;
+  if (!isolation_user.empty()) {
+    wanted = parse_user(isolation_user);
+  }
+  if (!privileged) {
+    const uid_t own = ::geteuid();
+    if (own == 0) {
+      refuse(EPERM, "this root has no CAP_SYS_ADMIN (a container's?), and a job never runs as root outside: grant it, "
+                    "or run berth as an ordinary user");
+    }
+    if (wanted && wanted->uid == 0) {
+      return root_inside(own, ::getegid());
+    }
+    if (wanted && wanted->uid != own) {
+      refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out or use sudo");
+    }
+    Account account = find_account(own).value_or(Account{own, ::getegid(), "user" + std::to_string(own), "", ""});
+    account.gid = ::getegid();
+    return identity_of(account, false);
+  }
+  if (wanted && wanted->uid == 0) {
+    return root_inside(kUnprivilegedId, kUnprivilegedId);
+  }
+  if (wanted) {
+    return identity_of(*wanted, true);
+  }
+  if (caller.uid != 0) {
+    const Account account =
+        find_account(caller.uid).value_or(Account{caller.uid, caller.gid, "user" + std::to_string(caller.uid), "", ""});
+    return identity_of(account, true);
+  }
+  return unprivileged_identity();
+}
+
+}  // namespace berth

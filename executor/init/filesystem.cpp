@@ -1,0 +1,535 @@
+// The job's view of the file system, built with the new mount API on descriptors (fsopen(2), open_tree(2),
+// move_mount(2), mount_setattr(2)).
+//
+// The launcher's template is a read-only tree: the host's top-level directories, an empty /proc of a dead PID
+// namespace (the kernel lets a user namespace mount procfs only where a fully visible one is already), a
+// small /sys and /dev. Here comes what belongs to one job: its own /proc with masks, one private tmpfs that
+// serves /tmp, /var/tmp, /run, /dev/shm, /home and /root together (one size for all), and its devpts.
+// All of it lies on mounts of a more privileged mount namespace, which are locked: what they cover cannot
+// be uncovered (mount_namespaces(7)).
+#include <asm/stat.h>
+#include <linux/fcntl.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <linux/stat.h>
+#include <sys/syscall.h>
+
+#include <initializer_list>
+
+#include "executor/init/freestanding.h"
+#include "executor/init/raw_syscall.h"
+#include "executor/init/sandbox.h"
+
+namespace berth::init {
+namespace {
+
+constexpr int kCloexec = 02000000;
+constexpr unsigned kOpenTreeClone = 1;
+constexpr unsigned kOpenTreeCloexec = kCloexec;
+constexpr unsigned kRecursive = 0x8000;      // AT_RECURSIVE
+constexpr unsigned kEmptyPath = 0x1000;      // AT_EMPTY_PATH
+constexpr int kDetach = 2;                   // MNT_DETACH
+constexpr int kCurrent = -100;               // AT_FDCWD
+constexpr int kMsPrivate = 1 << 18;
+constexpr long kEnoent = -2;
+constexpr long kEexist = -17;
+constexpr int kMaximumPlanMounts = 64;
+
+constexpr unsigned kPlainAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
+/// The directories that the private tmpfs serves, and their modes.
+struct PrivateDirectory {
+  const char* name;    // within the tmpfs
+  const char* target;  // within the root; one that the root lacks is left out
+  unsigned mode;
+};
+constexpr PrivateDirectory kPrivateDirectories[] = {
+    {"var-tmp", "/var/tmp", 01777}, {"run", "/run", 0755},   {"shm", "/dev/shm", 01777},
+    {"home", "/home", 0755},        {"root", "/root", 0700}, {"tmp", "/tmp", 01777},
+};
+constexpr size_t kPrivateCount = sizeof kPrivateDirectories / sizeof kPrivateDirectories[0];
+
+long clone_tree(const char* path, unsigned flags = 0) {
+  return sys(SYS_open_tree, kCurrent, path, kOpenTreeClone | kOpenTreeCloexec | flags);
+}
+
+long attach(long tree, const char* target) {
+  return sys(SYS_move_mount, tree, "", kCurrent, target, MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+long set_attributes(long tree, uint64_t set, unsigned flags) {
+  mount_attr attributes{};
+  attributes.attr_set = set;
+  attributes.propagation = kMsPrivate;
+  return sys(SYS_mount_setattr, tree, "", kEmptyPath | flags, &attributes, sizeof attributes);
+}
+
+struct Option {
+  const char* key;
+  const char* value;  // null: a flag
+};
+
+/// A detached mount of a new file system instance; negative errno on failure.
+template <size_t Count>
+long new_mount(const char* type, const Option (&options)[Count], unsigned attributes) {
+  const long context = sys(SYS_fsopen, type, FSOPEN_CLOEXEC);
+  if (context < 0) {
+    return context;
+  }
+  for (const Option& option : options) {
+    if (option.key == nullptr) {
+      continue;
+    }
+    const long result = option.value == nullptr
+                            ? sys(SYS_fsconfig, context, FSCONFIG_SET_FLAG, option.key, 0, 0)
+                            : sys(SYS_fsconfig, context, FSCONFIG_SET_STRING, option.key, option.value, 0);
+    if (result < 0) {
+      return result;
+    }
+  }
+  const long created = sys(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+  if (created < 0) {
+    return created;
+  }
+  const long tree = sys(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+  sys(SYS_close, context);
+  return tree;
+}
+
+bool is_directory(long fd) {
+  struct statx status;
+  if (sys(SYS_statx, fd, "", kEmptyPath, 0x1 /* STATX_TYPE */, &status) < 0) {
+    return false;
+  }
+  return (status.stx_mode & 0170000) == 0040000;
+}
+
+/// mkdir -p of every missing directory above the last component; then the mount point itself.
+long make_mount_point(const char* path, bool directory) {
+  char partial[sandbox::kPathSize];
+  for (size_t index = 1; path[index] != '\0' && index < sizeof partial; ++index) {
+    if (path[index] == '/') {
+      copy(partial, path, index + 1);
+      const long made = sys(SYS_mkdirat, kCurrent, partial, 0755);
+      if (made < 0 && made != kEexist && made != -30 /* EROFS */ && made != -13 /* EACCES */) {
+        return made;
+      }
+    }
+  }
+  if (directory) {
+    const long made = sys(SYS_mkdirat, kCurrent, path, 0755);
+    return made == kEexist ? 0 : made;
+  }
+  const long file = sys(SYS_openat, kCurrent, path, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0644);
+  if (file >= 0) {
+    sys(SYS_close, file);
+    return 0;
+  }
+  return file == kEexist ? 0 : file;
+}
+
+bool exists(const char* path) { return sys(SYS_faccessat, kCurrent, path, 0, 0) == 0; }
+
+/// Moves a detached mount to `target`, which is made when it can be. Symbolic links in `target` are resolved
+/// inside the job's root, which is already "/"; magic links are not followed.
+void place(long tree, const char* target, Step step) {
+  if (!exists(target)) {
+    expect(make_mount_point(target, is_directory(tree)), step, target);
+  }
+  open_how how{};
+  how.flags = O_PATH | kCloexec;
+  how.resolve = RESOLVE_NO_MAGICLINKS;
+  const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
+  expect(sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), step, target);
+  sys(SYS_close, point);
+  sys(SYS_close, tree);
+}
+
+// ---- the private tmpfs ----
+
+/// Makes the tmpfs and returns detached mounts of its directories, in the order of kPrivateDirectories. It is
+/// attached at /tmp of the template meanwhile: only an attached mount can be cloned before Linux 6.15.
+void make_private(const Setup& setup, long (&trees)[kPrivateCount], bool keep_attached) {
+  char digits[24];
+  const Option options[] = {{"mode", "0755"},
+                            {setup.tmpfs_size != 0 ? "size" : nullptr,
+                             decimal(static_cast<int64_t>(setup.tmpfs_size), digits)}};
+  const long tmpfs = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_private, "tmpfs");
+  expect(attach(tmpfs, "/tmp"), Step::mount_private, "/tmp");
+  for (size_t index = 0; index < kPrivateCount; ++index) {
+    const PrivateDirectory& directory = kPrivateDirectories[index];
+    expect(sys(SYS_mkdirat, tmpfs, directory.name, 0700), Step::mount_private, directory.name);
+    expect(sys(SYS_fchmodat, tmpfs, directory.name, directory.mode), Step::mount_private, directory.name);
+    trees[index] = expect(sys(SYS_open_tree, tmpfs, directory.name, kOpenTreeClone | kOpenTreeCloexec),
+                          Step::mount_private, directory.name);
+  }
+  sys(SYS_close, tmpfs);
+  if (!keep_attached) {
+    expect(sys(SYS_umount2, "/tmp", kDetach), Step::mount_private, "/tmp");
+  }
+}
+
+void attach_private(long (&trees)[kPrivateCount], const char* home) {
+  for (size_t index = 0; index < kPrivateCount; ++index) {
+    const long result = attach(trees[index], kPrivateDirectories[index].target);
+    if (result < 0 && result != kEnoent) {
+      fail(Step::mount_private, result, kPrivateDirectories[index].target);
+    }
+    sys(SYS_close, trees[index]);
+  }
+  if (!exists(home)) {
+    expect(make_mount_point(home, true), Step::mount_private, home);
+    sys(SYS_fchmodat, kCurrent, home, 0700);
+  }
+}
+
+// ---- /proc ----
+
+/// Bind of `source` over `target` when the target exists.
+void cover(const char* source, const char* target) {
+  const long tree = clone_tree(source);
+  if (tree < 0) {
+    fail(Step::mask_proc, tree, source);
+  }
+  const long result = attach(tree, target);
+  if (result < 0 && result != kEnoent) {
+    fail(Step::mask_proc, result, target);
+  }
+  sys(SYS_close, tree);
+}
+
+void make_read_only(const char* path) {
+  const long tree = clone_tree(path);
+  if (tree == kEnoent) {
+    return;
+  }
+  expect(tree, Step::mask_proc, path);
+  expect(set_attributes(tree, MOUNT_ATTR_RDONLY | kPlainAttributes | MOUNT_ATTR_NOEXEC, 0), Step::mask_proc, path);
+  expect(attach(tree, path), Step::mask_proc, path);
+  sys(SYS_close, tree);
+}
+
+void mount_proc() {
+  const Option options[] = {{nullptr, nullptr}};
+  const long proc = expect(new_mount("proc", options, kPlainAttributes | MOUNT_ATTR_NOEXEC), Step::mount_proc, "proc");
+  expect(attach(proc, "/proc"), Step::mount_proc, "/proc");
+  sys(SYS_close, proc);
+  // File modes already deny all of these to a user that is not the host's root; the masks hold even if one
+  // mode were wrong.
+  for (const char* file : {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kmsg"}) {
+    cover("/dev/null", file);
+  }
+  for (const char* directory : {"/proc/acpi", "/proc/scsi"}) {
+    cover("/dev/mqueue", directory);  // empty and read-only in the template
+  }
+  for (const char* directory : {"/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq"}) {
+    make_read_only(directory);
+  }
+}
+
+// ---- the root ----
+
+/// Makes the attached mount `tree` the root and lets go of the old one, stacked below it: pivot_root(2),
+/// "pivot_root(".", ".")".
+void pivot_into(long tree) {
+  expect(sys(SYS_fchdir, tree), Step::pivot_root, "fchdir");
+  expect(sys(SYS_pivot_root, ".", "."), Step::pivot_root, "pivot_root");
+  expect(sys(SYS_umount2, ".", kDetach), Step::pivot_root, "umount");
+  expect(sys(SYS_chdir, "/"), Step::pivot_root, "chdir");
+  sys(SYS_close, tree);
+}
+
+/// From the host's tree into a clone of the template, which is the working directory.
+void pivot_into_template() {
+  const long tree = expect(clone_tree(".", kRecursive), Step::pivot_root, "template");
+  expect(attach(tree, "/"), Step::pivot_root, "template");
+  pivot_into(tree);
+}
+
+/// Overlay of one directory with its upper layer in the private tmpfs (attached at /tmp).
+long overlay_of(const char* lower, const char* upper_name) {
+  char upper[sandbox::kPathSize] = "/tmp/upper-";
+  char work[sandbox::kPathSize] = "/tmp/work-";
+  append(upper, upper_name, sizeof upper);
+  append(work, upper_name, sizeof work);
+  expect(sys(SYS_mkdirat, kCurrent, upper, 0755), Step::mount_overlay, upper);
+  expect(sys(SYS_mkdirat, kCurrent, work, 0700), Step::mount_overlay, work);
+  const Option options[] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"userxattr", nullptr}};
+  return expect(new_mount("overlay", options, kPlainAttributes), Step::mount_overlay, lower);
+}
+
+struct DirectoryEntry {  // getdents64(2)
+  uint64_t inode;
+  int64_t next;
+  unsigned short size;
+  unsigned char type;
+  char name[];
+};
+
+bool is_private_or_special(const char* name) {
+  for (const char* other : {".", "..", "proc", "sys", "dev", "tmp", "run", "home", "root"}) {
+    if (equal(name, other)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/// The template's top-level directories are mounts of their own, and an overlay does not cross mounts: one
+/// overlay for each.
+void overlay_top_level() {
+  const long root = expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_overlay, "/");
+  alignas(8) char buffer[4096];
+  long size;
+  while ((size = sys(SYS_getdents64, root, buffer, sizeof buffer)) > 0) {
+    for (long position = 0; position < size;) {
+      const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + position);
+      position += entry->size;
+      if (entry->type != 4 /* DT_DIR */ || is_private_or_special(entry->name)) {
+        continue;
+      }
+      char path[sandbox::kPathSize] = "/";
+      append(path, entry->name, sizeof path);
+      const long tree = overlay_of(path, entry->name);
+      expect(attach(tree, path), Step::mount_overlay, path);
+      sys(SYS_close, tree);
+    }
+  }
+  sys(SYS_close, root);
+}
+
+/// isolation.root: the given directory becomes "/", with the template's /dev and /sys.
+void enter_own_root(const Setup& setup, long own_root) {
+  const long dev = expect(clone_tree("/dev", kRecursive), Step::mount_dev, "/dev");
+  const long system = expect(clone_tree("/sys", kRecursive), Step::mount_root, "/sys");
+  const long proc = expect(clone_tree("/proc"), Step::mount_proc, "/proc");
+  expect(attach(own_root, "/home"), Step::mount_root, "root");
+  long root = own_root;
+  if ((setup.flags & sandbox::kOverlay) != 0) {
+    root = overlay_of("/home", "root");
+    expect(attach(root, "/run"), Step::mount_root, "overlay");
+    sys(SYS_close, own_root);
+  }
+  expect(sys(SYS_fchdir, root), Step::mount_root, "root");
+  const struct {
+    long tree;
+    const char* target;
+    bool required;
+  } parts[] = {{dev, "dev", true}, {system, "sys", false}, {proc, "proc", true}};
+  for (const auto& part : parts) {
+    open_how how{};
+    how.flags = O_PATH | O_DIRECTORY | kCloexec;
+    how.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH;  // never trust /proc and /dev of a given root
+    const long point = sys(SYS_openat2, kCurrent, part.target, &how, sizeof how);
+    if (point < 0 && part.required) {
+      fail(Step::mount_root, point, part.target);
+    }
+    if (point >= 0) {
+      expect(sys(SYS_move_mount, part.tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+             Step::mount_root, part.target);
+      sys(SYS_close, point);
+    }
+    sys(SYS_close, part.tree);
+  }
+  pivot_into(root);
+}
+
+void mount_devpts() {
+  const Option options[] = {{"newinstance", nullptr}, {"ptmxmode", "0666"}, {"mode", "0620"}};
+  const long devpts = expect(new_mount("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
+                             Step::mount_devpts, "devpts");
+  expect(attach(devpts, "/dev/pts"), Step::mount_devpts, "/dev/pts");
+  sys(SYS_close, devpts);
+}
+
+/// /dev is a read-only tmpfs of the template; to add nodes, this job gets one of its own.
+void rebuild_dev() {
+  const Option options[] = {{"mode", "0755"}, {"size", "64k"}};
+  const long dev = expect(new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), Step::mount_dev, "tmpfs");
+  const long pts = expect(clone_tree("/dev/pts"), Step::mount_dev, "/dev/pts");
+  const long shm = expect(clone_tree("/dev/shm"), Step::mount_dev, "/dev/shm");
+  constexpr const char* kNodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
+  for (const char* name : kNodes) {
+    char path[32] = "/dev/";
+    append(path, name, sizeof path);
+    const long node = expect(clone_tree(path), Step::mount_dev, path);
+    const long file = expect(sys(SYS_openat, dev, name, O_CREAT | O_WRONLY | kCloexec, 0666), Step::mount_dev, path);
+    sys(SYS_close, file);
+    expect(sys(SYS_move_mount, node, "", dev, name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_dev, path);
+    sys(SYS_close, node);
+  }
+  constexpr struct {
+    const char* target;
+    const char* name;
+  } kLinks[] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+                {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
+  for (const auto& link : kLinks) {
+    expect(sys(SYS_symlinkat, link.target, dev, link.name), Step::mount_dev, link.name);
+  }
+  expect(sys(SYS_mkdirat, dev, "pts", 0755), Step::mount_dev, "pts");
+  expect(sys(SYS_mkdirat, dev, "shm", 0755), Step::mount_dev, "shm");
+  expect(attach(dev, "/dev"), Step::mount_dev, "/dev");
+  expect(attach(pts, "/dev/pts"), Step::mount_dev, "/dev/pts");
+  expect(attach(shm, "/dev/shm"), Step::mount_dev, "/dev/shm");
+  sys(SYS_close, dev);
+  sys(SYS_close, pts);
+  sys(SYS_close, shm);
+}
+
+void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
+  char digits[24];
+  const char* target = received.text(mount.target);
+  const Option options[] = {{"mode", "1777"}, {"size", decimal(static_cast<int64_t>(mount.size), digits)}};
+  place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target, Step::mount_tmpfs);
+}
+
+long opened_sources[kMaximumPlanMounts];
+long opened_root = -1;
+
+bool has_new_top_level(const ReceivedPlan& received) {
+  const auto* mounts = received.array<const PlanMount>(received.plan->mounts);
+  for (uint32_t index = 0; index < received.plan->mount_count; ++index) {
+    const char* target = received.text(mounts[index].target);
+    char top[sandbox::kPathSize];
+    size_t size = 1;
+    while (target[size] != '\0' && target[size] != '/') {
+      ++size;
+    }
+    copy(top, target, size + 1 < sizeof top ? size + 1 : sizeof top);
+    if (!exists(top)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/// The template's "/" is a read-only tmpfs, so a mount whose first component is not there needs another
+/// "/": the same entries on a tmpfs of this job's.
+void rebuild_root() {
+  const Option options[] = {{"mode", "0755"}, {"size", "1m"}};
+  const long fresh = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_root, "tmpfs");
+  const long root = expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_root, "/");
+  alignas(8) char buffer[4096];
+  long size;
+  while ((size = sys(SYS_getdents64, root, buffer, sizeof buffer)) > 0) {
+    for (long position = 0; position < size;) {
+      const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + position);
+      position += entry->size;
+      if (equal(entry->name, ".") || equal(entry->name, "..")) {
+        continue;
+      }
+      if (entry->type == 10 /* DT_LNK */) {
+        char target[sandbox::kPathSize] = {};
+        expect(sys(SYS_readlinkat, root, entry->name, target, sizeof target - 1), Step::mount_root, entry->name);
+        expect(sys(SYS_symlinkat, target, fresh, entry->name), Step::mount_root, entry->name);
+      } else if (entry->type == 4 /* DT_DIR */) {
+        const long tree = expect(sys(SYS_open_tree, root, entry->name, kOpenTreeClone | kOpenTreeCloexec | kRecursive),
+                                 Step::mount_root, entry->name);
+        expect(sys(SYS_mkdirat, fresh, entry->name, 0755), Step::mount_root, entry->name);
+        expect(sys(SYS_move_mount, tree, "", fresh, entry->name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_root, entry->name);
+        sys(SYS_close, tree);
+      }
+    }
+  }
+  sys(SYS_close, root);
+  expect(attach(fresh, "/"), Step::mount_root, "/");
+  pivot_into(fresh);
+}
+
+}  // namespace
+
+void open_sources(const ReceivedPlan& received) {
+  const auto* mounts = received.array<const PlanMount>(received.plan->mounts);
+  for (uint32_t index = 0; index < received.plan->mount_count; ++index) {
+    if (mounts[index].source == 0) {
+      continue;
+    }
+    const char* source = received.text(mounts[index].source);
+    const long tree = expect(clone_tree(source, kRecursive), Step::mount_bind, source);
+    const bool device = mounts[index].kind == sandbox::kMountDevice;
+    const uint64_t attributes = MOUNT_ATTR_NOSUID | (device ? 0u : unsigned{MOUNT_ATTR_NODEV}) |
+                                (mounts[index].read_only != 0 ? unsigned{MOUNT_ATTR_RDONLY} : 0u);
+    expect(set_attributes(tree, attributes, kRecursive), Step::mount_bind, source);
+    opened_sources[index] = tree;
+  }
+  if (received.plan->root_source != 0) {
+    const char* source = received.text(received.plan->root_source);
+    opened_root = expect(clone_tree(source, kRecursive), Step::mount_root, source);
+  }
+}
+
+void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
+  const bool host_view = (setup.flags & sandbox::kHostView) != 0;
+  const bool overlay = (setup.flags & sandbox::kOverlay) != 0;
+  const bool has_own_root = (setup.flags & sandbox::kOwnRoot) != 0;
+  if (host_view) {
+    pivot_into_template();
+    if (plan != nullptr && opened_root >= 0) {
+      const uint64_t read_only = (setup.flags & sandbox::kOwnRootWritable) != 0 ? 0u : unsigned{MOUNT_ATTR_RDONLY};
+      expect(set_attributes(opened_root, kPlainAttributes | read_only, kRecursive), Step::mount_root, "root");
+      own_root = static_cast<int>(opened_root);
+    }
+  }
+  long trees[kPrivateCount];
+  make_private(setup, trees, overlay);
+  if (overlay && !has_own_root) {
+    overlay_top_level();
+  }
+  if (has_own_root) {
+    enter_own_root(setup, own_root);
+  } else if (overlay) {
+    expect(sys(SYS_umount2, "/tmp", kDetach), Step::mount_private, "/tmp");
+  }
+  mount_proc();
+  mount_devpts();
+  attach_private(trees, setup.home);
+}
+
+void apply_mounts(const ReceivedPlan& received, bool host_view) {
+  const Plan& plan = *received.plan;
+  if (plan.mount_count > kMaximumPlanMounts) {
+    fail(Step::mount_bind, -7 /* E2BIG */, "mounts");
+  }
+  if (has_new_top_level(received)) {
+    rebuild_root();
+  }
+  bool own_dev = false;
+  const auto* mounts = received.array<const PlanMount>(plan.mounts);
+  for (uint32_t index = 0; index < plan.mount_count; ++index) {
+    const PlanMount& mount = mounts[index];
+    const char* target = received.text(mount.target);
+    if (mount.kind == sandbox::kMountTmpfs) {
+      mount_job_tmpfs(received, mount);
+      continue;
+    }
+    if (mount.kind == sandbox::kMountDevice && !own_dev) {
+      rebuild_dev();
+      own_dev = true;
+    }
+    const long tree = host_view ? opened_sources[index] : received.descriptors[mount.descriptor];
+    place(tree, target, mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+  }
+}
+
+void resize_private_tmpfs(uint64_t size) {
+  char digits[24];
+  const long context = expect(sys(SYS_fspick, kCurrent, "/tmp", FSPICK_CLOEXEC), Step::resize_tmpfs, "/tmp");
+  expect(sys(SYS_fsconfig, context, FSCONFIG_SET_STRING, "size", decimal(static_cast<int64_t>(size), digits), 0),
+         Step::resize_tmpfs, "size");
+  expect(sys(SYS_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0), Step::resize_tmpfs, "/tmp");
+  sys(SYS_close, context);
+}
+
+void write_script(const char* text, size_t size) {
+  expect(sys(SYS_mkdirat, kCurrent, "/run/berth", 0755), Step::write_script, "/run/berth");
+  const long file = expect(sys(SYS_openat, kCurrent, sandbox::kScriptPath, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0500),
+                           Step::write_script, sandbox::kScriptPath);
+  while (size > 0) {
+    const long written = expect(sys(SYS_write, file, text, size), Step::write_script, sandbox::kScriptPath);
+    text += written;
+    size -= static_cast<size_t>(written);
+  }
+  sys(SYS_close, file);
+}
+
+}  // namespace berth::init

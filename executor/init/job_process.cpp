@@ -1,0 +1,175 @@
+// The last steps: init gives up its privileges, forks, and the child becomes the job.
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/filter.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <linux/signal.h>
+#include <linux/wait.h>
+#include <sys/syscall.h>
+
+#include "executor/init/freestanding.h"
+#include "executor/init/raw_syscall.h"
+#include "executor/init/sandbox.h"
+
+namespace berth::init {
+namespace {
+
+constexpr long kEnoent = -2;
+constexpr long kEacces = -13;
+constexpr long kEnotdir = -20;
+constexpr int kLastCapability = 63;
+constexpr int kFailureFd = sandbox::kChannelFd + 1;
+
+struct KernelSigaction {
+  void (*handler)(int);
+  unsigned long flags;
+  void (*restorer)();
+  uint64_t mask;
+};
+
+void make_pointers(const ReceivedPlan& received, sandbox::Offset array, uint32_t count) {
+  auto* items = received.array<uint64_t>(array);
+  for (uint32_t index = 0; index < count; ++index) {
+    items[index] = reinterpret_cast<uint64_t>(received.text(static_cast<sandbox::Offset>(items[index])));
+  }
+}
+
+/// A handler or SIG_IGN that we have must not reach the job; the mask neither (signal(7), execve(2)).
+void reset_signals() {
+  const KernelSigaction standard{};
+  for (int signal = 1; signal <= 64; ++signal) {
+    sys(SYS_rt_sigaction, signal, &standard, 0, 8);
+  }
+  const uint64_t none = 0;
+  sys(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
+}
+
+/// Linux 6.2 and later keep an inherited affinity when a process joins a cpuset: ask for every CPU, the
+/// kernel cuts it to the cpuset's.
+void reset_affinity(const ReceivedPlan& received) {
+  if (received.plan->affinity != 0) {
+    sys(SYS_sched_setaffinity, 0, received.plan->affinity_size, received.text(received.plan->affinity));
+    return;
+  }
+  unsigned long every[1024 / sizeof(unsigned long)];
+  for (unsigned long& word : every) {
+    word = ~0ul;
+  }
+  sys(SYS_sched_setaffinity, 0, sizeof every, every);
+}
+
+/// execvpe(3) without the shell fall-back: a file without a known format is not executable.
+[[noreturn]] void exec_job(const ReceivedPlan& received) {
+  const Plan& plan = *received.plan;
+  auto** arguments = received.array<char*>(plan.arguments);
+  auto** environment = received.array<char*>(plan.environment);
+  const char* program = plan.script != 0 ? sandbox::kScriptPath : arguments[0];
+  bool has_slash = false;
+  for (const char* c = program; *c != '\0'; ++c) {
+    has_slash = has_slash || *c == '/';
+  }
+  long error = kEnoent;
+  if (has_slash) {
+    error = sys(SYS_execve, program, arguments, environment);
+    fail(Step::exec, error, program);
+  }
+  char candidate[4096];
+  for (const char* path = received.text(plan.search_path); path != nullptr && *path != '\0';) {
+    size_t size = 0;
+    while (path[size] != '\0' && path[size] != ':') {
+      ++size;
+    }
+    if (size + length(program) + 2 < sizeof candidate) {
+      copy(candidate, path, size + 1);
+      append(candidate, size == 0 ? "./" : "/", sizeof candidate);
+      append(candidate, program, sizeof candidate);
+      const long result = sys(SYS_execve, candidate, arguments, environment);
+      if (result != kEnoent && result != kEnotdir && result != kEacces) {
+        fail(Step::exec, result, candidate);
+      }
+      if (result == kEacces) {
+        error = kEacces;  // told only when no later folder has it either
+      }
+    }
+    path += size;
+    path += *path == ':' ? 1 : 0;
+  }
+  fail(Step::exec, error, program);
+}
+
+/// Only in the child.
+[[noreturn]] void become_job(const ReceivedPlan& received) {
+  const Plan& plan = *received.plan;
+  sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  expect(sys(SYS_setsid), Step::set_session, "setsid");
+  for (int target = 0; target < 3; ++target) {
+    expect(sys(SYS_dup3, received.descriptors[target], target, 0), Step::redirect, "standard streams");
+  }
+  expect(sys(SYS_dup3, failure_pipe, kFailureFd, 02000000), Step::close_descriptors, "dup3");
+  failure_pipe = kFailureFd;
+  expect(sys(SYS_close_range, kFailureFd + 1, ~0u, 0), Step::close_descriptors, "close_range");
+  const auto* rlimits = received.array<const sandbox::PlanRlimit>(plan.rlimits);
+  for (uint32_t index = 0; index < plan.rlimit_count; ++index) {
+    const uint64_t values[2] = {rlimits[index].soft, rlimits[index].hard};
+    char digits[24];
+    expect(sys(SYS_prlimit64, 0, rlimits[index].resource, values, 0), Step::set_rlimit,
+           decimal(rlimits[index].resource, digits));
+  }
+  sys(SYS_umask, plan.umask);
+  reset_affinity(received);
+  const char* directory = received.text(plan.working_directory);
+  expect(sys(SYS_chdir, directory), Step::change_directory, directory);
+  reset_signals();
+  exec_job(received);
+}
+
+}  // namespace
+
+int failure_pipe = -1;
+
+void drop_privileges(const ReceivedPlan& received) {
+  const Plan& plan = *received.plan;
+  for (int capability = 0; capability <= kLastCapability; ++capability) {
+    if (sys(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
+      break;  // EINVAL: past the last one this kernel knows
+    }
+  }
+  sys(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const __user_cap_data_struct none[2] = {};
+  expect(sys(SYS_capset, &header, none), Step::drop_capabilities, "capset");
+  expect(sys(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::no_new_privileges, "no_new_privs");
+  if (plan.seccomp_count != 0) {
+    const sock_fprog program{static_cast<unsigned short>(plan.seccomp_count),
+                             received.array<sock_filter>(plan.seccomp)};
+    expect(sys(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), Step::seccomp, "filter");
+  }
+  sys(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+int start_job(const ReceivedPlan& received) {
+  const Plan& plan = *received.plan;
+  make_pointers(received, plan.arguments, plan.argument_count);
+  make_pointers(received, plan.environment, plan.environment_count);
+  // With a time namespace pending for our children, kernels before 6.2 refuse to share memory across it
+  // (clone3(2), EINVAL), so no vfork; forking this small program is nearly as cheap.
+  int ends[2];
+  expect(sys(SYS_pipe2, ends, 02000000), Step::fork, "pipe2");
+  const long pid = expect(sys(SYS_clone, SIGCHLD, 0, 0, 0, 0), Step::fork, "clone");
+  if (pid == 0) {
+    failure_pipe = ends[1];
+    become_job(received);
+  }
+  // exec closes the write end; a failed step is reported to the executor first and then told here.
+  sys(SYS_close, ends[1]);
+  char failed;
+  if (sys(SYS_read, ends[0], &failed, 1) == 1) {
+    sys(SYS_exit_group, 125);
+  }
+  sys(SYS_close, ends[0]);
+  return static_cast<int>(pid);
+}
+
+}  // namespace berth::init

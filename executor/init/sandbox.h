@@ -1,0 +1,51 @@
+// What init's parts share: the channel to the executor and the steps of isolation. Everything here runs as
+// pid 1 of the job's PID namespace, single-threaded, without libc.
+#pragma once
+
+#include "executor/sandbox_protocol.h"
+
+namespace berth::init {
+
+using sandbox::Plan;
+using sandbox::PlanMount;
+using sandbox::Setup;
+using sandbox::Step;
+
+/// Reports the failed step and ends the sandbox.
+[[noreturn]] void fail(Step step, long negative_errno, const char* object);
+inline long expect(long result, Step step, const char* object) {
+  if (result < 0) {
+    fail(step, result, object);
+  }
+  return result;
+}
+
+/// The plan with its offsets, and the descriptors that came with it.
+struct ReceivedPlan {
+  Plan* plan = nullptr;
+  const int* descriptors = nullptr;
+  char* text(sandbox::Offset offset) const { return offset == 0 ? nullptr : reinterpret_cast<char*>(plan) + offset; }
+  template <typename Item>
+  Item* array(sandbox::Offset offset) const { return reinterpret_cast<Item*>(reinterpret_cast<char*>(plan) + offset); }
+};
+
+// -- filesystem.cpp --
+/// Builds the root and everything in it that does not depend on the job; ends with the job's root as "/".
+/// `plan` is given only with kHostView.
+void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan);
+/// The job's own mounts, in order.
+void apply_mounts(const ReceivedPlan& received, bool host_view);
+void resize_private_tmpfs(uint64_t size);
+void write_script(const char* text, size_t size);
+/// With kHostView: opens every mount's source while the host's tree is still reachable.
+void open_sources(const ReceivedPlan& received);
+
+// -- job_process.cpp --
+/// In the child between fork and exec: where fail() tells init that it did. -1 in init itself.
+extern int failure_pipe;
+/// Drops what init itself must not keep: capabilities, privileges to gain, forbidden system calls.
+void drop_privileges(const ReceivedPlan& received);
+/// Forks the job and execs it; returns its pid once the exec succeeded.
+int start_job(const ReceivedPlan& received);
+
+}  // namespace berth::init

@@ -1,0 +1,415 @@
+#include "executor/launcher_process.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <csignal>
+#include <cstring>
+
+#include "executor/executor.h"
+#include "executor/init/embedded_init.h"
+#include "executor/os/message.h"
+#include "executor/os/syscall.h"
+#include "executor/root_template.h"
+#include "executor/sandbox_protocol.h"
+
+namespace berth {
+namespace {
+
+constexpr std::size_t kMapSize = 8192;
+
+struct RequestHeader {
+  std::uint64_t token;
+  std::uint32_t deny_setgroups;
+  std::uint32_t has_cgroup;
+  std::uint32_t uid_map_size;
+  std::uint32_t gid_map_size;
+};
+struct RequestPacket {
+  RequestHeader header;
+  std::array<char, kMapSize> maps;  // uid map, then gid map
+};
+/// Token 0 is the report on the launcher's own set-up.
+struct ReplyPacket {
+  std::uint64_t token;
+  std::int32_t error_number;
+  std::int32_t pid;
+  std::array<char, 96> step;
+};
+
+struct Capabilities {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> data{};
+};
+
+// ---- everything below, up to run_launcher, runs in the launcher only ----
+
+[[noreturn]] void quit() { ::_exit(0); }
+
+void reply(int socket, std::uint64_t token, int error_number, const char* step, pid_t pid = 0, int pidfd = -1) {
+  ReplyPacket packet{};
+  packet.token = token;
+  packet.error_number = error_number;
+  packet.pid = pid;
+  std::strncpy(packet.step.data(), step, packet.step.size() - 1);
+  const std::array<int, 1> descriptors = {pidfd};
+  if (send_message(socket, &packet, sizeof packet, {descriptors.data(), pidfd >= 0 ? 1u : 0u}) != 0) {
+    quit();
+  }
+}
+
+/// What the child needs between clone and exec; it shares our memory meanwhile (CLONE_VM|CLONE_VFORK).
+struct ChildArguments {
+  int init = -1;
+  int channel = -1;
+  int maps_ready = -1;
+  int error_number = 0;
+};
+
+/// Runs in the new namespaces, on its own stack, while the launcher is suspended. Keeps every capability over
+/// the new user namespace across exec: through the ambient set, since no uid is mapped yet.
+void become_init(ChildArguments* arguments) {
+  Capabilities capabilities;
+  ::syscall(SYS_capget, &capabilities.header, capabilities.data.data());
+  for (__user_cap_data_struct& data : capabilities.data) {
+    data.inheritable = data.permitted;
+  }
+  ::syscall(SYS_capset, &capabilities.header, capabilities.data.data());
+  for (int capability = 0; ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0; ++capability) {
+  }
+  ::dup3(arguments->channel, sandbox::kChannelFd, 0);
+  ::dup3(arguments->maps_ready, sandbox::kMapsReadyFd, 0);
+  std::array<char*, 2> argv = {const_cast<char*>("berth-init"), nullptr};
+  std::array<char*, 1> environment = {nullptr};
+  ::syscall(SYS_execveat, arguments->init, "", argv.data(), environment.data(), AT_EMPTY_PATH);
+  arguments->error_number = errno;
+  ::_exit(125);
+}
+
+/// clone3 with a stack of its own for the child: it cannot return into our frame.
+pid_t clone_child(clone_args* arguments, ChildArguments* child) {
+  void (*entry)(ChildArguments*) = become_init;
+#if defined(__x86_64__)
+  long result;
+  asm volatile(
+      "syscall\n\t"
+      "test %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "mov %[child], %%rdi\n\t"
+      "call *%[entry]\n\t"
+      "hlt\n"
+      "1:"
+      : "=a"(result)
+      : "a"(SYS_clone3), "D"(arguments), "S"(sizeof *arguments), [entry] "r"(entry), [child] "r"(child)
+      : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+  register long x8 asm("x8") = SYS_clone3;
+  register long x0 asm("x0") = reinterpret_cast<long>(arguments);
+  register long x1 asm("x1") = sizeof *arguments;
+  asm volatile(
+      "svc 0\n\t"
+      "cbnz x0, 1f\n\t"
+      "mov x29, xzr\n\t"
+      "mov x0, %[child]\n\t"
+      "blr %[entry]\n\t"
+      "brk 0\n"
+      "1:"
+      : "+r"(x0)
+      : "r"(x8), "r"(x1), [entry] "r"(entry), [child] "r"(child)
+      : "memory");
+  const long result = x0;
+#endif
+  if (result < 0) {
+    errno = static_cast<int>(-result);
+    return -1;
+  }
+  return static_cast<pid_t>(result);
+}
+
+/// Errors that mean "not into this cgroup", not "not at all": old kernel, threaded or restricted cgroup.
+bool is_cgroup_refusal(int error_number) {
+  return error_number == ENOSYS || error_number == EOPNOTSUPP || error_number == EBUSY || error_number == EACCES ||
+         error_number == E2BIG;
+}
+
+class Launcher {
+ public:
+  Launcher(int socket, int proc, int init) : socket_(socket), proc_(proc), init_(init) {
+    // One mapping, touched once: the child of every spawn runs on it.
+    stack_ = static_cast<char*>(::mmap(nullptr, kStackSize, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
+  }
+
+  [[noreturn]] void run() {
+    while (true) {
+      RequestPacket packet;
+      Descriptors descriptors;
+      const ssize_t size = receive_message(socket_, &packet, sizeof packet, descriptors, MessageWait::block);
+      if (size < static_cast<ssize_t>(sizeof packet.header)) {
+        quit();
+      }
+      spawn(packet, descriptors);
+    }
+  }
+
+ private:
+  static constexpr std::size_t kStackSize = 64 * 1024;
+
+  void spawn(const RequestPacket& packet, Descriptors& descriptors) {
+    ChildArguments child;
+    const UniqueFd maps_ready{::eventfd(0, EFD_CLOEXEC)};
+    child.init = init_;
+    child.channel = descriptors.at(0);
+    child.maps_ready = maps_ready.get();
+    const int cgroup = packet.header.has_cgroup != 0 ? descriptors.at(1) : -1;
+    int pidfd = -1;
+    clone_args arguments{};
+    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
+                      CLONE_PARENT | CLONE_PIDFD | CLONE_VM | CLONE_VFORK;
+    arguments.pidfd = reinterpret_cast<__u64>(&pidfd);
+    arguments.stack = reinterpret_cast<__u64>(stack_);
+    arguments.stack_size = kStackSize;
+    if (cgroup >= 0) {
+      arguments.flags |= __u64{CLONE_INTO_CGROUP};
+      arguments.cgroup = static_cast<__u64>(cgroup);
+    }
+    bool must_attach = false;
+    pid_t pid = clone_child(&arguments, &child);
+    if (pid < 0 && cgroup >= 0 && is_cgroup_refusal(errno)) {
+      arguments.flags &= ~__u64{CLONE_INTO_CGROUP};
+      arguments.cgroup = 0;
+      must_attach = true;
+      pid = clone_child(&arguments, &child);
+    }
+    const UniqueFd owned_pidfd{pidfd};
+    if (pid < 0) {
+      reply(socket_, packet.header.token, errno, "clone");
+      return;
+    }
+    const char* failed = child.error_number != 0 ? "exec init" : nullptr;
+    int error_number = child.error_number;
+    if (failed == nullptr && must_attach) {
+      error_number = write_at(cgroup, "cgroup.procs", std::to_string(pid));
+      failed = error_number != 0 ? "attach to cgroup.procs" : nullptr;
+    }
+    if (failed == nullptr) {
+      failed = write_maps(pid, packet, &error_number);
+    }
+    if (failed != nullptr) {
+      ::kill(pid, SIGKILL);
+    } else {
+      const std::uint64_t one = 1;
+      (void)!::write(maps_ready.get(), &one, sizeof one);
+    }
+    reply(socket_, packet.header.token, error_number, failed != nullptr ? failed : "", pid, owned_pidfd.get());
+  }
+
+  /// user_namespaces(7): each map is one write, by a process with privilege in the parent namespace.
+  const char* write_maps(pid_t pid, const RequestPacket& packet, int* error_number) const {
+    const std::string directory = std::to_string(pid);
+    const RequestHeader& header = packet.header;
+    if (header.deny_setgroups != 0 &&
+        (*error_number = write_at(proc_, (directory + "/setgroups").c_str(), "deny")) != 0) {
+      return "write setgroups";
+    }
+    const std::string_view uid_map(packet.maps.data(), header.uid_map_size);
+    const std::string_view gid_map(packet.maps.data() + header.uid_map_size, header.gid_map_size);
+    if ((*error_number = write_at(proc_, (directory + "/uid_map").c_str(), uid_map)) != 0) {
+      return "write uid_map";
+    }
+    if ((*error_number = write_at(proc_, (directory + "/gid_map").c_str(), gid_map)) != 0) {
+      return "write gid_map";
+    }
+    return nullptr;
+  }
+
+  int socket_;
+  int proc_;
+  int init_;
+  char* stack_ = nullptr;
+};
+
+/// Where the launcher keeps its end.
+constexpr int kLauncherSocket = 100;
+
+/// The standard streams, and the numbers that init's descriptors get, must be occupied so that no other
+/// descriptor of ours ever has them; all else goes.
+void close_inherited(int socket) {
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  ::dup3(socket, kLauncherSocket, O_CLOEXEC);
+  for (int target = 0; target <= sandbox::kMapsReadyFd; ++target) {
+    if (target != null) {
+      ::dup3(null, target, target < 3 ? 0 : O_CLOEXEC);
+    }
+  }
+  ::close_range(sandbox::kMapsReadyFd + 1, kLauncherSocket - 1, 0);
+  ::close_range(kLauncherSocket + 1, ~0u, 0);
+}
+
+void write_own_map(const char* file, unsigned id) {
+  const std::string text = std::to_string(id) + " " + std::to_string(id) + " 1\n";
+  const int error_number = write_at(AT_FDCWD, file, text);
+  if (error_number != 0) {
+    throw TemplateError{file, error_number};
+  }
+}
+
+/// Without privilege over the machine: a user namespace first, in which we have every capability.
+void enter_user_namespace() {
+  const uid_t uid = ::geteuid();
+  const gid_t gid = ::getegid();
+  if (::unshare(CLONE_NEWUSER) != 0) {
+    throw TemplateError{"unshare the user namespace", errno};
+  }
+  write_at(AT_FDCWD, "/proc/self/setgroups", "deny");
+  write_own_map("/proc/self/uid_map", uid);
+  write_own_map("/proc/self/gid_map", gid);
+}
+
+/// The init program in a sealed memory file: nothing can change it, whoever opens /proc/1/exe.
+UniqueFd make_init_file() {
+  UniqueFd file{::memfd_create("berth-init", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
+  const std::string_view program = embedded_init();
+  if (!file || !write_all(file.get(), program.data(), program.size()) || ::fchmod(file.get(), 0555) != 0 ||
+      ::fcntl(file.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {
+    throw TemplateError{"memfd for init", errno};
+  }
+  return file;
+}
+
+[[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view) {
+  ::prctl(PR_SET_NAME, "berth-launcher");
+  sigset_t all;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_SETMASK, &all, nullptr);
+  close_inherited(inherited_socket);
+  try {
+    const bool privileged = view == LauncherProcess::View::template_root;
+    if (!privileged) {
+      enter_user_namespace();
+    }
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) {
+      quit();
+    }
+    const UniqueFd init = make_init_file();
+    const UniqueFd proc{::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+    if (!proc) {
+      throw TemplateError{"open /proc", errno};
+    }
+    enter_root_template(privileged);
+    reply(kLauncherSocket, 0, 0, "");
+    Launcher(kLauncherSocket, proc.get(), init.get()).run();
+  } catch (const TemplateError& error) {
+    reply(kLauncherSocket, 0, error.error_number, error.step);
+    quit();
+  }
+}
+
+std::string explain_setup_failure(const std::string& step, int error_number) {
+  std::string text = "cannot prepare sandboxes: " + step + ": " + std::generic_category().message(error_number);
+  if (!is_privileged()) {
+    text += "; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+            "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0); "
+            "`berth doctor` tells which";
+  }
+  return text;
+}
+
+}  // namespace
+
+bool is_privileged() {
+  Capabilities capabilities;
+  if (::geteuid() != 0 || ::syscall(SYS_capget, &capabilities.header, capabilities.data.data()) != 0) {
+    return false;
+  }
+  const auto needed = (1u << CAP_SYS_ADMIN) | (1u << CAP_SETUID) | (1u << CAP_SETGID) | (1u << CAP_DAC_OVERRIDE);
+  return (capabilities.data[0].effective & needed) == needed;
+}
+
+LauncherProcess::LauncherProcess() : view_(is_privileged() ? View::template_root : View::host_tree) {
+  FdPair pair = make_socket_pair(SOCK_SEQPACKET);
+  const pid_t parent = ::getpid();
+  pid_ = check(::fork(), "fork", "launcher");
+  if (pid_ == 0) {
+    run_launcher(pair.second.get(), parent, view_);
+  }
+  socket_ = std::move(pair.first);
+}
+
+LauncherProcess::~LauncherProcess() {
+  socket_.reset();  // end-of-file: it exits
+  retry_eintr([&] { return ::waitpid(pid_, nullptr, 0); });
+}
+
+void LauncherProcess::spawn(const SpawnRequest& request) {
+  RequestPacket packet{};
+  packet.header = {request.token, request.deny_setgroups ? 1u : 0u, request.cgroup >= 0 ? 1u : 0u,
+                   static_cast<std::uint32_t>(request.uid_map.size()),
+                   static_cast<std::uint32_t>(request.gid_map.size())};
+  if (request.uid_map.size() + request.gid_map.size() > packet.maps.size()) {
+    throw LaunchError("user", E2BIG, "the user has too many supplementary groups for one id map");
+  }
+  std::memcpy(packet.maps.data(), request.uid_map.data(), request.uid_map.size());
+  std::memcpy(packet.maps.data() + request.uid_map.size(), request.gid_map.data(), request.gid_map.size());
+  const std::array<int, 2> descriptors = {request.channel, request.cgroup};
+  const std::size_t size = sizeof packet.header + request.uid_map.size() + request.gid_map.size();
+  const int error_number = send_message(socket_.get(), &packet, size, {descriptors.data(), request.cgroup >= 0 ? 2u : 1u});
+  if (error_number != 0) {
+    if (!ready_) {
+      wait_until_ready();  // throws with the reason that it left
+    }
+    throw_system_error(error_number, "ask the launcher", "for a sandbox");
+  }
+}
+
+std::optional<Spawned> LauncherProcess::receive(bool block) {
+  while (true) {
+    ReplyPacket packet;
+    Descriptors descriptors;
+    const ssize_t size = receive_message(socket_.get(), &packet, sizeof packet, descriptors,
+                                         block ? MessageWait::block : MessageWait::poll);
+    if (size < 0 && errno == EAGAIN) {
+      return std::nullopt;
+    }
+    if (size < static_cast<ssize_t>(sizeof packet)) {
+      throw LaunchError("launcher", ECONNRESET, "the launcher process ended unexpectedly");
+    }
+    if (packet.token != 0) {
+      Spawned spawned{packet.token, packet.error_number, packet.step.data(), packet.pid, UniqueFd{}};
+      if (!descriptors.empty()) {
+        spawned.pidfd = descriptors.take(0);
+      }
+      return spawned;
+    }
+    if (packet.error_number != 0) {
+      throw LaunchError(packet.step.data(), packet.error_number,
+                        explain_setup_failure(packet.step.data(), packet.error_number));
+    }
+    ready_ = true;
+    if (block) {
+      return std::nullopt;
+    }
+  }
+}
+
+void LauncherProcess::wait_until_ready() {
+  if (!ready_) {
+    receive(true);
+  }
+}
+
+}  // namespace berth

@@ -1,0 +1,71 @@
+// LauncherProcess: the small, single-threaded helper that makes sandboxes.
+//
+// Forked once, before this process grows and before it has threads. It stands in a mount namespace of its
+// own, pivoted into a prepared read-only tree (the template), so that a sandbox is one clone(2) that copies
+// few mounts. Each sandbox's init is a child of *this* process (CLONE_PARENT), which alone waits for it.
+// Not thread-safe. When this process dies the launcher sees end-of-file and exits.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "executor/os/unique_fd.h"
+
+namespace berth {
+
+/// One sandbox to make. Its init finds `channel` as its channel to the executor.
+struct SpawnRequest {
+  std::uint64_t token = 0;        ///< comes back in Spawned
+  std::string uid_map;            ///< user_namespaces(7) format
+  std::string gid_map;
+  bool deny_setgroups = false;
+  int channel = -1;               ///< borrowed until spawn() returns
+  int cgroup = -1;                ///< v2 directory to be born in, or -1; borrowed likewise
+};
+
+struct Spawned {
+  std::uint64_t token = 0;
+  int error_number = 0;           ///< 0: pid and pidfd are valid
+  std::string step;               ///< of a failure
+  pid_t pid = 0;
+  UniqueFd pidfd;
+};
+
+class LauncherProcess {
+ public:
+  enum class View {
+    template_root,  ///< privileged: pivoted into the template
+    host_tree,      ///< in a user namespace of its own: sandboxes open their mounts' sources themselves
+  };
+
+  /// Forks. Set-up goes on in the background; its failure is told by the first receive().
+  LauncherProcess();
+  ~LauncherProcess();
+  LauncherProcess(const LauncherProcess&) = delete;
+  LauncherProcess& operator=(const LauncherProcess&) = delete;
+
+  View view() const { return view_; }
+  /// Throws std::system_error when the launcher is gone.
+  void spawn(const SpawnRequest& request);
+  /// Readable when receive() has something.
+  int descriptor() const { return socket_.get(); }
+  /// The next result, or nothing when there is none yet (`block` false). Throws LaunchError when the launcher
+  /// could not be set up, or is gone.
+  std::optional<Spawned> receive(bool block = false);
+  /// Waits for the launcher's set-up; throws LaunchError when it failed.
+  void wait_until_ready();
+
+ private:
+  View view_;
+  UniqueFd socket_;
+  pid_t pid_ = -1;
+  bool ready_ = false;
+};
+
+/// True when this process holds CAP_SYS_ADMIN and the like over the machine, not only in a user namespace.
+bool is_privileged();
+
+}  // namespace berth

@@ -1,0 +1,411 @@
+#include "executor/plan.h"
+
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "executor/os/syscall.h"
+#include "executor/seccomp_profile.h"
+
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+
+namespace berth {
+namespace {
+
+using sandbox::Offset;
+using sandbox::Plan;
+
+/// Appends to a flat message; offsets stay valid while it grows.
+class Blob {
+ public:
+  Blob() : bytes_(sizeof(Plan)) {}
+
+  Offset add_bytes(const void* data, std::size_t size, std::size_t alignment = 1) {
+    while (bytes_.size() % alignment != 0) {
+      bytes_.push_back('\0');
+    }
+    const auto offset = static_cast<Offset>(bytes_.size());
+    const char* first = static_cast<const char*>(data);
+    bytes_.insert(bytes_.end(), first, first + size);
+    return offset;
+  }
+  Offset add_text(const std::string& text) { return add_bytes(text.c_str(), text.size() + 1); }
+  /// uint64_t offsets that init turns into pointers, ended by 0.
+  Offset add_texts(const std::vector<std::string>& texts) {
+    std::vector<std::uint64_t> offsets;
+    for (const std::string& text : texts) {
+      offsets.push_back(add_text(text));
+    }
+    offsets.push_back(0);
+    return add_bytes(offsets.data(), offsets.size() * sizeof(std::uint64_t), alignof(std::uint64_t));
+  }
+  template <typename Item>
+  Offset add_array(const std::vector<Item>& items) {
+    return items.empty() ? 0 : add_bytes(items.data(), items.size() * sizeof(Item), 8);
+  }
+  Plan& header() { return *reinterpret_cast<Plan*>(bytes_.data()); }
+  std::vector<char> take() {
+    header().size = static_cast<std::uint32_t>(bytes_.size());
+    return std::move(bytes_);
+  }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+/// File-system access as the calling user while it lives: a path that only root may walk stays closed to a
+/// user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective set).
+class CallerFileAccess {
+ public:
+  CallerFileAccess() {
+    static const Caller caller = calling_user();
+    gid_ = ::setfsgid(caller.gid);
+    uid_ = ::setfsuid(caller.uid);
+  }
+  ~CallerFileAccess() {
+    ::setfsuid(static_cast<uid_t>(uid_));
+    ::setfsgid(static_cast<gid_t>(gid_));
+  }
+  CallerFileAccess(const CallerFileAccess&) = delete;
+  CallerFileAccess& operator=(const CallerFileAccess&) = delete;
+
+ private:
+  int uid_;
+  int gid_;
+};
+
+[[noreturn]] void refuse(const std::string& field, int error_number, const std::string& path) {
+  throw LaunchError(field, error_number, field + ": " + path + ": " + std::generic_category().message(error_number));
+}
+
+/// A detached clone of the tree at `path`, never with set-user-ID programs; device nodes only if asked for.
+UniqueFd clone_tree(const std::string& field, const std::string& path, bool read_only, bool devices) {
+  UniqueFd object;
+  {
+    const CallerFileAccess access;
+    object = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_PATH)};
+    if (!object) {
+      refuse(field, errno, path);
+    }
+  }
+  UniqueFd tree{static_cast<int>(::syscall(SYS_open_tree, object.get(), "",
+                                           OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH))};
+  if (!tree) {
+    refuse(field, errno, path);
+  }
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_NOSUID | (devices ? 0u : unsigned{MOUNT_ATTR_NODEV}) | (read_only ? unsigned{MOUNT_ATTR_RDONLY} : 0u);
+  attributes.propagation = MS_PRIVATE;
+  if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes) != 0) {
+    refuse(field, errno, path);
+  }
+  return tree;
+}
+
+bool is_at_or_below(const std::string& path, const std::string& directory) {
+  return path == directory || (path.starts_with(directory) && (directory == "/" || path[directory.size()] == '/'));
+}
+
+/// A working directory that is one of the job's private directories is the private one, never the host's.
+bool is_private_directory(const std::string& path) {
+  static constexpr std::array<const char*, 7> kPrivate = {"/", "/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/var/run"};
+  return std::any_of(kPrivate.begin(), kPrivate.end(), [&](const char* other) { return path == other; });
+}
+
+class PlanBuilder {
+ public:
+  PlanBuilder(const LaunchRequest& request, const PlanContext& context) : request_(request), context_(context) {}
+
+  PreparedPlan build() {
+    const JobSpec& spec = request_.spec;
+    Plan plan{};
+    plan.kind = sandbox::MessageKind::plan;
+    plan.hostname = blob_.add_text(hostname());
+    plan.working_directory = blob_.add_text(spec.current_working_directory);
+    add_command(plan);
+    add_environment(plan);
+    add_mounts(plan);
+    add_rlimits(plan);
+    if (spec.isolation.seccomp) {
+      const std::vector<sock_filter>& program = default_seccomp_program();
+      plan.seccomp = blob_.add_array(program);
+      plan.seccomp_count = static_cast<std::uint32_t>(program.size());
+    }
+    if (spec.limits.tmpfs && *spec.limits.tmpfs != context_.default_tmpfs_size) {
+      plan.tmpfs_size = *spec.limits.tmpfs;
+    }
+    plan.monotonic_offset = spec.isolation.time_offset_monotonic_seconds.value_or(0);
+    plan.boottime_offset = spec.isolation.time_offset_boottime_seconds.value_or(0);
+    plan.umask = 022;
+    if (!context_.cpuset_holds && !request_.allocation.cpus.empty()) {
+      add_affinity(plan);
+    }
+    blob_.header() = plan;
+    return {blob_.take(), std::move(mounts_)};
+  }
+
+ private:
+  std::string hostname() const {
+    const JobSpec& spec = request_.spec;
+    if (!spec.isolation.hostname.empty()) {
+      return spec.isolation.hostname;
+    }
+    std::string name;
+    for (const char c : spec.name) {
+      const bool usable = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c == '-' && !name.empty());
+      const bool upper = c >= 'A' && c <= 'Z';
+      if (usable || upper) {
+        name += upper ? static_cast<char>(c - 'A' + 'a') : c;
+      } else if (!name.empty() && name.back() != '-') {
+        name += '-';
+      }
+    }
+    name = name.substr(0, 63);
+    while (!name.empty() && name.back() == '-') {
+      name.pop_back();
+    }
+    return name.empty() ? context_.fallback_hostname : name;
+  }
+
+  void add_command(Plan& plan) {
+    const JobSpec& spec = request_.spec;
+    std::vector<std::string> arguments = spec.argv;
+    if (!spec.script.empty()) {
+      arguments.insert(arguments.begin(), sandbox::kScriptPath);
+      plan.script = blob_.add_bytes(spec.script.data(), spec.script.size());
+      plan.script_size = static_cast<std::uint32_t>(spec.script.size());
+    }
+    plan.arguments = blob_.add_texts(arguments);
+    plan.argument_count = static_cast<std::uint32_t>(arguments.size());
+  }
+
+  void add_environment(Plan& plan) {
+    const Identity& identity = request_.identity;
+    std::map<std::string, std::string> environment = request_.spec.environment;
+    const auto add = [&](const char* name, const std::string& value) { environment.try_emplace(name, value); };
+    add("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    add("HOME", identity.home);
+    add("USER", identity.name);
+    add("LOGNAME", identity.name);
+    add("SHELL", identity.shell);
+    add("LANG", "C.UTF-8");
+    add("TMPDIR", "/tmp");
+    const std::string id = std::to_string(request_.job_id);
+    const std::string cpus = std::to_string(request_.allocation.cpus.size());
+    environment["BERTH_JOB_ID"] = environment["SLURM_JOB_ID"] = environment["SLURM_JOBID"] = id;
+    environment["BERTH_JOB_NAME"] = environment["SLURM_JOB_NAME"] = request_.spec.name;
+    environment["BERTH_ATTEMPT"] = std::to_string(request_.attempt);
+    environment["SLURM_RESTART_COUNT"] = std::to_string(request_.attempt - 1);
+    environment["SLURM_CPUS_PER_TASK"] = environment["SLURM_CPUS_ON_NODE"] = cpus;
+    environment["BERTH_CPUS"] = request_.allocation.cpus.to_list();
+    environment["SLURM_MEM_PER_NODE"] = std::to_string(request_.allocation.memory >> 20);
+    environment["SLURM_SUBMIT_DIR"] = request_.spec.current_working_directory;
+    std::vector<std::string> lines;
+    for (const auto& [name, value] : environment) {
+      lines.push_back(name + "=" + value);
+    }
+    plan.environment = blob_.add_texts(lines);
+    plan.environment_count = static_cast<std::uint32_t>(lines.size());
+    plan.search_path = blob_.add_text(environment["PATH"]);
+  }
+
+  void add_source(std::uint32_t kind, const std::string& field, const std::string& source, const std::string& target, bool read_only) {
+    sandbox::PlanMount mount{};
+    mount.kind = kind;
+    mount.target = blob_.add_text(target);
+    mount.read_only = read_only ? 1 : 0;
+    mount.descriptor = -1;
+    if (context_.host_view) {
+      mount.source = blob_.add_text(source);
+      if (::access(source.c_str(), F_OK) != 0) {
+        refuse(field, errno, source);
+      }
+    } else {
+      mount.descriptor = static_cast<std::int32_t>(3 + mounts_.size());  // after the standard streams
+      mounts_.push_back(clone_tree(field, source, read_only, kind == sandbox::kMountDevice));
+    }
+    plan_mounts_.push_back(mount);
+  }
+
+  void add_working_directory() {
+    const JobSpec& spec = request_.spec;
+    const std::string& directory = spec.current_working_directory;
+    const bool within_mount = std::any_of(spec.isolation.mounts.begin(), spec.isolation.mounts.end(),
+                                          [&](const Mount& mount) { return is_at_or_below(directory, mount.target); });
+    if (within_mount || is_private_directory(directory) || !spec.isolation.root.empty()) {
+      return;
+    }
+    for (const char* special : {"/proc", "/sys", "/dev"}) {
+      if (is_at_or_below(directory, special)) {
+        throw LaunchError("current_working_directory", EINVAL, "current_working_directory: " + directory + " is the job's own; choose another directory");
+      }
+    }
+    struct stat status{};
+    {
+      const CallerFileAccess access;
+      if (::stat(directory.c_str(), &status) != 0) {
+        refuse("current_working_directory", errno, directory);
+      }
+    }
+    if (!S_ISDIR(status.st_mode)) {
+      refuse("current_working_directory", ENOTDIR, directory);
+    }
+    add_source(sandbox::kMountBind, "current_working_directory", directory, directory, false);
+  }
+
+  void add_mounts(Plan& plan) {
+    add_working_directory();
+    for (std::size_t index = 0; index < request_.spec.isolation.mounts.size(); ++index) {
+      const Mount& mount = request_.spec.isolation.mounts[index];
+      if (mount.kind == Mount::Kind::tmpfs) {
+        sandbox::PlanMount tmpfs{};
+        tmpfs.kind = sandbox::kMountTmpfs;
+        tmpfs.descriptor = -1;
+        tmpfs.target = blob_.add_text(mount.target);
+        tmpfs.size = mount.size.value_or(0);
+        plan_mounts_.push_back(tmpfs);
+      } else {
+        add_source(sandbox::kMountBind, "isolation.mounts[" + std::to_string(index) + "]", mount.source, mount.target, mount.read_only);
+      }
+    }
+    for (const std::string& device : request_.spec.isolation.devices) {
+      add_source(sandbox::kMountDevice, "isolation.devices", device, device, false);
+    }
+    if (context_.host_view && !request_.spec.isolation.root.empty()) {
+      plan.root_source = blob_.add_text(request_.spec.isolation.root);
+    }
+    plan.mounts = blob_.add_array(plan_mounts_);
+    plan.mount_count = static_cast<std::uint32_t>(plan_mounts_.size());
+  }
+
+  void add_rlimits(Plan& plan) {
+    const Limits& limits = request_.spec.limits;
+    std::vector<sandbox::PlanRlimit> rlimits;
+    const auto add = [&](auto resource, std::uint64_t soft, std::uint64_t hard) {
+      rlimits.push_back({static_cast<std::uint32_t>(resource), 0, soft, hard});
+    };
+    const auto add_given = [&](auto resource, const std::optional<std::uint64_t>& value) {
+      if (value) {
+        add(resource, *value, *value);
+      }
+    };
+    add_given(RLIMIT_NOFILE, limits.open_files);
+    add_given(RLIMIT_FSIZE, limits.file_size);
+    add_given(RLIMIT_STACK, limits.stack_size);
+    add_given(RLIMIT_MEMLOCK, limits.locked_memory);
+    const std::uint64_t core = limits.core_size.value_or(0);
+    add(RLIMIT_CORE, core, core);
+    plan.rlimits = blob_.add_array(rlimits);
+    plan.rlimit_count = static_cast<std::uint32_t>(rlimits.size());
+  }
+
+  void add_affinity(Plan& plan) {
+    std::vector<std::uint64_t> mask;
+    for (const unsigned cpu : request_.allocation.cpus.members()) {
+      mask.resize(std::max<std::size_t>(mask.size(), cpu / 64 + 1));
+      mask[cpu / 64] |= std::uint64_t{1} << (cpu % 64);
+    }
+    plan.affinity = blob_.add_array(mask);
+    plan.affinity_size = static_cast<std::uint32_t>(mask.size() * sizeof(std::uint64_t));
+  }
+
+  const LaunchRequest& request_;
+  const PlanContext& context_;
+  Blob blob_;
+  std::vector<UniqueFd> mounts_;
+  std::vector<sandbox::PlanMount> plan_mounts_;
+};
+
+std::string map_line(unsigned inside, unsigned outside) {
+  return std::to_string(inside) + " " + std::to_string(outside) + " 1\n";
+}
+
+}  // namespace
+
+SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
+  return {identity, spec.isolation.network == NetworkMode::loopback, spec.isolation.overlay,
+          !spec.isolation.root.empty(), spec.isolation.root_writable};
+}
+
+std::string uid_map_of(const Identity& identity) { return map_line(identity.inside_uid, identity.outside_uid); }
+
+std::string gid_map_of(const Identity& identity) {
+  std::string text = map_line(identity.inside_gid, identity.outside_gid);
+  for (const gid_t group : identity.groups) {
+    text += map_line(group, group);
+  }
+  return text;
+}
+
+sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count, Bytes tmpfs_size) {
+  sandbox::Setup setup{};
+  setup.kind = sandbox::MessageKind::setup;
+  setup.flags = (profile.loopback ? sandbox::kLoopbackUp : 0u) | (host_view ? sandbox::kHostView : 0u) |
+                (profile.overlay ? sandbox::kOverlay : 0u) | (profile.own_root ? sandbox::kOwnRoot : 0u) |
+                (profile.own_root_writable ? sandbox::kOwnRootWritable : 0u);
+  setup.attach_count = static_cast<std::uint32_t>(attach_count);
+  setup.inside_uid = profile.identity.inside_uid;
+  setup.inside_gid = profile.identity.inside_gid;
+  setup.set_groups = host_view ? 0 : 1;
+  setup.tmpfs_size = tmpfs_size;
+  setup.group_count = static_cast<std::uint32_t>(std::min<std::size_t>(profile.identity.groups.size(), sandbox::kMaximumGroups));
+  std::copy_n(profile.identity.groups.begin(), setup.group_count, setup.groups);
+  std::strncpy(setup.home, profile.identity.home.c_str(), sizeof setup.home - 1);
+  return setup;
+}
+
+PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context) {
+  return PlanBuilder(request, context).build();
+}
+
+UniqueFd open_own_root(const JobSpec& spec) {
+  return clone_tree("isolation.root", spec.isolation.root, !spec.isolation.root_writable, false);
+}
+
+std::string step_name(sandbox::Step step, const std::string& object) {
+  using sandbox::Step;
+  switch (step) {
+    case Step::exec: return "exec";
+    case Step::attach_cgroup: return "attach to cgroup " + object;
+    case Step::unshare_cgroup: return "cgroup namespace";
+    case Step::unshare_time: return "time namespace";
+    case Step::set_groups: case Step::set_gid: case Step::set_uid: return "set user and groups";
+    case Step::pivot_root: return "pivot_root (" + object + ")";
+    case Step::mount_root: return "mount root (" + object + ")";
+    case Step::mount_proc: return "mount /proc";
+    case Step::mask_proc: return "mask " + object;
+    case Step::mount_private: case Step::mount_tmpfs: return "mount tmpfs (" + object + ")";
+    case Step::mount_dev: case Step::mount_device: return "mount device (" + object + ")";
+    case Step::mount_devpts: return "mount devpts";
+    case Step::loopback_up: return "bring up loopback";
+    case Step::time_offset: return "time offset";
+    case Step::set_hostname: return "set host name " + object;
+    case Step::resize_tmpfs: return "size of the private tmpfs";
+    case Step::mount_bind: return "mount " + object;
+    case Step::mount_overlay: return "mount overlay (" + object + ")";
+    case Step::write_script: return "write script";
+    case Step::drop_capabilities: return "drop capabilities";
+    case Step::no_new_privileges: return "no_new_privs";
+    case Step::seccomp: return "seccomp";
+    case Step::fork: return "fork";
+    case Step::set_session: return "setsid";
+    case Step::set_rlimit: return "rlimit " + object;
+    case Step::redirect: case Step::close_descriptors: return "standard streams";
+    case Step::change_directory: return "chdir " + object;
+    case Step::receive: case Step::wait_for_maps: return "sandbox protocol (" + object + ")";
+  }
+  return "set-up";
+}
+
+}  // namespace berth

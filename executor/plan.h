@@ -1,0 +1,53 @@
+// From a LaunchRequest to the messages that init understands (sandbox_protocol.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "executor/executor.h"
+#include "executor/os/unique_fd.h"
+#include "executor/sandbox_protocol.h"
+
+namespace berth {
+
+/// What a sandbox is made for before its job is known. Two jobs with equal profiles can use each other's
+/// armed sandbox.
+struct SandboxProfile {
+  Identity identity;
+  bool loopback = true;
+  bool overlay = false;
+  bool own_root = false;
+  bool own_root_writable = false;
+  bool operator==(const SandboxProfile&) const = default;
+};
+SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
+
+/// The lines of uid_map and gid_map for a profile.
+std::string uid_map_of(const Identity& identity);
+std::string gid_map_of(const Identity& identity);
+
+sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count, Bytes tmpfs_size);
+
+/// The job's part: one flat message, and the detached mounts that go with it in order.
+struct PreparedPlan {
+  std::vector<char> bytes;
+  std::vector<UniqueFd> mounts;
+  sandbox::Plan& header() { return *reinterpret_cast<sandbox::Plan*>(bytes.data()); }
+};
+
+struct PlanContext {
+  bool host_view = false;
+  std::string fallback_hostname;
+  bool cpuset_holds = true;       ///< else the affinity mask does
+  Bytes default_tmpfs_size = 0;   ///< what Setup used
+};
+/// Throws LaunchError for a working directory or mount source that is not there.
+PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context);
+
+/// A detached read-only or writable mount of isolation.root, for the privileged view.
+UniqueFd open_own_root(const JobSpec& spec);
+
+/// Name of a step for LaunchError ("exec", "mount /data").
+std::string step_name(sandbox::Step step, const std::string& object);
+
+}  // namespace berth

@@ -1,0 +1,167 @@
+#include "executor/sandbox.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstring>
+
+#include "executor/os/message.h"
+#include "executor/os/syscall.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+namespace berth {
+namespace {
+
+/// Room for Setup and an inline Plan to wait until init reads them.
+constexpr int kChannelBuffer = 512 * 1024;
+
+void send_or_throw(int channel, const void* data, std::size_t size, std::span<const int> descriptors, const char* what) {
+  const int error_number = send_message(channel, data, size, descriptors);
+  if (error_number != 0) {
+    throw_system_error(error_number, "send", what);
+  }
+}
+
+/// /proc/PID/net/dev: two heading lines, then "name: rx_bytes rx_packets … tx_bytes tx_packets …".
+void add_network_line(const char* line, Usage& usage) {
+  const char* colon = std::strchr(line, ':');
+  if (colon == nullptr) {
+    return;
+  }
+  std::array<unsigned long long, 16> values{};
+  const char* position = colon + 1;
+  for (unsigned long long& value : values) {
+    char* end = nullptr;
+    value = std::strtoull(position, &end, 10);
+    if (end == position) {
+      return;
+    }
+    position = end;
+  }
+  usage.network_receive_bytes = usage.network_receive_bytes.value_or(0) + values[0];
+  usage.network_receive_packets = usage.network_receive_packets.value_or(0) + values[1];
+  usage.network_transmit_bytes = usage.network_transmit_bytes.value_or(0) + values[8];
+  usage.network_transmit_packets = usage.network_transmit_packets.value_or(0) + values[9];
+}
+
+}  // namespace
+
+Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup, UniqueFd own_root,
+                 Bytes tmpfs_size, LauncherProcess& launcher)
+    : token_(token), profile_(profile), cgroup_(std::move(cgroup)) {
+  FdPair pair = make_socket_pair(SOCK_SEQPACKET);
+  ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
+  channel_ = std::move(pair.first);
+  const bool host_view = launcher.view() == LauncherProcess::View::host_tree;
+  std::vector<int> descriptors;
+  if (own_root) {
+    descriptors.push_back(own_root.get());
+  }
+  const std::vector<int> tasks = cgroup_->attach_descriptors();
+  descriptors.insert(descriptors.end(), tasks.begin(), tasks.end());
+  const sandbox::Setup setup = make_setup(profile_, host_view, tasks.size(), tmpfs_size);
+  const std::size_t size = offsetof(sandbox::Setup, groups) + setup.group_count * sizeof setup.groups[0];
+  send_or_throw(channel_.get(), &setup, size, descriptors, "setup");
+  launcher.spawn({token_, uid_map_of(profile_.identity), gid_map_of(profile_.identity), host_view, pair.second.get(),
+                  cgroup_->clone_into_descriptor()});
+}
+
+Sandbox::~Sandbox() {
+  channel_.reset();
+  if (pidfd_ && !reaped_) {
+    kill_init();
+    reap();
+  }
+  if (cgroup_) {
+    cgroup_->remove();
+  }
+}
+
+void Sandbox::take(Spawned spawned) {
+  pidfd_ = std::move(spawned.pidfd);
+  const std::string path = "/proc/" + std::to_string(spawned.pid) + "/net/dev";
+  network_devices_ = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};  // holds the network namespace
+}
+
+void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
+  std::vector<int> descriptors;
+  UniqueFd memory;
+  std::size_t size = plan.bytes.size();
+  if (size > sandbox::kInlinePlan) {
+    memory = UniqueFd{check(::memfd_create("berth-plan", MFD_CLOEXEC), "memfd_create", "plan")};
+    descriptors.push_back(memory.get());
+  }
+  descriptors.insert(descriptors.end(), {standard_input, standard_output, standard_error});
+  for (const UniqueFd& mount : plan.mounts) {
+    descriptors.push_back(mount.get());
+  }
+  plan.header().descriptor_count = static_cast<std::uint32_t>(descriptors.size());
+  if (memory) {
+    if (!write_all(memory.get(), plan.bytes.data(), plan.bytes.size())) {
+      throw_system_error(errno, "write", "plan");
+    }
+    size = sizeof(sandbox::Plan);
+  }
+  send_or_throw(channel_.get(), plan.bytes.data(), size, descriptors, "plan");
+}
+
+void Sandbox::send_signal(int signal_number) {
+  const sandbox::SignalMessage message{sandbox::MessageKind::signal, signal_number};
+  send_message(channel_.get(), &message, sizeof message, {});  // init gone: nobody left to signal
+}
+
+std::optional<sandbox::Report> Sandbox::receive_report(bool* closed) {
+  sandbox::Report report{};
+  Descriptors none;
+  const ssize_t size = receive_message(channel_.get(), &report, sizeof report, none, MessageWait::poll);
+  *closed = size == 0 || (size < 0 && errno == ECONNRESET);
+  if (size < static_cast<ssize_t>(offsetof(sandbox::Report, object))) {
+    return std::nullopt;
+  }
+  report.object[sizeof report.object - 1] = '\0';
+  return report;
+}
+
+void Sandbox::kill_init() {
+  if (pidfd_ && !reaped_) {
+    ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+  }
+}
+
+std::optional<rusage> Sandbox::reap() {
+  siginfo_t information{};
+  rusage usage{};
+  const long result = retry_eintr([&] {
+    return ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &information, WEXITED | __WALL, &usage);
+  });
+  reaped_ = true;
+  return result == 0 ? std::optional(usage) : std::nullopt;
+}
+
+void Sandbox::read_network(Usage& usage) {
+  if (!network_devices_) {
+    return;
+  }
+  std::array<char, 8192> text;
+  const ssize_t size = ::pread(network_devices_.get(), text.data(), text.size() - 1, 0);
+  network_devices_.reset();
+  if (size <= 0) {
+    return;
+  }
+  text[static_cast<std::size_t>(size)] = '\0';
+  for (const char* line = text.data(); line != nullptr; line = std::strchr(line, '\n')) {
+    line += *line == '\n' ? 1 : 0;
+    add_network_line(line, usage);
+  }
+}
+
+}  // namespace berth

@@ -1,0 +1,62 @@
+// Sandbox: one set of namespaces and one cgroup with berth's init in them, waiting for its job or running it.
+//
+// Owns its cgroup, its channel to init and init's pidfd. Single-threaded. Destruction kills init (and so
+// everything in the sandbox) when it still lives, waits for it and removes the cgroup.
+#pragma once
+
+#include <sys/resource.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "executor/cgroup.h"
+#include "executor/launcher_process.h"
+#include "executor/plan.h"
+
+namespace berth {
+
+class Sandbox {
+ public:
+  /// Sends everything that init needs to arm itself, and asks `launcher` for it; does not wait.
+  /// `own_root` is a detached mount for profile.own_root in the privileged view.
+  Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup, UniqueFd own_root,
+          Bytes tmpfs_size, LauncherProcess& launcher);
+  ~Sandbox();
+  Sandbox(const Sandbox&) = delete;
+  Sandbox& operator=(const Sandbox&) = delete;
+
+  std::uint64_t token() const { return token_; }
+  const SandboxProfile& profile() const { return profile_; }
+  JobCgroup& cgroup() { return *cgroup_; }
+  int channel() const { return channel_.get(); }
+  int pidfd() const { return pidfd_.get(); }
+
+  /// The launcher made it: from now on pidfd() is valid.
+  void take(Spawned spawned);
+  /// Gives the job to init. Throws std::system_error when init is gone.
+  void send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
+  void send_signal(int signal_number);
+  /// Init's next report; nothing when there is none. `closed` is set at end of file.
+  std::optional<sandbox::Report> receive_report(bool* closed);
+  /// SIGKILL to init alone, which ends its PID namespace.
+  void kill_init();
+  /// After pidfd() became readable: reaps init; its rusage covers all that it and its descendants reaped.
+  std::optional<rusage> reap();
+  bool reaped() const { return reaped_; }
+  /// Bytes and packets of its devices, also after its end.
+  void read_network(Usage& usage);
+  /// Hands the cgroup over, to be removed or used again.
+  std::unique_ptr<JobCgroup> release_cgroup() { return std::move(cgroup_); }
+
+ private:
+  std::uint64_t token_;
+  SandboxProfile profile_;
+  std::unique_ptr<JobCgroup> cgroup_;
+  UniqueFd channel_;
+  UniqueFd pidfd_;
+  UniqueFd network_devices_;
+  bool reaped_ = false;
+};
+
+}  // namespace berth

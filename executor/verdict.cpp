@@ -1,0 +1,142 @@
+#include "executor/verdict.h"
+
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstring>
+#include <system_error>
+
+namespace berth {
+namespace {
+
+std::string signal_name(int number) {
+  const char* abbreviation = ::sigabbrev_np(number);
+  return abbreviation != nullptr ? std::string("SIG") + abbreviation : "signal " + std::to_string(number);
+}
+
+void take_wait_status(Outcome& outcome, const std::optional<int>& status) {
+  if (!status) {
+    outcome.signal = SIGKILL;  // the whole namespace was killed, the main process with it
+  } else if (WIFSIGNALED(*status)) {
+    outcome.signal = WTERMSIG(*status);
+    outcome.core_dumped = WCOREDUMP(*status);
+  } else {
+    outcome.exit_code = WEXITSTATUS(*status);
+  }
+}
+
+Outcome launch_failed(const LaunchFailure& failure) {
+  Outcome outcome;
+  outcome.state = JobState::failed;
+  outcome.cause = Cause::launch_failed;
+  outcome.stage = failure.stage;
+  outcome.error_number = failure.error_number;
+  outcome.exit_code = 125;
+  if (failure.stage == "exec") {
+    outcome.exit_code = failure.error_number == ENOENT ? 127 : 126;
+  }
+  outcome.message = failure.message.empty()
+                        ? "could not start: " + failure.stage + ": " + std::generic_category().message(failure.error_number)
+                        : failure.message;
+  return outcome;
+}
+
+std::string duration_text(const std::optional<Milliseconds>& duration) {
+  return duration ? format_duration(*duration) : std::string();
+}
+
+/// A stop of ours: the state, the limit and the sentence for each latched cause.
+void apply_latched(Outcome& outcome, Cause cause, const JobSpec& spec) {
+  outcome.cause = cause;
+  outcome.state = JobState::timeout;
+  switch (cause) {
+    case Cause::wall_time:
+      outcome.limit = LimitHit{"time_limit", duration_text(spec.time_limit), ""};
+      outcome.message = "ran longer than its time_limit of " + outcome.limit->value;
+      break;
+    case Cause::cpu_time:
+      outcome.limit = LimitHit{"limits.cpu_time", duration_text(spec.limits.cpu_time), ""};
+      outcome.message = "used more CPU time than its limits.cpu_time of " + outcome.limit->value;
+      break;
+    case Cause::no_output:
+      outcome.limit = LimitHit{"no_output_timeout", duration_text(spec.no_output_timeout), ""};
+      outcome.message = "wrote nothing for its no_output_timeout of " + outcome.limit->value;
+      break;
+    case Cause::output_limit:
+      outcome.state = JobState::failed;
+      outcome.limit = LimitHit{"limits.output", spec.limits.output ? format_size(*spec.limits.output) : "", ""};
+      outcome.message = "wrote more than its limits.output of " + outcome.limit->value;
+      break;
+    case Cause::preempted:
+      outcome.state = JobState::preempted;
+      outcome.message = "preempted";
+      break;
+    case Cause::node_fail:
+      outcome.state = JobState::node_fail;
+      outcome.message = "the supervising berth died with it";
+      break;
+    default:
+      outcome.state = JobState::cancelled;
+      outcome.message = "cancelled";
+      break;
+  }
+}
+
+bool killed_by(const Observation& observation, int signal) {
+  return !observation.wait_status ? signal == SIGKILL
+                                  : WIFSIGNALED(*observation.wait_status) && WTERMSIG(*observation.wait_status) == signal;
+}
+
+void apply_out_of_memory(Outcome& outcome, const Observation& observation, const JobSpec& spec, Bytes memory_limit) {
+  outcome.cause = Cause::out_of_memory;
+  outcome.state = JobState::out_of_memory;
+  if (observation.limiting_is_own) {
+    outcome.limit = LimitHit{"memory_per_node", format_size(memory_limit), observation.own_cgroup};
+    outcome.message = "ran out of memory: its limit of " + outcome.limit->value + " (" +
+                      (spec.memory_per_node ? "memory_per_node" : "its share of the pool's memory; set memory_per_node") +
+                      ") was reached in cgroup " + observation.own_cgroup;
+  } else {
+    outcome.limit = LimitHit{"ancestor memory limit", "", observation.limiting_cgroup};
+    outcome.message = observation.limiting_cgroup == "/"
+                          ? "killed because the machine ran out of memory, below the job's own limit of " + format_size(memory_limit)
+                          : "killed because cgroup " + observation.limiting_cgroup + " above it ran out of memory";
+  }
+}
+
+}  // namespace
+
+Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Bytes memory_limit) {
+  if (observation.launch_failure && observation.latched != Cause::cancelled) {
+    return launch_failed(*observation.launch_failure);
+  }
+  Outcome outcome;
+  if (observation.launch_failure) {  // cancelled while being set up
+    apply_latched(outcome, Cause::cancelled, spec);
+    outcome.message = "cancelled before it started";
+    return outcome;
+  }
+  take_wait_status(outcome, observation.wait_status);
+  if (observation.latched) {
+    apply_latched(outcome, *observation.latched, spec);
+  } else if (observation.oom_kills > 0 && killed_by(observation, SIGKILL)) {
+    apply_out_of_memory(outcome, observation, spec, memory_limit);
+  } else if (killed_by(observation, SIGSYS) && spec.isolation.seccomp) {
+    outcome.cause = Cause::seccomp_violation;
+    outcome.state = JobState::failed;
+    outcome.message = "killed by SIGSYS: it made a system call that the default seccomp profile forbids";
+  } else if (outcome.signal != 0) {
+    outcome.cause = Cause::signalled;
+    outcome.state = JobState::failed;
+    outcome.message = "killed by " + signal_name(outcome.signal) + (outcome.core_dumped ? " (core dumped)" : "");
+  } else {
+    outcome.cause = Cause::exited;
+    outcome.state = outcome.exit_code == 0 ? JobState::completed : JobState::failed;
+    outcome.message = outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(outcome.exit_code);
+    if (observation.oom_kills > 0) {
+      outcome.message += "; " + std::to_string(observation.oom_kills) + " of its processes were killed for lack of memory";
+    }
+  }
+  return outcome;
+}
+
+}  // namespace berth
