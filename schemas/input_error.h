@@ -13,6 +13,7 @@ struct InputFault {
   std::string pointer;  ///< RFC 6901 JSON pointer ("/limits/pids"), an option ("--mem"), or empty
   std::string message;  ///< what was wrong and the remedy
 
+  /// One line; control characters are escaped.
   std::string to_string() const;
   bool operator==(const InputFault&) const = default;
 };

@@ -186,7 +186,7 @@ void check_targets_differ(ReadContext& context, const Reading& reading) {
     if (!is_new) {
       context.faults.push_back(
           {context.file, pointer,
-           "mounts on \"" + target + "\" like " + earlier->second + "; give each mount its own target"});
+           "mounts on " + shown(target) + " like " + earlier->second + "; give each mount its own target"});
     }
   }
 }

@@ -115,7 +115,9 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
   }
   std::vector<JobSpec> jobs = read_document(*document, context);
   if (context.faults.empty()) {
-    context.faults = schema_faults(text, file_name);
+    if (std::optional<InputFault> fault = schema_fault(text, file_name)) {
+      context.faults.push_back(std::move(*fault));
+    }
   }
   if (!context.faults.empty()) {
     sort_by_position(context.faults, *document);

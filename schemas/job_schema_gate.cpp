@@ -38,24 +38,24 @@ std::string pointer_of(const std::vector<std::string>& context) {
 
 }  // namespace
 
-std::vector<InputFault> schema_faults(std::string_view json_text, const std::string& file_name) {
+std::optional<InputFault> schema_fault(std::string_view json_text, const std::string& file_name) {
   const nlohmann::json document = nlohmann::json::parse(json_text);
   valijson::Validator validator(valijson::Validator::kStrongTypes);
   valijson::ValidationResults results;
-  std::vector<InputFault> faults;
   if (validator.validate(compiled_schema(), Adapter(document), &results)) {
-    return faults;
+    return std::nullopt;
   }
+  // One fault gives a complaint at every level around it, and one for every branch of an anyOf.
+  valijson::ValidationResults::Error innermost;
   valijson::ValidationResults::Error error;
   while (results.popError(error)) {
-    faults.push_back(
-        {file_name, pointer_of(error.context),
-         "does not match the schema: " + error.description + " (docs/job-file.md describes each field)"});
+    if (error.context.size() > innermost.context.size()) {
+      innermost = error;
+    }
   }
-  if (faults.empty()) {
-    faults.push_back({file_name, "", "does not match the schema (docs/job-file.md describes each field)"});
-  }
-  return faults;
+  return InputFault{
+      file_name, pointer_of(innermost.context),
+      "does not match the schema: " + innermost.description + " (docs/job-file.md describes each field)"};
 }
 
 }  // namespace berth

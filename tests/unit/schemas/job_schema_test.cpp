@@ -1,0 +1,178 @@
+// The JSON Schema, the parser, the canonical form and the documentation tell the same story.
+#include <catch2/catch.hpp>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "schemas/job_file.h"
+#include "schemas/job_reader.h"
+#include "schemas/job_schema_gate.h"
+#include "tests/unit/schemas/job_file_corpus.h"
+
+namespace berth {
+namespace {
+
+using nlohmann::json;
+
+json schema() {
+  return json::parse(job_schema_text());
+}
+
+/// Calls visit(path, object schema) for every object schema with properties, as the parser names paths.
+template <typename Visitor>
+void for_each_object(const json& node, const std::string& path, Visitor visit) {
+  for (const char* key : {"anyOf", "items"}) {
+    if (node.contains(key)) {
+      const std::string below = std::string(key) == "items" ? path + "/*" : path;
+      const json branches = node[key].is_array() ? node[key] : json::array({node[key]});
+      for (const json& branch : branches) {
+        for_each_object(branch, below, visit);
+      }
+    }
+  }
+  if (node.contains("properties")) {
+    visit(path, node);
+    for (const auto& property : node["properties"].items()) {
+      for_each_object(property.value(), path + "/" + property.key(), visit);
+    }
+  }
+}
+
+TEST_CASE("the embedded schema is the file in the source tree") {
+  CHECK(job_schema_text() == read_text(BERTH_SOURCE_DIR "/schemas/job.schema.json"));
+  CHECK(schema()["$schema"] == "http://json-schema.org/draft-07/schema#");
+}
+
+TEST_CASE("the schema has exactly the fields that the parser knows") {
+  std::map<std::string, std::set<std::string>> in_schema;
+  for_each_object(schema()["definitions"]["job"], "", [&](const std::string& path, const json& node) {
+    if (path != "/retry") {  // refused whole: the parser does not look into it
+      for (const auto& property : node["properties"].items()) {
+        in_schema[path].insert(property.key());
+      }
+    }
+  });
+  std::map<std::string, std::set<std::string>> in_parser;
+  for (const ObjectFields& object : known_fields()) {
+    in_parser[object.path] = {object.names.begin(), object.names.end()};
+  }
+  CHECK(in_schema == in_parser);
+}
+
+TEST_CASE("every object of the schema is closed and every field has a description") {
+  int fields = 0;
+  for_each_object(schema()["definitions"]["job"], "", [&](const std::string& path, const json& node) {
+    INFO(path);
+    CHECK(node.value("additionalProperties", true) == false);
+    for (const auto& property : node["properties"].items()) {
+      INFO(property.key());
+      CHECK(property.value().value("description", "").size() > 10);
+      ++fields;
+    }
+  });
+  CHECK(fields > 60);
+}
+
+TEST_CASE("fields whose capability comes later say so in the schema and are refused by name") {
+  int later = 0;
+  const json properties = schema()["definitions"]["job"]["properties"];
+  for (const auto& property : properties.items()) {
+    const bool is_later = property.value()["description"].get<std::string>().starts_with("Not supported yet");
+    const json job{{"argv", {"true"}}, {property.key(), "x"}};
+    std::string faults;
+    try {
+      parse_job_file(job.dump(), "f", "/");
+    } catch (const InputError& error) {
+      faults = error.what();
+    }
+    INFO(property.key());
+    CHECK((faults.find("\"" + property.key() + "\" is not supported yet") != std::string::npos) == is_later);
+    later += is_later ? 1 : 0;
+  }
+  CHECK(later == 11);
+}
+
+TEST_CASE("the schema accepts what the parser accepts, and refuses what breaks its structure") {
+  for (const char* folder : {"good", "bad/meaning"}) {
+    for (const CorpusFile& file : corpus(folder)) {
+      INFO(file.path);
+      CHECK_FALSE(schema_fault(file.text, file.name));
+    }
+  }
+  for (const CorpusFile& file : corpus("bad/structure")) {
+    INFO(file.path);
+    CHECK(schema_fault(file.text, file.name));
+  }
+}
+
+/// The same documents with each value in turn replaced: whatever the parser takes, the schema takes.
+TEST_CASE("the parser never takes what the schema refuses") {
+  const json odd_values = json::parse(
+      R"([null, true, 0, -1, 1, 1.5, 1e300, 99999999999, "", "1", "x", "/x", "0", [], [0], [""], ["x"],
+                                          {}, {"": 0}, {"x": 1}, {"x": "1"}, {"/x": "1M"}])");
+  int taken = 0;
+  for (const CorpusFile& file : corpus("good")) {
+    const json flat = json::parse(file.text).flatten();
+    for (const auto& item : flat.items()) {
+      for (const json& odd : odd_values) {
+        for (json::json_pointer pointer(item.key()); !pointer.empty(); pointer = pointer.parent_pointer()) {
+          json changed = json::parse(file.text);
+          changed[pointer] = odd;
+          const std::string text = changed.dump();
+          try {
+            parse_job_file(text, "f", "/");
+            ++taken;
+          } catch (const InputError& error) {
+            const std::string faults = error.what();
+            INFO(text);
+            INFO(faults);
+            CHECK(faults.find("does not match the schema") == std::string::npos);
+          }
+        }
+      }
+    }
+  }
+  CHECK(taken > 100);
+}
+
+TEST_CASE("the canonical form of a full job has every field of the schema but the short forms") {
+  const json job = json::parse(
+      to_json_text(parse_job_file(corpus_file("good/every_field.json").text, "f", "/jobs").at(0)));
+  for_each_object(schema()["definitions"]["job"], "", [&](const std::string& path, const json& node) {
+    if (path == "/retry" || path == "/isolation/tmpfs/*") {
+      return;
+    }
+    for (const auto& property : node["properties"].items()) {
+      const bool is_later =
+          property.value()["description"].get<std::string>().starts_with("Not supported yet");
+      std::string place = path + "/" + property.key();
+      if (is_later || place == "/isolation/tmpfs") {
+        continue;
+      }
+      const std::size_t star = place.find('*');
+      bool found = false;
+      for (int index = 0; index < 2; ++index) {
+        const std::string at = star == std::string::npos
+                                   ? place
+                                   : place.substr(0, star) + std::to_string(index) + place.substr(star + 1);
+        found = found || job.contains(json::json_pointer(at));
+      }
+      INFO(place);
+      CHECK(found);
+    }
+  });
+}
+
+TEST_CASE("docs/job-file.md describes every field of the schema") {
+  const std::string text = read_text(BERTH_SOURCE_DIR "/docs/job-file.md");
+  REQUIRE_FALSE(text.empty());
+  for_each_object(schema()["definitions"]["job"], "", [&](const std::string& path, const json& node) {
+    for (const auto& property : node["properties"].items()) {
+      INFO(path << "/" << property.key());
+      CHECK(text.find("`" + property.key() + "`") != std::string::npos);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace berth
