@@ -1,0 +1,117 @@
+#include "scheduler/cli_history.h"
+
+#include <algorithm>
+#include <charconv>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "schemas/input_error.h"
+
+namespace berth {
+namespace {
+
+constexpr const char* kSource = "command line";
+
+template <typename Number>
+std::optional<Number> parse_number(std::string_view text) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool is_whole = error == std::errc() && end == text.data() + text.size() && !text.empty();
+  return is_whole ? std::optional(number) : std::nullopt;
+}
+
+/// The words of all lists; a list without any word is a fault, as it would otherwise select everything.
+std::vector<std::string> words_of(const std::vector<std::string>& lists, const std::string& option,
+                                  std::vector<InputFault>& faults) {
+  std::vector<std::string> words;
+  for (std::string_view list : lists) {
+    const std::size_t before = words.size();
+    while (!list.empty()) {
+      const std::size_t comma = std::min(list.find(','), list.size());
+      if (comma > 0) {
+        words.emplace_back(list.substr(0, comma));
+      }
+      list.remove_prefix(std::min(comma + 1, list.size()));
+    }
+    if (words.size() == before) {
+      faults.push_back({kSource, option, "is empty: leave it out to select all"});
+    }
+  }
+  return words;
+}
+
+std::optional<Timestamp> instant_of(const std::optional<std::string>& text, const std::string& option,
+                                    Timestamp now, std::vector<InputFault>& faults) {
+  if (!text) {
+    return std::nullopt;
+  }
+  try {
+    return parse_instant(*text, now);
+  } catch (const std::invalid_argument& error) {
+    faults.push_back({kSource, option, "\"" + *text + "\" " + error.what()});
+    return std::nullopt;
+  }
+}
+
+std::optional<JobId> job_id_of(std::string_view text) {
+  const auto id = parse_number<JobId>(text);
+  return id && *id > 0 ? id : std::nullopt;
+}
+
+std::string not_a_job_id(const std::string& text) {
+  return "\"" + text + "\" is not a job number (use one that `berth history` lists)";
+}
+
+}  // namespace
+
+JobId parse_job_id(const std::string& text, const std::string& source) {
+  if (const auto id = job_id_of(text)) {
+    return *id;
+  }
+  throw InputError(kSource, source == kSource ? "" : source, not_a_job_id(text));
+}
+
+HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) {
+  std::vector<InputFault> faults;
+  HistoryFilter filter;
+  filter.start = instant_of(request.start, "--starttime", now, faults);
+  filter.end = instant_of(request.end, "--endtime", now, faults);
+  if (filter.start && filter.end && *filter.start > *filter.end) {
+    faults.push_back(
+        {kSource, "--endtime",
+         "\"" + *request.end + "\" is before --starttime \"" + *request.start + "\": exchange them"});
+  }
+  filter.users = words_of(request.users, "--user", faults);
+  filter.accounts = words_of(request.accounts, "--accounts", faults);
+  filter.names = words_of(request.names, "--name", faults);
+  for (const std::string& word : words_of(request.states, "--state", faults)) {
+    if (const auto state = parse_job_state(word)) {
+      filter.states.push_back(*state);
+    } else {
+      faults.push_back({kSource, "--state",
+                        "\"" + word +
+                            "\" is not a state (use PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, "
+                            "OUT_OF_MEMORY, CANCELLED, NODE_FAIL … or a code such as CD)"});
+    }
+  }
+  for (const std::string& word : words_of(request.jobs, "--jobs", faults)) {
+    if (const auto id = job_id_of(word)) {
+      filter.job_ids.push_back(*id);
+    } else {
+      faults.push_back({kSource, "--jobs", not_a_job_id(word)});
+    }
+  }
+  if (request.last) {
+    filter.last = parse_number<std::uint64_t>(*request.last);
+    if (!filter.last || *filter.last == 0) {
+      faults.push_back({kSource, "--last", "\"" + *request.last + "\" is not a number of jobs (use 10)"});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  return filter;
+}
+
+}  // namespace berth

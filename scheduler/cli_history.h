@@ -1,0 +1,33 @@
+// `berth history`: what was asked for, as typed, to a HistoryFilter.
+//
+// Unlike sacct, which begins at midnight, a request without a start shows jobs of any age: a listing that
+// forgets yesterday's jobs is the commonest surprise of sacct's users. Oldest first, newest last.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "store/job_store.h"
+
+namespace berth {
+
+/// The options' values as typed; each list may be given several times and holds words separated by commas.
+struct HistoryRequest {
+  std::optional<std::string> start;   ///< -S, as parse_instant() takes it
+  std::optional<std::string> end;     ///< -E
+  std::vector<std::string> users;     ///< -u: names or numbers
+  std::vector<std::string> states;    ///< -s: names or two-letter codes, in any case
+  std::vector<std::string> accounts;  ///< -A
+  std::vector<std::string> names;     ///< --name
+  std::vector<std::string> jobs;      ///< -j and operands: job numbers
+  std::optional<std::string> last;    ///< --last
+};
+
+/// Throws InputError with every fault, each naming its option and what to write instead.
+HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now);
+
+/// "12" to 12. Throws InputError naming `source` ("--jobs", "command line").
+JobId parse_job_id(const std::string& text, const std::string& source);
+
+}  // namespace berth

@@ -1,0 +1,242 @@
+#include "scheduler/listing.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdlib>
+#include <limits>
+
+#include "schemas/input_error.h"
+
+namespace berth {
+namespace {
+
+constexpr std::array<std::string_view, 9> kDefaultColumns{
+    "JobID", "JobName", "User", "AllocCPUS", "State", "ExitCode", "Elapsed", "TotalCPU", "MaxRSS"};
+constexpr int kWidestColumn = 1'000;
+
+bool continues_character(char byte) {
+  return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U;
+}
+
+/// Characters, not bytes, of UTF-8 text; near enough to columns of a terminal.
+std::size_t character_count(std::string_view text) {
+  return text.size() - static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues_character));
+}
+
+std::string_view first_characters(std::string_view text, std::size_t count) {
+  std::size_t bytes = 0;
+  for (; bytes < text.size(); ++bytes) {
+    if (!continues_character(text[bytes]) && count-- == 0) {
+      break;
+    }
+  }
+  return text.substr(0, bytes);
+}
+
+/// A cell of a table: exactly |width| characters, cut with a "+" as sacct does.
+std::string fit(const std::string& text, int width) {
+  const auto room = static_cast<std::size_t>(std::abs(width));
+  const std::size_t length = character_count(text);
+  if (length > room) {
+    return room == 0 ? "" : std::string(first_characters(text, room - 1)) + "+";
+  }
+  const std::string padding(room - length, ' ');
+  return width < 0 ? text + padding : padding + text;
+}
+
+char lower(char letter) {
+  return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+}
+
+bool same_word(std::string_view left, std::string_view right) {
+  return std::equal(left.begin(), left.end(), right.begin(), right.end(),
+                    [](char a, char b) { return lower(a) == lower(b); });
+}
+
+/// Insertions, removals and replacements that lead from one word to the other, without regard to case.
+std::size_t edit_distance(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  for (std::size_t column = 0; column <= to.size(); ++column) {
+    row[column] = column;
+  }
+  for (std::size_t line = 1; line <= from.size(); ++line) {
+    std::size_t diagonal = row[0];
+    row[0] = line;
+    for (std::size_t column = 1; column <= to.size(); ++column) {
+      const std::size_t replaced = diagonal + (lower(from[line - 1]) == lower(to[column - 1]) ? 0 : 1);
+      diagonal = row[column];
+      row[column] = std::min({row[column] + 1, row[column - 1] + 1, replaced});
+    }
+  }
+  return row.back();
+}
+
+const ListingColumn* find_column(std::string_view name) {
+  const auto columns = listing_columns();
+  const auto found = std::find_if(columns.begin(), columns.end(),
+                                  [&](const ListingColumn& c) { return same_word(c.name, name); });
+  return found == columns.end() ? nullptr : &*found;
+}
+
+InputFault unknown_column(const std::string& name) {
+  const auto columns = listing_columns();
+  const auto nearest =
+      std::min_element(columns.begin(), columns.end(), [&](const auto& left, const auto& right) {
+        return edit_distance(name, left.name) < edit_distance(name, right.name);
+      });
+  return {"command line", "--format",
+          "\"" + name + "\" is not a column; the nearest one is " + std::string(nearest->name) +
+              " (there are " + listing_column_names() + ")"};
+}
+
+/// One item of a format: "JobID" or "JobID%-20".
+void choose_column(std::string_view item, std::vector<ChosenColumn>& chosen,
+                   std::vector<InputFault>& faults) {
+  const std::size_t percent = item.find('%');
+  const std::string name(item.substr(0, percent));
+  const ListingColumn* column = find_column(name);
+  if (column == nullptr) {
+    faults.push_back(unknown_column(name));
+    return;
+  }
+  int width = column->width;
+  if (percent != std::string_view::npos) {
+    const std::string_view digits = item.substr(percent + 1);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), width);
+    if (error != std::errc() || end != digits.data() + digits.size() || width == 0 ||
+        std::abs(width) > kWidestColumn) {
+      faults.push_back({"command line", "--format",
+                        "\"" + std::string(item) + "\": the width after % is a number from 1 to 1000 (use " +
+                            name + "%20; " + name + "%-20 aligns left)"});
+      return;
+    }
+  }
+  chosen.push_back({column, width});
+}
+
+std::string table_line(const std::vector<std::string>& cells) {
+  std::string line;
+  for (const std::string& cell : cells) {
+    line += (line.empty() ? "" : " ") + cell;
+  }
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
+std::string table(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
+                  bool header, Timestamp now) {
+  std::string text;
+  std::vector<std::string> cells(columns.size());
+  const auto add_line = [&](auto&& cell_of) {
+    std::transform(columns.begin(), columns.end(), cells.begin(), cell_of);
+    text += table_line(cells);
+  };
+  if (header) {
+    add_line([](const ChosenColumn& c) { return fit(std::string(c.column->name), c.width); });
+    add_line(
+        [](const ChosenColumn& c) { return std::string(static_cast<std::size_t>(std::abs(c.width)), '-'); });
+  }
+  for (const AccountingRecord& record : records) {
+    add_line([&](const ChosenColumn& c) { return fit(printable(c.column->cell(record, now)), c.width); });
+  }
+  return text;
+}
+
+std::string delimited(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
+                      const ListingStyle& style, Timestamp now) {
+  std::string text;
+  const auto add_line = [&](auto&& cell_of) {
+    for (std::size_t index = 0; index < columns.size(); ++index) {
+      text += (index == 0 ? "" : style.delimiter) + cell_of(columns[index]);
+    }
+    text += style.form == ListingStyle::Form::parsable ? style.delimiter + "\n" : "\n";
+  };
+  if (style.header) {
+    add_line([](const ChosenColumn& c) { return std::string(c.column->name); });
+  }
+  for (const AccountingRecord& record : records) {
+    add_line([&](const ChosenColumn& c) { return printable(c.column->cell(record, now)); });
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  std::string result(text);
+  std::replace_if(
+      result.begin(), result.end(),
+      [](char byte) { return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; }, '?');
+  return result;
+}
+
+std::string listing_column_names() {
+  std::string names;
+  for (const ListingColumn& column : listing_columns()) {
+    names += (names.empty() ? "" : " ") + std::string(column.name);
+  }
+  return names;
+}
+
+std::string listing_help() {
+  std::string text;
+  for (const ListingColumn& column : listing_columns()) {
+    text += fit(std::string(column.name), -17) + std::string(column.description) + "\n";
+  }
+  return text;
+}
+
+std::vector<ChosenColumn> default_format() {
+  std::vector<ChosenColumn> chosen;
+  for (const std::string_view name : kDefaultColumns) {
+    const ListingColumn* column = find_column(name);
+    chosen.push_back({column, column->width});
+  }
+  return chosen;
+}
+
+std::vector<ChosenColumn> long_format() {
+  std::vector<ChosenColumn> chosen;
+  for (const ListingColumn& column : listing_columns()) {
+    chosen.push_back({&column, column.width});
+  }
+  return chosen;
+}
+
+std::vector<ChosenColumn> parse_format(std::string_view list) {
+  std::vector<ChosenColumn> chosen;
+  std::vector<InputFault> faults;
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    const std::string_view item = list.substr(0, comma);
+    list.remove_prefix(std::min(comma + 1, list.size()));
+    if (!item.empty()) {
+      choose_column(item, chosen, faults);
+    }
+  }
+  if (chosen.empty() && faults.empty()) {
+    faults.push_back(
+        {"command line", "--format", "names no column (there are " + listing_column_names() + ")"});
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  return chosen;
+}
+
+std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
+                           const ListingStyle& style, Timestamp now) {
+  return style.form == ListingStyle::Form::table ? table(records, columns, style.header, now)
+                                                 : delimited(records, columns, style, now);
+}
+
+std::string listing_json(std::span<const AccountingRecord> records) {
+  std::string text = "{\"jobs\":[";
+  for (std::size_t index = 0; index < records.size(); ++index) {
+    text += (index == 0 ? "\n" : ",\n") + to_json_text(records[index]);
+  }
+  return text + "\n]}\n";
+}
+
+}  // namespace berth

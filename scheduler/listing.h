@@ -1,0 +1,71 @@
+// Listing: AccountingRecords as text, with sacct's column names and look (sacct(1), "--format").
+//
+// Pure functions; the instant that "now" means is a parameter. Times are printed in the local time zone.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schemas/accounting_record.h"
+
+namespace berth {
+
+/// One column that can be asked for.
+struct ListingColumn {
+  std::string_view name;
+  int width = 10;                ///< of the table; negative: aligned left
+  std::string_view description;  ///< one line, with the unit
+  /// The cell of one record; empty for what was not measured, never 0.
+  std::string (*cell)(const AccountingRecord& record, Timestamp now);
+};
+
+/// Every column, in the order of --helpformat and --long.
+std::span<const ListingColumn> listing_columns();
+/// "JobID JobName …", for shell completion.
+std::string listing_column_names();
+/// What --helpformat prints: name and description, one column a line.
+std::string listing_help();
+
+/// A column as asked for.
+struct ChosenColumn {
+  const ListingColumn* column = nullptr;
+  int width = 10;  ///< negative: aligned left
+};
+
+std::vector<ChosenColumn> default_format();
+std::vector<ChosenColumn> long_format();
+/// "JobID%20,State": names in any case, each optionally with a width (negative: aligned left). Throws
+/// InputError with one fault for each column that there is not, naming the nearest one and the list.
+std::vector<ChosenColumn> parse_format(std::string_view list);
+
+struct ListingStyle {
+  enum class Form {
+    table,      ///< header and dashes; a cell that is too long ends in "+"
+    parsable,   ///< -p: full width, a delimiter after every cell
+    parsable2,  ///< -P: full width, a delimiter between cells
+  };
+  Form form = Form::table;
+  bool header = true;
+  std::string delimiter = "|";
+};
+
+/// One line for each record, in their order. Bytes that would end a line or steer a terminal come out as "?".
+std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
+                           const ListingStyle& style, Timestamp now);
+
+/// {"jobs":[…]} with the complete records, one a line.
+std::string listing_json(std::span<const AccountingRecord> records);
+
+/// Elapsed time: the measured wall time, else end (or now, while it runs) minus start; nothing before start.
+std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& record, Timestamp now);
+/// Elapsed time of every CPU that was granted; nothing before start.
+std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now);
+
+/// `text` with control characters replaced by "?", for lines that people read.
+std::string printable(std::string_view text);
+
+}  // namespace berth

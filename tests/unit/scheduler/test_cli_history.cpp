@@ -1,0 +1,86 @@
+#include "scheduler/cli_history.h"
+
+#include <catch2/catch.hpp>
+
+#include "schemas/input_error.h"
+#include "tests/unit/scheduler/listing_fixtures.h"
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+
+std::string faults_of(const HistoryRequest& request) {
+  try {
+    make_history_filter(request, at(0));
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("an empty request matches every job") {
+  const HistoryFilter filter = make_history_filter({}, at(0));
+  CHECK_FALSE(filter.start);
+  CHECK_FALSE(filter.end);
+  CHECK_FALSE(filter.last);
+  CHECK(filter.users.empty());
+  CHECK(filter.states.empty());
+}
+
+TEST_CASE("lists are separated by commas and add up") {
+  use_utc();
+  HistoryRequest request;
+  request.start = "now-1hour";
+  request.end = "2026-11-23T18:00:00";
+  request.users = {"ada,bob", "1003"};
+  request.states = {"failed,TO", "oom"};
+  request.accounts = {"films"};
+  request.names = {"a b,c"};
+  request.jobs = {"3,4", "7"};
+  request.last = "5";
+  const HistoryFilter filter = make_history_filter(request, at(0));
+  CHECK(filter.start == at(-3600));
+  CHECK(filter.end == at(3600));
+  CHECK(filter.users == std::vector<std::string>{"ada", "bob", "1003"});
+  CHECK(filter.states == std::vector{JobState::failed, JobState::timeout, JobState::out_of_memory});
+  CHECK(filter.accounts == std::vector<std::string>{"films"});
+  CHECK(filter.names == std::vector<std::string>{"a b", "c"});
+  CHECK(filter.job_ids == std::vector<JobId>{3, 4, 7});
+  CHECK(filter.last == 5U);
+}
+
+TEST_CASE("every fault of a request is named at once with its option") {
+  HistoryRequest request;
+  request.start = "yesterdayish";
+  request.states = {"FINISHED"};
+  request.jobs = {"12x,0,-3"};
+  request.last = "many";
+  request.users = {","};
+  const std::string faults = faults_of(request);
+  CHECK_THAT(faults, Contains("command line: --starttime: \"yesterdayish\""));
+  CHECK_THAT(faults, Contains("--state: \"FINISHED\" is not a state"));
+  CHECK_THAT(faults, Contains("\"12x\"") && Contains("\"0\"") && Contains("\"-3\""));
+  CHECK_THAT(faults, Contains("--last: \"many\""));
+  CHECK_THAT(faults, Contains("--user: is empty"));
+}
+
+TEST_CASE("a window that ends before it begins is refused") {
+  use_utc();
+  HistoryRequest request;
+  request.start = "2026-11-23";
+  request.end = "2026-11-22";
+  CHECK_THAT(faults_of(request), Contains("--endtime") && Contains("exchange them"));
+}
+
+TEST_CASE("a job number is a positive number") {
+  CHECK(parse_job_id("12", "command line") == 12);
+  for (const char* text : {"", "0", "-1", "12.", "1e3", "99999999999999999999"}) {
+    INFO(text);
+    CHECK_THROWS_AS(parse_job_id(text, "command line"), InputError);
+  }
+}
+
+}  // namespace berth
