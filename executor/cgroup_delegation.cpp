@@ -140,7 +140,8 @@ void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reason
       continue;
     }
     std::string& reason = reasons[static_cast<std::size_t>(controller)];
-    const std::string plus = std::string("+") + name;
+    std::string plus(1, '+');
+    plus += name;
     if (!has(available, name)) {
       reason = why_not_passed_on(hierarchy, name);
     } else if (!has(enabled, name)) {
@@ -156,7 +157,7 @@ void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reason
           if (const int error_number = write_at(own, "cgroup.subtree_control", plus)) {
             reason = why_not_enabled(hierarchy, error_number);
           } else {
-            hierarchy.added_to_own += (hierarchy.added_to_own.empty() ? "" : " ") + std::string(name);
+            hierarchy.added_to_own.append(hierarchy.added_to_own.empty() ? "" : " ").append(name);
           }
         }
       }

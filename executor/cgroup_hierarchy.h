@@ -58,6 +58,9 @@ struct Hierarchy {
   std::string added_to_own;  ///< "memory pids": put into cgroup.subtree_control
   bool moved_to_daemon = false;
 
+  /// v1 cpuset: what a new job inherits; empty when unknown.
+  std::string cpuset_cpus, cpuset_mems;
+
   /// memory: hits of the limits of tree, berth, own … up to the root when last looked at.
   std::vector<std::uint64_t> ancestor_hits;
 

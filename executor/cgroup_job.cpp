@@ -47,7 +47,10 @@ ControllerSet controllers_of(const CgroupLimits& limits) {
 
 OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
                              const std::vector<Hierarchy*>& wanted)
-    : tree_(std::move(tree)), name_(std::move(name)) {
+    : tree_(std::move(tree)),
+      name_(std::move(name)),
+      age_(kind == Kind::fresh ? Age::fresh : Age::used),
+      applied_is_known_(kind == Kind::fresh) {
   directories_.reserve(wanted.size());
   for (Hierarchy* hierarchy : wanted) {
     const int parent = hierarchy->tree.get();
@@ -128,9 +131,19 @@ void OpenJobCgroup::apply(const CgroupLimits& limits) {
     }
     for (std::size_t i = 0; i < kControllerCount; ++i) {
       if (directory.hierarchy->controllers.contains(static_cast<Controller>(i))) {
-        apply_v1(directory, static_cast<Controller>(i), limits, name_);
+        apply_v1(directory, static_cast<Controller>(i), limits, age_, name_);
       }
     }
+  }
+  age_ = Age::used;
+  if (limits.memory) {
+    applied_.memory = limits.memory;
+  }
+  if (limits.swap) {
+    applied_.swap = limits.swap;
+  }
+  if (limits.cpu_quota) {
+    applied_.cpu_quota = limits.cpu_quota;
   }
 }
 
@@ -175,6 +188,15 @@ void OpenJobCgroup::fold_peaks(Usage& usage) {
   usage.pids_peak = peaks_.pids_peak;
 }
 
+bool OpenJobCgroup::limit_was_reached(const JobDirectory& memory, const CgroupCounters& counters) const {
+  if (!applied_is_known_) {
+    return v1_memory_limit_reached(memory.fd.get());
+  }
+  // Without a look at the files: hits go uncounted only where no swap is allowed beside the memory.
+  return applied_.memory && applied_.swap && counters.usage.memory_peak &&
+         *counters.usage.memory_peak + kLargestMemoryCharge >= *applied_.memory;
+}
+
 CgroupCounters OpenJobCgroup::read() {
   CgroupCounters counters;
   std::array<char, kControlFileBytes> buffer;
@@ -184,8 +206,20 @@ CgroupCounters OpenJobCgroup::read() {
       continue;
     }
     for (std::size_t i = 0; i < kControllerCount; ++i) {
-      if (directory.hierarchy->controllers.contains(static_cast<Controller>(i))) {
-        read_v1(directory, static_cast<Controller>(i), buffer, counters);
+      const auto controller = static_cast<Controller>(i);
+      if (!directory.hierarchy->controllers.contains(controller)) {
+        continue;
+      }
+      if (controller == Controller::cpu && applied_is_known_ && !applied_.cpu_quota) {
+        counters.usage.throttled_periods = 0;  // nothing could throttle it
+        counters.usage.throttled_time = std::chrono::microseconds(0);
+        continue;
+      }
+      read_v1(directory, controller, buffer, counters);
+      if (controller == Controller::memory && counters.memory_limit_hits == std::optional<std::uint64_t>(0) &&
+          limit_was_reached(directory, counters)) {
+        counters.memory_limit_hits.reset();  // this kernel forgot to count: see v1_memory_hits()
+        counters.usage.memory_limit_hits.reset();
       }
     }
   }
@@ -229,31 +263,39 @@ std::optional<std::chrono::microseconds> OpenJobCgroup::cpu_time() {
   return value ? std::optional(std::chrono::microseconds(*value)) : std::nullopt;
 }
 
+const JobDirectory* OpenJobCgroup::witness() const {
+  if (const JobDirectory* pids = find(Controller::pids); pids != nullptr && pids->hierarchy->version == 1) {
+    return pids;
+  }
+  for (const JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 1) {
+      return &directory;
+    }
+  }
+  return nullptr;
+}
+
 std::vector<pid_t> OpenJobCgroup::processes() {
   std::vector<pid_t> pids;
-  for (const JobDirectory& directory : directories_) {
-    pids = read_processes(directory.fd.get());
-    if (!pids.empty()) {
-      break;  // a process of the job is in all of them, the first moment of its life excepted
-    }
+  if (const JobDirectory* v2 = unified()) {
+    pids = read_processes(v2->fd.get());
+  }
+  if (const JobDirectory* v1 = witness(); v1 != nullptr && pids.empty()) {
+    pids = read_processes(v1->fd.get());
   }
   return pids;
 }
 
 bool OpenJobCgroup::empty() {
   char buffer[256];
-  for (const JobDirectory& directory : directories_) {
-    if (directory.hierarchy->version == 2) {
-      const auto populated =
-          parse_keyed(read_kept(directory.fd.get(), "cgroup.events", events_, buffer), "populated");
-      if (populated.value_or(0) != 0) {
-        return false;
-      }
-    } else if (!read_control(directory.fd.get(), "cgroup.procs", buffer).empty()) {
+  if (const JobDirectory* v2 = unified()) {
+    const std::string_view events = read_kept(v2->fd.get(), "cgroup.events", events_, buffer);
+    if (parse_keyed(events, "populated").value_or(0) != 0) {
       return false;
     }
   }
-  return true;
+  const JobDirectory* v1 = witness();
+  return v1 == nullptr || read_control(v1->fd.get(), "cgroup.procs", buffer).empty();
 }
 
 std::string OpenJobCgroup::path(Controller controller) const {

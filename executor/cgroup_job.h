@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "executor/cgroup_hierarchy.h"
+#include "executor/cgroup_v1.h"
 #include "executor/cgroup_v2.h"
 
 namespace berth {
@@ -54,10 +55,16 @@ class OpenJobCgroup final : public JobCgroup {
   const JobDirectory* find(Controller controller) const;
   const JobDirectory* unified() const;
   void require(const CgroupLimits& limits) const;
+  /// A v1 hierarchy whose processes are the job's: one answers for all.
+  const JobDirectory* witness() const;
+  bool limit_was_reached(const JobDirectory& memory, const CgroupCounters& counters) const;
   void fold_peaks(Usage& usage);
 
   std::shared_ptr<TreeDirectories> tree_;
   std::string name_;
+  Age age_;
+  CgroupLimits applied_;  ///< of memory, swap and CPU quota; meaningless for a leftover
+  bool applied_is_known_;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;  // only the sampled ones
   // Open from their first use on: read again and again while the job runs.

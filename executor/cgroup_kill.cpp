@@ -42,11 +42,12 @@ void wait_until_frozen(int directory) {
 void OpenJobCgroup::kill_all() {
   // cgroup.kill (Linux 5.14) also kills what is being forked at that moment: cgroup-v2.rst.
   const JobDirectory* v2 = unified();
+  char buffer[256];
   if (v2 != nullptr && v2->try_write("cgroup.kill", "1") == 0) {
-    char buffer[256];
-    const bool born_elsewhere =
-        parse_keyed(read_control(v2->fd.get(), "cgroup.events", buffer), "populated").value_or(0) == 0;
-    if (!born_elsewhere) {
+    const bool populated =
+        parse_keyed(read_control(v2->fd.get(), "cgroup.events", buffer), "populated").value_or(0) != 0;
+    const JobDirectory* v1 = witness();
+    if (populated || v1 == nullptr || read_control(v1->fd.get(), "cgroup.procs", buffer).empty()) {
       return;
     }
   }

@@ -103,7 +103,7 @@ class OpenCgroupTree final : public CgroupTree {
   CgroupMachine machine_;
   std::shared_ptr<OwnedTree> tree_;
   bool accounts_swap_ = false;
-  bool v2_freezes_ = false;
+  ControllerSet v2_gives_;  ///< also where v1 has the controller
 };
 
 OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& name)
@@ -112,8 +112,10 @@ OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& 
     tree_->reasons[i] = machine.controllers[i].reason;
   }
   for (auto& hierarchy : open_own_cgroups(machine)) {  // v2 first
-    if (v2_freezes_) {
-      hierarchy->controllers.erase(Controller::freezer);
+    for (const Controller controller : {Controller::freezer, Controller::cpuacct}) {
+      if (hierarchy->version == 1 && v2_gives_.contains(controller)) {
+        hierarchy->controllers.erase(controller);
+      }
     }
     if (hierarchy->version == 2 || !hierarchy->controllers.empty()) {
       open_hierarchy(std::move(hierarchy));
@@ -167,9 +169,17 @@ std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
     return "cgroup " + hierarchy.own_path + " is threaded, so no process can be born below it";
   }
   const int tree = hierarchy.tree.get();
-  v2_freezes_ = ::faccessat(tree, "cgroup.kill", F_OK, 0) == 0 && ::faccessat(tree, "cgroup.freeze", F_OK, 0) == 0;
-  if (v2_freezes_) {
+  const auto has = [&](const char* file) { return ::faccessat(tree, file, F_OK, 0) == 0; };
+  tree_->clone_into_cgroup = has_clone_into_cgroup();
+  // Even a bare v2 tree counts CPU time, freezes and kills. Each v1 hierarchy less saves its mkdir, attach and
+  // rmdir, some 50 µs per job.
+  if (has("cgroup.kill") && has("cgroup.freeze")) {
+    v2_gives_.insert(Controller::freezer);
     hierarchy.controllers.insert(Controller::freezer);
+  }
+  if (tree_->clone_into_cgroup && has("cpu.stat")) {
+    v2_gives_.insert(Controller::cpuacct);
+    hierarchy.controllers.insert(Controller::cpuacct);
   }
   if (hierarchy.controllers.contains(Controller::devices)) {
     // Asked of the kernel: no permission, no CONFIG_CGROUP_BPF and a locked-down kernel all look alike.
@@ -185,7 +195,6 @@ std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
           "; run berth as root";
     }
   }
-  tree_->clone_into_cgroup = has_clone_into_cgroup();
   return {};
 }
 
@@ -276,6 +285,9 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
     hierarchy->tree_path = hierarchy->berth_path() + "/" + tree;
     if (hierarchy->version == 2 && ::faccessat(hierarchy->tree.get(), "cgroup.freeze", F_OK, 0) == 0) {
       hierarchy->controllers.insert(Controller::freezer);
+    }
+    if (hierarchy->version == 2 && ::faccessat(hierarchy->tree.get(), "cpu.stat", F_OK, 0) == 0) {
+      hierarchy->controllers.insert(Controller::cpuacct);
     }
     found->hierarchies.push_back(std::move(hierarchy));
   }

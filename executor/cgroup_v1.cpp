@@ -25,13 +25,15 @@ std::string device_text(const IoDeviceLimit& limit, std::uint64_t value) {
   return std::to_string(limit.major) + ":" + std::to_string(limit.minor) + " " + std::to_string(value);
 }
 
-void apply_cpu(const JobDirectory& directory, const CgroupLimits& limits, const std::string& job) {
+void apply_cpu(const JobDirectory& directory, const CgroupLimits& limits, Age age, const std::string& job) {
   if (limits.cpu_weight) {
     directory.write("cpu.shares", NumberText(cpu_shares_from_weight(*limits.cpu_weight)), job);
   }
   if (limits.cpu_quota) {
     const CpuBandwidth bandwidth = cpu_bandwidth(*limits.cpu_quota);
-    if (read_number(directory.fd.get(), "cpu.cfs_period_us") != bandwidth.period_us) {
+    const std::optional<std::uint64_t> period =
+        age == Age::fresh ? kDefaultCpuPeriodUs : read_number(directory.fd.get(), "cpu.cfs_period_us");
+    if (period != bandwidth.period_us) {
       // Without a quota first: the kernel refuses a period that would make the present quota exceed the
       // parent's ratio.
       directory.write("cpu.cfs_quota_us", "-1", job);
@@ -39,6 +41,17 @@ void apply_cpu(const JobDirectory& directory, const CgroupLimits& limits, const 
     }
     directory.write("cpu.cfs_quota_us", NumberText(bandwidth.quota_us), job);
   }
+}
+
+void apply_cpuset(const JobDirectory& directory, const CgroupLimits& limits, Age age, const std::string& job) {
+  const auto write_list = [&](const char* file, const std::optional<CpuSet>& wanted, const std::string& inherited) {
+    if (wanted && (age == Age::used || !(wanted->to_list() == inherited))) {
+      directory.write(file, wanted->to_list(), job);
+    }
+  };
+  // Nodes first: CPUs without memory nodes cannot hold a process.
+  write_list("cpuset.mems", limits.memory_nodes, directory.hierarchy->cpuset_mems);
+  write_list("cpuset.cpus", limits.cpus, directory.hierarchy->cpuset_cpus);
 }
 
 Bytes memory_and_swap(Bytes memory, Bytes swap) {
@@ -135,9 +148,6 @@ void read_memory(int fd, std::span<char> buffer, CgroupCounters& counters) {
   usage.memory_peak = read_number(fd, "memory.max_usage_in_bytes");
   counters.memory_current = read_number(fd, "memory.usage_in_bytes");
   counters.memory_limit_hits = v1_memory_hits(fd);
-  if (counters.memory_limit_hits == std::optional<std::uint64_t>(0) && v1_memory_limit_reached(fd)) {
-    counters.memory_limit_hits.reset();
-  }
   usage.memory_limit_hits = counters.memory_limit_hits;
   usage.oom_kills = parse_keyed(read_control(fd, "memory.oom_control", buffer), "oom_kill");
   counters.local_oom_kills = usage.oom_kills;  // v1 counts a kill in the victim's own cgroup alone
@@ -149,6 +159,8 @@ void read_memory(int fd, std::span<char> buffer, CgroupCounters& counters) {
   usage.major_page_faults = parse_keyed(stat, "total_pgmajfault");
 }
 
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
 std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* local, std::span<char> buffer) {
   std::string_view text = read_control(fd, recursive, buffer);  // Linux 5.4
   if (text.empty()) {
@@ -159,19 +171,11 @@ std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* lo
 
 }  // namespace
 
-void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits,
+void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits, Age age,
               const std::string& job) {
   switch (controller) {
-    case Controller::cpu: apply_cpu(directory, limits, job); break;
-    case Controller::cpuset:
-      // Nodes first: CPUs without memory nodes cannot hold a process.
-      if (limits.memory_nodes) {
-        directory.write("cpuset.mems", limits.memory_nodes->to_list(), job);
-      }
-      if (limits.cpus) {
-        directory.write("cpuset.cpus", limits.cpus->to_list(), job);
-      }
-      break;
+    case Controller::cpu: apply_cpu(directory, limits, age, job); break;
+    case Controller::cpuset: apply_cpuset(directory, limits, age, job); break;
     case Controller::memory: apply_memory(directory, limits, job); break;
     case Controller::pids:
       if (limits.pids) {
@@ -242,19 +246,16 @@ std::optional<std::uint64_t> v1_memory_hits(int directory) {
 }
 
 bool v1_memory_limit_reached(int directory) {
-  // A charge that ends in an OOM kill is of a few pages at most (larger folios fall back to smaller ones),
-  // so the highest use lies that near below the limit.
-  constexpr std::uint64_t kLargestCharge = 64 * 1024;
   const auto reached = [&](const char* limit_file, const char* peak_file) {
     const auto limit = read_number(directory, limit_file);
     const auto peak = read_number(directory, peak_file);
-    return limit && peak && *peak >= *limit - std::min(*limit, kLargestCharge);
+    return limit && peak && *peak >= *limit - std::min(*limit, kLargestMemoryCharge);
   };
   return reached("memory.limit_in_bytes", "memory.max_usage_in_bytes") ||
          reached("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes");
 }
 
-void seed_v1(const Hierarchy& hierarchy, int parent, int child, std::string_view child_name) {
+void seed_v1(Hierarchy& hierarchy, int parent, int child, std::string_view child_name) {
   char buffer[kControlFileBytes];
   const auto copy = [&](const char* file, const char* effective) {
     if (read_control(child, file, buffer).size() > 1) {
@@ -272,7 +273,10 @@ void seed_v1(const Hierarchy& hierarchy, int parent, int child, std::string_view
     copy("cpuset.mems", "cpuset.effective_mems");
     copy("cpuset.cpus", "cpuset.effective_cpus");
     // From here down the kernel itself copies cpus and mems into each new child.
-    write_at(child, "cgroup.clone_children", "1");
+    if (write_at(child, "cgroup.clone_children", "1") == 0) {
+      hierarchy.cpuset_cpus = first_line(read_control(child, "cpuset.cpus", buffer));
+      hierarchy.cpuset_mems = first_line(read_control(child, "cpuset.mems", buffer));
+    }
   }
   if (hierarchy.controllers.contains(Controller::memory) &&
       read_number(child, "memory.use_hierarchy") == std::optional<std::uint64_t>(0)) {

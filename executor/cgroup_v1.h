@@ -8,8 +8,11 @@
 
 namespace berth {
 
+/// Fresh: the cgroup still has the values that it was made with, so what equals those is not written.
+enum class Age { fresh, used };
+
 /// Writes what `limits` names of `controller`. Throws CgroupError.
-void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits,
+void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits, Age age,
               const std::string& job);
 /// Fills what the controller's files tell.
 void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer, CgroupCounters& counters);
@@ -18,11 +21,14 @@ void read_v1(const JobDirectory& directory, Controller controller, std::span<cha
 /// charged first, so with no swap allowed every hit is one of memsw. Some kernels (6.18) do not count those
 /// in memory.memsw.failcnt: a zero is not to be believed when v1_memory_limit_reached().
 std::optional<std::uint64_t> v1_memory_hits(int directory);
+/// A charge that ends in an OOM kill is of a few pages at most (larger folios fall back to smaller ones), so
+/// the highest use lies that near below the limit.
+inline constexpr std::uint64_t kLargestMemoryCharge = 64 * 1024;
 /// Whether the highest use, of memory or of memory+swap, was the limit.
 bool v1_memory_limit_reached(int directory);
 
 /// Gives a new cgroup between own and job what its children need before a process can be in them: CPUs and
 /// memory nodes, the hierarchical memory account of kernels before 5.11. Throws CgroupError.
-void seed_v1(const Hierarchy& hierarchy, int parent, int child, std::string_view child_name);
+void seed_v1(Hierarchy& hierarchy, int parent, int child, std::string_view child_name);
 
 }  // namespace berth

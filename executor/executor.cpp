@@ -197,6 +197,7 @@ class Executor::Implementation {
       null = open_at(AT_FDCWD, "/dev/null", O_RDONLY);
     }
     const bool join = request.join_streams;
+    // A sandbox that died already has told why, or the launcher has; that arrives as an event.
     sandbox->send_plan(plan, null ? null.get() : request.standard_input, output.second.get(),
                        join ? output.second.get() : error.second.get());
     const std::uint64_t token = sandbox->token();

@@ -176,13 +176,12 @@ void add_devices(int root) {
 }
 
 /// What programs look at in /sys to learn of CPUs and memory; nothing else of the host's devices.
-void add_sysfs_part(int root) {
-  const UniqueFd tree{open_tree_clone(AT_FDCWD, "/sys/devices/system", 0)};
-  if (!tree) {
-    return;
+UniqueFd open_sysfs_part() {
+  UniqueFd tree{open_tree_clone(AT_FDCWD, "/sys/devices/system", 0)};
+  if (tree) {
+    must(set_attributes(tree.get(), kReadOnly | MOUNT_ATTR_NOEXEC, 0), "mount_setattr of /sys");
   }
-  must(set_attributes(tree.get(), kReadOnly | MOUNT_ATTR_NOEXEC, 0), "mount_setattr of /sys");
-  must(attach(tree.get(), root, "sys/devices/system"), "move_mount of /sys");
+  return tree;
 }
 
 }  // namespace
@@ -193,14 +192,18 @@ void enter_root_template(bool pivot) {
   must(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make mounts private");
   const UniqueFd proc = mount_empty_proc();
   const UniqueFd root{must(new_mount("tmpfs", MOUNT_ATTR_NOSUID, {{"size", "1m"}, {"mode", "0755"}}), "tmpfs for the root")};
-  // Stacked upon "/": only an attached mount takes further mounts before Linux 6.15. Lookups still begin at
-  // our root, which is the mount below.
-  must(attach(root.get(), AT_FDCWD, "/"), "move_mount of the root");
+  const UniqueFd sysfs = open_sysfs_part();
+  // Only an attached mount takes further mounts before Linux 6.15. Not upon "/": a process whose root is
+  // covered counts as chrooted and may make no user namespace (user_namespaces(7)). /sys is everywhere, and
+  // nobody mounts anything from below it into a job.
+  must(attach(root.get(), AT_FDCWD, "/sys"), "move_mount of the root");
   add_host_directories(root.get());
   make_directories(root.get());
   must(attach(proc.get(), root.get(), "proc"), "move_mount of /proc");
   add_devices(root.get());
-  add_sysfs_part(root.get());
+  if (sysfs) {
+    must(attach(sysfs.get(), root.get(), "sys/devices/system"), "move_mount of /sys");
+  }
   must(set_attributes(root.get(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0), "mount_setattr of the root");
   must(::fchdir(root.get()), "chdir");
   if (pivot) {

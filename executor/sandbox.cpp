@@ -24,13 +24,6 @@ namespace {
 /// Room for Setup and an inline Plan to wait until init reads them.
 constexpr int kChannelBuffer = 512 * 1024;
 
-void send_or_throw(int channel, const void* data, std::size_t size, std::span<const int> descriptors, const char* what) {
-  const int error_number = send_message(channel, data, size, descriptors);
-  if (error_number != 0) {
-    throw_system_error(error_number, "send", what);
-  }
-}
-
 /// /proc/PID/net/dev: two heading lines, then "name: rx_bytes rx_packets … tx_bytes tx_packets …".
 void add_network_line(const char* line, Usage& usage) {
   const char* colon = std::strchr(line, ':');
@@ -70,7 +63,10 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique
   descriptors.insert(descriptors.end(), tasks.begin(), tasks.end());
   const sandbox::Setup setup = make_setup(profile_, host_view, tasks.size(), tmpfs_size);
   const std::size_t size = offsetof(sandbox::Setup, groups) + setup.group_count * sizeof setup.groups[0];
-  send_or_throw(channel_.get(), &setup, size, descriptors, "setup");
+  const int error_number = send_message(channel_.get(), &setup, size, descriptors);
+  if (error_number != 0) {
+    throw_system_error(error_number, "send", "setup");
+  }
   launcher.spawn({token_, uid_map_of(profile_.identity), gid_map_of(profile_.identity), host_view, pair.second.get(),
                   cgroup_->clone_into_descriptor()});
 }
@@ -111,7 +107,7 @@ void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_out
     }
     size = sizeof(sandbox::Plan);
   }
-  send_or_throw(channel_.get(), plan.bytes.data(), size, descriptors, "plan");
+  send_message(channel_.get(), plan.bytes.data(), size, descriptors);
 }
 
 void Sandbox::send_signal(int signal_number) {

@@ -34,7 +34,7 @@ class Sandbox {
 
   /// The launcher made it: from now on pidfd() is valid.
   void take(Spawned spawned);
-  /// Gives the job to init. Throws std::system_error when init is gone.
+  /// Gives the job to init. When init is gone its report, or the launcher's, says why.
   void send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
   void send_signal(int signal_number);
   /// Init's next report; nothing when there is none. `closed` is set at end of file.
