@@ -1,0 +1,380 @@
+"""What every integration test shares: it runs the real program `berth` on real jobs and ends by proving that
+nothing is left of them: no process, no cgroup, no mount, no network device, no file outside its own folder.
+
+The folder of a test is below /srv (or BERTH_TEST_DIRECTORY): /tmp, /var/tmp, /run, /dev/shm and home are
+private inside jobs, and jobs run as an unprivileged user who has to reach it.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BERTH = os.environ.get("BERTH_PROGRAM", "berth")
+PAYLOAD = os.environ.get("BERTH_PAYLOAD", "payload")
+BASE = os.environ.get("BERTH_TEST_DIRECTORY", "/srv")
+
+# Long enough for a slow machine; a test never asserts that something was quick.
+TIMEOUT = 120
+
+CGROUP_ROOT = "/sys/fs/cgroup"
+# Where a sandbox that leaks would leave files. /tmp is left out: other programs live there too.
+WATCHED_FOLDERS = ("/", "/dev", "/dev/shm", "/etc", "/home", "/mnt", "/root", "/run", "/srv", "/var/lib", "/var/tmp")
+
+
+def eventually(condition, seconds=10.0):
+    """True as soon as condition() is; the kernel finishes some things a moment after they were asked for."""
+    end = time.monotonic() + seconds
+    while True:
+        if condition():
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+
+
+def hierarchies():
+    """Every mounted cgroup hierarchy: (mount point, controllers); v2 has none here but "unified"."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            kind, _, options = right.split()[:3]
+            if kind == "cgroup2":
+                found.append((left.split()[4], "unified"))
+            elif kind == "cgroup":
+                found.append((left.split()[4], options))
+    return found
+
+
+def berth_cgroups():
+    """Directories of any running or dead berth: …/berth and what is below."""
+    found = set()
+    for mount_point, _ in hierarchies():
+        for path, folders, _ in os.walk(mount_point):
+            if "/berth/" in path + "/" and (os.path.basename(path) == "berth" or "/berth/" in path):
+                found.add(path)
+            folders[:] = [folder for folder in folders if os.path.join(path, folder).count("/") < 14]
+    return found
+
+
+def mount_table():
+    """The host's mounts without their ids, which say nothing."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return sorted(line.split(" ", 3)[3] for line in file)
+
+
+def processes():
+    """pid -> (program, cgroups, command line) of every process that may be read."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/cgroup", encoding="utf-8") as file:
+                cgroups = file.read()
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                command = file.read().replace(b"\0", b" ").decode(errors="replace")
+            try:
+                program = os.readlink(f"/proc/{name}/exe")
+            except OSError:
+                program = ""
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                state = file.read().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if state not in "ZX":
+            found[int(name)] = (program, cgroups, command)
+    return found
+
+
+def watched_files():
+    found = set()
+    for folder in WATCHED_FOLDERS:
+        try:
+            found.update(os.path.join(folder, name) for name in os.listdir(folder))
+        except OSError:
+            pass
+    return found
+
+
+def control_file(controller, name, mode="r"):
+    """A control file of this process's own cgroup on v1, for comparison."""
+    for mount_point, options in hierarchies():
+        if controller in options.split(","):
+            return open(os.path.join(mount_point, name), mode, encoding="utf-8")
+    return None
+
+
+class Run:
+    """A finished `berth run`."""
+
+    def __init__(self, status, out, err, records):
+        self.status = status
+        self.out = out
+        self.err = err
+        self.records = records
+
+    @property
+    def record(self):
+        assert len(self.records) == 1, f"{len(self.records)} records; standard error: {self.err}"
+        return self.records[0]
+
+    @property
+    def outcome(self):
+        return self.record["outcome"]
+
+    @property
+    def usage(self):
+        return self.record["usage"]
+
+    def by_name(self, name):
+        return next(record for record in self.records if record["spec"]["name"] == name)
+
+    def probes(self):
+        """The payload's probe lines as subject -> result."""
+        return dict(line.rsplit(" ", 1) for line in self.out.splitlines() if " " in line)
+
+    def __str__(self):
+        return f"exit status {self.status}\nout: {self.out[-2000:]}\nerr: {self.err[-3000:]}\n" + json.dumps(
+            [record.get("outcome") for record in self.records]
+        )
+
+
+class BerthCase(unittest.TestCase):
+    """One test = one folder, one database, as many berths as it likes."""
+
+    needs_root = True
+    maxDiff = None
+
+    def setUp(self):
+        if self.needs_root and os.geteuid() != 0:
+            self.skip("needs root: it makes cgroups and runs jobs as other users; run scripts/test as root or with sudo")
+        self.before_mounts = mount_table()
+        self.before_links = set(os.listdir("/sys/class/net"))
+        self.before_files = watched_files()
+        self.directory = tempfile.mkdtemp(prefix="berth-test-", dir=BASE)
+        os.chmod(self.directory, 0o755)
+        self.addCleanup(shutil.rmtree, self.directory, True)
+        self.payload = os.path.join(self.directory, "payload")
+        shutil.copy(PAYLOAD, self.payload)
+        os.chmod(self.payload, 0o755)
+        self.work = os.path.join(self.directory, "work")
+        os.mkdir(self.work)
+        os.chmod(self.work, 0o777)
+        self.database = os.path.join(self.directory, "state", "berth.db")
+        self.berths = []
+
+    def tearDown(self):
+        for process in self.berths:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.assert_nothing_left()
+
+    def skip(self, reason):
+        print(f"SKIPPED: {self.id()}: {reason}", flush=True)
+        raise unittest.SkipTest(reason)
+
+    # -- running --
+
+    def environment(self, **changes):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("SUDO_", "XDG_"))}
+        environment["LC_ALL"] = "C.UTF-8"
+        environment.update(changes)
+        return environment
+
+    def job(self, *argv, **spec):
+        """A job of the payload: job("exit", 3, time_limit="10s")."""
+        job = {"argv": [self.payload, *map(str, argv)], "current_working_directory": self.work, "memory_per_node": "128M"}
+        job["name"] = str(argv[0]) if argv else "payload"
+        job.update(spec)
+        return {key: value for key, value in job.items() if value is not None}
+
+    def job_file(self, *jobs):
+        path = os.path.join(self.directory, f"jobs-{len(os.listdir(self.directory))}.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(list(jobs), file)
+        return path
+
+    def start(self, *arguments, environment=None, program=(), **options):
+        """Starts berth with these words; with a pipe for each of its streams unless options say otherwise."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen(
+            [*program, BERTH, *map(str, arguments)],
+            env=self.environment() if environment is None else environment,
+            cwd=options.pop("cwd", self.work),
+            **options,
+        )
+        self.berths.append(process)
+        return process
+
+    def finish(self, process, timeout=TIMEOUT, given=None):
+        try:
+            out, err = process.communicate(given, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            self.fail(f"berth did not end within {timeout} s; standard error: {err.decode(errors='replace')}")
+        decoded = [(stream or b"").decode(errors="replace") for stream in (out, err)]
+        return process.returncode, *decoded
+
+    def berth(self, *arguments, timeout=TIMEOUT, given=None, **options):
+        """Runs berth to its end: (exit status, standard output, standard error)."""
+        if given is not None:
+            options["stdin"] = subprocess.PIPE
+        return self.finish(self.start(*arguments, **options), timeout, given)
+
+    def run_start(self, *jobs, arguments=(), **options):
+        """Starts `berth run` on a job file; finish with run_finish()."""
+        result = os.path.join(self.directory, f"result-{len(self.berths)}.json")
+        path = self.job_file(*jobs)
+        process = self.start("run", "--database", self.database, "--result", result, *arguments, path, **options)
+        process.result_path = result
+        return process
+
+    def run_finish(self, process, timeout=TIMEOUT):
+        status, out, err = self.finish(process, timeout)
+        return Run(status, out, err, self.read_records(process.result_path))
+
+    @staticmethod
+    def read_records(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        value = json.loads(text) if text.strip() else []
+        return value if isinstance(value, list) else [value]
+
+    def run_jobs(self, *jobs, arguments=(), timeout=TIMEOUT, **options):
+        return self.run_finish(self.run_start(*jobs, arguments=arguments, **options), timeout)
+
+    def run_job(self, *argv, arguments=(), **spec):
+        return self.run_jobs(self.job(*argv, **spec), arguments=arguments)
+
+    def report(self, arguments=(), **spec):
+        """The job's view of itself (payload report) and the run."""
+        run = self.run_job("report", arguments=arguments, **spec)
+        self.assert_state(run, "COMPLETED")
+        return json.loads(run.out), run
+
+    def history(self, *arguments):
+        status, out, err = self.berth("history", "--database", self.database, "--json", "-S", "2000-01-01", *arguments)
+        self.assertEqual(status, 0, err)
+        return json.loads(out)
+
+    def wait_for_job(self, process=None, count=1, word="payload"):
+        """Waits until `count` payload processes run on the host; their pids."""
+        self.assertTrue(
+            eventually(lambda: len(self.job_pids(word)) >= count or (process is not None and process.poll() is not None), 30),
+            "the job did not start",
+        )
+        pids = self.job_pids(word)
+        if len(pids) < count:
+            self.fail("berth ended early: " + self.finish(process)[2])
+        return pids
+
+    def job_pids(self, word="payload"):
+        own = os.path.join(self.directory, "payload")
+        return [pid for pid, (program, _, command) in processes().items() if program == own and word in command]
+
+    # -- asserting --
+
+    def assert_state(self, run, state, cause=None, exit_status=None):
+        self.assertEqual(len(run.records), 1, str(run))
+        self.assertEqual(run.record["state"], state, str(run))
+        self.assertEqual(run.outcome["state"], state, str(run))
+        self.assertTrue(run.outcome["message"], "a verdict says why in one sentence")
+        if cause is not None:
+            self.assertEqual(run.outcome["cause"], cause, str(run))
+        if exit_status is not None:
+            self.assertEqual(run.status, exit_status, str(run))
+
+    def assert_refused(self, run, *words):
+        """Refused before anything ran: 125, no record, and the message has these words."""
+        self.assertEqual(run.status, 125, str(run))
+        self.assertEqual(run.records, [], str(run))
+        for word in words:
+            self.assertIn(word, run.err)
+
+    def cgroup_of(self, pid, controller):
+        """The directory of a process's cgroup in the hierarchy of a v1 controller; the v2 one for "unified"."""
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            rows = [line.rstrip("\n").split(":", 2) for line in file]
+        for mount_point, options in hierarchies():
+            for number, controllers, path in rows:
+                names = controllers.split(",")
+                if controller in names and controller in options.split(",") or (
+                    controller == "unified" and number == "0" and options == "unified"
+                ):
+                    return mount_point + path
+        return None
+
+    def read_control(self, pid, controller, name):
+        folder = self.cgroup_of(pid, controller)
+        if folder is None:
+            self.skip(f"this machine has no cgroup v1 controller {controller}")
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            return file.read().strip()
+
+    def leftovers(self):
+        """What is left of this test's berths and jobs, as sentences."""
+        left = []
+        mine = {process.pid for process in self.berths}
+        own = os.path.join(self.directory, "payload")
+        for pid, (program, cgroups, command) in processes().items():
+            if pid in mine or program.startswith(own) or any(f"/berth/run-{berth}-" in cgroups for berth in mine):
+                left.append(f"process {pid} {command or program}")
+        everyone = berth_cgroups()
+        left += [f"cgroup {path}" for path in everyone if any(f"/berth/run-{berth}-" in path + "/" for berth in mine)]
+        # The folder above goes with the last berth; another one that runs elsewhere on this machine keeps it.
+        others = [command for program, _, command in processes().values() if os.path.basename(program) == "berth"]
+        if not others:
+            left += [f"cgroup {path}" for path in everyone if not any(other.startswith(path + "/") for other in everyone)]
+        left += [f"mount {line.strip()}" for line in mount_table() if line not in self.before_mounts]
+        left += [f"network device {name}" for name in set(os.listdir("/sys/class/net")) - self.before_links]
+        left += [f"file {name}" for name in watched_files() - self.before_files if name != self.directory]
+        return left
+
+    def assert_nothing_left(self):
+        if eventually(lambda: not self.leftovers(), 10):
+            return
+        self.fail("left behind: " + "; ".join(self.leftovers()))
+
+
+def skip_unless_root_user(case, name="nobody"):
+    import pwd
+
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        case.skip(f"there is no user {name}")
+
+
+def main():
+    """Runs the calling module; 77 when nothing could run, so that CTest counts it as skipped."""
+    for program in (BERTH, PAYLOAD):
+        if not os.path.isfile(program):
+            print(f"set BERTH_PROGRAM and BERTH_PAYLOAD to the built programs ({program} is not there)")
+            sys.exit(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = unittest.main(verbosity=2, exit=False).result
+    if not result.wasSuccessful():
+        sys.exit(1)
+    if result.testsRun == len(result.skipped) and result.skipped:
+        print("SKIPPED: all: " + result.skipped[0][1])
+        sys.exit(77)
+    sys.exit(0)
+
+
+def run_name_pid(cgroup):
+    """The pid in berth's cgroup name "run-PID-STARTTIME"; None when it is not one."""
+    match = re.search(r"/run-(\d+)-\d+", cgroup)
+    return int(match.group(1)) if match else None
