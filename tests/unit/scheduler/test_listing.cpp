@@ -1,6 +1,9 @@
 #include "scheduler/listing.h"
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <set>
 
 #include "schemas/input_error.h"
@@ -214,6 +217,22 @@ TEST_CASE("every counter of Usage has a column") {
     INFO(name);
     CHECK(shows);
     ++index;
+  });
+}
+
+TEST_CASE("docs/accounting.md describes every column and every counter") {
+  std::ifstream file(BERTH_SOURCE_DIR "/docs/accounting.md");
+  const std::string page{std::istreambuf_iterator<char>(file), {}};
+  for (const ListingColumn& column : listing_columns()) {
+    const int width = std::abs(column.width);
+    CHECK_THAT(page,
+               Contains("| `" + std::string(column.name) + "` | " + std::to_string(width) +
+                        (column.width < 0 ? ", left | " : " | ") + std::string(column.description) + " |"));
+  }
+  const Usage none;
+  for_each_described_usage_field(none, [&](const auto& field, const auto&) {
+    CHECK_THAT(page, Contains("`" + std::string(field.key) + "`"));
+    CHECK_THAT(page, Contains("`" + std::string(field.name) + "`"));
   });
 }
 

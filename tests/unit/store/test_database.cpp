@@ -83,6 +83,21 @@ TEST_CASE("migrations are numbered from 1 without gaps") {
   CHECK(expected >= 1);
 }
 
+TEST_CASE("docs/accounting.md names every table and column") {
+  const std::string page = read_file(BERTH_SOURCE_DIR "/docs/accounting.md");
+  const auto database = Database::open(":memory:", Missing::create);
+  SQLite::Statement columns = database->prepare(
+      "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c "
+      "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'");
+  int found = 0;
+  while (columns.executeStep()) {
+    CHECK_THAT(page, Contains("**" + columns.getColumn(0).getString() + "**"));
+    CHECK_THAT(page, Contains("`" + columns.getColumn(1).getString() + "`"));
+    ++found;
+  }
+  CHECK(found > 70);
+}
+
 TEST_CASE("an older database is backed up and migrated, and keeps its rows") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
