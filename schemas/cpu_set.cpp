@@ -17,7 +17,13 @@ std::uint64_t bit_of(unsigned cpu) {
 }
 
 [[noreturn]] void refuse(std::string_view list, const std::string& why) {
-  throw std::invalid_argument("\"" + std::string(list) + "\" is not a list of CPUs: " + why + " (use 0-3,8)");
+  std::string message = "\"" + std::string(list) + "\" is not a list of CPUs: " + why + " (use 0-3,8)";
+  for (char& c : message) {
+    if (static_cast<unsigned char>(c) < 0x20U || c == '\x7f') {
+      c = '?';  // a NUL byte would cut the message short
+    }
+  }
+  throw std::invalid_argument(message);
 }
 
 /// Takes a decimal number off the front of `rest`.

@@ -23,6 +23,7 @@ TEST_CASE("what is not a CPU list is refused with the reason") {
     INFO(list);
     CHECK_THROWS_WITH(CpuSet::parse(list), Contains("is not a list of CPUs"));
   }
+  CHECK_THROWS_WITH(CpuSet::parse(std::string("0\0\x1b", 3)), Contains("\"0??\" is not a list of CPUs"));
   CHECK_THROWS_WITH(CpuSet::parse("3-1"), Contains("runs backwards"));
   CHECK_THROWS_WITH(CpuSet::parse("0-3:0"), Contains("stride"));
   CHECK_THROWS_WITH(CpuSet::parse("65536"), Contains("numbers end at 65535"));
