@@ -29,7 +29,7 @@ constexpr std::array kProgramExamples{
     Example{"berth run -- make test", "A command as a job of its own."},
     Example{"berth run -c 2 --mem 2G -t 10 -- ./tests.sh", "Two CPUs, 2 GiB and ten minutes."},
     Example{"berth run nightly.json", "The jobs of a file."},
-    Example{"berth history", "What ran today and what it used."},
+    Example{"berth history", "What ran and what it used."},
     Example{"berth doctor", "What this machine offers to jobs."},
 };
 

@@ -8,10 +8,12 @@
 
 #include "scheduler/cli_check.h"
 #include "scheduler/cli_doctor.h"
+#include "scheduler/cli_query.h"
 #include "scheduler/cli_run.h"
 #include "scheduler/cli_version.h"
 #include "scheduler/command_line.h"
 #include "scheduler/help.h"
+#include "scheduler/listing.h"
 #include "scheduler/log.h"
 #include "schemas/input_error.h"
 
@@ -59,6 +61,15 @@ int dispatch(const CommandLine& line) {
   if (name == "check") {
     return run_check(line);
   }
+  if (name == "history") {
+    return run_history(line);
+  }
+  if (name == "show") {
+    return run_show(line);
+  }
+  if (name == "efficiency") {
+    return run_efficiency(line);
+  }
   if (name == "doctor") {
     return run_doctor(line);
   }
@@ -74,7 +85,7 @@ int dispatch(const CommandLine& line) {
     return 0;
   }
   if (name == "generate-completion") {
-    write_text_file(line.operands[0], bash_completion(""));
+    write_text_file(line.operands[0], bash_completion(listing_column_names()));
     return 0;
   }
   throw UsageError(line.command, "berth " + std::string(name) + " is not part of this build");

@@ -367,7 +367,7 @@ constexpr std::array kRunOptions{
 };
 
 constexpr std::array kRunUsage{"run [OPTION…] -- COMMAND [ARGUMENT…]"sv, "run [OPTION…] JOB.json…"sv,
-                               "run [OPTION…] SCRIPT"sv};
+                               "run [OPTION…] SCRIPT [-- ARGUMENT…]"sv};
 constexpr std::array kRunDescription{
     "Runs jobs to their end, each in its own namespaces and cgroups and under its limits, without a daemon; records "
     "them in the database; prints what they used; and exits as the job did."sv,
@@ -441,7 +441,7 @@ constexpr std::array kHistoryOptions{
            .letter = 'S',
            .argument = "WHEN",
            .description = "Jobs in any state after this instant: 2026-11-23, 2026-11-23T17:00, 17:30, today, now-1hour",
-           .fallback = "the beginning of today, or none when jobs are named",
+           .fallback = "jobs of any age",
            .section = kSectionFilter},
     Option{.name = "endtime",
            .letter = 'E',
@@ -501,16 +501,17 @@ constexpr std::array kHistoryOptions{
            .description = "Separator for -P and -p",
            .fallback = "|",
            .section = kSectionFormat},
-    Option{.name = "json", .description = "Prints the complete records as a JSON array", .section = kSectionFormat},
+    Option{.name = "json", .description = "Prints the complete records as JSON: {\"jobs\":[…]}", .section = kSectionFormat},
     Option{.name = "helpformat", .description = "Lists the columns and exits", .section = kSectionFormat},
 };
 constexpr std::array kHistoryUsage{"history [OPTION…] [JOBID…]"sv};
 constexpr std::array kHistoryDescription{
-    "Lists jobs from the database with sacct's columns: every attempt that was made, how it ended and what it used."sv,
+    "Lists jobs from the database with sacct's columns: every attempt that was made, how it ended and what it used. "
+    "The newest comes last."sv,
     "A counter that the kernel did not offer is printed as nothing, never as 0."sv,
 };
 constexpr std::array kHistoryExamples{
-    Example{"berth history", "Today's jobs."},
+    Example{"berth history -S today", "Today's jobs."},
     Example{"berth history -S now-7days -s FAILED,OUT_OF_MEMORY", "What failed in the last week."},
     Example{"berth history -n -P -o JobID,State,MaxRSS", "For scripts."},
     Example{"berth history --last 1 --json", "The newest job's complete record."},
@@ -528,7 +529,7 @@ constexpr CommandSpec kHistory{.name = "history",
 // -- show -----------------------------------------------------------------------------------------------
 
 constexpr std::array kShowOptions{
-    Option{.name = "json", .description = "Prints the complete records (one per attempt) and events as JSON"},
+    Option{.name = "json", .description = "Prints the complete records (one per attempt) and events as JSON: {\"jobs\":[…],\"events\":[…]}"},
 };
 constexpr std::array kShowUsage{"show [--json] JOBID…"sv};
 constexpr std::array kShowDescription{
@@ -537,7 +538,7 @@ constexpr std::array kShowDescription{
 };
 constexpr std::array kShowExamples{
     Example{"berth show 36", "Why did job 36 end, and what did it use?"},
-    Example{"berth show --json 36 | jq '.[].outcome'", "The verdict alone, for a program."},
+    Example{"berth show --json 36 | jq '.jobs[].outcome'", "The verdict alone, for a program."},
 };
 constexpr std::array kShowSeeAlso{"berth-history(1)"sv, "berth-efficiency(1)"sv};
 constexpr CommandSpec kShow{.name = "show",
