@@ -2,6 +2,9 @@
 #include <fcntl.h>
 #include <signal.h>
 
+#include <array>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "store/database.h"
@@ -35,7 +38,12 @@ TEST_CASE("processes that create and write one database at once lose nothing") {
   constexpr int kProcesses = 4;
   constexpr int kJobs = 25;
   const TemporaryFolder folder;
-  const std::string path = folder.file("new/berth.db");
+  // A new file is renamed into place, an empty one that somebody made is filled in place.
+  const bool made_by_others = GENERATE(false, true);
+  const std::string path = folder.file(made_by_others ? "berth.db" : "new/berth.db");
+  if (made_by_others) {
+    write_file(path, "");
+  }
   std::vector<pid_t> processes;
   for (int process = 0; process < kProcesses; ++process) {
     processes.push_back(start_process([&] {
@@ -154,22 +162,59 @@ TEST_CASE("a process killed before the first migration leaves a file that the ne
 TEST_CASE("a store that another connection of this process closes keeps its locks") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  // Forked before this process has a connection: SQLite's would not survive the fork.
+  const pid_t rival = start_process([&] {
+    JobId go = 0;
+    read_id(ends[0], go);
+    SQLite::Database connection(path, SQLite::OPEN_READWRITE);
+    try {
+      SQLite::Transaction transaction(connection, SQLite::TransactionBehavior::IMMEDIATE);
+    } catch (const SQLite::Exception&) {
+      return;
+    }
+    throw StoreError("the lock was free");
+  });
   const auto holder = Database::open(path, Database::Missing::create);
   holder->write([&] {
-    // Opening and closing the file here must not release the write lock held above.
-    const auto visitor = JobStore::open_existing(path);
-    const pid_t other = start_process([&] {
-      SQLite::Database rival(path, SQLite::OPEN_READWRITE);
-      try {
-        SQLite::Transaction transaction(rival, SQLite::TransactionBehavior::IMMEDIATE);
-      } catch (const SQLite::Exception&) {
-        return;
-      }
-      throw StoreError("the lock was free");
-    });
-    CHECK(wait_status(other) == 0);
+    JobStore::open_existing(path);  // opened and closed again, which must not release the write lock
+    JobStore::open(path);
+    write_id(ends[1], 1);
+    CHECK(wait_status(rival) == 0);
     return 0;
   });
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_CASE("a process that waited for another one's migration finds it done") {
+  constexpr std::array kFirst{Migration{1, "CREATE TABLE notes (text TEXT NOT NULL) STRICT;"}};
+  constexpr std::array kSecond{kFirst[0], Migration{2, "ALTER TABLE notes ADD COLUMN stars INTEGER;"}};
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  Database::open(path, Database::Missing::create, kFirst);
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const pid_t waiting = start_process([&] {
+    JobId go = 0;
+    read_id(ends[0], go);
+    if (Database::open(path, Database::Missing::refuse, kSecond)->version() != 2) {
+      throw StoreError("not migrated");
+    }
+  });
+  {
+    SQLite::Database migrating(path, SQLite::OPEN_READWRITE);
+    SQLite::Transaction transaction(migrating, SQLite::TransactionBehavior::IMMEDIATE);
+    write_id(ends[1], 1);
+    // Long enough for the other one to see version 1 and wait; the result is the same if it is slower.
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    migrating.exec("ALTER TABLE notes ADD COLUMN stars INTEGER; PRAGMA user_version = 2");
+    transaction.commit();
+  }
+  CHECK(wait_status(waiting) == 0);
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 }  // namespace berth
