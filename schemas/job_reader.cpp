@@ -112,12 +112,16 @@ void read_environment(const Field& field, JobSpec& spec) {
   }
 }
 
-/// Patterns that are expanded when the job starts (sbatch(1), "filename pattern").
+/// Patterns that are expanded when the job starts: %j %A (with a width: %5j), %x, %u and %% (sbatch(1),
+/// "filename pattern").
 bool has_known_patterns(std::string_view path) {
-  for (std::size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at + 2)) {
-    if (at + 1 == path.size() || std::string_view("jAxu%").find(path[at + 1]) == std::string_view::npos) {
+  for (std::size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at)) {
+    const std::size_t letter = path.find_first_not_of("0123456789", at + 1);
+    const std::string_view known = letter == at + 1 ? "jAxu%" : "jA";
+    if (letter == std::string_view::npos || known.find(path[letter]) == std::string_view::npos) {
       return false;
     }
+    at = letter + 1;
   }
   return true;
 }
@@ -140,22 +144,17 @@ std::string without_directory_patterns(const std::string& path, const std::strin
 }
 
 template <auto Part>
-void read_output_path(const Field& field, JobSpec& spec) {
+void read_pattern_path(const Field& field, JobSpec& spec) {
   const std::optional<std::string> written = field.text();
   const std::optional<std::string> path = written ? field.host_path() : std::nullopt;
   if (!path) {
     return;
   }
   if (!has_known_patterns(*written)) {
-    field.refuse("has an unknown pattern (use %j %A %x %u, or %% for a percent sign)");
+    field.refuse("has an unknown pattern (use %j %A %5j %x %u, or %% for a percent sign)");
     return;
   }
   spec.*Part = without_directory_patterns(*path, *written, field.context().directory);
-}
-
-template <auto Part>
-void read_host_path(const Field& field, JobSpec& spec) {
-  spec.*Part = field.host_path().value_or("");
 }
 
 void read_open_mode(const Field& field, JobSpec& spec) {
@@ -219,11 +218,14 @@ constexpr Member<JobSpec> kJobMembers[] = {
     {"name", read_name},
     {"script", read_script},
     {"argv", read_argv},
-    {"current_working_directory", read_host_path<&JobSpec::current_working_directory>},
+    {"current_working_directory",
+     [](const Field& field, JobSpec& spec) {
+       spec.current_working_directory = field.host_path().value_or("");
+     }},
     {"environment", read_environment},
-    {"standard_input", read_host_path<&JobSpec::standard_input>},
-    {"standard_output", read_output_path<&JobSpec::standard_output>},
-    {"standard_error", read_output_path<&JobSpec::standard_error>},
+    {"standard_input", read_pattern_path<&JobSpec::standard_input>},
+    {"standard_output", read_pattern_path<&JobSpec::standard_output>},
+    {"standard_error", read_pattern_path<&JobSpec::standard_error>},
     {"open_mode", read_open_mode},
     {"account", [](const Field& field, JobSpec& spec) { spec.account = field.word().value_or(""); }},
     {"comment",

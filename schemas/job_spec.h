@@ -85,8 +85,8 @@ struct JobSpec {
   /// Complete environment: the `environment` object, over a minimal default (PATH, HOME, USER,
   /// LOGNAME, SHELL, LANG, TMPDIR are added at launch when missing). Nothing leaks from the caller.
   std::map<std::string, std::string> environment;
-  std::string standard_input;   ///< host path; empty: /dev/null
-  std::string standard_output;  ///< host path with %j %x %u %A patterns; empty: stream
+  std::string standard_input;   ///< host path with patterns; empty: /dev/null
+  std::string standard_output;  ///< host path with %j %A %x %u %% patterns; empty: stream
   std::string standard_error;   ///< likewise; empty: with standard output's file, else stream
   OpenMode open_mode = OpenMode::truncate;
   std::string account;
