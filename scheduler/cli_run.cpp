@@ -285,14 +285,18 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
   if (line.has("json")) {
     standard_output.write(records_json(result.records));
   }
-  if (line.has("quiet") || line.has("json")) {
-    return;
-  }
+  // A single job had no progress line. That a job was never run is an error, which --quiet does not hide.
+  const bool quiet = line.has("quiet");
   std::string text;
-  if (from_options && result.records.size() == 1 && result.records[0].state != JobState::completed) {
-    text = "berth: " + ended_line(result.records[0]) + '\n';
+  for (const AccountingRecord& record : result.records) {
+    const bool never_ran = record.outcome && record.outcome->cause == Cause::launch_failed;
+    if ((from_options && !quiet && record.state != JobState::completed) || (quiet && never_ran)) {
+      text += "berth: " + ended_line(record) + '\n';
+    }
   }
-  text += usage_table(result.records);
+  if (!quiet && !line.has("json")) {
+    text += usage_table(result.records);
+  }
   (void)!::write(STDERR_FILENO, text.data(), text.size());
 }
 

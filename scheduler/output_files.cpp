@@ -17,8 +17,6 @@
 namespace berth {
 namespace {
 
-constexpr int kMostPadding = 10;  // sbatch: "a maximum of 10"
-
 /// While it lives, this thread's file accesses are the owner's: file system ids and supplementary groups.
 /// setfsuid(2) also takes the capabilities that override permissions out of effect when it leaves 0.
 class ActAs {
@@ -93,31 +91,14 @@ std::string open_remedy(int error_number) {
   }
 }
 
-void append_padded(std::string& out, const std::string& value, unsigned width) {
-  if (value.size() < width) {
-    out.append(width - value.size(), '0');
-  }
-  out += value;
-}
-
 }  // namespace
 
 std::string expand_pattern(std::string_view pattern, const PatternValues& values) {
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] != '%') {
-      out += pattern[i];
-      continue;
-    }
-    std::size_t end = i + 1;
-    unsigned width = 0;
-    while (end < pattern.size() && pattern[end] >= '0' && pattern[end] <= '9') {
-      width = std::min<unsigned>(width * 10 + static_cast<unsigned>(pattern[end] - '0'), kMostPadding);
-      ++end;
-    }
-    const char letter = end < pattern.size() ? pattern[end] : '\0';
+    const char letter = pattern[i] == '%' && i + 1 < pattern.size() ? pattern[i + 1] : '\0';
     if (letter == 'j' || letter == 'A') {
-      append_padded(out, std::to_string(values.job_id), width);
+      out += std::to_string(values.job_id);
     } else if (letter == 'x') {
       std::string name{values.job_name};
       std::replace(name.begin(), name.end(), '/', '_');
@@ -127,10 +108,10 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
     } else if (letter == '%') {
       out += '%';
     } else {
-      out += '%';
-      continue;  // not a pattern of ours: kept, digits and all
+      out += pattern[i];  // no pattern: validation refuses unknown ones, so this is ordinary text
+      continue;
     }
-    i = end;
+    ++i;
   }
   return out;
 }

@@ -26,8 +26,8 @@ struct PatternValues {
   std::string_view user;
 };
 
-/// %j and %A: job id; %x: job name, slashes as _; %u: user; %%: a per cent sign; %5j: padded with zeros
-/// (sbatch(1), "filename pattern"). Other letters are kept as they are.
+/// %j and %A: job id; %x: job name, slashes as _; %u: user; %%: a per cent sign (sbatch(1), "filename
+/// pattern"). Other letters are kept as they are; validation refuses them before.
 std::string expand_pattern(std::string_view pattern, const PatternValues& values);
 
 /// Creates (0666 and the umask) or opens for writing. The last component is never followed when it is a
