@@ -10,7 +10,9 @@ namespace {
 /// Waiting jobs that are recorded CANCELLED between two looks at signals: each costs a durable commit.
 constexpr std::size_t kCancelledAtOnce = 100;
 
-SlotRequest slot_request(const JobSpec& spec) { return {spec.cpus_per_task, spec.memory_per_node}; }
+SlotRequest slot_request(const JobSpec& spec) {
+  return {spec.cpus_per_task, spec.memory_per_node};
+}
 
 Outcome cancelled_outcome(const std::string& message) {
   Outcome outcome;
@@ -45,7 +47,8 @@ std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<
   for (const Submission& submission : submissions) {
     const JobSpec& spec = submission.job.spec;
     if (const std::optional<std::string> reason = pool.never_fits(slot_request(spec))) {
-      faults.push_back({submission.source, "", "job \"" + spec.name + "\" can never run here: it " + *reason});
+      faults.push_back(
+          {submission.source, "", "job \"" + spec.name + "\" can never run here: it " + *reason});
     }
   }
   return faults;
@@ -85,9 +88,13 @@ BatchResult Batch::run(std::vector<Submission> submissions, const std::function<
   return take_result();
 }
 
-void Batch::request_cancel() { stop_ = std::max(stop_, Stop::cancel); }
+void Batch::request_cancel() {
+  stop_ = std::max(stop_, Stop::cancel);
+}
 
-void Batch::request_kill() { stop_ = Stop::kill; }
+void Batch::request_kill() {
+  stop_ = Stop::kill;
+}
 
 void Batch::submit(std::vector<Submission> submissions) {
   std::vector<NewJob> jobs;
@@ -131,7 +138,7 @@ std::vector<RunningJob> Batch::running_jobs() const {
 }
 
 void Batch::start_what_fits() {
-  while (stop_ == Stop::none && unwritten_.empty() && store_may_be_tried()) {
+  while (stop_ == Stop::none && store_may_be_tried()) {
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
     const std::optional<QueuedJob> next = queue_.take_next(free, running_jobs(), clock_.steady_now());
     if (!next) {
@@ -281,7 +288,9 @@ void Batch::flush_writes() {
   }
 }
 
-bool Batch::store_may_be_tried() const { return !trouble_since_ || clock_.steady_now() >= retry_at_; }
+bool Batch::store_may_be_tried() const {
+  return !trouble_since_ || clock_.steady_now() >= retry_at_;
+}
 
 bool Batch::try_store(const std::function<void()>& action) {
   try {

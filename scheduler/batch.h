@@ -1,8 +1,8 @@
 // Batch: the loop of `berth run`. Jobs in, records out: event, decision, record, until every job is final.
 //
 // Life of a job, as docs and recovery rely on it: all jobs are committed PENDING in one transaction; then per
-// job: lease, commit CONFIGURING, launcher.start(), JobStarted, commit RUNNING, JobEnded, commit record and final
-// state in one transaction, lease returned. Which job starts when is scheduler/job_queue.h's.
+// job: lease, commit CONFIGURING, launcher.start(), JobStarted, commit RUNNING, JobEnded, commit record and
+// final state in one transaction, lease returned. Which job starts when is scheduler/job_queue.h's.
 //
 // When the database cannot be written (full disk, locked too long):
 //   - at submit: StoreError leaves run(); nothing was started.
@@ -51,15 +51,15 @@ class JobObserver {
 };
 
 struct Submission {
-  NewJob job;           ///< submit is set by the batch
-  std::string source;   ///< names its origin in faults: the file's name, or "command line"
+  NewJob job;          ///< submit is set by the batch
+  std::string source;  ///< names its origin in faults: the file's name, or "command line"
 };
 
 struct BatchResult {
-  std::vector<AccountingRecord> records;   ///< in submit order, all final
-  std::vector<std::size_t> unsaved;        ///< indexes of records that are not in the database
-  std::string store_error;                 ///< the last failure of the database, if it ever failed
-  bool cancelled = false;                  ///< request_cancel() or request_kill() was called
+  std::vector<AccountingRecord> records;  ///< in submit order, all final
+  std::vector<std::size_t> unsaved;       ///< indexes of records that are not in the database
+  std::string store_error;                ///< the last failure of the database, if it ever failed
+  bool cancelled = false;                 ///< request_cancel() or request_kill() was called
 };
 
 class Batch {
@@ -97,7 +97,7 @@ class Batch {
     Phase phase = Phase::waiting;
     std::optional<SlotLease> lease;
     SteadyTime latest_end;
-    bool superseded = false;   // another process wrote the final record
+    bool superseded = false;  // another process wrote the final record
   };
   /// A commit that is due: RUNNING, or the final record.
   struct Write {
@@ -142,8 +142,8 @@ class Batch {
   Stop stop_ = Stop::none;
   Stop stop_sent_ = Stop::none;
 
-  std::deque<Write> unwritten_;                      // oldest first; empty while the database works
-  std::optional<SteadyTime> trouble_since_;          // or since the last job ended, if that is later
+  std::deque<Write> unwritten_;              // oldest first; empty while the database works
+  std::optional<SteadyTime> trouble_since_;  // or since the last job ended, if that is later
   SteadyTime retry_at_;
   std::string store_error_;
 };

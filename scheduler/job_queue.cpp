@@ -48,18 +48,22 @@ Milliseconds longest_stay(const JobSpec& spec) {
   if (!spec.time_limit || *spec.time_limit >= kUnlimited) {
     return kUnlimited;
   }
-  return std::min<Milliseconds>(*spec.time_limit + std::min<Milliseconds>(spec.grace_period, kUnlimited), kUnlimited);
+  return std::min<Milliseconds>(*spec.time_limit + std::min<Milliseconds>(spec.grace_period, kUnlimited),
+                                kUnlimited);
 }
 
 std::int64_t effective_priority(const JobSpec& spec) {
   std::int64_t result = 0;
   if (__builtin_sub_overflow(spec.priority, spec.nice, &result)) {
-    return spec.nice > 0 ? std::numeric_limits<std::int64_t>::min() : std::numeric_limits<std::int64_t>::max();
+    return spec.nice > 0 ? std::numeric_limits<std::int64_t>::min()
+                         : std::numeric_limits<std::int64_t>::max();
   }
   return result;
 }
 
-void JobQueue::push(const QueuedJob& job) { jobs_.insert(job); }
+void JobQueue::push(const QueuedJob& job) {
+  jobs_.insert(job);
+}
 
 std::optional<QueuedJob> JobQueue::take_first() {
   if (jobs_.empty()) {

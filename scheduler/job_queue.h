@@ -19,8 +19,8 @@
 #include <set>
 #include <vector>
 
-#include "schemas/job_spec.h"
 #include "scheduler/clock.h"
+#include "schemas/job_spec.h"
 
 namespace berth {
 
@@ -48,10 +48,10 @@ Milliseconds longest_stay(const JobSpec& spec);
 std::int64_t effective_priority(const JobSpec& spec);
 
 struct QueuedJob {
-  std::int64_t priority = 0;     ///< effective_priority()
-  std::size_t sequence = 0;      ///< order of submission; also identifies the job
+  std::int64_t priority = 0;  ///< effective_priority()
+  std::size_t sequence = 0;   ///< order of submission; also identifies the job
   Resources wants;
-  Milliseconds stay{0};          ///< longest_stay()
+  Milliseconds stay{0};  ///< longest_stay()
 };
 
 /// A started job, as seen by the queue.
@@ -67,7 +67,8 @@ class JobQueue {
 
   void push(const QueuedJob& job);
   /// Takes out and returns the job that starts now; nothing when none may.
-  std::optional<QueuedJob> take_next(const Resources& free, const std::vector<RunningJob>& running, SteadyTime now);
+  std::optional<QueuedJob> take_next(const Resources& free, const std::vector<RunningJob>& running,
+                                     SteadyTime now);
   /// Takes out and returns the first job in order, whether it fits or not; nothing when there is none.
   std::optional<QueuedJob> take_first();
 

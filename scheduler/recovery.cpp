@@ -71,11 +71,11 @@ class DeadSupervisor {
     const bool had_started = open.attempt > 0;
     Usage usage;
     if (had_started && same_boot_ && actions_.collect) {
-      guarded("job " + std::to_string(open.job_id), [&] {
-        usage = actions_.collect(supervisor_, open.job_id, open.attempt).value_or(Usage{});
-      });
+      guarded("job " + std::to_string(open.job_id),
+              [&] { usage = actions_.collect(supervisor_, open.job_id, open.attempt).value_or(Usage{}); });
     }
-    if (store.finish(open.job_id, open.attempt, node_failure(supervisor_, same_boot_, had_started), usage, now)) {
+    if (store.finish(open.job_id, open.attempt, node_failure(supervisor_, same_boot_, had_started), usage,
+                     now)) {
       report_.node_failed.push_back(open.job_id);
     }
   }

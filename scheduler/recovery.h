@@ -1,9 +1,9 @@
 // Recovery: closes what berths that died (kill -9, power cut) left open in the database.
 //
 // Run at the start of every command that writes. Jobs of a berth that still lives are left alone. A job of a
-// dead one ends NODE_FAIL with whatever its cgroup still tells, its processes and cgroups are removed. Several
-// recoveries at once are safe: JobStore::finish() takes only the first final record of an attempt, so each has
-// exactly one; at worst the loser read the counters that the winner then lacks.
+// dead one ends NODE_FAIL with whatever its cgroup still tells, its processes and cgroups are removed.
+// Several recoveries at once are safe: JobStore::finish() takes only the first final record of an attempt, so
+// each has exactly one; at worst the loser read the counters that the winner then lacks.
 //
 // Who lives is decided by boot id, pid and start time, as seen in /proc. All commands that use one database
 // must therefore run on one machine and see each other's processes: not over NFS, nor from two containers
@@ -21,7 +21,8 @@ namespace berth {
 
 /// This process. Throws std::system_error when /proc cannot be read.
 Supervisor this_supervisor();
-/// `boot_id`, pid and start time to a Supervisor with the cgroup name that belongs to it, "run-PID-STARTTIME".
+/// `boot_id`, pid and start time to a Supervisor with the cgroup name that belongs to it,
+/// "run-PID-STARTTIME".
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time);
 /// False when the machine was restarted since, the process is gone or a zombie, or its pid is another's now.
 /// True when that cannot be found out.
@@ -33,8 +34,12 @@ bool of_this_boot(const Supervisor& supervisor, const std::string& proc = "/proc
 /// What recovery needs from the world. collect and remove may be empty, and are called for supervisors of
 /// this boot alone: no cgroup outlives one, and its name could be another's by now.
 struct RecoveryActions {
-  std::function<bool(const Supervisor&)> is_alive = [](const Supervisor& who) { return supervisor_alive(who); };
-  std::function<bool(const Supervisor&)> is_of_this_boot = [](const Supervisor& who) { return of_this_boot(who); };
+  std::function<bool(const Supervisor&)> is_alive = [](const Supervisor& who) {
+    return supervisor_alive(who);
+  };
+  std::function<bool(const Supervisor&)> is_of_this_boot = [](const Supervisor& who) {
+    return of_this_boot(who);
+  };
   /// Ends the attempt's processes, reads its counters, removes its cgroup; nothing when there was none.
   std::function<std::optional<Usage>(const Supervisor&, JobId, unsigned attempt)> collect;
   /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
@@ -42,12 +47,12 @@ struct RecoveryActions {
 };
 
 struct RecoveryReport {
-  std::vector<JobId> node_failed;    ///< closed by this recovery, oldest first
-  std::vector<std::string> problems; ///< leftovers that could not be read or removed, for a warning
+  std::vector<JobId> node_failed;     ///< closed by this recovery, oldest first
+  std::vector<std::string> problems;  ///< leftovers that could not be read or removed, for a warning
 };
 
-/// Throws StoreError when the database cannot be read or written. Failures of collect and remove are reported,
-/// not thrown: a cgroup that will not go must not keep the record from being written.
+/// Throws StoreError when the database cannot be read or written. Failures of collect and remove are
+/// reported, not thrown: a cgroup that will not go must not keep the record from being written.
 RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestamp now);
 
 }  // namespace berth

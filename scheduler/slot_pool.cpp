@@ -16,7 +16,9 @@ constexpr Bytes kMebibyte = Bytes{1} << 20U;
 constexpr Bytes kLargestReserve = Bytes{1} << 30U;
 constexpr std::size_t kLongestSlotName = 48;
 
-Bytes whole_mebibytes(Bytes bytes) { return bytes >= kMebibyte ? bytes / kMebibyte * kMebibyte : bytes; }
+Bytes whole_mebibytes(Bytes bytes) {
+  return bytes >= kMebibyte ? bytes / kMebibyte * kMebibyte : bytes;
+}
 
 /// a * b / c without overflow of the product; b <= c.
 Bytes in_proportion(Bytes whole, unsigned part, unsigned parts) {
@@ -26,11 +28,11 @@ Bytes in_proportion(Bytes whole, unsigned part, unsigned parts) {
 /// Runs of CPUs that share something, and how many of them are free. The CPUs of a pool are kept in the order
 /// node, cache, core, number, so that each group's members are neighbours.
 struct Group {
-  unsigned first = 0;   ///< of its members: CPUs of a core, cores of a cache, caches of a node
+  unsigned first = 0;  ///< of its members: CPUs of a core, cores of a cache, caches of a node
   unsigned count = 0;
   unsigned parent = 0;
-  unsigned free = 0;    ///< CPUs
-  unsigned whole = 0;   ///< CPUs in cores that are wholly free
+  unsigned free = 0;   ///< CPUs
+  unsigned whole = 0;  ///< CPUs in cores that are wholly free; not kept for a core itself
 };
 
 struct MemoryNode {
@@ -49,8 +51,8 @@ struct MemoryShare {
 struct Fit {
   bool remote_memory = false;
   unsigned caches = 1;
-  unsigned shared = 0;      ///< CPUs that would sit beside another job's in one core
-  unsigned left = 0;        ///< free CPUs that would remain in the node
+  unsigned shared = 0;  ///< CPUs that would sit beside another job's in one core
+  unsigned left = 0;    ///< free CPUs that would remain in the node
   unsigned cache_left = 0;
   auto key() const { return std::tie(remote_memory, caches, shared, left, cache_left); }
 };
@@ -83,13 +85,13 @@ class SlotPool::State {
   };
 
   PoolBounds bounds_;
-  std::vector<unsigned> numbers_;        // the kernel's number of each CPU
-  std::vector<unsigned> core_of_;        // by CPU
-  std::vector<bool> free_;               // by CPU
+  std::vector<unsigned> numbers_;  // the kernel's number of each CPU
+  std::vector<unsigned> core_of_;  // by CPU
+  std::vector<bool> free_;         // by CPU
   std::vector<Group> cores_;
   std::vector<Group> caches_;
   std::vector<Group> nodes_;
-  std::vector<std::size_t> memory_of_;   // by node: its MemoryNode
+  std::vector<std::size_t> memory_of_;  // by node: its MemoryNode
   std::vector<MemoryNode> memory_nodes_;
   unsigned free_cpus_ = 0;
   Bytes total_memory_ = 0;
@@ -174,7 +176,8 @@ void SlotPool::State::build_groups(const std::vector<TopologyCpu>& cpus) {
     }
     if (new_cache) {
       ++nodes_.back().count;
-      caches_.push_back({static_cast<unsigned>(cores_.size()), 0, static_cast<unsigned>(nodes_.size() - 1), 0, 0});
+      caches_.push_back(
+          {static_cast<unsigned>(cores_.size()), 0, static_cast<unsigned>(nodes_.size() - 1), 0, 0});
     }
     if (new_core) {
       ++caches_.back().count;
@@ -195,7 +198,6 @@ void SlotPool::State::take_cpu(unsigned index, std::vector<unsigned>& chosen) {
   Group& cache = caches_[core.parent];
   Group& node = nodes_[cache.parent];
   if (core.free == core.count) {
-    core.whole -= core.count;
     cache.whole -= core.count;
     node.whole -= core.count;
   }
@@ -217,7 +219,6 @@ void SlotPool::State::give_cpu(unsigned index) {
   ++node.free;
   ++free_cpus_;
   if (core.free == core.count) {
-    core.whole += core.count;
     cache.whole += core.count;
     node.whole += core.count;
   }
@@ -448,15 +449,17 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
   if (request.cpus == 0) {
     lacks.emplace_back("asks for 0 CPUs (set cpus_per_task to 1 or more)");
   } else if (request.cpus > total_cpus()) {
-    lacks.push_back("needs " + count_of_cpus(request.cpus) + ", but the pool has " + std::to_string(total_cpus()) +
-                    (state_->bounds_.cpus ? " (lower cpus_per_task or widen --cpus)" : " (lower cpus_per_task)"));
+    lacks.push_back(
+        "needs " + count_of_cpus(request.cpus) + ", but the pool has " + std::to_string(total_cpus()) +
+        (state_->bounds_.cpus ? " (lower cpus_per_task or widen --cpus)" : " (lower cpus_per_task)"));
   }
   if (request.memory == Bytes{0}) {
     lacks.emplace_back("asks for no memory (set memory_per_node, or leave it out for a share by CPUs)");
   } else if (request.memory && *request.memory > total_memory()) {
-    lacks.push_back("needs " + format_size(*request.memory) + " of memory, but the pool has " +
-                    format_size(total_memory()) +
-                    (state_->bounds_.memory ? " (lower memory_per_node or raise --memory)" : " (lower memory_per_node)"));
+    lacks.push_back(
+        "needs " + format_size(*request.memory) + " of memory, but the pool has " +
+        format_size(total_memory()) +
+        (state_->bounds_.memory ? " (lower memory_per_node or raise --memory)" : " (lower memory_per_node)"));
   }
   if (lacks.empty()) {
     return std::nullopt;
@@ -464,15 +467,30 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
   return lacks.size() == 1 ? lacks.front() : lacks.front() + "; and " + lacks.back();
 }
 
-unsigned SlotPool::total_cpus() const { return static_cast<unsigned>(state_->numbers_.size()); }
-Bytes SlotPool::total_memory() const { return state_->total_memory_; }
-unsigned SlotPool::total_slots() const { return std::min(state_->bounds_.slots.value_or(total_cpus()), total_cpus()); }
-unsigned SlotPool::free_cpus() const { return state_->free_cpus_; }
-Bytes SlotPool::free_memory() const { return state_->free_memory_; }
-unsigned SlotPool::free_slots() const { return total_slots() - leases(); }
-unsigned SlotPool::leases() const { return static_cast<unsigned>(state_->held_.size()); }
+unsigned SlotPool::total_cpus() const {
+  return static_cast<unsigned>(state_->numbers_.size());
+}
+Bytes SlotPool::total_memory() const {
+  return state_->total_memory_;
+}
+unsigned SlotPool::total_slots() const {
+  return std::min(state_->bounds_.slots.value_or(total_cpus()), total_cpus());
+}
+unsigned SlotPool::free_cpus() const {
+  return state_->free_cpus_;
+}
+Bytes SlotPool::free_memory() const {
+  return state_->free_memory_;
+}
+unsigned SlotPool::free_slots() const {
+  return total_slots() - leases();
+}
+unsigned SlotPool::leases() const {
+  return static_cast<unsigned>(state_->held_.size());
+}
 
-SlotLease::SlotLease(SlotPool* pool, Allocation allocation) : pool_(pool), allocation_(std::move(allocation)) {}
+SlotLease::SlotLease(SlotPool* pool, Allocation allocation)
+    : pool_(pool), allocation_(std::move(allocation)) {}
 
 SlotLease::SlotLease(SlotLease&& other) noexcept
     : pool_(std::exchange(other.pool_, nullptr)), allocation_(std::move(other.allocation_)) {}

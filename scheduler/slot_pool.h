@@ -26,10 +26,10 @@ namespace berth {
 
 /// One CPU (hardware thread) and where it sits; indexes are hwloc logical ones, equal means shared.
 struct TopologyCpu {
-  unsigned cpu = 0;          ///< kernel number
+  unsigned cpu = 0;  ///< kernel number
   unsigned core = 0;
-  unsigned cache = 0;        ///< last-level cache; the package where hwloc knows no cache
-  unsigned node = 0;         ///< kernel NUMA node number
+  unsigned cache = 0;  ///< last-level cache; the package where hwloc knows no cache
+  unsigned node = 0;   ///< kernel NUMA node number
   unsigned package = 0;
 };
 
@@ -53,8 +53,8 @@ Topology detect_topology();
 Topology synthetic_topology(const std::string& description, Bytes memory_per_node);
 
 struct PoolBounds {
-  std::optional<unsigned> slots;    ///< jobs at once; absent: as many as there are CPUs
-  std::optional<CpuSet> cpus;       ///< absent: all of the topology's
+  std::optional<unsigned> slots;  ///< jobs at once; absent: as many as there are CPUs
+  std::optional<CpuSet> cpus;     ///< absent: all of the topology's
   /// Absent: the machine's (nodes, or memory cgroup limit if that is less) minus the smaller of a tenth and
   /// 1 GiB, which stays with the kernel, berth itself and everyone else; whole MiB. Given: up to the whole.
   std::optional<Bytes> memory;
@@ -62,7 +62,7 @@ struct PoolBounds {
 
 struct SlotRequest {
   unsigned cpus = 1;
-  std::optional<Bytes> memory;      ///< absent: the pool's memory in proportion to the CPUs, whole MiB
+  std::optional<Bytes> memory;  ///< absent: the pool's memory in proportion to the CPUs, whole MiB
 };
 
 class SlotPool;

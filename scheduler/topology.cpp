@@ -13,8 +13,8 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "scheduler/small_file.h"
 #include "scheduler/slot_pool.h"
+#include "scheduler/small_file.h"
 
 namespace berth {
 namespace {
@@ -40,7 +40,8 @@ HwlocTopology new_topology() {
   }
   HwlocTopology topology(raw);
   hwloc_topology_set_all_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_NONE);  // PUs and NUMA nodes always stay
-  for (const hwloc_obj_type_t type : {HWLOC_OBJ_PACKAGE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_CORE}) {
+  for (const hwloc_obj_type_t type :
+       {HWLOC_OBJ_PACKAGE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_CORE}) {
     hwloc_topology_set_type_filter(raw, type, HWLOC_TYPE_FILTER_KEEP_ALL);
   }
   // Several nodes of one package hang on groups; without these every node would be local to every CPU.
@@ -51,7 +52,8 @@ HwlocTopology new_topology() {
 }
 
 /// Logical index of the ancestor of that type; none: `fallback`.
-unsigned ancestor_index(hwloc_topology_t topology, hwloc_obj_type_t type, hwloc_obj_t object, unsigned fallback) {
+unsigned ancestor_index(hwloc_topology_t topology, hwloc_obj_type_t type, hwloc_obj_t object,
+                        unsigned fallback) {
   const hwloc_obj_t ancestor = hwloc_get_ancestor_obj_by_type(topology, type, object);
   return ancestor != nullptr ? ancestor->logical_index : fallback;
 }
@@ -85,10 +87,10 @@ std::vector<TopologyNode> nodes_of(hwloc_topology_t topology) {
 Topology convert(hwloc_topology_t topology, hwloc_const_bitmap_t usable) {
   Topology result;
   result.nodes = nodes_of(topology);
-  const hwloc_obj_type_t cache =
-      hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L3CACHE) > 0   ? HWLOC_OBJ_L3CACHE
-      : hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L2CACHE) > 0 ? HWLOC_OBJ_L2CACHE
-                                                                  : HWLOC_OBJ_PACKAGE;
+  const hwloc_obj_type_t cache = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L3CACHE) > 0 ? HWLOC_OBJ_L3CACHE
+                                 : hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L2CACHE) > 0
+                                     ? HWLOC_OBJ_L2CACHE
+                                     : HWLOC_OBJ_PACKAGE;
   hwloc_obj_t object = nullptr;
   while ((object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_PU, object)) != nullptr) {
     if (usable != nullptr && hwloc_bitmap_isset(usable, object->os_index) == 0) {
@@ -117,7 +119,7 @@ bool has_word(std::string_view list, std::string_view word) {
 /// Where the memory controller's files of this process's cgroup are, and those of the groups above it.
 struct MemoryCgroup {
   std::string mount_point;
-  std::string path;            ///< below the mount point: "" or "/a/b"
+  std::string path;  ///< below the mount point: "" or "/a/b"
   const char* limit_file = "";
 };
 

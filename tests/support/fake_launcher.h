@@ -41,10 +41,10 @@ class FakeLauncher final : public Launcher {
  public:
   struct Plan {
     Milliseconds duration{1'000};
-    Outcome outcome = exited_with(0);       ///< launch_failed: no JobStarted, over at once
+    Outcome outcome = exited_with(0);  ///< launch_failed: no JobStarted, over at once
     Usage usage;
-    Milliseconds stop_delay{0};             ///< between a graceful stop and the end
-    std::string start_throws;               ///< not empty: start() throws this
+    Milliseconds stop_delay{0};  ///< between a graceful stop and the end
+    std::string start_throws;    ///< not empty: start() throws this
   };
   struct Stopped {
     JobId job_id = 0;

@@ -40,13 +40,16 @@ class FlakyStore final : public JobStore {
     real->run(job, attempt, at);
     calls.push_back("run " + std::to_string(job));
   }
-  bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override {
+  bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
+              Timestamp at) override {
     check();
     calls.push_back("finish " + std::to_string(job));
     return real->finish(job, attempt, outcome, usage, at);
   }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
-  std::vector<AccountingRecord> history(const HistoryFilter& filter) override { return real->history(filter); }
+  std::vector<AccountingRecord> history(const HistoryFilter& filter) override {
+    return real->history(filter);
+  }
   std::vector<AccountingRecord> find(JobId job) override { return real->find(job); }
   std::vector<JobEvent> events(JobId job) override { return real->events(job); }
   std::string check_integrity() override { return real->check_integrity(); }
@@ -256,15 +259,18 @@ TEST_CASE("a short job slips in beside a longer one while a wide one waits") {
     return plan;
   };
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("long", {1, 0, minutes(10)}), submission("wide", {2, 0, minutes(1)}),
-                                          submission("too long", {1, 0, minutes(11)}), submission("short", {1, 0, minutes(9)})});
+  const BatchResult result =
+      f.batch.run({submission("long", {1, 0, minutes(10)}), submission("wide", {2, 0, minutes(1)}),
+                   submission("too long", {1, 0, minutes(11)}), submission("short", {1, 0, minutes(9)})});
   CHECK(f.started() == Names{"long", "short", "wide", "too long"});
   CHECK(result.records[1].start == begin + minutes(10));
 }
 
-TEST_CASE("a batch with jobs that can never fit is refused whole, naming each of them, before anything is queued") {
+TEST_CASE(
+    "a batch with jobs that can never fit is refused whole, naming each of them, before anything is queued") {
   Fixture f;
-  const std::vector<Submission> jobs{submission("fits"), submission("wide", {3}), submission("fat", {1, 0, {}, 5 * kGibibyte})};
+  const std::vector<Submission> jobs{submission("fits"), submission("wide", {3}),
+                                     submission("fat", {1, 0, {}, 5 * kGibibyte})};
   try {
     f.batch.run(jobs);
     FAIL("accepted");
@@ -274,7 +280,8 @@ TEST_CASE("a batch with jobs that can never fit is refused whole, naming each of
     CHECK(error.faults()[0].message ==
           "job \"wide\" can never run here: it needs 3 CPUs, but the pool has 2 (lower cpus_per_task)");
     CHECK(error.faults()[1].message ==
-          "job \"fat\" can never run here: it needs 5G of memory, but the pool has 921M (lower memory_per_node)");
+          "job \"fat\" can never run here: it needs 5G of memory, but the pool has 921M (lower "
+          "memory_per_node)");
   }
   CHECK(f.launcher.starts.empty());
   CHECK(f.listener.log.empty());
@@ -323,11 +330,12 @@ TEST_CASE("cancel stops what runs, gracefully and in order, and records what wai
   };
   int waits = 0;
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("a"), submission("b"), submission("c"), submission("d")}, [&] {
-    if (++waits == 2) {
-      f.batch.request_cancel();
-    }
-  });
+  const BatchResult result =
+      f.batch.run({submission("a"), submission("b"), submission("c"), submission("d")}, [&] {
+        if (++waits == 2) {
+          f.batch.request_cancel();
+        }
+      });
   CHECK(f.started() == Names{"a", "b"});
   CHECK(f.launcher.stops == std::vector<FakeLauncher::Stopped>{{1, Cause::cancelled, StopMode::graceful},
                                                                {2, Cause::cancelled, StopMode::graceful}});
@@ -399,7 +407,8 @@ TEST_CASE("kill alone kills at once") {
 
 TEST_CASE("cancel before the first start starts nothing") {
   Fixture f;
-  const BatchResult result = f.batch.run({submission("a"), submission("b")}, [&] { f.batch.request_cancel(); });
+  const BatchResult result =
+      f.batch.run({submission("a"), submission("b")}, [&] { f.batch.request_cancel(); });
   CHECK(f.launcher.starts.empty());
   CHECK(result.records[0].state == JobState::cancelled);
   CHECK(f.store.open_attempts().empty());
@@ -437,7 +446,9 @@ TEST_CASE("while the disk is full running jobs run on, none starts, and commits 
   Fixture f;
   f.launcher.plan = [](const StartRequest& request) {
     FakeLauncher::Plan plan;
-    plan.duration = request.spec.name == "a" ? seconds(2) : request.spec.name == "b" ? minutes(2) : seconds(1);
+    plan.duration = request.spec.name == "a"   ? seconds(2)
+                    : request.spec.name == "b" ? minutes(2)
+                                               : seconds(1);
     return plan;
   };
   const Timestamp begin = f.clock.system_now();
@@ -445,8 +456,8 @@ TEST_CASE("while the disk is full running jobs run on, none starts, and commits 
     const auto elapsed = f.clock.system_now() - begin;
     f.store.full = f.launcher.starts.size() == 2 && elapsed < minutes(1);
   });
-  CHECK(f.store.calls == Names{"configure 1", "configure 2", "run 1", "run 2", "finish 1", "configure 3", "run 3",
-                               "finish 3", "finish 2"});
+  CHECK(f.store.calls == Names{"configure 1", "configure 2", "run 1", "run 2", "finish 1", "configure 3",
+                               "run 3", "finish 3", "finish 2"});
   CHECK(f.launcher.stops.empty());
   CHECK(result.records[2].start >= begin + minutes(1));
   CHECK(result.unsaved.empty());
@@ -458,15 +469,28 @@ TEST_CASE("while the disk is full running jobs run on, none starts, and commits 
   f.everything_returned();
 }
 
+TEST_CASE("a commit that failed is made up for before any later one") {
+  Fixture f;
+  f.launcher.plan = [&](const StartRequest& request) {
+    f.store.full = request.spec.name == "b";
+    return FakeLauncher::Plan{};
+  };
+  f.listener.when_started = [&](JobId) { f.store.full = false; };
+  const BatchResult result = f.batch.run({submission("a"), submission("b")});
+  CHECK(f.store.calls == Names{"configure 1", "configure 2", "run 1", "run 2", "finish 1", "finish 2"});
+  CHECK(result.unsaved.empty());
+}
+
 TEST_CASE("a database that stays broken is given up, with every record in hand and none lost silently") {
   Fixture f("core:1 pu:1");
-  f.launcher.plan = [](const StartRequest&) {
+  f.launcher.plan = [&](const StartRequest&) {
+    f.store.full = true;
     FakeLauncher::Plan plan;
     plan.duration = minutes(10);
     return plan;
   };
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("a"), submission("b")}, [&] { f.store.full = !f.launcher.starts.empty(); });
+  const BatchResult result = f.batch.run({submission("a"), submission("b")});
   CHECK(f.clock.system_now() - begin == minutes(10) + Batch::kStorePatience);
   CHECK(result.records[0].state == JobState::completed);
   CHECK(result.records[1].state == JobState::cancelled);
@@ -492,7 +516,9 @@ TEST_CASE("a kill does not wait for a broken database") {
   Fixture f;
   int waits = 0;
   const Timestamp begin = f.clock.system_now();
-  f.launcher.plan = [](const StartRequest&) { return FakeLauncher::Plan{minutes(1), exited_with(0), {}, {}, {}}; };
+  f.launcher.plan = [](const StartRequest&) {
+    return FakeLauncher::Plan{minutes(1), exited_with(0), {}, {}, {}};
+  };
   const BatchResult result = f.batch.run({submission("a"), submission("b"), submission("c")}, [&] {
     if (++waits == 2) {
       f.store.full = true;
@@ -501,6 +527,25 @@ TEST_CASE("a kill does not wait for a broken database") {
   });
   CHECK(f.clock.system_now() == begin);
   CHECK(result.unsaved == std::vector<std::size_t>{0, 1, 2});
+}
+
+TEST_CASE("a kill tries the database once more") {
+  Fixture f;
+  int waits = 0;
+  const Timestamp begin = f.clock.system_now();
+  f.launcher.plan = [&](const StartRequest&) {
+    f.store.full = true;
+    return FakeLauncher::Plan{};
+  };
+  const BatchResult result = f.batch.run({submission("a")}, [&] {
+    if (++waits == 2) {
+      f.store.full = false;
+      f.batch.request_kill();
+    }
+  });
+  CHECK(f.clock.system_now() == begin);
+  CHECK(result.unsaved.empty());
+  CHECK(f.stored_state(result.records[0]) == JobState::cancelled);
 }
 
 TEST_CASE("a final record that another process wrote first is reported as not saved") {
@@ -524,7 +569,8 @@ TEST_CASE("a thousand jobs of all shapes end, each with one record, none on anot
   f.launcher.plan = [&](const StartRequest& request) {
     FakeLauncher::Plan plan;
     plan.duration = Milliseconds{1 + request.job_id * 7919 % 997};
-    plan.outcome = request.job_id % 11 == 0 ? failed_launch("exec", 13) : exited_with(static_cast<int>(request.job_id % 3));
+    plan.outcome = request.job_id % 11 == 0 ? failed_launch("exec", 13)
+                                            : exited_with(static_cast<int>(request.job_id % 3));
     return plan;
   };
   std::vector<Submission> jobs;

@@ -11,8 +11,12 @@ using std::chrono::minutes;
 constexpr Bytes kGibibyte = Bytes{1} << 30U;
 const SteadyTime kNow{std::chrono::hours(1)};
 
-Resources resources(unsigned cpus, Bytes memory = 0) { return {cpus, memory, 1}; }
-Resources free_of(unsigned cpus, Bytes memory = 64 * kGibibyte, unsigned slots = 64) { return {cpus, memory, slots}; }
+Resources resources(unsigned cpus, Bytes memory = 0) {
+  return {cpus, memory, 1};
+}
+Resources free_of(unsigned cpus, Bytes memory = 64 * kGibibyte, unsigned slots = 64) {
+  return {cpus, memory, slots};
+}
 
 QueuedJob job(std::size_t sequence, unsigned cpus, Milliseconds stay = kUnlimited) {
   return {0, sequence, resources(cpus), stay};
@@ -27,7 +31,8 @@ std::vector<std::size_t> drain(JobQueue& queue) {
   return order;
 }
 
-std::optional<std::size_t> next(JobQueue& queue, const Resources& free, const std::vector<RunningJob>& running) {
+std::optional<std::size_t> next(JobQueue& queue, const Resources& free,
+                                const std::vector<RunningJob>& running) {
   const std::optional<QueuedJob> taken = queue.take_next(free, running, kNow);
   return taken ? std::optional(taken->sequence) : std::nullopt;
 }
@@ -105,7 +110,8 @@ TEST_CASE("a job that is over before the first one can start passes it") {
   queue.push(job(2, 1, minutes(10)));
   const std::vector<RunningJob> running{{resources(2), kNow + minutes(10)}};
   CHECK(next(queue, free_of(2), running) == 2U);
-  CHECK_FALSE(next(queue, free_of(1), {{resources(2), kNow + minutes(10)}, {resources(1), kNow + minutes(10)}}));
+  CHECK_FALSE(
+      next(queue, free_of(1), {{resources(2), kNow + minutes(10)}, {resources(1), kNow + minutes(10)}}));
 }
 
 TEST_CASE("a job that fits beside the first one's reservation passes it, however long it is") {
@@ -122,7 +128,8 @@ TEST_CASE("the reservation reckons with the earliest ends that are enough") {
   JobQueue queue;
   queue.push(job(0, 3));
   queue.push(job(1, 1, minutes(15)));
-  const std::vector<RunningJob> running{{resources(1), kNow + minutes(30)},
+  const std::vector<RunningJob> running{{resources(1), kNow + minutes(40)},
+                                        {resources(1), kNow + minutes(30)},
                                         {resources(1), kNow + minutes(20)},
                                         {resources(1), kNow + minutes(10)}};
   CHECK(next(queue, free_of(1), running) == 1U);  // reserved at 20 minutes: 15 are over by then

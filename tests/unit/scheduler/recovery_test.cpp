@@ -29,7 +29,9 @@ NewJob new_job(const std::string& name) {
   return job;
 }
 
-Allocation allocation() { return {"cpu0", CpuSet{0}, CpuSet{0}, 1 << 20}; }
+Allocation allocation() {
+  return {"cpu0", CpuSet{0}, CpuSet{0}, 1 << 20};
+}
 
 /// What the callbacks were asked for.
 struct World {
@@ -124,6 +126,16 @@ TEST_CASE("jobs of a berth that lives are left alone") {
   CHECK(store->open_attempts().size() == 2);
 }
 
+TEST_CASE("the dead do not take the living with them") {
+  const auto store = JobStore::open(":memory:");
+  const JobId living = store->submit({new_job("a")}, kAlive).front();
+  const JobId dead = store->submit({new_job("b")}, kDead).front();
+  World world;
+  CHECK(recover(*store, world.actions(), kNow).node_failed == std::vector<JobId>{dead});
+  REQUIRE(store->open_attempts().size() == 1);
+  CHECK(store->open_attempts().front().job_id == living);
+}
+
 TEST_CASE("after a restart of the machine no cgroup is touched") {
   const auto store = JobStore::open(":memory:");
   const JobId job = store->submit({new_job("a")}, kOldBoot).front();
@@ -162,7 +174,9 @@ TEST_CASE("a cgroup that is gone or will not go does not keep the record from be
   }
   SECTION("unwilling") {
     RecoveryActions actions = world.actions();
-    actions.collect = [](const Supervisor&, JobId, unsigned) -> std::optional<Usage> { throw std::runtime_error("busy"); };
+    actions.collect = [](const Supervisor&, JobId, unsigned) -> std::optional<Usage> {
+      throw std::runtime_error("busy");
+    };
     actions.remove = [](const Supervisor&) { throw std::runtime_error("busy"); };
     const RecoveryReport report = recover(*store, actions, kNow);
     CHECK(report.problems ==

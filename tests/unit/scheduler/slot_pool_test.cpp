@@ -14,9 +14,13 @@ namespace {
 constexpr Bytes kMebibyte = Bytes{1} << 20U;
 constexpr Bytes kGibibyte = Bytes{1} << 30U;
 
-PoolBounds memory_bound(Bytes memory) { return {std::nullopt, std::nullopt, memory}; }
+PoolBounds memory_bound(Bytes memory) {
+  return {std::nullopt, std::nullopt, memory};
+}
 
-SlotRequest cpus(unsigned count) { return {count, kMebibyte}; }
+SlotRequest cpus(unsigned count) {
+  return {count, kMebibyte};
+}
 
 CpuSet leased_cpus(SlotPool& pool, const SlotRequest& request) {
   return pool.lease(request).value().allocation().cpus;
@@ -130,15 +134,26 @@ TEST_CASE("the tightest last-level cache of a node is filled first") {
   CHECK(leased_cpus(pool, cpus(3)) == CpuSet{4, 5, 6});
 }
 
+TEST_CASE("the tightest node decides before the tightest cache") {
+  PoolBounds bounds;
+  bounds.cpus = CpuSet{0, 4, 5, 6, 7, 8, 9, 12, 13};  // node 0: 1 + 4 CPUs by cache, node 1: 2 + 2
+  SlotPool pool(synthetic_topology("numa:2 l3:2 core:4 pu:1", kGibibyte), bounds);
+  CHECK(leased_cpus(pool, cpus(1)) == CpuSet{8});
+}
+
 TEST_CASE("one cache is worth more than the tightest node") {
-  SlotPool pool(synthetic_topology("numa:2 l3:2 core:2 pu:1", kGibibyte), {});
-  const SlotLease a = pool.lease(cpus(1)).value();  // cache 0
-  const SlotLease b = pool.lease(cpus(2)).value();  // cache 1
-  const SlotLease c = pool.lease(cpus(1)).value();  // cache 0 is full
-  REQUIRE(c.allocation().cpus == CpuSet{1});
-  SlotLease d = pool.lease(cpus(1)).value();  // node 1, cache 2
-  REQUIRE(d.allocation().cpus == CpuSet{4});
-  CHECK(leased_cpus(pool, cpus(2)) == CpuSet{6, 7});
+  PoolBounds bounds;
+  bounds.cpus = CpuSet{0, 4, 8, 9, 10, 11};  // node 0: 1 + 1 CPUs by cache, node 1: 4 + 0
+  SlotPool pool(synthetic_topology("numa:2 l3:2 core:4 pu:1", kGibibyte), bounds);
+  CHECK(leased_cpus(pool, cpus(2)) == CpuSet{8, 9});
+}
+
+TEST_CASE("a core to itself is worth more than the tightest node") {
+  SlotPool pool(synthetic_topology("numa:2 core:2 pu:2", kGibibyte), {});
+  const SlotLease a = pool.lease(cpus(1)).value();
+  const SlotLease b = pool.lease(cpus(1)).value();
+  REQUIRE((a.allocation().cpus | b.allocation().cpus) == CpuSet{0, 2});
+  CHECK(leased_cpus(pool, cpus(1)) == CpuSet{4});
 }
 
 TEST_CASE("a request larger than a cache takes the fewest caches of one node") {
@@ -259,13 +274,15 @@ TEST_CASE("a request that can never fit says why and what to do") {
   bounds.cpus = CpuSet{0, 1};
   bounds.memory = kGibibyte;
   const SlotPool bounded(synthetic_topology("core:4 pu:1", 4 * kGibibyte), bounds);
-  CHECK(bounded.never_fits({3, std::nullopt}) == "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen --cpus)");
+  CHECK(bounded.never_fits({3, std::nullopt}) ==
+        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen --cpus)");
   CHECK(bounded.never_fits({1, 2 * kGibibyte}) ==
         "needs 2G of memory, but the pool has 1G (lower memory_per_node or raise --memory)");
   const SlotPool whole(synthetic_topology("core:1 pu:1", 1000 * kMebibyte), {});
-  CHECK(whole.never_fits({2, kGibibyte}) ==
-        "needs 2 CPUs, but the pool has 1 (lower cpus_per_task); and needs 1G of memory, but the pool has 900M "
-        "(lower memory_per_node)");
+  CHECK(
+      whole.never_fits({2, kGibibyte}) ==
+      "needs 2 CPUs, but the pool has 1 (lower cpus_per_task); and needs 1G of memory, but the pool has 900M "
+      "(lower memory_per_node)");
   CHECK(whole.never_fits({0, std::nullopt}) == "asks for 0 CPUs (set cpus_per_task to 1 or more)");
   CHECK(whole.never_fits({1, Bytes{0}}) ==
         "asks for no memory (set memory_per_node, or leave it out for a share by CPUs)");
@@ -305,9 +322,13 @@ TEST_CASE("1,024 CPUs are all leased, to one job or to 1,024") {
 
 // Whatever comes and goes: the pool's arithmetic holds, and placement keeps its promises.
 TEST_CASE("random leases never overlap, never exceed the memory, and all come back") {
-  const auto [description, nodes] = GENERATE(table<std::string, unsigned>({
-      {"core:1 pu:1", 1}, {"core:2 pu:1", 1}, {"core:4 pu:2", 1}, {"numa:2 l3:2 core:4 pu:2", 2},
-      {"numa:3 core:3 pu:4", 3}, {"pack:4 numa:4 l3:4 core:8 pu:2", 16}}));
+  const auto [description, nodes] =
+      GENERATE(table<std::string, unsigned>({{"core:1 pu:1", 1},
+                                             {"core:2 pu:1", 1},
+                                             {"core:4 pu:2", 1},
+                                             {"numa:2 l3:2 core:4 pu:2", 2},
+                                             {"numa:3 core:3 pu:4", 3},
+                                             {"pack:4 numa:4 l3:4 core:8 pu:2", 16}}));
   const Topology topology = synthetic_topology(description, 4 * kGibibyte);
   std::map<unsigned, unsigned> node_of;
   for (const TopologyCpu& cpu : topology.cpus) {
@@ -330,7 +351,8 @@ TEST_CASE("random leases never overlap, never exceed the memory, and all come ba
       if (random() % 2 == 0) {
         request.memory = (1 + random() % 4096) * kMebibyte;
       }
-      const bool fits = request.cpus <= total - busy.size() && pool.memory_for(request) <= pool.total_memory() - promised;
+      const bool fits =
+          request.cpus <= total - busy.size() && pool.memory_for(request) <= pool.total_memory() - promised;
       std::map<unsigned, unsigned> free_by_node;
       for (const auto& [cpu, node] : node_of) {
         free_by_node[node] += busy.contains(cpu) ? 0U : 1U;
@@ -346,9 +368,8 @@ TEST_CASE("random leases never overlap, never exceed the memory, and all come ba
         for (const unsigned cpu : got.cpus.members()) {
           spread.insert(node_of.at(cpu));
         }
-        const bool fits_one_node = std::any_of(free_by_node.begin(), free_by_node.end(), [&](const auto& node) {
-          return node.second >= request.cpus;
-        });
+        const bool fits_one_node = std::any_of(free_by_node.begin(), free_by_node.end(),
+                                               [&](const auto& node) { return node.second >= request.cpus; });
         REQUIRE((spread.size() == 1) == fits_one_node);
         busy = busy | got.cpus;
         promised += got.memory;
