@@ -212,7 +212,7 @@ std::vector<pid_t> parse_pids(std::string_view text) {
   return pids;
 }
 
-std::optional<IoTotals> parse_blkio_totals(std::string_view text) {
+std::optional<IoTotals> parse_blkio_totals(std::string_view text, DeviceFilter counts) {
   IoTotals totals;
   bool complete = false;
   std::string_view line;
@@ -221,6 +221,9 @@ std::optional<IoTotals> parse_blkio_totals(std::string_view text) {
     const std::string_view device = next_field(line, ' ');
     if (device == "Total") {
       complete = whole_number<std::uint64_t>(line).has_value();
+      continue;
+    }
+    if (counts != nullptr && !counts(device)) {
       continue;
     }
     const std::string_view direction = next_field(line, ' ');
@@ -234,11 +237,15 @@ std::optional<IoTotals> parse_blkio_totals(std::string_view text) {
   return complete ? std::optional(totals) : std::nullopt;
 }
 
-IoStat parse_io_stat(std::string_view text) {
+IoStat parse_io_stat(std::string_view text, DeviceFilter counts) {
   IoStat stat;
   std::string_view line;
   while (next_line(text, line)) {
-    next_field(line, ' ');  // 253:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0
+    // 253:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0
+    const std::string_view device = next_field(line, ' ');
+    if (counts != nullptr && !counts(device)) {
+      continue;
+    }
     while (!line.empty()) {
       std::string_view value = next_field(line, ' ');
       const std::string_view key = next_field(value, '=');

@@ -62,9 +62,11 @@ struct IoTotals {
   std::uint64_t write = 0;
   bool operator==(const IoTotals&) const = default;
 };
+/// Whether a device ("254:0") is to be added up; null: every one.
+using DeviceFilter = bool (*)(std::string_view device);
 /// blkio.throttle.io_service_bytes and io_serviced: over all devices. Absent unless the closing "Total" is
 /// there.
-std::optional<IoTotals> parse_blkio_totals(std::string_view text);
+std::optional<IoTotals> parse_blkio_totals(std::string_view text, DeviceFilter counts = nullptr);
 
 struct IoStat {
   IoTotals bytes;
@@ -72,7 +74,7 @@ struct IoStat {
   bool operator==(const IoStat&) const = default;
 };
 /// io.stat, over all devices: a cgroup without I/O has an empty file.
-IoStat parse_io_stat(std::string_view text);
+IoStat parse_io_stat(std::string_view text, DeviceFilter counts = nullptr);
 
 /// cpu.weight (1-10000) to cpu.shares, as the kernel itself converts a weight to the scheduler's shares:
 /// round(weight * 1024 / 100) (kernel/sched/core.c, sched_weight_from_cgroup). Weight 100 is 1024 shares.

@@ -46,28 +46,70 @@ void remove_children(int parent, const char* name) noexcept {
   ::closedir(directory);
 }
 
+/// fsopen … fsmount of a v1 hierarchy; -1 and errno. `failed` names the step.
+// glibc 2.36 has these calls, but its <sys/mount.h> clashes with <linux/mount.h>.
+int mount_hierarchy(std::string_view names, const char*& failed) {
+  failed = "fsopen";
+  const UniqueFd context{static_cast<int>(::syscall(SYS_fsopen, "cgroup", FSOPEN_CLOEXEC))};
+  if (!context) {
+    return -1;
+  }
+  failed = "fsconfig";
+  while (!names.empty()) {
+    const std::string name(names.substr(0, names.find(',')));
+    names.remove_prefix(std::min(names.size(), name.size() + 1));
+    if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_FLAG, name.c_str(), nullptr, 0) != 0) {
+      return -1;
+    }
+  }
+  failed = "creation";
+  if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return -1;
+  }
+  failed = "fsmount";
+  return static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC,
+                                    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+}
+
+/// The controller's line of /proc/cgroups.
+std::optional<KernelController> kernel_controller(std::string_view name) {
+  char buffer[kControlFileBytes];
+  for (KernelController& line : parse_kernel_controllers(read_control(AT_FDCWD, "/proc/cgroups", buffer))) {
+    if (line.name == name) {
+      return std::move(line);
+    }
+  }
+  return std::nullopt;
+}
+
+/// The kernel dissolves a hierarchy at its last unmount only if no cgroup is left in it, and a removed one is
+/// left for an RCU grace period or two. A hierarchy that was not dissolved keeps its controller, mounted
+/// nowhere and missing from cgroup v2, until someone mounts and unmounts it again: so wait.
+void wait_until_dissolvable(const Hierarchy& hierarchy) {
+  if (!hierarchy.own || ::faccessat(hierarchy.own.get(), kBerthDirectory, F_OK, 0) == 0) {
+    return;  // another berth is in it
+  }
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    if (!hierarchy.controllers.contains(static_cast<Controller>(i))) {
+      continue;
+    }
+    const char* name = to_string(static_cast<Controller>(i));
+    for (int waited = 0; waited < 300; waited += 2) {
+      const auto line = kernel_controller(name);
+      if (!line || line->hierarchy == 0 || line->cgroups <= 1) {
+        return;
+      }
+      sleep_for(std::chrono::milliseconds(2));
+    }
+    return;
+  }
+}
+
 }  // namespace
 
 Hierarchy::~Hierarchy() {
-  if (!mount || !own || ::faccessat(own.get(), kBerthDirectory, F_OK, 0) == 0) {
-    return;  // mounted by others, or another berth is in it
-  }
-  // The kernel dissolves a hierarchy at its last unmount only if no cgroup is left in it, and a removed one
-  // is left for an RCU grace period or two. Else the controller stays taken, mounted nowhere, and is missing
-  // from cgroup v2.
-  constexpr int kPatienceMs = 500;
-  std::size_t first = 0;
-  while (first < kControllerCount && !controllers.contains(static_cast<Controller>(first))) {
-    ++first;
-  }
-  for (int waited = 0; waited < kPatienceMs && first < kControllerCount; waited += 2) {
-    char buffer[kControlFileBytes];
-    for (const KernelController& line : parse_kernel_controllers(read_control(AT_FDCWD, "/proc/cgroups", buffer))) {
-      if (line.name == to_string(static_cast<Controller>(first)) && line.cgroups <= 1) {
-        return;
-      }
-    }
-    sleep_for(std::chrono::milliseconds(2));
+  if (mount) {
+    wait_until_dissolvable(*this);
   }
 }
 
@@ -105,35 +147,6 @@ std::vector<std::unique_ptr<Hierarchy>> open_own_cgroups(const CgroupMachine& ma
   }
   return hierarchies;
 }
-
-namespace {
-
-/// fsopen … fsmount of a v1 hierarchy; -1 and errno. `failed` names the step.
-// glibc 2.36 has these calls, but its <sys/mount.h> clashes with <linux/mount.h>.
-int mount_hierarchy(std::string_view names, const char*& failed) {
-  failed = "fsopen";
-  const UniqueFd context{static_cast<int>(::syscall(SYS_fsopen, "cgroup", FSOPEN_CLOEXEC))};
-  if (!context) {
-    return -1;
-  }
-  failed = "fsconfig";
-  while (!names.empty()) {
-    const std::string name(names.substr(0, names.find(',')));
-    names.remove_prefix(std::min(names.size(), name.size() + 1));
-    if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_FLAG, name.c_str(), nullptr, 0) != 0) {
-      return -1;
-    }
-  }
-  failed = "creation";
-  if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
-    return -1;
-  }
-  failed = "fsmount";
-  return static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC,
-                                    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
-}
-
-}  // namespace
 
 std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controller controller) {
   auto hierarchy = std::make_unique<Hierarchy>();

@@ -138,6 +138,9 @@ void OpenCgroupTree::open_hierarchy(std::unique_ptr<Hierarchy> hierarchy) {
       reason = why_not_made(made, error_number);
     } else if (made.version == 1) {
       seed_v1(made, made.berth.get(), made.tree.get(), "");
+      if (made.controllers.contains(Controller::blkio)) {
+        start_io_counting(made);
+      }
     } else {
       reason = finish_unified(made);
     }

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "executor/block_devices.h"
 #include "executor/cgroup_files.h"
 #include "executor/os/syscall.h"
 
@@ -166,7 +167,7 @@ std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* lo
   if (text.empty()) {
     text = read_control(fd, local, buffer);
   }
-  return parse_blkio_totals(text);
+  return parse_blkio_totals(text, counts_as_disk);
 }
 
 }  // namespace
@@ -253,6 +254,17 @@ bool v1_memory_limit_reached(int directory) {
   };
   return reached("memory.limit_in_bytes", "memory.max_usage_in_bytes") ||
          reached("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes");
+}
+
+void start_io_counting(const Hierarchy& hierarchy) {
+  char buffer[kControlFileBytes];
+  const std::string_view counted =
+      read_control(hierarchy.own.get(), "blkio.throttle.io_service_bytes_recursive", buffer);
+  for (const std::string& device : disks()) {
+    if (counted.find(device + " Read") == std::string_view::npos) {
+      write_at(hierarchy.berth.get(), "blkio.throttle.read_bps_device", device + " 0");  // 0: no limit
+    }
+  }
 }
 
 void seed_v1(Hierarchy& hierarchy, int parent, int child, std::string_view child_name) {

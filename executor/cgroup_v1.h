@@ -27,6 +27,10 @@ inline constexpr std::uint64_t kLargestMemoryCharge = 64 * 1024;
 /// Whether the highest use, of memory or of memory+swap, was the limit.
 bool v1_memory_limit_reached(int directory);
 
+/// Since Linux 6.10 blkio.throttle.io_* of a disk stay empty until somebody limits that disk: writes "no
+/// limit" once for each disk that is not counted yet. Failures leave the counters as they are.
+void start_io_counting(const Hierarchy& hierarchy);
+
 /// Gives a new cgroup between own and job what its children need before a process can be in them: CPUs and
 /// memory nodes, the hierarchical memory account of kernels before 5.11. Throws CgroupError.
 void seed_v1(Hierarchy& hierarchy, int parent, int child, std::string_view child_name);

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "executor/block_devices.h"
 #include "executor/cgroup_files.h"
 
 namespace berth {
@@ -190,7 +191,7 @@ void read_v2(const JobDirectory& directory, std::span<char> buffer, CgroupCounte
     usage.pids_limit_hits = parse_keyed(read_control(fd, "pids.events", buffer), "max");
   }
   if (has.contains(Controller::blkio)) {
-    const IoStat stat = parse_io_stat(read_control(fd, "io.stat", buffer));
+    const IoStat stat = parse_io_stat(read_control(fd, "io.stat", buffer), counts_as_disk);
     usage.io_read_bytes = stat.bytes.read;
     usage.io_write_bytes = stat.bytes.write;
     usage.io_read_operations = stat.operations.read;

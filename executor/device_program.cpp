@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -52,7 +53,30 @@ unsigned access_bits(const std::string& access) {
   return bits;
 }
 
-void append_rule(std::vector<bpf_insn>& program, const DeviceRule& rule) {
+struct Rule {
+  char type;
+  unsigned major;
+  std::optional<unsigned> minor;
+  unsigned access;
+};
+
+/// Rules of one device are one rule, as devices.allow of v1 merges them.
+std::vector<Rule> merged(const std::vector<DeviceRule>& rules) {
+  std::vector<Rule> made;
+  for (const DeviceRule& rule : rules) {
+    const auto same = std::find_if(made.begin(), made.end(), [&](const Rule& known) {
+      return known.type == rule.type && known.major == rule.major && known.minor == rule.minor;
+    });
+    if (same != made.end()) {
+      same->access |= access_bits(rule.access);
+    } else {
+      made.push_back({rule.type, rule.major, rule.minor, access_bits(rule.access)});
+    }
+  }
+  return made;
+}
+
+void append_rule(std::vector<bpf_insn>& program, const Rule& rule) {
   constexpr std::size_t kAnswerLength = 2, kAccessLength = 3;
   const unsigned type = rule.type == 'b' ? BPF_DEVCG_DEV_BLOCK : BPF_DEVCG_DEV_CHAR;
   std::size_t left = (rule.minor ? 1U : 0U) + 1 + kAccessLength + kAnswerLength;  // after the type's check
@@ -63,7 +87,7 @@ void append_rule(std::vector<bpf_insn>& program, const DeviceRule& rule) {
   }
   // Any access beyond the rule's: (access & ~allowed) != 0.
   program.push_back(instruction(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_1, kAccess, 0, 0));
-  program.push_back(alu32(BPF_AND, BPF_REG_1, ~access_bits(rule.access)));
+  program.push_back(alu32(BPF_AND, BPF_REG_1, ~rule.access));
   program.push_back(skip_unless_equal(BPF_REG_1, 0, kAnswerLength));
   append_answer(program, 1);
 }
@@ -84,7 +108,7 @@ std::vector<bpf_insn> device_program(const std::vector<DeviceRule>& rules) {
       load(kMajor, offsetof(bpf_cgroup_dev_ctx, major)),
       load(kMinor, offsetof(bpf_cgroup_dev_ctx, minor)),
   };
-  for (const DeviceRule& rule : rules) {
+  for (const Rule& rule : merged(rules)) {
     append_rule(program, rule);
   }
   append_answer(program, 0);

@@ -246,7 +246,8 @@ void pivot_into_template() {
   pivot_into(tree);
 }
 
-/// Overlay of one directory with its upper layer in the private tmpfs (attached at /tmp).
+/// Overlay of one directory with its upper layer in the private tmpfs (attached at /tmp); negative errno when the
+/// kernel cannot.
 long overlay_of(const char* lower, const char* upper_name) {
   char upper[sandbox::kPathSize] = "/tmp/upper-";
   char work[sandbox::kPathSize] = "/tmp/work-";
@@ -255,7 +256,7 @@ long overlay_of(const char* lower, const char* upper_name) {
   expect(sys(SYS_mkdirat, kCurrent, upper, 0755), Step::mount_overlay, upper);
   expect(sys(SYS_mkdirat, kCurrent, work, 0700), Step::mount_overlay, work);
   const Option options[] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"userxattr", nullptr}};
-  return expect(new_mount("overlay", options, kPlainAttributes), Step::mount_overlay, lower);
+  return new_mount("overlay", options, kPlainAttributes);
 }
 
 struct DirectoryEntry {  // getdents64(2)
@@ -291,6 +292,10 @@ void overlay_top_level() {
       char path[sandbox::kPathSize] = "/";
       append(path, entry->name, sizeof path);
       const long tree = overlay_of(path, entry->name);
+      if (tree == -22 /* EINVAL */) {
+        continue;  // other file systems are mounted below it, which are locked here: it stays read-only
+      }
+      expect(tree, Step::mount_overlay, path);
       expect(attach(tree, path), Step::mount_overlay, path);
       sys(SYS_close, tree);
     }
@@ -306,7 +311,7 @@ void enter_own_root(const Setup& setup, long own_root) {
   expect(attach(own_root, "/home"), Step::mount_root, "root");
   long root = own_root;
   if ((setup.flags & sandbox::kOverlay) != 0) {
-    root = overlay_of("/home", "root");
+    root = expect(overlay_of("/home", "root"), Step::mount_overlay, "isolation.root");
     expect(attach(root, "/run"), Step::mount_root, "overlay");
     sys(SYS_close, own_root);
   }
