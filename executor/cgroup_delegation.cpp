@@ -18,12 +18,13 @@ namespace berth {
 namespace {
 
 constexpr const char* kRemedy =
-    "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes berth … (with --user when not root)";
+    "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes berth … (with --user when not "
+    "root)";
 
 /// Names that cgroup.subtree_control takes; cpuacct, devices and freezer need no enabling.
 constexpr std::pair<Controller, const char*> kEnabled[] = {
-    {Controller::cpu, "cpu"},     {Controller::cpuset, "cpuset"}, {Controller::memory, "memory"},
-    {Controller::pids, "pids"},   {Controller::blkio, "io"},      {Controller::hugetlb, "hugetlb"},
+    {Controller::cpu, "cpu"},   {Controller::cpuset, "cpuset"}, {Controller::memory, "memory"},
+    {Controller::pids, "pids"}, {Controller::blkio, "io"},      {Controller::hugetlb, "hugetlb"},
 };
 
 std::vector<std::string> words_of(int directory, const char* file) {
@@ -83,8 +84,8 @@ std::string vacate(Hierarchy& hierarchy) {
   }
   for (const pid_t pid : read_processes(own)) {
     if (!descends_from_us(pid)) {
-      return "this process's cgroup " + hierarchy.own_path + " holds other processes (pid " + std::to_string(pid) +
-             "), so v2 lets it pass no controller on; " + kRemedy;
+      return "this process's cgroup " + hierarchy.own_path + " holds other processes (pid " +
+             std::to_string(pid) + "), so v2 lets it pass no controller on; " + kRemedy;
     }
   }
   if (::mkdirat(hierarchy.berth.get(), kDaemonDirectory, 0755) != 0 && errno != EEXIST) {
@@ -100,10 +101,11 @@ std::string vacate(Hierarchy& hierarchy) {
       return {};
     }
     for (const pid_t pid : pids) {
-      const int error_number = write_at(hierarchy.berth.get(), procs.c_str(), NumberText(static_cast<std::uint64_t>(pid)));
+      const int error_number =
+          write_at(hierarchy.berth.get(), procs.c_str(), NumberText(static_cast<std::uint64_t>(pid)));
       if (error_number != 0 && error_number != ESRCH) {
-        return "cannot move pid " + std::to_string(pid) + " to " + hierarchy.berth_path() + "/" + kDaemonDirectory +
-               ": " + std::generic_category().message(error_number) + "; " + kRemedy;
+        return "cannot move pid " + std::to_string(pid) + " to " + hierarchy.berth_path() + "/" +
+               kDaemonDirectory + ": " + std::generic_category().message(error_number) + "; " + kRemedy;
       }
     }
   }
@@ -112,11 +114,14 @@ std::string vacate(Hierarchy& hierarchy) {
 
 std::string why_not_enabled(const Hierarchy& hierarchy, int error_number) {
   switch (error_number) {
-    case EBUSY: return "cgroup " + hierarchy.own_path + " has processes of its own; " + kRemedy;
+    case EBUSY:
+      return "cgroup " + hierarchy.own_path + " has processes of its own; " + kRemedy;
     case EACCES:
-    case EPERM: return "no permission to change cgroup " + hierarchy.own_path + "; " + kRemedy;
+    case EPERM:
+      return "no permission to change cgroup " + hierarchy.own_path + "; " + kRemedy;
     default:
-      return "cgroup.subtree_control of " + hierarchy.own_path + ": " + std::generic_category().message(error_number);
+      return "cgroup.subtree_control of " + hierarchy.own_path + ": " +
+             std::generic_category().message(error_number);
   }
 }
 
@@ -134,7 +139,7 @@ void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reason
   const std::vector<std::string> available = words_of(own, "cgroup.controllers");
   const std::vector<std::string> enabled = words_of(own, "cgroup.subtree_control");
   const bool is_root = ::faccessat(own, "cgroup.type", F_OK, 0) != 0;  // the root alone has no such file
-  std::optional<std::string> vacated;  // asked once; its reason, or empty
+  std::optional<std::string> vacated;                                  // asked once; its reason, or empty
   for (const auto& [controller, name] : kEnabled) {
     if (!hierarchy.controllers.contains(controller)) {
       continue;
@@ -146,8 +151,9 @@ void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reason
       reason = why_not_passed_on(hierarchy, name);
     } else if (!has(enabled, name)) {
       if (rule == OwnCgroup::leave_alone) {
-        reason = "the v2 tree of this hybrid machine does not pass " + std::string(name) +
-                 " on to children, and berth does not change it; boot with systemd.unified_cgroup_hierarchy=1";
+        reason =
+            "the v2 tree of this hybrid machine does not pass " + std::string(name) +
+            " on to children, and berth does not change it; boot with systemd.unified_cgroup_hierarchy=1";
       } else {
         if (!is_root && !vacated) {
           vacated = read_processes(own).empty() ? std::string() : vacate(hierarchy);

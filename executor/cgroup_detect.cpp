@@ -18,12 +18,14 @@ constexpr const char* kNames[kControllerCount] = {"cpu",     "cpuacct", "cpuset"
 /// The controller's name in cgroup.controllers; null when v2 has it in every cgroup, without enabling.
 const char* unified_name(Controller controller) {
   switch (controller) {
-    case Controller::blkio: return "io";
+    case Controller::blkio:
+      return "io";
     case Controller::cpuacct:  // cpu.stat's usage_usec
     case Controller::devices:  // an eBPF program
     case Controller::freezer:  // cgroup.freeze
       return nullptr;
-    default: return to_string(controller);
+    default:
+      return to_string(controller);
   }
 }
 
@@ -104,7 +106,9 @@ ControllerMount unmounted(Controller controller, const KernelController* kernel,
 
 }  // namespace
 
-const char* to_string(Controller controller) { return kNames[static_cast<std::size_t>(controller)]; }
+const char* to_string(Controller controller) {
+  return kNames[static_cast<std::size_t>(controller)];
+}
 
 CgroupMachine detect_cgroups() {
   const auto mounts = parse_cgroup_mounts(read_file_at(AT_FDCWD, "/proc/self/mountinfo"));
@@ -146,8 +150,8 @@ CgroupMachine detect_cgroups() {
     // hugetlb lies in the v2 tree unless someone mounts it. The v2 tree of a hybrid machine is not berth's to
     // change: there hugetlb is used when it is enabled for children already, else it gets berth's own mount.
     const bool left_alone = hybrid && controller == Controller::hugetlb && !has(unified_enabled, "hugetlb");
-    if (where.version == 0 && membership == memberships.end() && machine.unified.version == 2 && !left_alone &&
-        (name == nullptr || has(unified_controllers, name))) {
+    if (where.version == 0 && membership == memberships.end() && machine.unified.version == 2 &&
+        !left_alone && (name == nullptr || has(unified_controllers, name))) {
       where = machine.unified;
     }
     if (where.version == 0 && where.reason.empty()) {

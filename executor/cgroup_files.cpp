@@ -48,7 +48,9 @@ std::vector<std::string> split(std::string_view text, char separator) {
   return parts;
 }
 
-bool is_octal(char character) { return character >= '0' && character <= '7'; }
+bool is_octal(char character) {
+  return character >= '0' && character <= '7';
+}
 
 /// proc_pid_mountinfo(5): space, tab, newline and backslash are "\040", "\011", "\012" and "\134".
 std::string unescape(std::string_view text) {
@@ -273,8 +275,9 @@ CpuBandwidth cpu_bandwidth(double cpus) {
   constexpr double kMinimumQuotaUs = 1000;
   constexpr std::uint64_t kLongestPeriodUs = 1'000'000;
   CpuBandwidth bandwidth;
-  bandwidth.period_us =
-      cpus * static_cast<double>(kDefaultCpuPeriodUs) < kMinimumQuotaUs ? kLongestPeriodUs : kDefaultCpuPeriodUs;
+  bandwidth.period_us = cpus * static_cast<double>(kDefaultCpuPeriodUs) < kMinimumQuotaUs
+                            ? kLongestPeriodUs
+                            : kDefaultCpuPeriodUs;
   const double quota = std::round(cpus * static_cast<double>(bandwidth.period_us));
   // 2^44 µs is the kernel's max_cfs_runtime in microseconds, rounded down.
   bandwidth.quota_us = static_cast<std::uint64_t>(std::clamp(quota, kMinimumQuotaUs, 17'592'186'044'415.0));

@@ -17,8 +17,8 @@ namespace berth {
 
 /// One line of /proc/PID/mountinfo whose file system is cgroup or cgroup2.
 struct CgroupMountLine {
-  int version = 0;                       ///< 1: cgroup, 2: cgroup2
-  std::string root;                      ///< cgroup that is mounted, as seen from our cgroup namespace
+  int version = 0;   ///< 1: cgroup, 2: cgroup2
+  std::string root;  ///< cgroup that is mounted, as seen from our cgroup namespace
   std::string mount_point;
   bool writable = false;                 ///< mount and superblock
   std::vector<std::string> controllers;  ///< v1: super options ("cpu", "cpuacct", "name=systemd", "rw")

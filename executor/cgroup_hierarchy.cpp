@@ -20,7 +20,9 @@ namespace berth {
 namespace {
 
 /// "/a/b" as a path relative to an open mount.
-const char* relative(const std::string& path) { return path.size() > 1 ? path.c_str() + 1 : "."; }
+const char* relative(const std::string& path) {
+  return path.size() > 1 ? path.c_str() + 1 : ".";
+}
 
 void sleep_for(std::chrono::microseconds duration) {
   const timespec request{duration.count() / 1'000'000, duration.count() % 1'000'000 * 1000};
@@ -155,7 +157,8 @@ std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controll
   hierarchy->mount_point = std::string("(berth's own ") + to_string(controller) + " mount)";
   hierarchy->own_path = where.own_path.empty() ? "/" : where.own_path;
   // A hierarchy that exists must be named with all its controllers.
-  const std::string_view names = where.hierarchy.empty() ? to_string(controller) : std::string_view(where.hierarchy);
+  const std::string_view names =
+      where.hierarchy.empty() ? to_string(controller) : std::string_view(where.hierarchy);
   const char* failed = "";
   // EBUSY while the cgroups of a hierarchy that was just dissolved go away.
   constexpr int kPatienceMs = 500;
@@ -173,7 +176,8 @@ std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controll
         try_open_at(hierarchy->mount.get(), relative(hierarchy->own_path), O_RDONLY | O_DIRECTORY));
   }
   if (!hierarchy->own) {
-    throw CgroupError(errno, std::string(failed) + " of a " + to_string(controller) + " cgroup hierarchy", "");
+    throw CgroupError(errno, std::string(failed) + " of a " + to_string(controller) + " cgroup hierarchy",
+                      "");
   }
   return hierarchy;
 }
@@ -188,7 +192,9 @@ int JobDirectory::try_write(const char* file, std::string_view value) const noex
   return write_at(fd.get(), file, value);
 }
 
-bool JobDirectory::has(const char* file) const noexcept { return ::faccessat(fd.get(), file, F_OK, 0) == 0; }
+bool JobDirectory::has(const char* file) const noexcept {
+  return ::faccessat(fd.get(), file, F_OK, 0) == 0;
+}
 
 std::string_view read_control(int directory, const char* file, std::span<char> buffer) noexcept {
   UniqueFd once;

@@ -46,13 +46,13 @@ struct Hierarchy {
 
   int version = 0;
   ControllerSet controllers;
-  std::string mount_point;   ///< for messages; "(berth's net_cls mount)" when it is ours alone
-  std::string own_path;      ///< below the mount; "/" or "/a/b"
-  UniqueFd mount;            ///< our own detached mount; the hierarchy is gone when this closes
+  std::string mount_point;  ///< for messages; "(berth's net_cls mount)" when it is ours alone
+  std::string own_path;     ///< below the mount; "/" or "/a/b"
+  UniqueFd mount;           ///< our own detached mount; the hierarchy is gone when this closes
   UniqueFd own;
   UniqueFd berth;
   UniqueFd tree;
-  std::string tree_path;     ///< below the mount: "/berth/run-1"
+  std::string tree_path;  ///< below the mount: "/berth/run-1"
 
   // v2, what berth changed in its own cgroup and takes back at the end:
   std::string added_to_own;  ///< "memory pids": put into cgroup.subtree_control

@@ -308,7 +308,8 @@ bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
   const Clock::time_point deadline = Clock::now() + patience;
   const auto gone = [&](const JobDirectory& directory) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    return remove_cgroup(directory.hierarchy->tree.get(), name_.c_str(), std::max(left, std::chrono::milliseconds(0)));
+    return remove_cgroup(directory.hierarchy->tree.get(), name_.c_str(),
+                         std::max(left, std::chrono::milliseconds(0)));
   };
   // Those that are still busy stay, for another try.
   directories_.erase(std::remove_if(directories_.begin(), directories_.end(), gone), directories_.end());

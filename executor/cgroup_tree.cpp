@@ -16,7 +16,9 @@
 namespace berth {
 namespace {
 
-std::size_t index_of(Controller controller) { return static_cast<std::size_t>(controller); }
+std::size_t index_of(Controller controller) {
+  return static_cast<std::size_t>(controller);
+}
 
 /// Makes <own>/berth/<name> and opens it. 0 or errno. A berth that ends at this moment may remove
 /// <own>/berth under our feet: then it is made again.
@@ -27,12 +29,14 @@ int make_tree_directory(Hierarchy& hierarchy, const std::string& name) {
     if (!made && errno != EEXIST) {
       return errno;
     }
-    hierarchy.berth.reset(try_open_at(hierarchy.own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    hierarchy.berth.reset(
+        try_open_at(hierarchy.own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
     if (hierarchy.berth && hierarchy.version == 1) {
       seed_v1(hierarchy, hierarchy.own.get(), hierarchy.berth.get(), "");
     }
     if (hierarchy.berth && ::mkdirat(hierarchy.berth.get(), name.c_str(), 0755) == 0) {
-      hierarchy.tree.reset(try_open_at(hierarchy.berth.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      hierarchy.tree.reset(
+          try_open_at(hierarchy.berth.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
       return hierarchy.tree ? 0 : errno;
     }
     error_number = errno;
@@ -162,9 +166,9 @@ void OpenCgroupTree::open_hierarchy(std::unique_ptr<Hierarchy> hierarchy) {
 }
 
 std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
-  const bool hybrid = std::any_of(machine_.controllers.begin(), machine_.controllers.end(), [](const auto& where) {
-    return where.version == 1 && !where.mount_point.empty();
-  });
+  const bool hybrid =
+      std::any_of(machine_.controllers.begin(), machine_.controllers.end(),
+                  [](const auto& where) { return where.version == 1 && !where.mount_point.empty(); });
   enable_controllers_v2(hierarchy, hybrid ? OwnCgroup::leave_alone : OwnCgroup::may_change, tree_->reasons);
   char buffer[64];
   const std::string_view type = read_control(hierarchy.tree.get(), "cgroup.type", buffer);
@@ -174,8 +178,8 @@ std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
   const int tree = hierarchy.tree.get();
   const auto has = [&](const char* file) { return ::faccessat(tree, file, F_OK, 0) == 0; };
   tree_->clone_into_cgroup = has_clone_into_cgroup();
-  // Even a bare v2 tree counts CPU time, freezes and kills. Each v1 hierarchy less saves its mkdir, attach and
-  // rmdir, some 50 µs per job.
+  // Even a bare v2 tree counts CPU time, freezes and kills. Each v1 hierarchy less saves its mkdir, attach
+  // and rmdir, some 50 µs per job.
   if (has("cgroup.kill") && has("cgroup.freeze")) {
     v2_gives_.insert(Controller::freezer);
     hierarchy.controllers.insert(Controller::freezer);
@@ -253,7 +257,8 @@ std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, con
   wanted.reserve(tree_->hierarchies.size());
   for (const auto& hierarchy : tree_->hierarchies) {
     const bool only_if_named = static_cast<bool>(hierarchy->mount);
-    if (!only_if_named || (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
+    if (!only_if_named ||
+        (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
         (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
       wanted.push_back(hierarchy.get());
     }
@@ -279,9 +284,11 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
     }
   }
   for (auto& hierarchy : candidates) {
-    hierarchy->berth.reset(try_open_at(hierarchy->own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-    hierarchy->tree.reset(
-        hierarchy->berth ? try_open_at(hierarchy->berth.get(), tree.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW) : -1);
+    hierarchy->berth.reset(
+        try_open_at(hierarchy->own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    hierarchy->tree.reset(hierarchy->berth ? try_open_at(hierarchy->berth.get(), tree.c_str(),
+                                                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+                                           : -1);
     if (!hierarchy->tree) {
       continue;
     }

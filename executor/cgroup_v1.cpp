@@ -44,8 +44,10 @@ void apply_cpu(const JobDirectory& directory, const CgroupLimits& limits, Age ag
   }
 }
 
-void apply_cpuset(const JobDirectory& directory, const CgroupLimits& limits, Age age, const std::string& job) {
-  const auto write_list = [&](const char* file, const std::optional<CpuSet>& wanted, const std::string& inherited) {
+void apply_cpuset(const JobDirectory& directory, const CgroupLimits& limits, Age age,
+                  const std::string& job) {
+  const auto write_list = [&](const char* file, const std::optional<CpuSet>& wanted,
+                              const std::string& inherited) {
     if (wanted && (age == Age::used || !(wanted->to_list() == inherited))) {
       directory.write(file, wanted->to_list(), job);
     }
@@ -56,7 +58,8 @@ void apply_cpuset(const JobDirectory& directory, const CgroupLimits& limits, Age
 }
 
 Bytes memory_and_swap(Bytes memory, Bytes swap) {
-  return swap > std::numeric_limits<Bytes>::max() - memory ? std::numeric_limits<Bytes>::max() : memory + swap;
+  return swap > std::numeric_limits<Bytes>::max() - memory ? std::numeric_limits<Bytes>::max()
+                                                           : memory + swap;
 }
 
 /// The kernel keeps memory.limit_in_bytes <= memory.memsw.limit_in_bytes at every moment (EINVAL), so the
@@ -107,7 +110,8 @@ void apply_devices(const JobDirectory& directory, const CgroupLimits& limits, co
     char text[64];
     int size = 0;
     if (rule.minor) {
-      size = std::snprintf(text, sizeof text, "%c %u:%u %s", rule.type, rule.major, *rule.minor, rule.access.c_str());
+      size = std::snprintf(text, sizeof text, "%c %u:%u %s", rule.type, rule.major, *rule.minor,
+                           rule.access.c_str());
     } else {
       size = std::snprintf(text, sizeof text, "%c %u:* %s", rule.type, rule.major, rule.access.c_str());
     }
@@ -160,7 +164,9 @@ void read_memory(int fd, std::span<char> buffer, CgroupCounters& counters) {
   usage.major_page_faults = parse_keyed(stat, "total_pgmajfault");
 }
 
-std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+std::string first_line(std::string_view text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
 
 std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* local, std::span<char> buffer) {
   std::string_view text = read_control(fd, recursive, buffer);  // Linux 5.4
@@ -175,24 +181,37 @@ std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* lo
 void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits, Age age,
               const std::string& job) {
   switch (controller) {
-    case Controller::cpu: apply_cpu(directory, limits, age, job); break;
-    case Controller::cpuset: apply_cpuset(directory, limits, age, job); break;
-    case Controller::memory: apply_memory(directory, limits, job); break;
+    case Controller::cpu:
+      apply_cpu(directory, limits, age, job);
+      break;
+    case Controller::cpuset:
+      apply_cpuset(directory, limits, age, job);
+      break;
+    case Controller::memory:
+      apply_memory(directory, limits, job);
+      break;
     case Controller::pids:
       if (limits.pids) {
         directory.write("pids.max", NumberText(*limits.pids), job);
       }
       break;
-    case Controller::devices: apply_devices(directory, limits, job); break;
-    case Controller::blkio: apply_blkio(directory, limits, job); break;
+    case Controller::devices:
+      apply_devices(directory, limits, job);
+      break;
+    case Controller::blkio:
+      apply_blkio(directory, limits, job);
+      break;
     case Controller::net_cls:
       if (limits.net_class) {
         directory.write("net_cls.classid", NumberText(*limits.net_class), job);
       }
       break;
-    case Controller::hugetlb: apply_hugetlb(directory, limits, job); break;
+    case Controller::hugetlb:
+      apply_hugetlb(directory, limits, job);
+      break;
     case Controller::cpuacct:
-    case Controller::freezer: break;
+    case Controller::freezer:
+      break;
   }
 }
 
@@ -212,7 +231,9 @@ void read_v1(const JobDirectory& directory, Controller controller, std::span<cha
       usage.throttled_time = from_nanoseconds(parse_keyed(stat, "throttled_time"));
       break;
     }
-    case Controller::memory: read_memory(fd, buffer, counters); break;
+    case Controller::memory:
+      read_memory(fd, buffer, counters);
+      break;
     case Controller::pids:
       usage.pids_peak = read_number(fd, "pids.peak");  // Linux 6.11
       if (!usage.pids_peak) {
@@ -237,13 +258,15 @@ void read_v1(const JobDirectory& directory, Controller controller, std::span<cha
     case Controller::devices:
     case Controller::freezer:
     case Controller::net_cls:
-    case Controller::hugetlb: break;
+    case Controller::hugetlb:
+      break;
   }
 }
 
 std::optional<std::uint64_t> v1_memory_hits(int directory) {
   const std::optional<std::uint64_t> hits = read_number(directory, "memory.failcnt");
-  return hits ? std::optional(*hits + read_number(directory, "memory.memsw.failcnt").value_or(0)) : std::nullopt;
+  return hits ? std::optional(*hits + read_number(directory, "memory.memsw.failcnt").value_or(0))
+              : std::nullopt;
 }
 
 bool v1_memory_limit_reached(int directory) {

@@ -15,7 +15,8 @@ enum class Age { fresh, used };
 void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits, Age age,
               const std::string& job);
 /// Fills what the controller's files tell.
-void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer, CgroupCounters& counters);
+void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer,
+             CgroupCounters& counters);
 
 /// Charges that failed at memory.limit_in_bytes or memory.memsw.limit_in_bytes. Both count: memory+swap is
 /// charged first, so with no swap allowed every hit is one of memsw. Some kernels (6.18) do not count those

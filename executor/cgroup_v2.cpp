@@ -16,12 +16,13 @@ std::optional<microseconds> from_microseconds(std::optional<std::uint64_t> value
 }
 
 bool same(const std::vector<bpf_insn>& left, const std::vector<bpf_insn>& right) {
-  return left.size() == right.size() && std::memcmp(left.data(), right.data(), left.size() * sizeof(bpf_insn)) == 0;
+  return left.size() == right.size() &&
+         std::memcmp(left.data(), right.data(), left.size() * sizeof(bpf_insn)) == 0;
 }
 
 /// Attaches the job's program, then detaches what it replaces: for a moment both must allow, never neither.
-void apply_devices(const JobDirectory& directory, const std::vector<DeviceRule>& rules, DevicePrograms& programs,
-                   const std::string& job) {
+void apply_devices(const JobDirectory& directory, const std::vector<DeviceRule>& rules,
+                   DevicePrograms& programs, const std::string& job) {
   const std::vector<UniqueFd> before = attached_device_programs(directory.fd.get());
   const int program = programs.get(rules);
   int error_number = program < 0 ? errno : attach_device_program(program, directory.fd.get());
@@ -31,8 +32,8 @@ void apply_devices(const JobDirectory& directory, const std::vector<DeviceRule>&
     }
   }
   if (error_number != 0) {
-    throw_cgroup_error(*directory.hierarchy, job, "(eBPF device program)", std::to_string(rules.size()) + " rules",
-                       error_number);
+    throw_cgroup_error(*directory.hierarchy, job, "(eBPF device program)",
+                       std::to_string(rules.size()) + " rules", error_number);
   }
 }
 
@@ -52,7 +53,8 @@ void apply_cpu(const JobDirectory& directory, const CgroupLimits& limits, const 
   }
   if (limits.cpu_quota) {
     const CpuBandwidth bandwidth = cpu_bandwidth(*limits.cpu_quota);
-    directory.write("cpu.max", std::to_string(bandwidth.quota_us) + " " + std::to_string(bandwidth.period_us), job);
+    directory.write("cpu.max", std::to_string(bandwidth.quota_us) + " " + std::to_string(bandwidth.period_us),
+                    job);
   }
 }
 

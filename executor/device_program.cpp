@@ -14,7 +14,8 @@ namespace {
 // Registers: r1 is the context at entry and scratch after the loads; r0 the answer.
 constexpr unsigned char kType = BPF_REG_2, kAccess = BPF_REG_3, kMajor = BPF_REG_4, kMinor = BPF_REG_5;
 
-bpf_insn instruction(int code, unsigned char destination, unsigned char source, std::size_t jump, int immediate) {
+bpf_insn instruction(int code, unsigned char destination, unsigned char source, std::size_t jump,
+                     int immediate) {
   bpf_insn made{};
   made.code = static_cast<unsigned char>(code);
   made.dst_reg = destination & 0xFU;
