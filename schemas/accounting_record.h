@@ -24,7 +24,7 @@ struct Allocation {
 
 struct AccountingRecord {
   JobId job_id = 0;
-  unsigned attempt = 1;  ///< from 1
+  unsigned attempt = 1;  ///< from 1; 0: the job never had one
   JobState state = JobState::pending;
   std::string user;  ///< who submitted: name, or the number when it has none
   unsigned user_id = 0;
