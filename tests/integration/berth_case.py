@@ -5,9 +5,9 @@ The folder of a test is below /srv (or BERTH_TEST_DIRECTORY): /tmp, /var/tmp, /r
 private inside jobs, and jobs run as an unprivileged user who has to reach it.
 """
 
+import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +21,7 @@ PAYLOAD = os.environ.get("BERTH_PAYLOAD", "payload")
 BASE = os.environ.get("BERTH_TEST_DIRECTORY", "/srv")
 
 # Long enough for a slow machine; a test never asserts that something was quick.
-TIMEOUT = 120
+TIMEOUT = 60
 
 CGROUP_ROOT = "/sys/fs/cgroup"
 # Where a sandbox that leaks would leave files. /tmp is left out: other programs live there too.
@@ -53,15 +53,21 @@ def hierarchies():
     return found
 
 
+def own_cgroups():
+    """This process's cgroup in each mounted hierarchy, as a directory."""
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    for mount_point, options in hierarchies():
+        for number, controllers, path in rows:
+            if (number == "0" and options == "unified") or (controllers and set(controllers.split(",")) <= set(options.split(","))):
+                yield os.path.join(mount_point, path.lstrip("/"))
+
+
 def berth_cgroups():
-    """Directories of any running or dead berth: …/berth and what is below."""
-    found = set()
-    for mount_point, _ in hierarchies():
-        for path, folders, _ in os.walk(mount_point):
-            if "/berth/" in path + "/" and (os.path.basename(path) == "berth" or "/berth/" in path):
-                found.add(path)
-            folders[:] = [folder for folder in folders if os.path.join(path, folder).count("/") < 14]
-    return found
+    """Directories of any running or dead berth in this process's part of the hierarchies: …/berth and below."""
+    return {
+        path for own in own_cgroups() for path, _, _ in os.walk(os.path.join(own, "berth"))
+    }
 
 
 def mount_table():
@@ -94,6 +100,11 @@ def processes():
     return found
 
 
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def watched_files():
     found = set()
     for folder in WATCHED_FOLDERS:
@@ -102,14 +113,6 @@ def watched_files():
         except OSError:
             pass
     return found
-
-
-def control_file(controller, name, mode="r"):
-    """A control file of this process's own cgroup on v1, for comparison."""
-    for mount_point, options in hierarchies():
-        if controller in options.split(","):
-            return open(os.path.join(mount_point, name), mode, encoding="utf-8")
-    return None
 
 
 class Run:
@@ -159,6 +162,7 @@ class BerthCase(unittest.TestCase):
         self.before_mounts = mount_table()
         self.before_links = set(os.listdir("/sys/class/net"))
         self.before_files = watched_files()
+        self.before_cgroups = berth_cgroups()
         self.directory = tempfile.mkdtemp(prefix="berth-test-", dir=BASE)
         os.chmod(self.directory, 0o755)
         self.addCleanup(shutil.rmtree, self.directory, True)
@@ -176,7 +180,18 @@ class BerthCase(unittest.TestCase):
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        self.assert_nothing_left()
+        try:
+            self.assert_nothing_left()
+        finally:
+            self.remove_cgroups()
+
+    def remove_cgroups(self):
+        """What a failed test left, so that the next one begins clean."""
+        mine = {process.pid for process in self.berths}
+        for path in sorted(berth_cgroups(), reverse=True):
+            if any(f"/berth/run-{berth}-" in path for berth in mine):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
 
     def skip(self, reason):
         print(f"SKIPPED: {self.id()}: {reason}", flush=True)
@@ -335,9 +350,8 @@ class BerthCase(unittest.TestCase):
         everyone = berth_cgroups()
         left += [f"cgroup {path}" for path in everyone if any(f"/berth/run-{berth}-" in path + "/" for berth in mine)]
         # The folder above goes with the last berth; another one that runs elsewhere on this machine keeps it.
-        others = [command for program, _, command in processes().values() if os.path.basename(program) == "berth"]
-        if not others:
-            left += [f"cgroup {path}" for path in everyone if not any(other.startswith(path + "/") for other in everyone)]
+        if not any(os.path.basename(program) == "berth" for pid, (program, _, _) in processes().items() if pid not in mine):
+            left += [f"cgroup {path}" for path in everyone - self.before_cgroups if path.endswith("/berth")]
         left += [f"mount {line.strip()}" for line in mount_table() if line not in self.before_mounts]
         left += [f"network device {name}" for name in set(os.listdir("/sys/class/net")) - self.before_links]
         left += [f"file {name}" for name in watched_files() - self.before_files if name != self.directory]
@@ -347,15 +361,6 @@ class BerthCase(unittest.TestCase):
         if eventually(lambda: not self.leftovers(), 10):
             return
         self.fail("left behind: " + "; ".join(self.leftovers()))
-
-
-def skip_unless_root_user(case, name="nobody"):
-    import pwd
-
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        case.skip(f"there is no user {name}")
 
 
 def main():
@@ -372,9 +377,3 @@ def main():
         print("SKIPPED: all: " + result.skipped[0][1])
         sys.exit(77)
     sys.exit(0)
-
-
-def run_name_pid(cgroup):
-    """The pid in berth's cgroup name "run-PID-STARTTIME"; None when it is not one."""
-    match = re.search(r"/run-(\d+)-\d+", cgroup)
-    return int(match.group(1)) if match else None

@@ -1,0 +1,349 @@
+"""Isolation: what a job sees of the machine, and what it has of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from berth_case import BerthCase, main, read
+
+NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
+
+
+class Isolation(BerthCase):
+    def test_all_eight_namespaces_differ_from_the_hosts(self):
+        report, _ = self.report()
+        for name in NAMESPACES:
+            with self.subTest(namespace=name):
+                self.assertTrue(report["namespaces"][name])
+                self.assertNotEqual(report["namespaces"][name], os.readlink(f"/proc/self/ns/{name}"))
+
+    def test_two_jobs_share_no_namespace(self):
+        run = self.run_jobs(self.job("report", name="a"), self.job("report", name="b"), arguments=["--no-prefix", "--slots", "1"])
+        decoder = json.JSONDecoder()
+        first, end = decoder.raw_decode(run.out)
+        second = decoder.raw_decode(run.out[end:].lstrip())[0]
+        for name in NAMESPACES:
+            self.assertNotEqual(first["namespaces"][name], second["namespaces"][name], name)
+
+    def test_only_loopback_is_there_and_it_is_up(self):
+        run = self.run_job("interfaces")
+        self.assertEqual(run.out, "lo up\n")
+
+    def test_network_none_has_not_even_loopback_up(self):
+        run = self.run_job("interfaces", isolation={"network": "none"})
+        self.assertEqual(run.out, "lo down\n")
+        run = self.run_job("loopback", 4711, isolation={"network": "none"})
+        self.assertNotIn("ok", run.out)
+
+    def test_loopback_works_and_two_jobs_may_take_the_same_port(self):
+        jobs = [self.job("loopback", 4711, 1, name=name) for name in ("a", "b")]
+        run = self.run_jobs(*jobs, arguments=["--no-prefix"])
+        self.assertEqual(run.out, "loopback ok\n" * 2, str(run))
+
+    def test_hostname_is_the_jobs_name_or_as_asked(self):
+        report, _ = self.report(name="nightly_build 7")
+        self.assertRegex(report["hostname"], r"^nightly-build-7$")
+        report, _ = self.report(isolation={"hostname": "box.example"})
+        self.assertEqual(report["hostname"], "box.example")
+        self.assertNotEqual(os.uname().nodename, "box.example")
+
+    def test_init_is_pid_1_and_the_job_pid_2(self):
+        report, _ = self.report()
+        self.assertEqual((report["pid"], report["ppid"]), (2, 1))
+        run = self.run_job("processes")
+        self.assertEqual(sorted(run.out.split()), ["1", "2"])
+
+    def test_init_reaps_orphans(self):
+        run = self.run_job("orphans", 20)
+        self.assertEqual(run.out, "others 0\n")
+
+    def test_job_leads_a_session_of_its_own_without_a_terminal(self):
+        report, _ = self.report()
+        self.assertEqual((report["sid"], report["pgid"]), (report["pid"], report["pid"]))
+        self.assertEqual(report["has_tty"], 0)
+
+    def test_no_capability_no_new_privileges_and_a_seccomp_filter(self):
+        for isolation in ({}, {"user": "0"}):
+            report, _ = self.report(isolation=isolation)
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                self.assertEqual(int(report["status"][name], 16), 0, f"{name} {isolation}")
+            self.assertEqual(report["status"]["NoNewPrivs"], "1")
+            self.assertEqual(report["status"]["Seccomp"], "2")
+
+    def test_seccomp_none_has_no_filter_but_keeps_the_rest(self):
+        report, _ = self.report(isolation={"seccomp": "none"})
+        self.assertEqual(report["status"]["Seccomp"], "0")
+        self.assertEqual(report["status"]["NoNewPrivs"], "1")
+        self.assertEqual(int(report["status"]["CapBnd"], 16), 0)
+
+    def test_descriptors_are_0_1_2_and_no_more(self):
+        report, _ = self.report()
+        self.assertEqual(sorted(report["descriptors"]), ["0", "1", "2"])
+        self.assertEqual(report["descriptors"]["0"], "/dev/null")
+
+    def test_inherited_descriptors_do_not_leak(self):
+        secret = os.path.join(self.directory, "secret")
+        with open(secret, "w", encoding="utf-8") as file:
+            file.write("x")
+        fds = [os.open(secret, os.O_RDONLY) for _ in range(5)] + [os.open("/", os.O_RDONLY | os.O_DIRECTORY)]
+        high = os.dup2(fds[0], 900, inheritable=True)
+        try:
+            process = self.run_start(self.job("report"), pass_fds=fds + [high])
+            run = self.run_finish(process)
+        finally:
+            for fd in fds + [high]:
+                os.close(fd)
+        self.assertEqual(sorted(json.loads(run.out)["descriptors"]), ["0", "1", "2"])
+
+    def test_signal_mask_and_dispositions_are_reset(self):
+        def spoil():
+            for number in (signal.SIGUSR1, signal.SIGPIPE, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
+
+        process = self.run_start(self.job("report"), preexec_fn=spoil)
+        report = json.loads(self.run_finish(process).out)
+        self.assertEqual(report["ignored_signals"], [])
+        self.assertEqual(report["blocked_signals"], [])
+
+    def test_a_parent_that_ignores_sigchld_changes_nothing(self):
+        process = self.run_start(self.job("exit", 3), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+        self.assert_state(self.run_finish(process, 20), "FAILED", "exited", 3)
+
+    def test_umask_is_022_whatever_berths_own_was(self):
+        process = self.run_start(self.job("report"), preexec_fn=lambda: os.umask(0o077))
+        self.assertEqual(json.loads(self.run_finish(process).out)["umask"], 0o022)
+
+    def test_environment_is_the_given_one_over_a_minimum(self):
+        environment = self.environment(SECRET_TOKEN="leak", LD_PRELOAD="")
+        process = self.run_start(self.job("report", environment={"A": "1", "PATH": "/usr/bin"}), environment=environment)
+        seen = json.loads(self.run_finish(process).out)["environment"]
+        self.assertEqual(seen.pop("A"), "1")
+        self.assertEqual(seen.pop("PATH"), "/usr/bin")
+        self.assertNotIn("SECRET_TOKEN", seen)
+        self.assertLessEqual(set(seen), {"HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "PWD"} | {k for k in seen if k.startswith(("BERTH_", "SLURM_"))})
+
+    def test_working_directory_is_the_one_asked_for_and_writable(self):
+        report, _ = self.report()
+        self.assertEqual(report["cwd"], self.work)
+        run = self.run_job("write", self.work + "/made")
+        self.assertEqual(run.probes(), {self.work + "/made": "ok"})
+        self.assertEqual(read(self.work + "/made"), "berth\n")
+
+    def test_nothing_else_of_the_host_is_writable(self):
+        run = self.run_job("find_writable", "/", "/proc", self.work)
+        rows = [line.split(" ", 1)[1] for line in run.out.splitlines() if line.startswith("writable")]
+        private = ("/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/root", "/dev/pts", "/dev/mqueue", "/dev")
+        unexpected = [row for row in rows if not row.startswith(tuple(folder + "/" for folder in private)) and row not in private]
+        self.assertEqual(unexpected, [])
+        self.assertIn("/tmp", rows)
+
+    def test_root_is_read_only_even_for_root_inside(self):
+        paths = ["/etc/passwd", "/usr/bin/x", "/berth-marker", "/srv/marker", "/var/lib/marker", "/boot/marker"]
+        for user in (None, "0"):
+            run = self.run_job("write", *paths, isolation={"user": user} if user else {})
+            for path, result in run.probes().items():
+                self.assertIn(result, ("EROFS", "EACCES", "EPERM", "ENOENT"), path)
+            self.assertEqual(len(run.probes()), len(paths), str(run))
+
+    def test_read_only_holds_for_a_file_that_the_user_owns(self):
+        path = os.path.join(self.directory, "theirs")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("x")
+        os.chmod(path, 0o666)
+        run = self.run_job("open", path)
+        self.assertEqual(run.probes(), {path: "EROFS"})
+
+    def test_private_folders_are_empty_writable_and_the_jobs_own(self):
+        marker = f"berth-integration-{os.getpid()}"
+        for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+            host = os.path.join(folder, marker)
+            with open(host, "w", encoding="utf-8") as file:
+                file.write("host")
+            try:
+                with self.subTest(folder=folder):
+                    run = self.run_job("write", f"{folder}/{marker}-job")
+                    self.assertEqual(run.probes(), {f"{folder}/{marker}-job": "ok"})
+                    self.assertFalse(os.path.exists(f"{folder}/{marker}-job"))
+                    run = self.run_job("read", host, f"{folder}/{marker}-job")
+                    self.assertEqual(set(run.probes().values()), {"ENOENT"})
+            finally:
+                os.unlink(host)
+
+    def test_home_is_private(self):
+        report, _ = self.report()
+        home = report["environment"]["HOME"]
+        run = self.run_job("write", home + "/file")
+        self.assertEqual(run.probes(), {home + "/file": "ok"}, str(run))
+        self.assertFalse(os.path.exists(home + "/file"))
+        run = self.run_job("list", home)
+        self.assertEqual(run.out.splitlines(), [home])
+
+    def test_other_homes_are_not_seen(self):
+        run = self.run_job("read", "/root/.bashrc", "/root/.profile", "/root/.ssh/authorized_keys")
+        self.assertNotIn("ok", run.probes().values(), str(run))
+
+    def test_dev_is_minimal(self):
+        run = self.run_job("list", "/dev")
+        names = {os.path.basename(line) for line in run.out.splitlines()[1:]}
+        self.assertLessEqual(
+            names,
+            {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr"},
+        )
+        run = self.run_job("write", "/dev/null", "/dev/zero", "/dev/full")
+        self.assertEqual(run.probes(), {"/dev/null": "ok", "/dev/zero": "ok", "/dev/full": "ENOSPC"})
+        run = self.run_job("read", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/null")
+        self.assertEqual(set(run.probes().values()), {"ok"})
+
+    def test_dev_itself_takes_no_new_file(self):
+        run = self.run_job("write", "/dev/new", isolation={"user": "0"})
+        self.assertNotEqual(run.probes()["/dev/new"], "ok")
+
+    def test_proc_is_masked(self):
+        run = self.run_job("read", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/1/environ")
+        self.assertEqual([path for path, result in run.probes().items() if result == "ok" and path == "/proc/1/environ"], [])
+        run = self.run_job("open", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/irq", isolation={"user": "0"})
+        self.assertNotIn("ok", run.probes().values(), str(run))
+
+    def test_bind_mounts_read_only_and_writable(self):
+        for name in ("ro", "rw"):
+            os.mkdir(os.path.join(self.directory, name))
+            os.chmod(os.path.join(self.directory, name), 0o777)
+            with open(os.path.join(self.directory, name, "file"), "w", encoding="utf-8") as file:
+                file.write(name)
+        mounts = [
+            {"source": self.directory + "/ro", "target": "/data-ro"},
+            {"source": self.directory + "/rw", "target": "/data-rw", "read_only": False},
+        ]
+        run = self.run_job("show", "/data-ro/file", "/data-rw/file", isolation={"mounts": mounts})
+        self.assertEqual(run.out, "rorw", str(run))
+        run = self.run_job("write", "/data-ro/new", "/data-rw/new", isolation={"mounts": mounts})
+        self.assertEqual(run.probes(), {"/data-ro/new": "EROFS", "/data-rw/new": "ok"})
+        self.assertTrue(os.path.exists(self.directory + "/rw/new"))
+
+    def test_mount_below_a_read_only_folder_works_or_says_what_to_do(self):
+        mounts = [{"source": self.work, "target": "/usr/share/berth-none/deep"}]
+        run = self.run_job("stat", "/usr/share/berth-none/deep", isolation={"mounts": mounts})
+        if run.status == 0:
+            self.assertIn("read_only=1", run.out)
+        else:
+            self.assertEqual(run.status, 125, str(run))
+            self.assertIn("/usr/share/berth-none/deep", run.outcome["message"])
+            self.assertIn("exist", run.outcome["message"], "the remedy: a target that exists, or one below /")
+        self.assertFalse(os.path.exists("/usr/share/berth-none"))
+
+    def test_bind_of_one_file(self):
+        path = os.path.join(self.directory, "one")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("content")
+        run = self.run_job("show", "/tmp/seen", isolation={"mounts": [{"source": path, "target": "/tmp/seen"}]})
+        self.assertEqual(run.out, "content", str(run))
+
+    def test_bind_of_what_is_not_there_is_a_launch_failure_that_names_it(self):
+        run = self.run_job("exit", 0, isolation={"mounts": [{"source": "/no/such", "target": "/tmp/x"}]})
+        self.assertEqual(run.status, 125, str(run))
+        self.assertIn("/no/such", run.err + str(run.records))
+
+    def test_tmpfs_mount_has_its_size(self):
+        run = self.run_job("fill", "/scratch", isolation={"tmpfs": {"/scratch": "4M"}})
+        self.assertEqual(run.out, f"filled {4 << 20} ENOSPC\n", str(run))
+
+    def make_root(self):
+        root = os.path.join(self.directory, "root")
+        for folder in ("", "/tmp", "/proc", "/dev", "/etc", "/bin", "/work"):
+            os.mkdir(root + folder)
+            os.chmod(root + folder, 0o777)
+        with open(self.payload, "rb") as source, open(root + "/bin/payload", "wb") as target:
+            target.write(source.read())
+        os.chmod(root + "/bin/payload", 0o755)
+        with open(root + "/etc/inside", "w", encoding="utf-8") as file:
+            file.write("own root")
+        return root
+
+    def test_own_root_directory_is_all_there_is(self):
+        root = self.make_root()
+        spec = {"argv": ["/bin/payload", "show", "/etc/inside", "/etc/passwd"], "current_working_directory": "/"}
+        run = self.run_jobs(self.job(**spec, isolation={"root": root}))
+        self.assertEqual(run.out, "own root/etc/passwd ENOENT\n", str(run))
+        run = self.run_jobs(self.job(argv=["/bin/payload", "write", "/etc/x"], current_working_directory="/", isolation={"root": root}))
+        self.assertEqual(run.probes(), {"/etc/x": "EROFS"}, str(run))
+
+    def test_own_root_may_be_writable(self):
+        root = self.make_root()
+        spec = {"argv": ["/bin/payload", "write", "/etc/x"], "current_working_directory": "/"}
+        run = self.run_jobs(self.job(**spec, isolation={"root": {"path": root, "writable": True}}))
+        self.assertEqual(run.probes(), {"/etc/x": "ok"}, str(run))
+        self.assertTrue(os.path.exists(root + "/etc/x"))
+
+    def test_links_in_an_own_root_do_not_lead_out(self):
+        root = self.make_root()
+        os.symlink(self.work, root + "/etc/out")
+        os.rmdir(root + "/work")
+        os.symlink("../../../../../.." + self.work, root + "/work")
+        victim = os.path.join(self.work, "victim")
+        run = self.run_jobs(
+            self.job(
+                argv=["/bin/payload", "write", "/etc/out/victim", "/work/victim"],
+                current_working_directory="/tmp",
+                isolation={"root": {"path": root, "writable": True}, "tmpfs": {"/work/inner": "1M"}},
+            )
+        )
+        self.assertFalse(os.path.exists(victim), str(run))
+        self.assertEqual(os.listdir(self.work), [], str(run))
+
+    def test_overlay_takes_writes_and_throws_them_away(self):
+        run = self.run_job("write", "/usr/local/share/berth-marker", "/etc/berth-marker", isolation={"overlay": True, "user": "0"})
+        results = run.probes()
+        self.assertEqual(set(results.values()), {"ok"}, str(run))
+        for path in results:
+            self.assertFalse(os.path.exists(path))
+
+    def test_overlay_over_an_own_root_leaves_it_as_it_was(self):
+        root = self.make_root()
+        run = self.run_jobs(
+            self.job(argv=["/bin/payload", "write", "/etc/new", "/etc/inside"], current_working_directory="/",
+                     isolation={"root": root, "overlay": True})
+        )
+        self.assertEqual(run.probes()["/etc/new"], "ok", str(run))
+        self.assertFalse(os.path.exists(root + "/etc/new"))
+        self.assertEqual(read(root + "/etc/inside"), "own root")
+
+    def test_time_offset_moves_the_jobs_clocks(self):
+        report, _ = self.report(isolation={"time_offset": {"monotonic": 86400, "boottime": 172800}})
+        own = float(read("/proc/uptime").split()[0])
+        self.assertGreater(report["monotonic"], own + 86000)
+        self.assertGreater(report["boottime"], own + 172000)
+
+    def test_cgroup_namespace_hides_the_path(self):
+        report, _ = self.report()
+        for line in report["cgroup"].splitlines():
+            number, controllers, path = line.split(":", 2)
+            if controllers != "name=systemd":
+                self.assertEqual(path, "/", line)
+
+    def test_standard_input_is_empty_or_the_named_file(self):
+        path = os.path.join(self.directory, "input")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("given\n")
+        run = self.run_job("copy_input", standard_input=path)
+        self.assertEqual(run.out, "given\n", str(run))
+        run = self.run_job("copy_input")
+        self.assertEqual(run.out, "")
+
+    def test_output_files_and_their_patterns(self):
+        run = self.run_job("print_both", standard_output=self.work + "/%j-%x.out", standard_error=self.work + "/%A.err")
+        self.assertEqual(read(self.work + "/1-print_both.out"), "to output\n", str(run))
+        self.assertEqual(read(self.work + "/1.err"), "to error\n")
+        self.assertEqual(run.out, "")
+
+    def test_host_is_the_same_after_a_thousand_forks(self):
+        before = subprocess.run(["cat", "/proc/sys/kernel/hostname"], capture_output=True, check=True).stdout
+        run = self.run_job("fork", 200, limits={"pids": 500})
+        self.assertIn("children 200 ok", run.out)
+        self.assertEqual(before, subprocess.run(["cat", "/proc/sys/kernel/hostname"], capture_output=True, check=True).stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""Limits: what the kernel was told before the job's first instruction, and that it holds."""
+
+import glob
+import os
+import re
+import stat
+
+from berth_case import BerthCase, main, own_cgroups, read
+
+
+def block_devices():
+    return sorted(path for path in glob.glob("/dev/[vsx]d[a-z]") + glob.glob("/dev/loop0") if stat.S_ISBLK(os.stat(path).st_mode))
+
+
+class Limits(BerthCase):
+    def hold(self, **spec):
+        """A job that sleeps under these limits: its pid on the host."""
+        self.process = self.run_start(self.job("hold", 1000, **spec))
+        return self.wait_for_job(self.process)[0]
+
+    def end(self):
+        self.process.terminate()
+        run = self.run_finish(self.process)
+        self.assert_state(run, "CANCELLED")
+        return run
+
+    def limit(self, pid, controller, v1_name, v2_name):
+        """The text of a limit's control file, whichever version this controller has here."""
+        folder = self.cgroup_of(pid, controller)
+        name = v1_name
+        if folder is None:
+            folder, name = self.cgroup_of(pid, "unified"), v2_name
+        path = os.path.join(folder or "", name)
+        if folder is None or not os.path.exists(path):
+            self.skip(f"no controller {controller} on this machine")
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+
+    def test_job_is_in_its_own_cgroup_of_every_hierarchy(self):
+        pid = self.hold()
+        unified = self.cgroup_of(pid, "unified") or ""
+        # The v2 tree, even a bare one, counts CPU time and kills: then v1's own trees are not needed for it.
+        spare = {"cpuacct": "cpu.stat", "freezer": "cgroup.kill"}
+        for controller in ("cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "unified"):
+            folder = self.cgroup_of(pid, controller)
+            if folder is not None and not os.path.exists(f"{unified}/{spare.get(controller, 'none')}"):
+                with self.subTest(controller=controller):
+                    self.assertRegex(folder, rf"/berth/run-{self.process.pid}-\d+/job-1\.1$")
+        self.end()
+
+    def test_init_and_job_share_the_cgroup_and_berth_is_outside(self):
+        pid = self.hold()
+        folder = self.cgroup_of(pid, "pids") or self.cgroup_of(pid, "unified")
+        with open(folder + "/cgroup.procs", encoding="utf-8") as file:
+            members = {int(line) for line in file}
+        self.assertIn(pid, members)
+        self.assertNotIn(self.process.pid, members)
+        self.end()
+
+    def test_memory_and_swap(self):
+        pid = self.hold(memory_per_node="64M")
+        self.assertEqual(int(self.limit(pid, "memory", "memory.limit_in_bytes", "memory.max")), 64 << 20)
+        folder = self.cgroup_of(pid, "memory")
+        both = os.path.join(folder, "memory.memsw.limit_in_bytes") if folder else None
+        if both and os.path.exists(both):
+            self.assertEqual(int(read(both)), 64 << 20, "swap is 0 unless asked for")
+        self.end()
+
+    def test_swap_is_added_to_memory_or_refused(self):
+        accounted = any(os.path.exists(f"{own}/{name}") for own in own_cgroups()
+                        for name in ("memory.memsw.limit_in_bytes", "memory.swap.max"))
+        if not accounted:
+            run = self.run_job("exit", 0, limits={"swap": "32M"})
+            self.assert_refused(run, "limits.swap", "swapaccount")
+            return
+        pid = self.hold(memory_per_node="64M", limits={"swap": "32M"})
+        self.assertIn(
+            int(self.limit(pid, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max")), (96 << 20, 32 << 20)
+        )
+        self.end()
+
+    def test_cpuset_has_the_leased_cpus_and_nodes(self):
+        pid = self.hold(cpus_per_task=1)
+        cpus = self.limit(pid, "cpuset", "cpuset.cpus", "cpuset.cpus")
+        nodes = self.limit(pid, "cpuset", "cpuset.mems", "cpuset.mems")
+        run = self.end()
+        self.assertEqual(cpus, run.record["allocation"]["cpus"])
+        self.assertEqual(nodes, run.record["allocation"]["memory_nodes"])
+        self.assertEqual(run.record["allocation"]["cpu_count"], 1)
+
+    def test_affinity_is_the_lease_whatever_berths_own_was(self):
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) < 2:
+            self.skip("one CPU only")
+        report, run = self.report(arguments=["--cpus", str(cpus[1])])
+        self.assertEqual(report["affinity"], [cpus[1]])
+        self.assertEqual(report["status"]["Cpus_allowed_list"], str(cpus[1]))
+        process = self.run_start(
+            self.job("report", cpus_per_task=2), program=["taskset", "-c", str(cpus[0])], arguments=["--cpus", f"{cpus[0]},{cpus[1]}"]
+        )
+        run = self.run_finish(process)
+        if run.records:  # berth may also take its own affinity for the machine; then it must refuse, not run narrow
+            self.assertIn(f'"affinity": [{cpus[0]}, {cpus[1]}]', run.out)
+        else:
+            self.assertEqual(run.status, 125, str(run))
+
+    def test_quota_and_weight(self):
+        pid = self.hold(limits={"cpu_quota": 0.5, "cpu_weight": 200})
+        text = self.limit(pid, "cpu", "cpu.cfs_quota_us", "cpu.max")
+        period = self.limit(pid, "cpu", "cpu.cfs_period_us", "cpu.max").split()[-1]
+        self.assertAlmostEqual(int(text.split()[0]) / int(period), 0.5)
+        self.assertIn(int(self.limit(pid, "cpu", "cpu.shares", "cpu.weight")), (2048, 200))
+        self.end()
+
+    def test_quota_throttles_and_is_counted(self):
+        run = self.run_job("spin_for", 2, limits={"cpu_quota": 0.2})
+        self.assert_state(run, "COMPLETED")
+        self.assertLess(run.usage["cpu_total_usec"], 1_000_000)
+        self.assertGreater(run.usage["throttled_periods"], 0)
+        self.assertGreater(run.usage["throttled_time_usec"], 0)
+
+    def test_pids(self):
+        pid = self.hold(limits={"pids": 17})
+        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "17")
+        self.end()
+        run = self.run_job("fork", 50, limits={"pids": 20})
+        self.assertRegex(run.out, r"^children 1\d EAGAIN\n$")
+        self.assertGreater(run.usage["pids_limit_hits"], 0)
+
+    def test_pids_default_is_4096(self):
+        pid = self.hold()
+        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "4096")
+        self.end()
+
+    def test_devices_are_denied_but_for_the_harmless(self):
+        pid = self.hold()
+        rows = sorted(self.read_control(pid, "devices", "devices.list").splitlines())
+        self.end()
+        allowed = {re.match(r"([abc]) (\S+) ", row).group(2) for row in rows}
+        self.assertEqual(allowed, {"1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:2", "136:*"})
+        self.assertTrue(all(row.startswith("c ") for row in rows), rows)
+
+    def test_named_device_is_allowed_and_there(self):
+        if not os.path.exists("/dev/kvm") and not os.path.exists("/dev/fuse") and not os.path.exists("/dev/net/tun"):
+            self.skip("none of /dev/fuse, /dev/kvm, /dev/net/tun is here")
+        device = next(path for path in ("/dev/fuse", "/dev/kvm", "/dev/net/tun") if os.path.exists(path))
+        number = os.stat(device).st_rdev
+        run = self.run_job("stat", device, isolation={"devices": [device]})
+        self.assertIn(f"rdev={os.major(number)}:{os.minor(number)}", run.out, str(run))
+        run = self.run_job("stat", device)
+        self.assertIn("ENOENT", run.out, str(run))
+
+    def test_io_limits(self):
+        devices = block_devices()
+        if not devices:
+            self.skip("no block device")
+        number = os.stat(devices[0]).st_rdev
+        key = f"{os.major(number)}:{os.minor(number)}"
+        limits = {"io": [{"device": devices[0], "read_bps": "10M", "write_bps": 2000000, "read_iops": 100, "write_iops": 50}]}
+        pid = self.hold(limits=limits)
+        if self.cgroup_of(pid, "blkio") is None:
+            self.assertIn(f"{key} rbps=10485760 wbps=2000000 riops=100 wiops=50", self.limit(pid, "io", "", "io.max"))
+        else:
+            for name, value in (("read_bps", 10 << 20), ("write_bps", 2000000), ("read_iops", 100), ("write_iops", 50)):
+                self.assertEqual(self.read_control(pid, "blkio", f"blkio.throttle.{name}_device"), f"{key} {value}")
+        self.end()
+
+    def test_io_limit_of_what_is_no_block_device_is_refused(self):
+        run = self.run_jobs(self.job("exit", 0, limits={"io": [{"device": "/dev/null", "read_bps": 1}]}))
+        self.assert_refused(run, "limits", "/dev/null")
+
+    def test_net_class_is_set_or_refused_by_name(self):
+        run = self.run_job("hold", 0.2, limits={"net_class": "10:1"})
+        if run.status == 125:
+            self.assert_refused(run, "limits.net_class")
+            self.skip("this kernel has no net_cls: " + run.err.strip().splitlines()[-1])
+        self.assert_state(run, "COMPLETED")
+        pid = self.hold(limits={"net_class": "10:1"})
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            self.assertRegex(file.read(), r":net_cls[^:]*:\S*/berth/run-")
+        self.end()
+
+    def test_hugetlb_is_limited_or_refused_by_name(self):
+        sizes = [os.path.basename(path) for path in glob.glob("/sys/kernel/mm/hugepages/hugepages-2048kB")]
+        run = self.run_job("hugepages", 4, limits={"hugetlb": {"2MB": "2M"}})
+        if run.status == 125:
+            self.assert_refused(run, "limits.hugetlb")
+            self.skip("no hugetlb here: " + run.err.strip().splitlines()[-1])
+        self.assertTrue(sizes)
+        self.assertNotEqual(run.out, "hugepages ok\n", "4 MB of huge pages under a limit of 2 MB")
+
+    def test_unknown_huge_page_size_is_refused(self):
+        run = self.run_job("exit", 0, limits={"hugetlb": {"3MB": "3M"}})
+        self.assertEqual(run.status, 125, str(run))
+        self.assertIn("hugetlb", run.err + str(run.records))
+
+    def test_resource_limits(self):
+        report, _ = self.report(
+            limits={"open_files": 100, "file_size": "1M", "core_size": 4096, "stack_size": "1M", "locked_memory": "64K"}
+        )
+        limits = report["limits"]
+        self.assertEqual(limits["nofile"], [100, 100])
+        self.assertEqual(limits["fsize"], [1 << 20, 1 << 20])
+        self.assertEqual(limits["core"], [4096, 4096])
+        self.assertEqual(limits["stack"], [1 << 20, 1 << 20])
+        self.assertEqual(limits["memlock"], [65536, 65536])
+
+    def test_core_dumps_are_off_unless_asked_for(self):
+        report, _ = self.report()
+        self.assertEqual(report["limits"]["core"], [0, 0])
+
+    def test_file_size_limit_is_sigxfsz(self):
+        run = self.run_job("fill", self.work, limits={"file_size": "1M"})
+        self.assert_state(run, "FAILED", "signalled", 128 + 25)
+        self.assertEqual(os.path.getsize(self.work + "/fill"), 1 << 20)
+
+    def test_tmpfs_size_is_that_of_the_private_folders(self):
+        run = self.run_job("stat", "/tmp", "/var/tmp", "/run", "/dev/shm", limits={"tmpfs": "16M"})
+        for row in run.out.splitlines():
+            self.assertIn(f"size={16 << 20}", row)
+            self.assertIn("read_only=0", row)
+
+    def test_limit_above_the_pool_is_refused(self):
+        run = self.run_jobs(self.job("exit", 0, memory_per_node="100P"))
+        self.assert_refused(run, "jobs-")
+
+    def test_limits_hold_for_each_of_two_jobs_at_once(self):
+        if len(os.sched_getaffinity(0)) < 2:
+            self.skip("one CPU only")
+        run = self.run_jobs(
+            self.job("memory_bomb", name="bomb", memory_per_node="32M"), self.job("allocate", 40, 1, name="calm", memory_per_node="64M")
+        )
+        self.assertEqual(run.by_name("bomb")["state"], "OUT_OF_MEMORY")
+        self.assertEqual(run.by_name("calm")["state"], "COMPLETED")
+        self.assertEqual(run.by_name("calm")["usage"]["oom_kills"], 0)
+
+
+if __name__ == "__main__":
+    main()
