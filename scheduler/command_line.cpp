@@ -45,7 +45,9 @@ bool takes_next_word(std::string_view typed) {
   return option != nullptr && !option->argument.empty();
 }
 
+/// Boost's name of an unknown option has its value too: "--memm=1".
 std::string unknown_option_message(const CommandSpec* command, std::string_view typed) {
+  typed = typed.substr(0, typed.find('='));
   const std::string where = command == nullptr ? "berth" : "berth " + std::string(command->name);
   const bool is_long = typed.starts_with("--");
   if (command != nullptr && command->takes_command) {

@@ -215,7 +215,7 @@ std::string upper(std::string_view text) {
 
 std::string manual_header(std::string_view page, std::string_view summary) {
   return ".\\\" Made from berth's option tables; do not edit.\n.TH " + upper(page) + " 1 \"\" \"berth " BERTH_VERSION
-         "\" \"berth\"\n.nh\n.SH NAME\n" +
+         "\" \"User Commands\"\n.nh\n.SH NAME\n" +
          roff(page) + " \\- " + roff(summary) + '\n';
 }
 

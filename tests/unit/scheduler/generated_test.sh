@@ -1,0 +1,68 @@
+#!/bin/bash
+# The manual pages render without a warning; bash takes the completion script and completes with it.
+set -u
+directory=$1
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+
+if command -v groff >/dev/null; then
+  for page in "$directory"/*.1; do
+    warnings=$(groff -man -ww -z -Tutf8 "$page" 2>&1)
+    [[ -z $warnings ]] || fail "$page: $warnings"
+  done
+else
+  echo "SKIPPED: the manual pages are not checked, groff is not installed"
+fi
+for page in berth berth-run berth-check berth-history berth-show berth-efficiency berth-doctor berth-version; do
+  [[ -s $directory/$page.1 ]] || fail "there is no $page.1"
+done
+
+# shellcheck source=/dev/null
+source "$directory/completion/berth" || fail "the completion does not load"
+complete -p berth >/dev/null || fail "nothing completes berth"
+
+# completes WORDS… : what pressing Tab after the last word offers, one a line
+completes() {
+  COMP_WORDS=("$@")
+  COMP_CWORD=$(($# - 1))
+  COMPREPLY=()
+  _berth 2>/dev/null
+  printf '%s\n' "${COMPREPLY[@]}"
+}
+offers() {
+  local wanted=$1
+  shift
+  completes "$@" | grep -qxF -- "$wanted" || fail "'$*' does not offer '$wanted', but: $(completes "$@" | tr '\n' ' ')"
+}
+refuses() {
+  local unwanted=$1
+  shift
+  ! completes "$@" | grep -qxF -- "$unwanted" || fail "'$*' offers '$unwanted'"
+}
+
+offers run berth r
+refuses generate-man berth ''
+offers history berth --database x.db hi
+offers --network berth run --net
+offers --cpus-per-task berth run --c
+refuses --schema berth run --s
+offers --schema berth check --s
+offers loopback berth run --network l
+offers loopback berth run --network = l
+offers none berth run --network = ''
+offers TIMEOUT berth history -s T
+offers FAILED,TIMEOUT berth history -s FAILED,T
+offers MaxRSS berth history --format Max
+offers JobID,State berth history -o JobID,Sta
+offers debug berth --log-level d
+offers doctor berth help d
+
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+touch "$temporary/night.json"
+offers "$temporary/night.json" berth run "$temporary/ni"
+offers "$temporary/night.json" berth check "$temporary/ni"
+offers true berth run -- tru
+
+((failures == 0)) && echo "all passed"
+exit $((failures > 0))

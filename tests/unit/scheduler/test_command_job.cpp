@@ -1,0 +1,219 @@
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "scheduler/command_job.h"
+#include "scheduler/run_jobs_input.h"
+#include "schemas/input_error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace berth {
+namespace {
+
+using Words = std::vector<std::string>;
+
+const CallerContext kCaller{"/home/ann/project",
+                            {{"PATH", "/bin"}, {"CI", "true"}, {"HOME", "/home/ann"}, {"SUDO_UID", "1"}, {"A", "1"}}};
+
+JobSpec job(Words options, const Words& command = {"/usr/bin/make", "all"}) {
+  options.insert(options.begin(), "run");
+  options.emplace_back("--");
+  options.insert(options.end(), command.begin(), command.end());
+  return job_from_options(parse_command_line(options), kCaller);
+}
+
+Words faults(const Words& options, const Words& command = {"true"}) {
+  Words result;
+  try {
+    job(options, command);
+  } catch (const InputError& error) {
+    for (const InputFault& fault : error.faults()) {
+      result.push_back(fault.to_string());
+    }
+  }
+  return result;
+}
+
+TEST_CASE("a bare command gets its name from the program and its folder from the caller") {
+  const JobSpec spec = job({});
+  CHECK(spec.name == "make");
+  CHECK(spec.argv == Words{"/usr/bin/make", "all"});
+  CHECK(spec.current_working_directory == "/home/ann/project");
+  CHECK(spec.isolation.network == NetworkMode::loopback);
+}
+
+TEST_CASE("sbatch's options fill the fields that they name in a job file") {
+  const JobSpec spec = job({"-J", "n", "-c", "2", "-t", "10", "--mem", "512", "-A", "acct", "--comment", "c d", "--nice", "-3",
+                            "--priority", "7", "--signal", "USR1@90", "--open-mode", "append", "-o", "out-%j", "-e",
+                            "/abs/err", "-i", "in", "-D", "sub"});
+  CHECK(spec.name == "n");
+  CHECK(spec.cpus_per_task == 2);
+  CHECK(spec.time_limit == std::chrono::minutes(10));
+  CHECK(spec.memory_per_node == Bytes{512} * 1024 * 1024);
+  CHECK(spec.account == "acct");
+  CHECK(spec.comment == "c d");
+  CHECK(spec.nice == -3);
+  CHECK(spec.priority == 7);
+  CHECK(spec.kill_warning_signal == 10);
+  CHECK(spec.kill_warning_delay == std::chrono::seconds(90));
+  CHECK(spec.open_mode == OpenMode::append);
+  CHECK(spec.standard_output == "/home/ann/project/out-%j");
+  CHECK(spec.standard_error == "/abs/err");
+  CHECK(spec.standard_input == "/home/ann/project/in");
+  CHECK(spec.current_working_directory == "/home/ann/project/sub");
+}
+
+TEST_CASE("berth's own options fill limits and isolation") {
+  const JobSpec spec =
+      job({"--cpu-time", "90s", "--cpu-quota", "0.5", "--cpu-weight", "200", "--swap", "1G", "--pids", "50", "--output-limit",
+           "1M", "--tmpfs", "64M", "--open-files", "256", "--file-size", "2M", "--core-size", "3M", "--stack-size", "4M",
+           "--locked-memory", "5M", "--grace", "3", "--no-output-timeout", "2", "--network", "none", "--hostname", "h1",
+           "--user", "1000:100", "--overlay", "--device", "/dev/fuse", "--seccomp", "none", "--time-offset",
+           "monotonic=100,boottime=-5", "--net-class", "10:1", "--hugetlb", "2MB=4M", "--io",
+           "254:0:read_bps=1M,write_iops=10"});
+  CHECK(spec.limits.cpu_time == std::chrono::seconds(90));
+  CHECK(spec.limits.cpu_quota == 0.5);
+  CHECK(spec.limits.cpu_weight == 200U);
+  CHECK(spec.limits.swap == Bytes{1} << 30U);
+  CHECK(spec.limits.pids == 50U);
+  CHECK(spec.limits.output == Bytes{1} << 20U);
+  CHECK(spec.limits.tmpfs == Bytes{64} << 20U);
+  CHECK(spec.limits.open_files == 256U);
+  CHECK(spec.limits.file_size == Bytes{2} << 20U);
+  CHECK(spec.limits.core_size == Bytes{3} << 20U);
+  CHECK(spec.limits.stack_size == Bytes{4} << 20U);
+  CHECK(spec.limits.locked_memory == Bytes{5} << 20U);
+  CHECK(spec.limits.net_class == 0x100001U);
+  CHECK(spec.limits.hugetlb.at("2MB") == Bytes{4} << 20U);
+  REQUIRE(spec.limits.io.size() == 1);
+  CHECK(spec.limits.io[0].device == "254:0");
+  CHECK(spec.limits.io[0].read_bytes_per_second == 1U << 20U);
+  CHECK(spec.limits.io[0].write_operations_per_second == 10U);
+  CHECK(spec.grace_period == std::chrono::seconds(3));
+  CHECK(spec.no_output_timeout == std::chrono::minutes(2));
+  CHECK(spec.isolation.network == NetworkMode::none);
+  CHECK(spec.isolation.hostname == "h1");
+  CHECK(spec.isolation.user == "1000:100");
+  CHECK(spec.isolation.overlay);
+  CHECK(spec.isolation.devices == Words{"/dev/fuse"});
+  CHECK_FALSE(spec.isolation.seccomp);
+  CHECK(spec.isolation.time_offset_monotonic_seconds == 100);
+  CHECK(spec.isolation.time_offset_boottime_seconds == -5);
+}
+
+TEST_CASE("mounts are read in the short and the long form, read-only unless they say rw") {
+  const auto mounts = job({"--mount", "/a", "--mount", "/b:/in", "--mount", "/c:/d:rw", "--mount", "/e:rw", "--mount",
+                           "type=bind,source=/s,target=/t,rw", "--mount", "src=/u", "--mount",
+                           "type=tmpfs,target=/scratch,size=64M"})
+                          .isolation.mounts;
+  REQUIRE(mounts.size() == 7);
+  CHECK(mounts[0] == Mount{Mount::Kind::bind, "/a", "/a", true, {}});
+  CHECK(mounts[1] == Mount{Mount::Kind::bind, "/b", "/in", true, {}});
+  CHECK(mounts[2] == Mount{Mount::Kind::bind, "/c", "/d", false, {}});
+  CHECK(mounts[3] == Mount{Mount::Kind::bind, "/e", "/e", false, {}});
+  CHECK(mounts[4] == Mount{Mount::Kind::bind, "/s", "/t", false, {}});
+  CHECK(mounts[5] == Mount{Mount::Kind::bind, "/u", "/u", true, {}});
+  CHECK(mounts[6].kind == Mount::Kind::tmpfs);
+  CHECK(mounts[6].target == "/scratch");
+  CHECK(mounts[6].size == Bytes{64} << 20U);
+}
+
+TEST_CASE("all faults come at once, each with its option and its text") {
+  const Words found = faults({"--mem", "2GX", "--pids", "many", "--signal", "NOPE", "--network", "host", "--mount", "/a:/b:/c"});
+  REQUIRE(found.size() == 5);
+  std::string all;
+  for (const std::string& fault : found) {
+    all += fault + "\n";
+  }
+  CHECK_THAT(all, Catch::Contains("command line: --mem: \"2GX\" is not a size"));
+  CHECK_THAT(all, Catch::Contains("--pids: \"many\""));
+  CHECK_THAT(all, Catch::Contains("--signal: \"NOPE\""));
+  CHECK_THAT(all, Catch::Contains("--network: \"host\" is not none or loopback"));
+  CHECK_THAT(all, Catch::Contains("--mount: \"/a:/b:/c\""));
+}
+
+TEST_CASE("what only the job file's rules find is named by option too") {
+  const Words found = faults({"-c", "0", "--cpu-weight", "20000"});
+  REQUIRE(found.size() == 2);
+  CHECK_THAT(found[0] + found[1], Catch::Contains("--cpus-per-task") && Catch::Contains("--cpu-weight"));
+  CHECK_THAT(found[0] + found[1], !Catch::Contains("/limits"));
+}
+
+TEST_CASE("text that is not UTF-8 is refused before it gets into a record") {
+  CHECK(faults({}, {"cat", "\xff\xfe"}).size() == 1);
+  CHECK(faults({"--comment", "\xc3\x28"}).size() == 1);
+  CHECK(faults({"--comment", "grün …"}).empty());
+}
+
+TEST_CASE("the caller's environment is exported, but for what describes the session") {
+  const JobSpec spec = job({});
+  CHECK(spec.environment.at("CI") == "true");
+  CHECK(spec.environment.at("PATH") == "/bin");
+  CHECK_FALSE(spec.environment.contains("HOME"));
+  CHECK_FALSE(spec.environment.contains("SUDO_UID"));
+}
+
+TEST_CASE("--export takes NONE, names, values and ALL among them") {
+  CHECK(job({"--export=NONE"}).environment.empty());
+  CHECK(job({"--export=A,X=y=z,MISSING"}).environment == std::map<std::string, std::string>{{"A", "1"}, {"X", "y=z"}});
+  const auto all = job({"--export=ALL,HOME,A=2"}).environment;
+  CHECK(all.at("HOME") == "/home/ann");
+  CHECK(all.at("A") == "2");
+  CHECK(all.at("CI") == "true");
+}
+
+TEST_CASE("--env is stronger than --export and keeps commas") {
+  const auto environment = job({"--export=NONE", "--env", "X=1,2", "--env", "CI", "--env", "MISSING"}).environment;
+  CHECK(environment == std::map<std::string, std::string>{{"X", "1,2"}, {"CI", "true"}});
+}
+
+TEST_CASE("a script is a job whose arguments follow two dashes") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() + "/nightly.sh";
+  std::ofstream(path) << "#!/bin/sh\necho $1\n";
+  const RequestedJobs requested = requested_jobs(parse_command_line({"run", "-c", "2", path, "--", "one"}));
+  REQUIRE(requested.jobs.size() == 1);
+  const JobSpec& spec = requested.jobs[0].spec;
+  CHECK(spec.script == "#!/bin/sh\necho $1\n");
+  CHECK(spec.argv == Words{"one"});
+  CHECK(spec.name == "nightly.sh");
+  CHECK(spec.cpus_per_task == 2);
+  CHECK(requested.from_options);
+}
+
+TEST_CASE("job files are read all, faults of all come at once, and options of a job are refused beside them") {
+  const TemporaryDirectory directory;
+  std::ofstream(directory.path() + "/good.json") << R"([{"argv":["a"]},{"argv":["b"]}])";
+  std::ofstream(directory.path() + "/bad.json") << R"({"argvv":["a"]})";
+  const std::string good = directory.path() + "/good.json";
+  const std::string bad = directory.path() + "/bad.json";
+  CHECK(requested_jobs(parse_command_line({"run", good, good})).jobs.size() == 4);
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", "--mem", "1G", good})), UsageError);
+  CHECK_NOTHROW(requested_jobs(parse_command_line({"run", "--slots", "1", "--json", good})));
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", good, "--", "make"})), UsageError);
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run"})), UsageError);
+  try {
+    requested_jobs(parse_command_line({"run", bad, good, directory.path() + "/none.json"}));
+    FAIL("accepted");
+  } catch (const InputError& error) {
+    CHECK(error.faults().front().file == bad);
+    CHECK(error.faults().back().file == directory.path() + "/none.json");
+  }
+}
+
+TEST_CASE("the bounds of the pool are checked") {
+  const PoolBounds bounds = pool_bounds(parse_command_line({"run", "--slots", "3", "--cpus", "0-1", "--memory", "2G"}));
+  CHECK(bounds.slots == 3U);
+  CHECK(bounds.cpus == CpuSet{0, 1});
+  CHECK(bounds.memory == Bytes{2} << 30U);
+  try {
+    pool_bounds(parse_command_line({"run", "--slots", "0", "--cpus", "x", "--memory", "y"}));
+    FAIL("accepted");
+  } catch (const InputError& error) {
+    CHECK(error.faults().size() == 3);
+  }
+}
+
+}  // namespace
+}  // namespace berth

@@ -1,0 +1,249 @@
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/command_line.h"
+#include "scheduler/help.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+using Words = std::vector<std::string>;
+
+std::string usage_fault(const Words& words) {
+  try {
+    parse_command_line(words);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+int usage_status(const Words& words) {
+  try {
+    parse_command_line(words);
+  } catch (const UsageError& error) {
+    return error.status();
+  }
+  return 0;
+}
+
+TEST_CASE("option values are taken after a space, after an equals sign and stuck to the letter") {
+  for (const Words& words : {Words{"run", "--mem", "2G", "--", "x"}, Words{"run", "--mem=2G", "--", "x"}}) {
+    CHECK(parse_command_line(words).value("mem") == "2G");
+  }
+  for (const Words& words : {Words{"run", "-c", "3", "--", "x"}, Words{"run", "-c3", "--", "x"}}) {
+    CHECK(parse_command_line(words).value("cpus-per-task") == "3");
+  }
+}
+
+TEST_CASE("everything after two dashes belongs to the job's command") {
+  const CommandLine line = parse_command_line({"run", "-c", "2", "--", "make", "-c", "--mem", "9", "--", "x"});
+  CHECK(line.value("cpus-per-task") == "2");
+  CHECK_FALSE(line.has("mem"));
+  CHECK(line.job_command == Words{"make", "-c", "--mem", "9", "--", "x"});
+  CHECK(line.operands.empty());
+}
+
+TEST_CASE("two dashes end the options of a command that takes files") {
+  const CommandLine line = parse_command_line({"check", "--", "--odd.json"});
+  CHECK(line.operands == Words{"--odd.json"});
+  CHECK_FALSE(line.job_command.has_value());
+}
+
+TEST_CASE("global options are taken before and after the command") {
+  CHECK(parse_command_line({"--database", "run", "history"}).value("database") == "run");
+  CHECK(parse_command_line({"history", "--database=x"}).value("database") == "x");
+  CHECK(parse_command_line({"-vv", "history", "-v"}).count("verbose") == 3);
+}
+
+TEST_CASE("negative numbers are values") {
+  CHECK(parse_command_line({"run", "--nice", "-5", "--", "x"}).value("nice") == "-5");
+  CHECK(parse_command_line({"run", "--priority=-5", "--", "x"}).value("priority") == "-5");
+}
+
+TEST_CASE("the last of an option given twice wins, a repeatable one keeps all") {
+  const CommandLine line = parse_command_line({"run", "-t", "1", "--mount", "/a", "-t", "2", "--mount", "/b", "--", "x"});
+  CHECK(line.value("time") == "2");
+  CHECK(line.values("mount") == Words{"/a", "/b"});
+}
+
+TEST_CASE("an unknown option names the nearest known one") {
+  CHECK_THAT(usage_fault({"run", "--memm", "1", "--", "x"}), Catch::Contains("did you mean --mem?"));
+  CHECK_THAT(usage_fault({"run", "--netwrok=none", "--", "x"}), Catch::Contains("did you mean --network?"));
+  CHECK_THAT(usage_fault({"history", "--fromat", "x"}), Catch::Contains("did you mean --format?"));
+  CHECK_THAT(usage_fault({"run", "--qqqqqq", "--", "x"}), !Catch::Contains("did you mean"));
+}
+
+TEST_CASE("abbreviations are refused, with the whole name") {
+  CHECK_THAT(usage_fault({"run", "--cpus-per", "1", "--", "x"}), Catch::Contains("did you mean --cpus-per-task?"));
+}
+
+TEST_CASE("an unknown command names the nearest known one, never a hidden one") {
+  CHECK_THAT(usage_fault({"rnu"}), Catch::Contains("did you mean \"run\"?"));
+  CHECK_THAT(usage_fault({"chekc", "x"}), Catch::Contains("did you mean \"check\"?"));
+  CHECK_THAT(usage_fault({"generate-men"}), !Catch::Contains("generate-man\"?"));
+  CHECK_THAT(usage_fault({"make"}), Catch::Contains("berth run -- make"));
+}
+
+TEST_CASE("sbatch's options that are absent are refused by name with a remedy") {
+  for (const AbsentOption& absent : absent_options()) {
+    CAPTURE(absent.name);
+    CHECK_THAT(usage_fault({"run", "--" + std::string(absent.name) + "=1", "--", "x"}),
+               Catch::Contains("not supported yet"));
+    CHECK_FALSE(absent.remedy.empty());
+  }
+  CHECK_THAT(usage_fault({"run", "-a", "1-3", "--", "x"}), Catch::Contains("-a is not supported yet"));
+}
+
+TEST_CASE("missing and superfluous values are named") {
+  CHECK_THAT(usage_fault({"run", "--mem"}), Catch::Contains("--mem=SIZE"));
+  CHECK_THAT(usage_fault({"run", "--overlay=yes", "--", "x"}), Catch::Contains("takes no value"));
+}
+
+TEST_CASE("wrong usage is 125 for run, whose other statuses are the job's, and 2 elsewhere") {
+  CHECK(usage_status({"run", "--memm"}) == 125);
+  CHECK(usage_status({"history", "--memm"}) == 2);
+  CHECK(usage_status({"frob"}) == 2);
+  CHECK(usage_status({}) == 2);
+  CHECK(usage_status({"show"}) == 2);
+  CHECK(usage_status({"doctor", "x"}) == 2);
+  CHECK(usage_status({"help", "run", "check"}) == 2);
+}
+
+TEST_CASE("help needs no operands") {
+  CHECK(parse_command_line({"show", "--help"}).has("help"));
+  CHECK(parse_command_line({"--help"}).command == nullptr);
+}
+
+TEST_CASE("names and letters are unique within a command and beside the global ones") {
+  for (const CommandSpec* command : commands()) {
+    std::set<std::string_view> names;
+    std::set<char> letters;
+    for (const auto& table : {global_options(), command->options}) {
+      for (const Option& option : table) {
+        CAPTURE(command->name, option.name);
+        CHECK(names.insert(option.name).second);
+        CHECK((option.letter == 0 || letters.insert(option.letter).second));
+        CHECK_FALSE(option.description.empty());
+        CHECK(option.description.back() != '.');
+        CHECK((option.completion != Completion::words) == option.words.empty());
+      }
+    }
+  }
+}
+
+TEST_CASE("no option that is absent exists") {
+  for (const AbsentOption& absent : absent_options()) {
+    for (const Option& option : find_command("run")->options) {
+      CAPTURE(absent.name);
+      CHECK(option.name != absent.name);
+      CHECK((absent.letter == 0 || option.letter != absent.letter));
+    }
+  }
+}
+
+/// JSON pointers of the fields that can be set: objects with properties are entered.
+void collect_fields(const nlohmann::json& schema, const nlohmann::json& properties, const std::string& prefix,
+                    std::vector<std::string>& fields) {
+  for (const auto& [name, property] : properties.items()) {
+    if (property.value("description", "").starts_with("Not supported yet")) {
+      continue;
+    }
+    nlohmann::json resolved = property;
+    if (property.contains("$ref")) {
+      const std::string reference = property["$ref"];
+      resolved = schema.at(nlohmann::json::json_pointer(reference.substr(1)));
+    }
+    if (resolved.contains("properties") && (name == "limits" || name == "isolation")) {
+      collect_fields(schema, resolved["properties"], prefix + "/" + name, fields);
+    } else {
+      fields.push_back(prefix + "/" + name);
+    }
+  }
+}
+
+TEST_CASE("every field of a job file has an option") {
+  const auto schema = nlohmann::json::parse(job_schema_text());
+  const auto& job = schema.contains("properties") ? schema : schema.at("definitions").at("job");
+  std::vector<std::string> fields;
+  collect_fields(schema, job.at("properties"), "", fields);
+  REQUIRE(fields.size() > 40);
+  // Given otherwise: the version is fixed, the command and the script are operands, and isolation.tmpfs is a
+  // short form of the tmpfs mounts that --mount makes.
+  const std::set<std::string> elsewhere{"/schema_version", "/argv", "/script", "/isolation/tmpfs"};
+  for (const std::string& field : fields) {
+    CAPTURE(field);
+    CHECK((elsewhere.contains(field) || option_of_field(*find_command("run"), field) != nullptr));
+  }
+}
+
+TEST_CASE("a field's option is the one with the longest pointer") {
+  const CommandSpec& run = *find_command("run");
+  CHECK(option_of_field(run, "/isolation/root/path")->name == "root");
+  CHECK(option_of_field(run, "/isolation/root/writable")->name == "root-writable");
+  CHECK(option_of_field(run, "/isolation/mounts/0/target")->name == "mount");
+  CHECK(option_of_field(run, "/kill_warning_delay")->name == "signal");
+  CHECK(option_of_field(run, "/nowhere") == nullptr);
+}
+
+TEST_CASE("help of every command shows usage, options, examples and exit status within the width") {
+  for (const CommandSpec* command : commands()) {
+    const std::string help = command_help(*command, 80);
+    CAPTURE(command->name);
+    CHECK_THAT(help, Catch::StartsWith("Usage: berth " + std::string(command->name)));
+    CHECK_THAT(help, Catch::Contains("\nExit status:\n"));
+    CHECK((command->hidden || help.find("\nExamples:\n  $ berth") != std::string::npos ||
+           help.find("\nExamples:\n") != std::string::npos));
+    for (const Option& option : command->options) {
+      CHECK_THAT(help, Catch::Contains("--" + std::string(option.name)));
+    }
+  }
+}
+
+TEST_CASE("help of check reads so") {
+  CHECK_THAT(command_help(*find_command("check"), 80), Catch::StartsWith(R"(Usage: berth check FILE…
+       berth check --schema
+
+Validates job files without running anything and prints every fault of every
+file, one line each: file, JSON pointer, what is wrong, and what to do.
+
+Exits with 0 when all files are valid and with 1 otherwise.
+
+Options:
+      --schema                Prints the JSON Schema of job files (draft 7) and
+                              exits
+
+Options of every command:
+  -h, --help                  Prints this help and exits
+)"));
+}
+
+TEST_CASE("hidden commands are in no listing") {
+  CHECK_THAT(program_help(80), !Catch::Contains("generate-"));
+  CHECK_THAT(program_manual_page(), !Catch::Contains("generate"));
+  CHECK_THAT(bash_completion(""), !Catch::Contains("generate-"));
+}
+
+TEST_CASE("manual pages escape what roff would change") {
+  const std::string page = command_manual_page(*find_command("run"));
+  CHECK_THAT(page, Catch::StartsWith(".\\\""));
+  CHECK_THAT(page, Catch::Contains("\\fB\\-\\-cpus\\-per\\-task\\fR=\\fIN\\fR"));
+  CHECK_THAT(page, Catch::Contains("\\[u2026]"));
+  CHECK_THAT(page, !Catch::Contains("…"));
+  CHECK_THAT(page, !Catch::Contains("\n'"));
+}
+
+TEST_CASE("the nearest word is near") {
+  CHECK(nearest_word("runn", {"run", "show"}) == "run");
+  CHECK(nearest_word("rnu", {"run", "show"}) == "run");
+  CHECK(nearest_word("eff", {"efficiency", "show"}) == "efficiency");
+  CHECK(nearest_word("zzz", {"run", "show"}).empty());
+  CHECK(nearest_word("", {"run"}).empty());
+}
+
+}  // namespace
+}  // namespace berth
