@@ -96,7 +96,8 @@ void wait_until_dissolvable(const Hierarchy& hierarchy) {
       continue;
     }
     const char* name = to_string(static_cast<Controller>(i));
-    for (int waited = 0; waited < 300; waited += 2) {
+    constexpr int kPatienceMs = 2000;  // usually some 30; a busy machine's grace periods are longer
+    for (int waited = 0; waited < kPatienceMs; waited += 2) {
       const auto line = kernel_controller(name);
       if (!line || line->hierarchy == 0 || line->cgroups <= 1) {
         return;
