@@ -24,6 +24,23 @@ constexpr milliseconds kShortestCpuCheck{10};
 /// Reads of one stream before others get their turn.
 constexpr int kReadsPerTurn = 16;
 
+/// Takes the CPU time of set-up out of a cgroup's: whole, and in proportion from its user and system parts.
+void subtract_setup(Usage& usage, Micros setup) {
+  if (!usage.cpu_total || usage.cpu_total->count() == 0) {
+    return;
+  }
+  const Micros total = std::max(*usage.cpu_total - setup, Micros::zero());
+  const auto scale = [&](std::optional<Micros>& part) {
+    if (part) {
+      part = Micros(static_cast<std::int64_t>(static_cast<double>(part->count()) * static_cast<double>(total.count()) /
+                                              static_cast<double>(usage.cpu_total->count())));
+    }
+  };
+  scale(usage.cpu_user);
+  scale(usage.cpu_system);
+  usage.cpu_total = total;
+}
+
 bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) { return deadline && *deadline <= now; }
 
 }  // namespace
@@ -51,7 +68,8 @@ bool Attempt::handle_reports(Time now) {
         break;
       case sandbox::ReportKind::started: {
         just_started = true;
-        started_ = now;
+        started_ = Time(std::chrono::nanoseconds(report->at));
+        setup_cpu_ = std::chrono::duration_cast<Micros>(std::chrono::nanoseconds(report->setup_cpu));
         launch_deadline_.reset();
         const JobSpec& spec = request_.spec;
         if (spec.time_limit) {
@@ -71,7 +89,7 @@ bool Attempt::handle_reports(Time now) {
       }
       case sandbox::ReportKind::exited:
         wait_status_ = report->wait_status;
-        main_ended_ = now;
+        main_ended_ = Time(std::chrono::nanoseconds(report->at));
         wall_deadline_.reset();
         warning_at_.reset();
         silence_deadline_.reset();
@@ -232,6 +250,7 @@ Usage Attempt::total_usage(const CgroupCounters& counters, const std::optional<r
     usage.wall = std::chrono::duration_cast<Micros>(main_ended_.value_or(now) - *started_);
   }
   usage.memory_limit_hits = counters.memory_limit_hits ? counters.memory_limit_hits : usage.memory_limit_hits;
+  subtract_setup(usage, setup_cpu_);
   usage.output_bytes = output_bytes_;
   if (resources) {
     usage.voluntary_switches = static_cast<Usage::Count>(resources->ru_nvcsw);

@@ -61,6 +61,7 @@ class Attempt {
   UniqueFd output_;
   UniqueFd error_;
   Bytes output_bytes_ = 0;
+  std::chrono::microseconds setup_cpu_{0};  ///< of init, before the job: charged to the cgroup, not the job's
   bool channel_closed_ = false;
   Time created_;
   std::optional<Time> started_;

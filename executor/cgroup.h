@@ -123,6 +123,8 @@ class JobCgroup {
 
   /// Writes only what `limits` names; used when a prepared cgroup gets its job.
   virtual void apply(const CgroupLimits& limits) = 0;
+  /// Likewise: rename(2) in every v1 hierarchy. v2 has no rename, there it keeps its first name.
+  virtual void rename(const std::string& name) = 0;
 
   /// How a new process is born in it. v2: a directory for clone3's CLONE_INTO_CGROUP, or -1.
   virtual int clone_into_descriptor() const = 0;

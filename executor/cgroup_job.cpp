@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_v1.h"
@@ -49,6 +50,7 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
                              const std::vector<Hierarchy*>& wanted)
     : tree_(std::move(tree)),
       name_(std::move(name)),
+      first_name_(name_),
       age_(kind == Kind::fresh ? Age::fresh : Age::used),
       applied_is_known_(kind == Kind::fresh) {
   directories_.reserve(wanted.size());
@@ -147,6 +149,20 @@ void OpenJobCgroup::apply(const CgroupLimits& limits) {
   }
 }
 
+const std::string& OpenJobCgroup::name_in(const Hierarchy& hierarchy) const {
+  return hierarchy.version == 2 ? first_name_ : name_;
+}
+
+void OpenJobCgroup::rename(const std::string& name) {
+  for (const JobDirectory& directory : directories_) {
+    const int tree = directory.hierarchy->tree.get();
+    if (directory.hierarchy->version == 1 && ::renameat(tree, name_.c_str(), tree, name.c_str()) != 0) {
+      throw_cgroup_error(*directory.hierarchy, name, "", "", errno);
+    }
+  }
+  name_ = name;
+}
+
 int OpenJobCgroup::clone_into_descriptor() const {
   const JobDirectory* directory = unified();
   return directory != nullptr && tree_->clone_into_cgroup ? directory->fd.get() : -1;
@@ -222,6 +238,18 @@ CgroupCounters OpenJobCgroup::read() {
         counters.usage.memory_limit_hits.reset();
       }
     }
+  }
+  // What is charged now that nobody is left is no peak: only samples taken meanwhile count.
+  counters.usage.memory_anon_peak.reset();
+  counters.usage.memory_file_peak.reset();
+  if (!tree_->keeps_swap_peak) {
+    counters.usage.swap_peak.reset();
+    if (applied_is_known_ && applied_.swap == std::optional<Bytes>(0)) {
+      counters.usage.swap_peak = 0;  // none was allowed
+    }
+  }
+  if (!tree_->keeps_pids_peak) {
+    counters.usage.pids_peak.reset();
   }
   fold_peaks(counters.usage);
   return counters;
@@ -300,7 +328,7 @@ bool OpenJobCgroup::empty() {
 
 std::string OpenJobCgroup::path(Controller controller) const {
   const JobDirectory* directory = find(controller);
-  return directory == nullptr ? std::string() : directory->hierarchy->tree_path + "/" + name_;
+  return directory == nullptr ? std::string() : directory->hierarchy->tree_path + "/" + name_in(*directory->hierarchy);
 }
 
 bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
@@ -308,7 +336,7 @@ bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
   const Clock::time_point deadline = Clock::now() + patience;
   const auto gone = [&](const JobDirectory& directory) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    return remove_cgroup(directory.hierarchy->tree.get(), name_.c_str(),
+    return remove_cgroup(directory.hierarchy->tree.get(), name_in(*directory.hierarchy).c_str(),
                          std::max(left, std::chrono::milliseconds(0)));
   };
   // Those that are still busy stay, for another try.

@@ -35,6 +35,7 @@ class OpenJobCgroup final : public JobCgroup {
   OpenJobCgroup& operator=(const OpenJobCgroup&) = delete;
 
   void apply(const CgroupLimits& limits) override;
+  void rename(const std::string& name) override;
   int clone_into_descriptor() const override;
   std::vector<int> attach_descriptors() const override;
   void close_attach_descriptors() override;
@@ -54,6 +55,7 @@ class OpenJobCgroup final : public JobCgroup {
  private:
   const JobDirectory* find(Controller controller) const;
   const JobDirectory* unified() const;
+  const std::string& name_in(const Hierarchy& hierarchy) const;
   void require(const CgroupLimits& limits) const;
   /// A v1 hierarchy whose processes are the job's: one answers for all.
   const JobDirectory* witness() const;
@@ -62,6 +64,7 @@ class OpenJobCgroup final : public JobCgroup {
 
   std::shared_ptr<TreeDirectories> tree_;
   std::string name_;
+  std::string first_name_;  ///< still the one in v2
   Age age_;
   CgroupLimits applied_;  ///< of memory, swap and CPU quota; meaningless for a leftover
   bool applied_is_known_;

@@ -66,7 +66,7 @@ std::string OpenJobCgroup::limiting_cgroup() {
   }
   Hierarchy& hierarchy = *memory->hierarchy;
   if (was_hit(memory->fd.get(), hierarchy.version, 0)) {
-    return hierarchy.tree_path + "/" + name_;
+    return hierarchy.tree_path + "/" + name_in(hierarchy);
   }
   std::string limiting = "/";
   const std::vector<Ancestor> above = ancestors(hierarchy);

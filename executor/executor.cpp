@@ -173,6 +173,7 @@ class Executor::Implementation {
       std::unique_ptr<Sandbox> sandbox = std::move(armed->sandbox);
       armed_.erase(armed);
       sandbox->cgroup().apply(*change);
+      sandbox->cgroup().rename(name);
       return sandbox;
     }
     UniqueFd own_root;

@@ -119,6 +119,8 @@ struct Report {
   Step step;
   int32_t error;               ///< errno
   int32_t wait_status;         ///< exited: of the main process, wait(2) format
+  int64_t at;                  ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
+  int64_t setup_cpu;           ///< started: CPU time that init itself used up to then, nanoseconds
   char object[kPathSize];      ///< failed: what the step was about
 };
 

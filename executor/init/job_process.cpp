@@ -149,7 +149,13 @@ void drop_privileges(const ReceivedPlan& received) {
   sys(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-int start_job(const ReceivedPlan& received) {
+int64_t read_clock(int clock) {
+  int64_t now[2] = {0, 0};
+  sys(SYS_clock_gettime, clock, now);
+  return now[0] * 1'000'000'000 + now[1];
+}
+
+StartedJob start_job(const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
   make_pointers(received, plan.arguments, plan.argument_count);
   make_pointers(received, plan.environment, plan.environment_count);
@@ -157,6 +163,9 @@ int start_job(const ReceivedPlan& received) {
   // (clone3(2), EINVAL), so no vfork; forking this small program is nearly as cheap.
   int ends[2];
   expect(sys(SYS_pipe2, ends, 02000000), Step::fork, "pipe2");
+  // Only our children are in the job's time namespace: these are the host's clocks.
+  const int64_t forked_at = read_clock(1 /* CLOCK_MONOTONIC */);
+  const int64_t setup_cpu = read_clock(2 /* CLOCK_PROCESS_CPUTIME_ID */);
   const long pid = expect(sys(SYS_clone, SIGCHLD, 0, 0, 0, 0), Step::fork, "clone");
   if (pid == 0) {
     failure_pipe = ends[1];
@@ -169,7 +178,7 @@ int start_job(const ReceivedPlan& received) {
     sys(SYS_exit_group, 125);
   }
   sys(SYS_close, ends[0]);
-  return static_cast<int>(pid);
+  return {static_cast<int>(pid), forked_at, setup_cpu};
 }
 
 }  // namespace berth::init

@@ -79,12 +79,15 @@ size_t receive(void* buffer, size_t size, int* descriptors, int* descriptor_coun
   return static_cast<size_t>(count);
 }
 
-void report(sandbox::ReportKind kind, Step step, long error, int wait_status, const char* object) {
+void report(sandbox::ReportKind kind, Step step, long error, int wait_status, const char* object,
+            const StartedJob* job = nullptr) {
   sandbox::Report message;
   message.kind = kind;
   message.step = step;
   message.error = static_cast<int32_t>(error);
   message.wait_status = wait_status;
+  message.at = job != nullptr ? job->forked_at : read_clock(1 /* CLOCK_MONOTONIC */);
+  message.setup_cpu = job != nullptr ? job->setup_cpu : 0;
   copy(message.object, object, sizeof message.object);
   const size_t size = offsetof(sandbox::Report, object) + length(message.object) + 1;
   sys(SYS_sendto, sandbox::kChannelFd, &message, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
@@ -269,12 +272,12 @@ int open_signals() {
   }
   const int signals = open_signals();
   drop_privileges(received);
-  const int job = start_job(received);
+  const StartedJob job = start_job(received);
   for (uint32_t index = 0; index < 3; ++index) {
     sys(SYS_close, received.descriptors[index]);
   }
-  report(sandbox::ReportKind::started, Step::exec, 0, 0, "");
-  supervise(job, signals);
+  report(sandbox::ReportKind::started, Step::exec, 0, 0, "", &job);
+  supervise(job.pid, signals);
 }
 
 }  // namespace

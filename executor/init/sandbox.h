@@ -45,7 +45,14 @@ void open_sources(const ReceivedPlan& received);
 extern int failure_pipe;
 /// Drops what init itself must not keep: capabilities, privileges to gain, forbidden system calls.
 void drop_privileges(const ReceivedPlan& received);
-/// Forks the job and execs it; returns its pid once the exec succeeded.
-int start_job(const ReceivedPlan& received);
+/// Nanoseconds of a clock, clock_gettime(2).
+int64_t read_clock(int clock);
+struct StartedJob {
+  int pid;
+  int64_t forked_at;  ///< CLOCK_MONOTONIC
+  int64_t setup_cpu;  ///< our own CPU time before the fork
+};
+/// Forks the job and execs it; returns once the exec succeeded.
+StartedJob start_job(const ReceivedPlan& received);
 
 }  // namespace berth::init
