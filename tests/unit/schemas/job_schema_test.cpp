@@ -135,6 +135,64 @@ TEST_CASE("the parser never takes what the schema refuses") {
   CHECK(taken > 100);
 }
 
+/// The branch of a field's schema that has both bounds; null when none has.
+json bounded_branch(const json& field) {
+  const json branches = field.contains("anyOf") ? field["anyOf"] : json::array({field});
+  for (const json& branch : branches) {
+    if (branch.contains("minimum") && branch.contains("maximum")) {
+      return branch;
+    }
+  }
+  return nullptr;
+}
+
+/// By the parser's own checks, without the gate behind them.
+bool parser_takes(const json& job) {
+  try {
+    parse_job_file(job.dump(), "f", "/");
+    return true;
+  } catch (const InputError& error) {
+    return error.faults().front().message.starts_with("does not match the schema");
+  }
+}
+
+TEST_CASE("numbers have the same bounds in the schema and in the parser") {
+  const json full = json::parse(corpus_file("good/every_field.json").text);
+  int checked = 0;
+  for_each_object(schema()["definitions"]["job"], "", [&](const std::string& path, const json& node) {
+    for (const auto& property : node["properties"].items()) {
+      const json bounds = bounded_branch(property.value());
+      if (bounds.is_null() || path == "/retry") {
+        continue;
+      }
+      std::string place = path + "/" + property.key();
+      if (const std::size_t star = place.find('*'); star != std::string::npos) {
+        place.replace(star, 1, "0");
+      }
+      const auto expect = [&](const json& value, bool is_taken) {
+        json job = full;
+        job[json::json_pointer(place)] = value;
+        INFO(place << " = " << value);
+        CHECK(parser_takes(job) == is_taken);
+        CHECK(schema_fault(job.dump(), "f").has_value() != is_taken);
+      };
+      const json minimum = bounds["minimum"];
+      const json maximum = bounds["maximum"];
+      expect(minimum, true);
+      expect(maximum, true);
+      if (bounds["type"] == "integer") {
+        expect(minimum.get<std::int64_t>() - 1, false);
+        expect(maximum.get<std::int64_t>() + 1, false);
+      } else {
+        expect(minimum.get<double>() - 0.001, false);
+        expect(maximum.get<double>() + 0.001, false);
+      }
+      ++checked;
+    }
+  });
+  CHECK(checked > 12);
+}
+
 TEST_CASE("the canonical form of a full job has every field of the schema but the short forms") {
   const json job = json::parse(
       to_json_text(parse_job_file(corpus_file("good/every_field.json").text, "f", "/jobs").at(0)));
