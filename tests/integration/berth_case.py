@@ -172,6 +172,9 @@ class BerthCase(unittest.TestCase):
         self.work = os.path.join(self.directory, "work")
         os.mkdir(self.work)
         os.chmod(self.work, 0o777)
+        self.results = os.path.join(self.directory, "results")
+        os.mkdir(self.results)
+        os.chmod(self.results, 0o777)
         self.database = os.path.join(self.directory, "state", "berth.db")
         self.berths = []
 
@@ -180,6 +183,9 @@ class BerthCase(unittest.TestCase):
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
         try:
             self.assert_nothing_left()
         finally:
@@ -248,7 +254,7 @@ class BerthCase(unittest.TestCase):
 
     def run_start(self, *jobs, arguments=(), **options):
         """Starts `berth run` on a job file; finish with run_finish()."""
-        result = os.path.join(self.directory, f"result-{len(self.berths)}.json")
+        result = os.path.join(self.results, f"{len(self.berths)}.json")
         path = self.job_file(*jobs)
         process = self.start("run", "--database", self.database, "--result", result, *arguments, path, **options)
         process.result_path = result
@@ -283,7 +289,7 @@ class BerthCase(unittest.TestCase):
     def history(self, *arguments):
         status, out, err = self.berth("history", "--database", self.database, "--json", "-S", "2000-01-01", *arguments)
         self.assertEqual(status, 0, err)
-        return json.loads(out)
+        return json.loads(out)["jobs"]
 
     def wait_for_job(self, process=None, count=1, word="payload"):
         """Waits until `count` payload processes run on the host; their pids."""

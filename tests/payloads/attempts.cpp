@@ -54,7 +54,8 @@ long open_file(const char* path, int flags) { return open(path, flags | O_CLOEXE
 long read_file(const char* path) {
   char block[16];
   const long fd = open_file(path, O_RDONLY);
-  return fd < 0 ? fd : read(static_cast<int>(fd), block, sizeof(block));
+  const long size = fd < 0 ? fd : read(static_cast<int>(fd), block, sizeof(block));
+  return size == 0 ? fail(ENODATA) : size;  // a mask: something empty lies over it
 }
 
 // -- mounts: the old interface and the new one --

@@ -20,7 +20,12 @@ int read_files(const Arguments& arguments) {
   for (const auto& path : arguments) {
     char block[256];
     const int fd = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    print_result(path, fd < 0 ? -1 : read(fd, block, sizeof(block)));
+    const ssize_t size = fd < 0 ? -1 : read(fd, block, sizeof(block));
+    if (size == 0) {
+      std::printf("%s empty\n", path.c_str());
+    } else {
+      print_result(path, size);
+    }
     if (fd >= 0) {
       close(fd);
     }
@@ -158,7 +163,7 @@ int make_node(const Arguments& arguments) {
 }  // namespace
 
 Commands file_commands() {
-  return {{"read", "PATH…: probe", read_files},
+  return {{"read", "PATH…: probe; RESULT may also be \"empty\"", read_files},
           {"write", "PATH…: create or open, and write: probe", write_files},
           {"open", "PATH…: open what is there for writing, write nothing: probe", open_to_write},
           {"write_text", "PATH TEXT: probe", write_text},

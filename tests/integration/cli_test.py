@@ -1,0 +1,276 @@
+"""The command line: every command, its exit status and its output."""
+
+import json
+import os
+import re
+
+from berth_case import BerthCase, main
+
+SOURCE = os.environ.get("BERTH_SOURCE", os.path.join(os.path.dirname(__file__), "..", ".."))
+
+
+class WithoutJobs(BerthCase):
+    """What needs no root."""
+
+    needs_root = False
+
+    def test_version(self):
+        status, out, _ = self.berth("version")
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"^berth \d+\.\d+\.\d+\n$")
+        status, out, _ = self.berth("version", "--json")
+        self.assertIn("version", json.loads(out))
+        self.assertEqual(self.berth("--version")[0], 0)
+
+    def test_help_of_every_command_has_examples(self):
+        status, out, _ = self.berth("--help")
+        self.assertEqual(status, 0)
+        for command in ("run", "check", "history", "show", "efficiency", "doctor", "version"):
+            self.assertIn(command, out)
+            status, text, err = self.berth(command, "--help")
+            self.assertEqual((status, err), (0, ""))
+            self.assertIn(f"berth {command}", text)
+            self.assertRegex(text, "(?i)example")
+            self.assertEqual(self.berth("help", command)[1], text)
+
+    def test_usage_errors(self):
+        for words, expected in (
+            (["run", "--no-such"], 125), (["run"], 125), (["history", "--no-such"], 1), (["no-such-command"], None), ([], None),
+            (["check"], None), (["run", "--mem", "2GX", "--", "/bin/true"], 125),
+        ):
+            with self.subTest(words=words):
+                status, _, err = self.berth(*words)
+                self.assertNotEqual(status, 0)
+                if expected == 125:
+                    self.assertEqual(status, 125)
+                self.assertTrue(err)
+
+    def test_misspelt_option_is_answered_with_the_nearest(self):
+        _, _, err = self.berth("run", "--cpus-per-tsk", "1", "--", "/bin/true")
+        self.assertIn("--cpus-per-task", err)
+
+    def test_options_of_slurm_that_are_not_there_say_what_to_use(self):
+        status, _, err = self.berth("run", "--array", "0-3", "--", "/bin/true")
+        self.assertEqual(status, 125)
+        self.assertIn("job file", err)
+
+    def test_examples_are_valid(self):
+        folder = os.path.join(SOURCE, "examples")
+        files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".json"))
+        self.assertGreaterEqual(len(files), 5)
+        status, out, err = self.berth("check", *files)
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(out.count(": ok"), len(files))
+
+    def test_check_names_all_faults_at_once(self):
+        job = {
+            "argv": ["x"], "memory_per_node": "2GX", "cpus_per_tsk": 1, "limits": {"pid": 3, "pids": 0}, "dependency": "afterok:1",
+            "isolation": {"mounts": [{"source": "relative", "target": "/x"}]},
+        }
+        path = self.job_file(job, {"argv": []})
+        status, out, err = self.berth("check", path)
+        self.assertEqual(status, 1)
+        rows = err.splitlines()
+        for words in (
+            ("/0/memory_per_node", "2GX", "512M"), ("/0/cpus_per_tsk", "cpus_per_task"), ("/0/limits/pid", "pids"), ("/0/limits/pids",),
+            ("/0/dependency", "not supported yet"), ("/1",),
+        ):
+            self.assertTrue(any(all(word in row for word in words) and row.startswith(path) for row in rows), f"{words} in {err}")
+
+    def test_run_refuses_a_faulty_file_and_creates_nothing(self):
+        path = self.job_file({"argv": ["x"], "typo": 1})
+        status, _, err = self.berth("run", "--database", self.database, path)
+        self.assertEqual(status, 125)
+        self.assertIn("typo", err)
+        self.assertFalse(os.path.exists(self.database))
+
+    def test_json_with_comments_or_doubled_keys_is_refused(self):
+        for text in ('{"argv": ["x"] /* no */}', '{"argv": ["x"], "argv": ["y"]}', '{"argv": ["x"],}', "", "[]", "{"):
+            path = os.path.join(self.directory, "text.json")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            with self.subTest(text=text):
+                status, _, err = self.berth("check", path)
+                self.assertEqual(status, 1, text)
+                self.assertIn(path, err)
+
+    def test_check_reads_standard_input(self):
+        status, out, _ = self.berth("check", "-", given=b'{"argv": ["/bin/true"]}')
+        self.assertEqual(status, 0)
+        self.assertIn("ok, 1 job", out)
+
+    def test_schema_is_json_schema_draft_7(self):
+        status, out, _ = self.berth("check", "--schema")
+        self.assertEqual(status, 0)
+        self.assertIn("draft-07", json.loads(out)["$schema"])
+
+    def test_doctor_tells_of_every_namespace_and_controller(self):
+        status, out, _ = self.berth("doctor", "--json")
+        findings = json.loads(out)
+        subjects = " ".join(finding["subject"] for finding in findings)
+        for word in "user pid mount network ipc uts cgroup time".split():
+            self.assertRegex(subjects, rf"(?i)namespace {word}")
+        for word in "cpu cpuacct cpuset memory pids devices freezer blkio net_cls hugetlb".split():
+            self.assertRegex(subjects, rf"(?i)controller {word}\b")
+        self.assertRegex(subjects, "(?i)swap")
+        for finding in findings:
+            self.assertIn(finding["level"], ("ok", "limited", "missing"))
+            if finding["level"] != "ok":
+                self.assertTrue(finding["remedy"], f"no remedy: {finding}")
+        self.assertEqual(status, 1 if any(finding["level"] == "missing" for finding in findings) else 0)
+
+    def test_full_standard_output_is_noticed(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            status, _, err = self.berth("check", "--schema", stdout=full)
+        self.assertNotEqual(status, 0)
+        self.assertIn("standard output", err)
+
+
+class WithJobs(BerthCase):
+    def run_command(self, *words, arguments=(), **options):
+        return self.berth("run", "--database", self.database, "-D", self.work, *arguments, "--", self.payload, *words, **options)
+
+    def test_exit_status_is_the_jobs(self):
+        for code in (0, 1, 99, 123, 255):
+            self.assertEqual(self.run_command("exit", code)[0], code)
+
+    def test_one_command_is_transparent(self):
+        status, out, err = self.run_command("print_both", arguments=["-q"])
+        self.assertEqual((status, out, err), (0, "to output\n", "to error\n"))
+
+    def test_standard_input_is_passed_on(self):
+        status, out, _ = self.run_command("copy_input", arguments=["-q"], given=b"typed\n" * 10000)
+        self.assertEqual((status, out), (0, "typed\n" * 10000))
+
+    def test_options_describe_the_job(self):
+        _, out, _ = self.run_command(
+            "exit", 0, arguments=["--json", "-J", "name", "-c", "1", "--mem", "64M", "-t", "1:00", "--cpu-time", "30s", "--pids", "9", "-A",
+                                  "acc", "--comment", "text", "--hostname", "box", "--env", "A=b,c", "--nice", "3", "--signal", "USR1@10"]
+        )
+        record = json.loads(out)
+        spec = record["spec"]
+        self.assertEqual((spec["name"], spec["account"], spec["comment"], spec["nice"]), ("name", "acc", "text", 3))
+        self.assertEqual(spec["environment"]["A"], "b,c")
+        self.assertEqual(spec["isolation"]["hostname"], "box")
+        self.assertEqual(record["allocation"]["memory"], 64 << 20)
+        self.assertEqual(spec["limits"]["pids"], 9)
+
+    def test_export_all_leaves_session_variables_out(self):
+        environment = self.environment(KEEP="1", SSH_AUTH_SOCK="/x", SUDO_COMMAND="y")
+        _, out, _ = self.run_command("report", arguments=["-q"], environment=environment)
+        seen = json.loads(out)["environment"]
+        self.assertEqual(seen.get("KEEP"), "1")
+        self.assertNotIn("SSH_AUTH_SOCK", seen)
+        self.assertNotIn("SUDO_COMMAND", seen)
+        _, out, _ = self.run_command("report", arguments=["-q", "--export", "NONE"], environment=environment)
+        self.assertNotIn("KEEP", json.loads(out)["environment"])
+
+    def test_json_of_run_is_the_record_and_output_goes_to_standard_error(self):
+        _, out, err = self.run_command("print_both", arguments=["--json"])
+        self.assertEqual(json.loads(out)["state"], "COMPLETED")
+        self.assertIn("to output", err)
+
+    def test_script_file(self):
+        path = os.path.join(self.directory, "script")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\necho script $#; exit 4\n")
+        status, out, _ = self.berth("run", "-q", "--database", self.database, "-D", self.work, path)
+        self.assertEqual((status, out), (4, "script 0\n"))
+
+    def test_job_file_on_standard_input(self):
+        text = json.dumps([self.job("exit", 5)]).encode()
+        self.assertEqual(self.berth("run", "--database", self.database, "-", given=text)[0], 5)
+
+    def prepare(self):
+        self.run_jobs(self.job("exit", 0, name="good", account="a"), self.job("exit", 3, name="bad", account="b"), arguments=["--slots", "1"])
+
+    def listing(self, *words):
+        status, out, err = self.berth("history", "--database", self.database, *words)
+        self.assertEqual(status, 0, err)
+        return out
+
+    def test_history_has_saccts_columns(self):
+        self.prepare()
+        rows = self.listing().splitlines()
+        self.assertIn("JobID", rows[0])
+        self.assertRegex(rows[1], r"^[- ]+$")
+        out = self.listing("-n", "-P", "-o", "JobID,JobName,State,ExitCode")
+        self.assertEqual(out, "1|good|COMPLETED|0:0\n2|bad|FAILED|3:0\n")
+        columns = self.listing("--helpformat").split()
+        for name in (
+            "JobID JobName Partition Account AllocCPUS State ExitCode Submit Start End Elapsed TotalCPU UserCPU SystemCPU MaxRSS User"
+        ).split():
+            self.assertIn(name, columns)
+
+    def test_history_filters(self):
+        self.prepare()
+        def ids(*words):
+            return self.listing("-n", "-P", "-o", "JobID", *words).split()
+
+        self.assertEqual(ids("-s", "FAILED"), ["2"])
+        self.assertEqual(ids("-s", "CD,F"), ["1", "2"])
+        self.assertEqual(ids("-u", "root"), ["1", "2"])
+        self.assertEqual(ids("-u", "daemon"), [])
+        self.assertEqual(ids("-A", "b"), ["2"])
+        self.assertEqual(ids("--name", "good"), ["1"])
+        self.assertEqual(ids("2"), ["2"])
+        self.assertEqual(ids("--last", "1"), ["2"])
+        self.assertEqual(ids("-S", "2000-01-01", "-E", "2000-01-02"), [])
+        self.assertEqual(ids("-S", "now-1hour"), ["1", "2"])
+        status, _, err = self.berth("history", "--database", self.database, "-s", "NOSUCH")
+        self.assertEqual(status, 1)
+        self.assertIn("NOSUCH", err)
+
+    def test_show_tells_everything_of_a_job(self):
+        self.prepare()
+        status, out, _ = self.berth("show", "--database", self.database, "2")
+        self.assertEqual(status, 0)
+        for word in ("bad", "FAILED", "exited with status 3", "CONFIGURING", "RUNNING", "memory_per_node"):
+            self.assertIn(word, out)
+        status, out, _ = self.berth("show", "--database", self.database, "--json", "2")
+        shown = json.loads(out)
+        self.assertEqual(shown["jobs"][0]["outcome"]["exit_code"], 3)
+        self.assertEqual([event["state"] for event in shown["events"]], ["PENDING", "CONFIGURING", "RUNNING", "FAILED"])
+        status, _, err = self.berth("show", "--database", self.database, "999")
+        self.assertEqual(status, 1)
+        self.assertIn("999", err)
+
+    def test_efficiency_is_seffs(self):
+        self.run_jobs(self.job("spin_for", 1, memory_per_node="100M"))
+        status, out, _ = self.berth("efficiency", "--database", self.database, "1")
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"CPU Efficiency: +\d+\.\d+%")
+        self.assertRegex(out, r"Memory Efficiency: +\d+\.\d+%")
+        status, out, _ = self.berth("efficiency", "--database", self.database, "--json", "1")
+        figures = json.loads(out)
+        figures = figures[0] if isinstance(figures, list) else figures.get("jobs", [figures])[0]
+        used, granted = figures["cpu_utilized_usec"], figures["core_walltime_usec"]
+        self.assertAlmostEqual(figures["cpu_efficiency_percent"], 100 * used / granted, places=3)
+        self.assertEqual(figures["memory_granted"], 100 << 20)
+
+    def test_result_that_cannot_be_written_is_refused_before_anything_runs(self):
+        marker = os.path.join(self.work, "ran")
+        status, _, err = self.berth("run", "--database", self.database, "--result", "/no/such/file", "--", "/usr/bin/touch", marker)
+        self.assertEqual(status, 125)
+        self.assertIn("/no/such/file", err)
+        self.assertFalse(os.path.exists(marker))
+
+    def test_reader_that_goes_away_does_not_stop_the_job(self):
+        process = self.start("run", "-q", "--database", self.database, "-D", self.work, "--", self.payload, "print", 10_000_000)
+        process.stdout.read(100)
+        process.stdout.close()
+        process.stdout = None
+        status, _, err = self.finish(process)
+        self.assertEqual(self.history()[0]["state"], "COMPLETED", err)
+
+    def test_log_levels(self):
+        quiet = self.run_command("exit", 0, arguments=["-q"])[2]
+        self.assertEqual(quiet, "")
+        self.run_command("exit", 0)
+        loud = self.run_command("exit", 0, arguments=["-vv"])[2]
+        self.assertTrue(re.search(r"job 3\b|job-3\b", loud), "-vv tells nothing of job 3: " + loud)
+        self.assertEqual(self.run_command("exit", 0, arguments=["--log-level", "nonsense"])[0], 125)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Attempts to get out. Each must fail, with the walls up and, where it makes a difference, without seccomp."""
+
+import glob
+import os
+import pty
+import select
+import signal
+import socket
+import stat
+import time
+
+from berth_case import BerthCase, eventually, main, read
+
+# What the kernel answers when it refuses; anything else means that it got further than it should.
+REFUSALS = {"EPERM", "EACCES", "ENOSYS", "EROFS", "SIGSYS", "ENOENT", "ESRCH", "EALREADY", "ENODATA"}
+# In the user namespace of a root without seccomp some of these are refused later, by what is not there.
+REFUSALS_WITHOUT_SECCOMP = REFUSALS | {"EINVAL", "EBADF", "ENOTTY", "EIO", "ENODEV", "EFAULT", "ENOTBLK", "EOPNOTSUPP", "ENOKEY"}
+
+# Without a filter these give a process nothing that it does not have, or only over itself.
+HARMLESS_WITHOUT_SECCOMP = {
+    "unshare_user", "clone3_user", "clone_user", "keyctl", "add_key", "request_key", "userfaultfd_user_mode", "ia32_syscall",
+    "perf_event_open", "open_keys", "x32_syscall", "userfaultfd",
+}
+
+
+class Escape(BerthCase):
+    def attempts(self, *names, isolation=None, **spec):
+        run = self.run_job("attempts", *names, environment={"PAYLOAD_IS_IN_A_JOB": "1"}, isolation=isolation or {}, **spec)
+        self.assert_state(run, "COMPLETED", "exited", 0)
+        return run.probes()
+
+    def assert_all_refused(self, results, refusals, but=()):
+        self.assertGreater(len(results), 80)
+        holes = {name: result for name, result in results.items() if result not in refusals and name not in but}
+        self.assertEqual(holes, {})
+
+    def test_every_attempt_is_refused(self):
+        # A core limit of 0 is a hard one; the default raises nothing.
+        self.assert_all_refused(self.attempts(), REFUSALS | {"EINVAL"})
+
+    def test_every_attempt_is_refused_to_root_inside(self):
+        results = self.attempts(isolation={"user": "0"})
+        self.assert_all_refused(results, REFUSALS | {"EINVAL"})
+
+    def test_without_seccomp_the_other_walls_hold(self):
+        for user in ({}, {"user": "0"}):
+            with self.subTest(user=user):
+                results = self.attempts(isolation={"seccomp": "none", **user})
+                self.assert_all_refused(results, REFUSALS_WITHOUT_SECCOMP, HARMLESS_WITHOUT_SECCOMP)
+
+    def test_dangerous_calls_are_refused_by_the_filter_itself(self):
+        # EPERM or ENOSYS from the filter, before the kernel looks at the arguments.
+        names = (
+            "mount_tmpfs umount_proc pivot_root chroot fsopen fspick fsmount open_tree_clone move_mount mount_setattr unshare_user "
+            "unshare_net clone3_user clone_user setns_own_user setns_own_net keyctl add_key request_key bpf perf_event_open "
+            "userfaultfd userfaultfd_user_mode init_module finit_module delete_module kexec_load kexec_file_load tiocsti "
+            "tiocsti_high_bits tioclinux tioclinux_high_bits open_by_handle_at"
+        ).split()
+        results = self.attempts(*names)
+        self.assertEqual({name: result for name, result in results.items() if result not in ("EPERM", "ENOSYS")}, {})
+        self.assertEqual(set(results), set(names))
+
+    def test_foreign_abis_are_killed(self):
+        results = self.attempts("ia32_syscall", "x32_syscall")
+        self.assertIn(results["ia32_syscall"], ("SIGSYS", "ENOSYS"))
+        self.assertIn(results["x32_syscall"], ("SIGSYS", "ENOSYS"))
+
+    def test_host_processes_are_not_seen_or_signalled(self):
+        run = self.run_job("processes")
+        self.assertEqual(sorted(run.out.split()), ["1", "2"])
+        victim = os.fork()
+        if victim == 0:
+            time.sleep(300)
+            os._exit(0)
+        try:
+            run = self.run_job("signal", 9, victim, os.getpid(), os.getppid())
+            self.assertEqual(set(run.probes().values()), {"ESRCH"}, str(run))
+            self.assertEqual(os.waitpid(victim, os.WNOHANG), (0, 0))
+        finally:
+            os.kill(victim, signal.SIGKILL)
+            os.waitpid(victim, 0)
+
+    def test_killing_everything_kills_only_itself(self):
+        run = self.run_job("signal", 9, -1)
+        self.assertIn(run.record["state"], ("COMPLETED", "FAILED"), str(run))
+
+    def test_another_jobs_tmp_is_not_seen(self):
+        marker = f"berth-integration-{os.getpid()}"
+        script = f"#!/bin/sh\necho secret > /tmp/{marker}; echo secret > /dev/shm/{marker}; sleep 2\n"
+        look = f"#!/bin/sh\nsleep 1; ls /tmp /dev/shm /var/tmp; cat /tmp/{marker} /dev/shm/{marker}\n"
+        run = self.run_jobs(
+            self.job(argv=None, script=script, name="writer"), self.job(argv=None, script=look, name="reader"), arguments=["--no-prefix"]
+        )
+        self.assertNotIn("secret", run.out)
+        self.assertNotIn(f"{marker}\n", run.out)
+
+    def test_host_ports_on_loopback_are_not_reached(self):
+        with socket.socket() as server, socket.socket(socket.AF_UNIX) as abstract:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            name = f"berth-integration-{os.getpid()}"
+            abstract.bind("\0" + name)
+            abstract.listen()
+            with socket.create_connection(server.getsockname()):
+                pass
+            run = self.run_job("connect", "127.0.0.1", server.getsockname()[1])
+            self.assertEqual(run.probes(), {"connect": "ECONNREFUSED"})
+            run = self.run_job("connect_abstract", name)
+            self.assertEqual(run.probes(), {"connect_abstract": "ECONNREFUSED"})
+
+    def test_nothing_is_reached_over_the_network(self):
+        for address in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "192.168.0.1"):
+            run = self.run_job("connect", address, 80)
+            self.assertEqual(run.probes(), {"connect": "ENETUNREACH"}, address)
+
+    def test_no_raw_sockets(self):
+        run = self.run_job("raw_socket", isolation={"user": "0"})
+        self.assertNotIn("ok", run.probes().values(), str(run))
+
+    def test_unix_sockets_of_the_host_are_not_reached_through_run(self):
+        run = self.run_job("list", "/run")
+        self.assertEqual(run.out.splitlines(), ["/run"])
+
+    def test_block_devices_are_not_opened(self):
+        devices = [path for path in glob.glob("/dev/*") if stat.S_ISBLK(os.stat(path).st_mode)]
+        if not devices:
+            self.skip("no block device")
+        run = self.run_job("read", *devices)
+        self.assertEqual({result for result in run.probes().values() if result == "ok"}, set(), str(run))
+        # A node that lies in a folder the job may read and write is no way in either.
+        number = os.stat(devices[0]).st_rdev
+        node = os.path.join(self.work, "node")
+        os.mknod(node, 0o666 | stat.S_IFBLK, number)
+        os.chmod(node, 0o666)
+        run = self.run_job("read", node)
+        self.assertIn(run.probes()[node], ("EPERM", "EACCES"), str(run))
+        run = self.run_job("read", node, isolation={"seccomp": "none", "user": "0"})
+        self.assertIn(run.probes()[node], ("EPERM", "EACCES"), str(run))
+
+    def test_kernel_memory_and_log_are_not_read(self):
+        paths = ["/proc/kcore", "/proc/kmsg", "/dev/kmsg", "/dev/mem", "/dev/port", "/sys/kernel/debug", "/sys/firmware/dmi/tables/DMI"]
+        run = self.run_job("read", *paths, isolation={"user": "0"})
+        self.assertEqual(len(run.probes()), len(paths), str(run))
+        for path, result in run.probes().items():
+            self.assertIn(result, REFUSALS | {"EISDIR", "empty"}, path)
+        self.assertIn(self.attempts("syslog_read")["syslog_read"], REFUSALS)
+
+    def test_no_file_of_cgroups_proc_or_sys_may_be_written(self):
+        for user in ({}, {"user": "0"}):
+            run = self.run_job("find_writable", "/sys", isolation=user)
+            self.assertIn("count 0", run.out, str(run))
+            run = self.run_job("find_writable", "/proc/sys", "/proc/self", isolation=user)
+            self.assertIn("count 0", run.out, str(run))
+
+    def test_limits_are_not_raised_through_the_cgroup_file_system(self):
+        names = ["memory/memory.limit_in_bytes", "pids/pids.max", "pids.max", "memory.max", "devices/devices.allow", "cgroup.procs",
+                 "cpuset/tasks", "unified/cgroup.procs", "memory/cgroup.procs", "memory/release_agent", "release_agent"]
+        run = self.run_job("open", *["/sys/fs/cgroup/" + name for name in names], isolation={"user": "0"})
+        self.assertEqual(len(run.probes()), len(names), str(run))
+        self.assertNotIn("ok", run.probes().values(), str(run))
+
+    def test_leaked_descriptors_are_not_used(self):
+        root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        os.set_inheritable(root, True)
+        try:
+            process = self.run_start(self.job("read", *[f"/proc/self/fd/{fd}/etc/hostname" for fd in (3, 4, 5, 6, 7, 8, root)]), pass_fds=[root])
+            run = self.run_finish(process)
+        finally:
+            os.close(root)
+        self.assertEqual(set(run.probes().values()), {"ENOENT"}, str(run))
+
+    def test_runtime_is_not_written_through_init(self):
+        # CVE-2019-5736: the container's runtime overwritten through /proc/PID/exe.
+        run = self.run_job("open", "/proc/1/exe", "/proc/self/exe", isolation={"user": "0"})
+        self.assertNotIn("ok", run.probes().values(), str(run))
+        run = self.run_job("read", "/proc/1/root/etc/hostname", "/proc/1/cwd/etc/hostname", "/proc/1/fd/0", "/proc/1/fd/3", "/proc/1/environ",
+                           isolation={"user": "0"})
+        self.assertNotIn("ok", run.probes().values(), str(run))
+
+    def test_working_directory_does_not_lead_out(self):
+        # CVE-2024-21626: a working directory outside of the root.
+        run = self.run_job("read", "../../../../../../../../root/.bashrc", "../secret")
+        self.assertNotIn("ok", run.probes().values(), str(run))
+        run = self.run_jobs(self.job("exit", 0, current_working_directory="/proc/self/fd/3"))
+        self.assertEqual(run.status, 125, str(run))
+
+    def test_nothing_is_typed_into_the_terminal(self):
+        master, slave = pty.openpty()
+        os.set_blocking(master, False)
+        try:
+            process = self.run_start(
+                self.job("attempts", "tiocsti", "tiocsti_high_bits", "tioclinux", environment={"PAYLOAD_IS_IN_A_JOB": "1"}),
+                stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            )
+            deadline = time.monotonic() + 60
+            text = b""
+            while process.poll() is None and time.monotonic() < deadline:
+                if select.select([master], [], [], 0.1)[0]:
+                    text += os.read(master, 65536)
+            # What was injected would now be waiting as input.
+            ready = select.select([slave], [], [], 0.2)[0]
+            self.assertEqual(ready, [], "the terminal has input that nobody typed")
+        finally:
+            os.close(master)
+            os.close(slave)
+        for line in text.decode(errors="replace").splitlines():
+            if line.startswith("tioc"):
+                self.assertIn(line.split()[1], ("EPERM", "ENOTTY", "EBADF"), line)
+
+    def test_no_process_outlives_the_job(self):
+        for _ in range(3):
+            run = self.run_job("daemon", 1000)
+            self.assert_state(run, "COMPLETED")
+            self.assertTrue(eventually(lambda: not self.job_pids()), "a process outlived its job")
+
+    def test_set_user_id_programs_give_nothing(self):
+        path = os.path.join(self.work, "suid")
+        with open(path, "wb") as target, open(self.payload, "rb") as source:
+            target.write(source.read())
+        os.chmod(path, 0o4755)
+        script = f"#!/bin/sh\nexec {path} report\n"
+        run = self.run_jobs(self.job(argv=None, script=script))
+        self.assert_state(run, "COMPLETED")
+        self.assertNotIn('"euid": 0', run.out)
+
+    def test_job_runs_as_nobody_known_to_the_host(self):
+        process = self.run_start(self.job("hold", 1000, isolation={"user": "0"}))
+        pid = self.wait_for_job(process)[0]
+        status = read(f"/proc/{pid}/status")
+        uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+        self.assertNotIn("0", uids, "root inside is root outside")
+        process.terminate()
+        self.run_finish(process)
+
+    def test_supervisor_is_not_reached_by_files_that_the_job_swaps(self):
+        # The output file is opened before the job runs; a link that the job puts in its place changes nothing.
+        victim = os.path.join(self.directory, "victim")
+        with open(victim, "w", encoding="utf-8") as file:
+            file.write("whole")
+        out = os.path.join(self.work, "out")
+        script = f"#!/bin/sh\nrm -f {out}; ln -s {victim} {out}; echo written; sleep 0.3; echo more\n"
+        self.run_jobs(self.job(argv=None, script=script, standard_output=out))
+        self.assertEqual(read(victim), "whole")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The database under the program: two at once, killed at any moment, full or broken."""
+
+import os
+import random
+import signal
+import sqlite3
+import time
+
+from berth_case import BerthCase, eventually, main
+
+FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "NODE_FAIL"}
+
+
+class Store(BerthCase):
+    def check_integrity(self):
+        connection = sqlite3.connect(self.database)
+        try:
+            self.assertEqual(connection.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+            self.assertEqual(connection.execute("PRAGMA foreign_key_check").fetchall(), [])
+        finally:
+            connection.close()
+
+    def recover(self):
+        """The next command on the database: finds and closes what a dead berth left."""
+        run = self.run_job("exit", 0, name="next")
+        self.assertEqual(run.status, 0, str(run))
+        return run
+
+    def test_record_is_in_the_database_and_in_the_result_alike(self):
+        run = self.run_job("exit", 3, comment="why", account="physics")
+        rows = self.history()
+        self.assertEqual(len(rows), 1)
+        for key in ("job_id", "state", "outcome", "usage", "spec", "allocation", "submit", "start", "end"):
+            self.assertEqual(rows[0][key], run.record[key], key)
+        self.check_integrity()
+
+    def test_database_folder_is_private(self):
+        self.run_job("exit", 0)
+        self.assertEqual(os.stat(os.path.dirname(self.database)).st_mode & 0o077, 0)
+
+    def test_two_runs_at_once_share_one_database(self):
+        processes = [self.run_start(*[self.job("exit", 0, name=f"p{n}-{i}") for i in range(20)]) for n in range(3)]
+        for process in processes:
+            run = self.run_finish(process)
+            self.assertEqual(run.status, 0, str(run)[:3000])
+            self.assertEqual(len(run.records), 20)
+        rows = self.history()
+        self.assertEqual(len(rows), 60)
+        self.assertEqual(len({row["job_id"] for row in rows}), 60)
+        self.assertEqual({row["state"] for row in rows}, {"COMPLETED"})
+        self.check_integrity()
+
+    def test_killed_berth_takes_its_jobs_with_it(self):
+        process = self.run_start(self.job("ignore_term"))
+        self.wait_for_job(process)
+        process.kill()
+        process.wait()
+        self.assertTrue(eventually(lambda: not self.job_pids()), "the jobs of a killed berth live on")
+        self.recover()
+        first = self.history()[0]
+        self.assertEqual((first["state"], first["outcome"]["cause"]), ("NODE_FAIL", "node_fail"))
+        self.assertIn("end", first)
+        self.check_integrity()
+
+    def test_record_of_a_killed_berth_tells_what_the_cgroup_still_knew(self):
+        process = self.run_start(self.job("allocate", 50, 1000))
+        self.wait_for_job(process)
+        time.sleep(1)
+        process.kill()
+        process.wait()
+        self.recover()
+        usage = self.history()[0]["usage"]
+        self.assertGreaterEqual(usage.get("memory_peak", 0), 50 << 20, str(usage))
+
+    def test_killed_at_random_moments_every_job_has_one_final_record(self):
+        generator = random.Random(20261123)
+        for round_number in range(12):
+            jobs = [self.job("hold", generator.random() / 20, name=f"r{round_number}-{i}") for i in range(8)]
+            process = self.run_start(*jobs)
+            time.sleep(generator.random() * 0.4)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            self.assertTrue(eventually(lambda: not self.job_pids()), "the jobs of a killed berth live on")
+        self.recover()
+        rows = self.history()
+        self.assertEqual({row["state"] for row in rows} - FINAL, set())
+        self.assertEqual(len({(row["job_id"], row["attempt"]) for row in rows}), len(rows))
+        self.assertEqual(len(rows) % 8, 1, "a submit is all or nothing")
+        for row in rows:
+            self.assertIn("outcome", row)
+        self.check_integrity()
+
+    def test_a_living_berths_jobs_are_not_taken_for_orphans(self):
+        process = self.run_start(self.job("hold", 1000, name="long"))
+        self.wait_for_job(process)
+        run = self.run_job("exit", 0, name="other")
+        self.assertEqual(run.status, 0, str(run))
+        self.assertTrue(self.job_pids("hold"), "another berth's living job was killed")
+        process.terminate()
+        run = self.run_finish(process)
+        self.assert_state(run, "CANCELLED")
+
+    def test_what_is_no_database_is_refused_and_kept(self):
+        path = os.path.join(self.directory, "text.db")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("these are words\n" * 100)
+        status, _, err = self.berth("run", "--database", path, "--", "/bin/true")
+        self.assertEqual(status, 125, err)
+        self.assertIn(path, err)
+        with open(path, encoding="utf-8") as file:
+            self.assertTrue(file.read().startswith("these are words"))
+
+    def test_newer_database_is_refused(self):
+        self.run_job("exit", 0)
+        connection = sqlite3.connect(self.database)
+        connection.execute("PRAGMA user_version = 9999")
+        connection.commit()
+        connection.close()
+        status, _, err = self.berth("run", "--database", self.database, "--", "/bin/true")
+        self.assertEqual(status, 125, err)
+        self.assertIn("newer", err)
+
+    def test_history_of_no_database_creates_none(self):
+        status, _, _ = self.berth("history", "--database", self.database)
+        self.assertFalse(os.path.exists(self.database))
+        self.assertIn(status, (0, 1))
+
+    def test_unwritable_database_is_refused_before_anything_runs(self):
+        marker = os.path.join(self.work, "ran")
+        path = "/proc/no/such/berth.db"
+        status, _, err = self.berth("run", "--database", path, "-D", self.work, "--", "/usr/bin/touch", marker)
+        self.assertEqual(status, 125, err)
+        self.assertIn("/proc/no", err)
+        self.assertFalse(os.path.exists(marker))
+
+    def test_full_disk_is_refused_with_the_remedy(self):
+        # A small file system in a mount namespace of its own, so that the host's table stays as it is.
+        script = (
+            f"mkdir -p {self.directory}/full && mount -t tmpfs -o size=64k none {self.directory}/full && "
+            f"dd if=/dev/zero of={self.directory}/full/ballast bs=1k count=64 2>/dev/null; "
+            f"exec \"$0\" run --database {self.directory}/full/berth.db -- /bin/true"
+        )
+        process = self.start(program=["unshare", "-m", "sh", "-c", script])
+        status, _, err = self.finish(process)
+        self.assertEqual(status, 125, err)
+        self.assertRegex(err.lower(), "full|space")
+
+
+if __name__ == "__main__":
+    main()
