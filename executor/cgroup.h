@@ -85,6 +85,13 @@ struct CgroupMachine {
 /// std::system_error when /proc is unreadable.
 CgroupMachine detect_cgroups();
 
+/// Under systemd with cgroup v2 a login session's cgroup, or that of a service without Delegate=, passes no
+/// controllers on. Then this asks systemd to move this process, alone, to a scope of its own that is delegated
+/// ("berth-PID.scope": gone with its last process), and returns the machine as it looks from there. Else, and
+/// when systemd refuses, returns `machine` as it was: CgroupTree says then what is missing. Call it before
+/// any child is forked. Costs a run of busctl(1), some 10 ms, only where it is needed.
+CgroupMachine enter_own_scope(const CgroupMachine& machine);
+
 /// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
 struct CgroupCounters {
   Usage usage;                                    ///< only the fields that a control file gives

@@ -10,16 +10,13 @@
 #include <cerrno>
 #include <cstdint>
 
+#include "executor/cgroup_detect.h"
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_v2.h"
 #include "executor/os/syscall.h"
 
 namespace berth {
 namespace {
-
-constexpr const char* kRemedy =
-    "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes berth … (with --user when not "
-    "root)";
 
 /// Names that cgroup.subtree_control takes; cpuacct, devices and freezer need no enabling.
 constexpr std::pair<Controller, const char*> kEnabled[] = {
@@ -40,8 +37,8 @@ bool has(const std::vector<std::string>& words, std::string_view word) {
 pid_t parent_of(pid_t pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/stat";
   const UniqueFd fd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};
-  char buffer[1024];
-  const ssize_t count = fd ? ::read(fd.get(), buffer, sizeof buffer) : 0;
+  char buffer[1024] = {};
+  const ssize_t count = fd ? ::read(fd.get(), buffer, sizeof buffer - 1) : 0;
   const std::string_view text(buffer, static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
   const std::size_t end = text.rfind(") ");
   if (end == std::string_view::npos || end + 4 > text.size()) {
@@ -76,17 +73,25 @@ bool is_delegated(int own) {
          ::fgetxattr(own, "user.delegate", value, sizeof value) > 0;
 }
 
-/// Empties own by moving its processes, all ours, to own/berth/daemon. Returns why not, or nothing.
-std::string vacate(Hierarchy& hierarchy) {
-  const int own = hierarchy.own.get();
+/// Why the processes of own are not berth's to move, or nothing.
+std::string why_not_ours(int own, const std::string& own_path) {
   if (!is_delegated(own)) {
-    return "this process's cgroup " + hierarchy.own_path + " is not delegated to it; " + kRemedy;
+    return "this process's cgroup " + own_path + " is not delegated to it; " + kDelegateRemedy;
   }
   for (const pid_t pid : read_processes(own)) {
     if (!descends_from_us(pid)) {
-      return "this process's cgroup " + hierarchy.own_path + " holds other processes (pid " +
-             std::to_string(pid) + "), so v2 lets it pass no controller on; " + kRemedy;
+      return "this process's cgroup " + own_path + " holds other processes (pid " + std::to_string(pid) +
+             "), so v2 lets it pass no controller on; " + kDelegateRemedy;
     }
+  }
+  return {};
+}
+
+/// Empties own by moving its processes, all ours, to own/berth/daemon. Returns why not, or nothing.
+std::string vacate(Hierarchy& hierarchy) {
+  const int own = hierarchy.own.get();
+  if (std::string reason = why_not_ours(own, hierarchy.own_path); !reason.empty()) {
+    return reason;
   }
   if (::mkdirat(hierarchy.berth.get(), kDaemonDirectory, 0755) != 0 && errno != EEXIST) {
     return std::string("cannot make ") + hierarchy.berth_path() + "/" + kDaemonDirectory + ": " +
@@ -105,7 +110,8 @@ std::string vacate(Hierarchy& hierarchy) {
           write_at(hierarchy.berth.get(), procs.c_str(), NumberText(static_cast<std::uint64_t>(pid)));
       if (error_number != 0 && error_number != ESRCH) {
         return "cannot move pid " + std::to_string(pid) + " to " + hierarchy.berth_path() + "/" +
-               kDaemonDirectory + ": " + std::generic_category().message(error_number) + "; " + kRemedy;
+               kDaemonDirectory + ": " + std::generic_category().message(error_number) + "; " +
+               kDelegateRemedy;
       }
     }
   }
@@ -115,10 +121,10 @@ std::string vacate(Hierarchy& hierarchy) {
 std::string why_not_enabled(const Hierarchy& hierarchy, int error_number) {
   switch (error_number) {
     case EBUSY:
-      return "cgroup " + hierarchy.own_path + " has processes of its own; " + kRemedy;
+      return "cgroup " + hierarchy.own_path + " has processes of its own; " + kDelegateRemedy;
     case EACCES:
     case EPERM:
-      return "no permission to change cgroup " + hierarchy.own_path + "; " + kRemedy;
+      return "no permission to change cgroup " + hierarchy.own_path + "; " + kDelegateRemedy;
     default:
       return "cgroup.subtree_control of " + hierarchy.own_path + ": " +
              std::generic_category().message(error_number);
@@ -127,9 +133,7 @@ std::string why_not_enabled(const Hierarchy& hierarchy, int error_number) {
 
 /// Why a controller is not to be had although the kernel has it: the parent does not pass it on.
 std::string why_not_passed_on(const Hierarchy& hierarchy, const char* name) {
-  return std::string("cgroup.controllers of ") + hierarchy.own_path + " does not list " + name +
-         ": the parent does not delegate it; with systemd add it to the Delegate= of its slice or service "
-         "(systemctl edit user@.service: [Service] Delegate=cpu cpuset io memory pids)";
+  return "cgroup.controllers of " + hierarchy.own_path + " does not list " + name + "; " + kDelegateRemedy;
 }
 
 }  // namespace
@@ -179,6 +183,29 @@ void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup rule, Reasons& reason
       hierarchy.controllers.erase(controller);
     }
   }
+}
+
+bool lacks_delegation(const CgroupMachine& machine) {
+  const bool has_v1 =
+      std::any_of(machine.controllers.begin(), machine.controllers.end(),
+                  [](const auto& where) { return where.version == 1 && !where.mount_point.empty(); });
+  if (machine.unified.version != 2 || has_v1) {
+    return false;
+  }
+  const std::string path = machine.unified.mount_point + machine.unified.own_path;
+  const UniqueFd own{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY | O_DIRECTORY)};
+  if (!own || ::faccessat(own.get(), "cgroup.type", F_OK, 0) != 0) {
+    return false;  // the root passes on whatever it likes
+  }
+  const std::vector<std::string> available = words_of(own.get(), "cgroup.controllers");
+  const std::vector<std::string> enabled = words_of(own.get(), "cgroup.subtree_control");
+  // The two without which no job can be limited.
+  const auto is_passed_on = [&](const char* name) { return has(enabled, name); };
+  if (is_passed_on("memory") && is_passed_on("pids") && ::faccessat(own.get(), ".", W_OK, AT_EACCESS) == 0) {
+    return false;
+  }
+  return !has(available, "memory") || !has(available, "pids") ||
+         !why_not_ours(own.get(), machine.unified.own_path).empty();
 }
 
 void restore_own_v2(Hierarchy& hierarchy) noexcept {

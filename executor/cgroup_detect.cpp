@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "executor/cgroup.h"
+#include "executor/cgroup_detect.h"
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_hierarchy.h"
 #include "executor/os/syscall.h"
@@ -82,11 +82,16 @@ ControllerMount locate(const std::vector<CgroupMountLine>& mounts, std::string_v
 /// Nothing mounts it. berth mounts net_cls and hugetlb itself, when root; the others are what the machine's
 /// administrator chose not to have.
 ControllerMount unmounted(Controller controller, const KernelController* kernel,
-                          const CgroupMembership* membership) {
+                          const CgroupMembership* membership, bool is_root, const ControllerMount& unified,
+                          bool hybrid) {
   ControllerMount where;
   if (kernel == nullptr || !kernel->enabled) {
-    where.reason = kernel == nullptr ? "this kernel was built without it"
-                                     : "the kernel command line disables it (cgroup_disable=)";
+    where.reason = kernel == nullptr ? "this kernel was built without it; use a distribution's kernel"
+                                     : "the kernel command line disables it; boot without cgroup_disable=";
+    return where;
+  }
+  if (unified.version == 2 && !hybrid && controller != Controller::net_cls) {
+    where.reason = "cgroup " + unified.own_path + " was not given it by its parent; " + kDelegateRemedy;
     return where;
   }
   if (controller != Controller::net_cls && controller != Controller::hugetlb) {
@@ -94,8 +99,8 @@ ControllerMount unmounted(Controller controller, const KernelController* kernel,
                    " cgroup /sys/fs/cgroup/" + to_string(controller) + ", or boot with cgroup v2";
     return where;
   }
-  if (::geteuid() != 0) {
-    where.reason = "it is not mounted, and only root can mount it";
+  if (!is_root) {
+    where.reason = "it is not mounted, and only root can mount it; run berth as root";
     return where;
   }
   where.version = 1;
@@ -110,15 +115,12 @@ const char* to_string(Controller controller) {
   return kNames[static_cast<std::size_t>(controller)];
 }
 
-CgroupMachine detect_cgroups() {
-  const auto mounts = parse_cgroup_mounts(read_file_at(AT_FDCWD, "/proc/self/mountinfo"));
-  const auto memberships = parse_cgroup_memberships(read_file_at(AT_FDCWD, "/proc/self/cgroup"));
-  // Absent since Linux 6.15 when CONFIG_CGROUPS_V1 parts are off.
-  const UniqueFd kernel_file{try_open_at(AT_FDCWD, "/proc/cgroups", O_RDONLY)};
-  const auto kernel = parse_kernel_controllers(kernel_file ? read_file_at(AT_FDCWD, "/proc/cgroups") : "");
+CgroupMachine detect_cgroups_from(const CgroupTexts& texts) {
+  const auto mounts = parse_cgroup_mounts(texts.mountinfo);
+  const auto memberships = parse_cgroup_memberships(texts.memberships);
+  const auto kernel = parse_kernel_controllers(texts.kernel_controllers);
 
   CgroupMachine machine;
-  std::vector<std::string> unified_controllers, unified_enabled;
   bool hybrid = false;
   for (const CgroupMembership& membership : memberships) {
     if (membership.hierarchy == 0) {
@@ -127,14 +129,13 @@ CgroupMachine detect_cgroups() {
       hybrid = hybrid || !membership.controllers[0].starts_with("name=");
     }
   }
+  std::vector<std::string> unified_controllers, unified_enabled;
   if (machine.unified.version == 2) {
     const std::string directory = machine.unified.mount_point + machine.unified.own_path;
-    const UniqueFd own{try_open_at(AT_FDCWD, directory.c_str(), O_PATH | O_DIRECTORY)};
-    char buffer[512];
-    unified_controllers = parse_words(read_control(own.get(), "cgroup.controllers", buffer));
-    unified_enabled = parse_words(read_control(own.get(), "cgroup.subtree_control", buffer));
+    unified_controllers = parse_words(texts.read_file(directory + "/cgroup.controllers"));
+    unified_enabled = parse_words(texts.read_file(directory + "/cgroup.subtree_control"));
   } else if (machine.unified.reason.empty()) {
-    machine.unified.reason = "no cgroup v2 tree is mounted";
+    machine.unified.reason = "no cgroup v2 tree is mounted; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified";
   }
 
   for (std::size_t i = 0; i < kControllerCount; ++i) {
@@ -158,10 +159,24 @@ CgroupMachine detect_cgroups() {
       const auto known = std::find_if(kernel.begin(), kernel.end(),
                                       [&](const auto& line) { return line.name == kNames[i]; });
       where = unmounted(controller, known == kernel.end() ? nullptr : &*known,
-                        membership == memberships.end() ? nullptr : &*membership);
+                        membership == memberships.end() ? nullptr : &*membership, texts.is_root,
+                        machine.unified, hybrid);
     }
   }
   return machine;
+}
+
+CgroupMachine detect_cgroups() {
+  CgroupTexts texts;
+  texts.mountinfo = read_file_at(AT_FDCWD, "/proc/self/mountinfo");
+  texts.memberships = read_file_at(AT_FDCWD, "/proc/self/cgroup");
+  texts.read_file = [](const std::string& path) {
+    char buffer[kControlFileBytes];
+    return std::string(read_control(AT_FDCWD, path.c_str(), buffer));
+  };
+  texts.kernel_controllers = texts.read_file("/proc/cgroups");
+  texts.is_root = ::geteuid() == 0;
+  return detect_cgroups_from(texts);
 }
 
 }  // namespace berth

@@ -37,6 +37,10 @@ enum class OwnCgroup { may_change, leave_alone };
 /// way in own move to own/berth/daemon, but only if all processes there are ours and the cgroup was
 /// delegated. What cannot be had is taken out of hierarchy.controllers, with the reason and the remedy.
 void enable_controllers_v2(Hierarchy& hierarchy, OwnCgroup own, Reasons& reasons);
+/// On a pure v2 machine: whether enable_controllers_v2 would find memory and pids out of reach, since this
+/// process's cgroup is shared or not delegated.
+bool lacks_delegation(const CgroupMachine& machine);
+
 /// Takes back what enable_controllers_v2 changed above `tree`, as far as nobody else uses it by now.
 void restore_own_v2(Hierarchy& hierarchy) noexcept;
 
