@@ -56,7 +56,7 @@ class WithoutJobs(BerthCase):
 
     def test_examples_are_valid(self):
         folder = os.path.join(SOURCE, "examples")
-        files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".json"))
+        files = sorted(os.path.join(path, name) for path, _, names in os.walk(folder) for name in names if name.endswith(".json"))
         self.assertGreaterEqual(len(files), 5)
         status, out, err = self.berth("check", *files)
         self.assertEqual((status, err), (0, ""))
