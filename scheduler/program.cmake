@@ -34,7 +34,6 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
     find_library(BERTH_ARCHIVE_${archive} NAMES lib${archive}.a)
     if(BERTH_ARCHIVE_${archive} AND TARGET ${target})
       get_target_property(type ${target} TYPE)
-      get_target_property(location ${target} IMPORTED_LOCATION)
       if(type STREQUAL "INTERFACE_LIBRARY")
         set_target_properties(${target} PROPERTIES INTERFACE_LINK_LIBRARIES "${BERTH_ARCHIVE_${archive}};${ARGN}")
       else()
@@ -54,38 +53,31 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   berth_use_archive(Boost::program_options boost_program_options Boost::headers)
 endif()
 
-if(EXISTS ${PROJECT_SOURCE_DIR}/executor/executor.cpp)
-  add_executable(berth main.cpp cli_doctor.cpp cli_query.cpp cli_run.cpp executor_launcher.cpp)
-  target_link_libraries(berth PRIVATE berth_cli berth_listing berth_scheduler berth_store berth_executor
-                        berth_settings berth_warnings nlohmann_json::nlohmann_json)
-  if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
-    target_link_options(berth PRIVATE -static-libstdc++ -static-libgcc)
-  endif()
-  if(NOT EXISTS ${PROJECT_SOURCE_DIR}/executor/doctor.cpp)  # BOOTSTRAP: goes when the executor has it
-    file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/doctor_missing.cpp
-      "#include \"executor/executor.h\"\nstd::vector<berth::Finding> berth::examine_machine() { return {}; }\n")
-    target_sources(berth PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/doctor_missing.cpp)
-  endif()
-
-  # The manual pages and the completion, made by the program from its own tables.
-  set(berth_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
-  add_custom_command(
-    OUTPUT ${berth_generated}/berth.1 ${berth_generated}/completion/berth
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${berth_generated}/completion
-    COMMAND berth generate-man ${berth_generated}
-    COMMAND berth generate-completion ${berth_generated}/completion/berth
-    DEPENDS berth
-    VERBATIM)
-  add_custom_target(berth_generated ALL DEPENDS ${berth_generated}/berth.1 ${berth_generated}/completion/berth)
-
-  install(TARGETS berth RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-  install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1"
-          PATTERN completion EXCLUDE)
-  install(FILES ${berth_generated}/completion/berth
-          DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
-  install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
-  install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
-  # For programs that berth starts itself and users do not.
-  install(DIRECTORY DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/berth)
+add_executable(berth main.cpp cli_doctor.cpp cli_query.cpp cli_run.cpp executor_launcher.cpp)
+target_link_libraries(berth PRIVATE berth_cli berth_listing berth_scheduler berth_store berth_executor
+                      berth_settings berth_warnings nlohmann_json::nlohmann_json)
+if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
+  target_link_options(berth PRIVATE -static-libstdc++ -static-libgcc)
 endif()
+
+# The manual pages and the completion, made by the program from its own tables.
+set(berth_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
+add_custom_command(
+  OUTPUT ${berth_generated}/berth.1 ${berth_generated}/completion/berth
+  COMMAND ${CMAKE_COMMAND} -E make_directory ${berth_generated}/completion
+  COMMAND berth generate-man ${berth_generated}
+  COMMAND berth generate-completion ${berth_generated}/completion/berth
+  DEPENDS berth
+  VERBATIM)
+add_custom_target(berth_generated ALL DEPENDS ${berth_generated}/berth.1 ${berth_generated}/completion/berth)
+
+install(TARGETS berth RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1"
+        PATTERN completion EXCLUDE)
+install(FILES ${berth_generated}/completion/berth
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
+# For programs that berth starts itself and users do not.
+install(DIRECTORY DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/berth)
