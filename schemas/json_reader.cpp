@@ -109,12 +109,11 @@ std::string unit_of(Milliseconds bare_unit) {
 std::optional<std::string> quantity_text(const Field& field, const std::string& expected) {
   const Json& value = field.value();
   if (value.is_string()) {
-    std::optional<std::string> text = field.text(Emptiness::allowed);
-    if (text && text->size() > kMaximumQuantity) {
-      field.refuse("is too long; give " + expected);
-      text.reset();
+    if (value.get_ref<const std::string&>().size() <= kMaximumQuantity) {
+      return field.text(Emptiness::allowed);
     }
-    return text;
+    field.refuse("is too long; give " + expected);
+    return std::nullopt;
   }
   if (value.is_number_unsigned()) {
     return std::to_string(value.get<std::uint64_t>());

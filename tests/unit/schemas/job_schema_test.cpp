@@ -105,6 +105,18 @@ TEST_CASE("the schema accepts what the parser accepts, and refuses what breaks i
   }
 }
 
+constexpr const char* kGateFault = "does not match the schema";
+
+/// What the parser says; kGateFault is in it when only the gate behind its own checks refused.
+std::string faults_of(const json& document) {
+  try {
+    parse_job_file(document.dump(), "f", "/");
+    return "";
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
 /// The same documents with each value in turn replaced: whatever the parser takes, the schema takes.
 TEST_CASE("the parser never takes what the schema refuses") {
   const json odd_values = json::parse(
@@ -112,23 +124,22 @@ TEST_CASE("the parser never takes what the schema refuses") {
                                           {}, {"": 0}, {"x": 1}, {"x": "1"}, {"/x": "1M"}])");
   int taken = 0;
   for (const CorpusFile& file : corpus("good")) {
-    const json flat = json::parse(file.text).flatten();
-    for (const auto& item : flat.items()) {
+    const json document = json::parse(file.text.substr(file.text.find_first_of("[{")));
+    std::set<std::string> places;
+    const json leaves = document.flatten();
+    for (const auto& leaf : leaves.items()) {
+      for (json::json_pointer pointer(leaf.key()); !pointer.empty(); pointer = pointer.parent_pointer()) {
+        places.insert(pointer.to_string());
+      }
+    }
+    for (const std::string& place : places) {
       for (const json& odd : odd_values) {
-        for (json::json_pointer pointer(item.key()); !pointer.empty(); pointer = pointer.parent_pointer()) {
-          json changed = json::parse(file.text);
-          changed[pointer] = odd;
-          const std::string text = changed.dump();
-          try {
-            parse_job_file(text, "f", "/");
-            ++taken;
-          } catch (const InputError& error) {
-            const std::string faults = error.what();
-            INFO(text);
-            INFO(faults);
-            CHECK(faults.find("does not match the schema") == std::string::npos);
-          }
-        }
+        json changed = document;
+        changed[json::json_pointer(place)] = odd;
+        INFO(changed);
+        const std::string faults = faults_of(changed);
+        taken += faults.empty() ? 1 : 0;
+        CHECK(faults.find(kGateFault) == std::string::npos);
       }
     }
   }
@@ -144,16 +155,6 @@ json bounded_branch(const json& field) {
     }
   }
   return nullptr;
-}
-
-/// By the parser's own checks, without the gate behind them.
-bool parser_takes(const json& job) {
-  try {
-    parse_job_file(job.dump(), "f", "/");
-    return true;
-  } catch (const InputError& error) {
-    return error.faults().front().message.starts_with("does not match the schema");
-  }
 }
 
 TEST_CASE("numbers have the same bounds in the schema and in the parser") {
@@ -173,7 +174,9 @@ TEST_CASE("numbers have the same bounds in the schema and in the parser") {
         json job = full;
         job[json::json_pointer(place)] = value;
         INFO(place << " = " << value);
-        CHECK(parser_takes(job) == is_taken);
+        const std::string faults = faults_of(job);
+        const bool passes_own_checks = faults.empty() || faults.find(kGateFault) != std::string::npos;
+        CHECK(passes_own_checks == is_taken);
         CHECK(schema_fault(job.dump(), "f").has_value() != is_taken);
       };
       const json minimum = bounds["minimum"];
