@@ -285,27 +285,76 @@ TEST_CASE("kill_all ends a fork bomb") {
   CHECK(counters.usage.pids_peak.value() == 64);
 }
 
+namespace {
+
+int use_64_mib() {
+  constexpr std::size_t kSize = 64 * kMiB;
+  void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  std::memset(memory, 1, kSize);
+  return 0;
+}
+
+}  // namespace
+
 TEST_CASE("a job beyond its memory is killed, and its own cgroup is named as the limiting one") {
   const NothingLeft nothing_left;
   const auto tree = CgroupTree::create(machine(), tree_name());
+  // Which counter tells depends on whether the limit hit is that of memory or that of memory+swap.
+  const bool limit_swap = GENERATE(true, false);
   CgroupLimits limits;
   limits.memory = 16 * kMiB;
-  if (tree->accounts_swap()) {
+  if (limit_swap && tree->accounts_swap()) {
     limits.swap = 0;
   }
+  if (!limit_swap && slurp("/proc/swaps").find('\n') != std::string::npos) {
+    WARN("this machine swaps: without a limit of swap nothing would be killed");
+    return;
+  }
   const auto job = tree->make_job("job-1.1", limits);
-  Child child{spawn_in(*job, [] {
-    constexpr std::size_t kSize = 64 * kMiB;
-    void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    std::memset(memory, 1, kSize);
-    return 0;
-  })};
+  Child child{spawn_in(*job, use_64_mib)};
   CHECK(WTERMSIG(child.wait()) == SIGKILL);
   const CgroupCounters counters = job->read();
   CHECK(counters.usage.oom_kills == 1U);
   CHECK(counters.local_oom_kills == 1U);
   CHECK(counters.memory_limit_hits.value_or(1) > 0);  // absent where the kernel forgets to count
+  CHECK((limit_swap || counters.memory_limit_hits.has_value()));
   CHECK(job->limiting_cgroup() == job->path(Controller::memory));
+}
+
+TEST_CASE("a job killed by a limit above it names the cgroup with that limit") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const auto job = tree->make_job("job-1.1", {});
+  const fs::path above = fs::path(directory(*job, Controller::memory)).parent_path();
+  const bool v1 = machine().at(Controller::memory).version == 1;
+  const auto limit = [&](const char* file, const char* value) { std::ofstream(above / file) << value; };
+  limit(v1 ? "memory.limit_in_bytes" : "memory.max", "16777216");
+  limit(v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? "16777216" : "0");
+  Child child{spawn_in(*job, use_64_mib)};
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  CHECK(job->read().usage.oom_kills == 1U);
+  CHECK(job->limiting_cgroup() == fs::path(job->path(Controller::memory)).parent_path());
+}
+
+TEST_CASE("a job whose name is taken in one hierarchy is made in none") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  fs::path taken;
+  {
+    const auto job = tree->make_job("job-1.1", {});
+    taken = directory(*job, Controller::pids);
+  }
+  REQUIRE(fs::create_directory(taken));
+  const std::set<std::string> before = all_cgroups();
+  try {
+    tree->make_job("job-1.1", {});
+    FAIL("the name was taken");
+  } catch (const CgroupError& error) {
+    CHECK(error.code().value() == EEXIST);
+    CHECK_THAT(error.file(), Catch::EndsWith("/job-1.1"));
+  }
+  CHECK(all_cgroups() == before);
+  fs::remove(taken);
 }
 
 TEST_CASE("a frozen job makes no progress until it is thawed") {
