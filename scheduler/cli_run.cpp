@@ -142,7 +142,9 @@ SlotPool make_pool(const PoolBounds& bounds) {
 }
 
 std::unique_ptr<JobStore> open_store(const CommandLine& line, Timestamp now) {
-  auto store = JobStore::open(database_path(line));
+  const std::string path = database_path(line);
+  log_debug("job database " + path);
+  auto store = JobStore::open(path);
   RecoveryActions actions;
   actions.collect = [](const Supervisor& supervisor, JobId job, unsigned attempt) {
     return collect_leftover(supervisor.cgroup, job, attempt);
@@ -185,11 +187,19 @@ Progress make_progress(ProgressMode mode) {
 class ProgressObserver final : public JobObserver {
  public:
   ProgressObserver(Progress& progress, const Clock& clock) : progress_(progress), clock_(clock) {}
-  void on_queued(JobId job, const JobSpec& spec) override { progress_.queued(job, spec.name); }
+  void on_queued(JobId job, const JobSpec& spec) override {
+    log_debug("job " + std::to_string(job) + " (" + spec.name + ") PENDING");
+    progress_.queued(job, spec.name);
+  }
   void on_started(JobId job, const JobSpec&, const Allocation& allocation, Timestamp) override {
+    log_info("job " + std::to_string(job) + " RUNNING on " + allocation.slot + ", CPUs " + allocation.cpus.to_list() +
+             ", memory " + format_size(allocation.memory));
     progress_.started(job, allocation, clock_.steady_now());
   }
-  void on_ended(const AccountingRecord& record) override { progress_.ended(record, clock_.steady_now()); }
+  void on_ended(const AccountingRecord& record) override {
+    log_info(ended_line(record));
+    progress_.ended(record, clock_.steady_now());
+  }
   void on_store_trouble(const std::string& message) override {
     if (message.empty()) {
       log_warning("the job database works again");
@@ -318,8 +328,10 @@ int run_jobs(const CommandLine& line) {
   // The executor forks its launcher, which prepares the first sandbox while this process opens the database.
   const Supervisor supervisor = this_supervisor();
   Executor executor({.cgroup = supervisor.cgroup, .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U});
+  log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(bounds);
+  log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));

@@ -120,7 +120,7 @@ int run_program(const std::vector<std::string>& arguments) {
     line = parse_command_line(arguments);
     const int status = run_command(line);
     // A full disk behind standard output is noticed here, not lost.
-    if (std::fflush(stdout) != 0) {
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
       return report_failure("berth: cannot write standard output", failure_status(line));
     }
     return status;

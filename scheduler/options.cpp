@@ -18,7 +18,7 @@ constexpr std::array kGlobalOptions{
     Option{.name = "version", .description = "Prints the version and exits"},
     Option{.name = "verbose",
            .letter = 'v',
-           .description = "Logs more to standard error: -v tells what berth does, -vv each step, -vvv everything",
+           .description = "Logs more to standard error: -v tells when jobs start and end, -vv what berth uses and each step",
            .repeatable = true},
     Option{.name = "quiet",
            .letter = 'q',
