@@ -18,7 +18,7 @@ constexpr std::size_t kMaximumArgument = 131'071;         // MAX_ARG_STRLEN with
 constexpr std::int64_t kMaximumPriority = 4'294'967'294;  // Slurm's
 constexpr std::int64_t kMaximumNice = 2'147'483'645;      // Slurm's (sbatch(1), --nice)
 
-constexpr Bytes kMebibyte = 1024 * 1024;
+constexpr Bytes kMebibyte = Bytes{1} << 20U;
 
 // ---- the command ----
 

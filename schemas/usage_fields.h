@@ -19,8 +19,8 @@ template <typename Value>
 struct UsageField {
   std::string_view name;  ///< the member's name: "memory_peak", "wall"
   std::string_view key;   ///< in JSON: the name, with "_usec" after durations: "wall_usec"
-  UsageUnit unit;
-  std::optional<Value> Usage::*member;
+  UsageUnit unit = UsageUnit::count;
+  std::optional<Value> Usage::*member = nullptr;
 };
 
 #define BERTH_MICROSECONDS(name)                                \

@@ -179,8 +179,8 @@ TEST_CASE("numbers have the same bounds in the schema and in the parser") {
         CHECK(passes_own_checks == is_taken);
         CHECK(schema_fault(job.dump(), "f").has_value() != is_taken);
       };
-      const json minimum = bounds["minimum"];
-      const json maximum = bounds["maximum"];
+      const json& minimum = bounds["minimum"];
+      const json& maximum = bounds["maximum"];
       expect(minimum, true);
       expect(maximum, true);
       if (bounds["type"] == "integer") {
