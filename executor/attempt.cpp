@@ -49,6 +49,26 @@ Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, Unique
     : request_(std::move(request)), sandbox_(std::move(sandbox)), output_(std::move(output)), error_(std::move(error)),
       created_(now), launch_deadline_(now + kLaunchPatience) {}
 
+std::string Attempt::explain(const sandbox::Report& report) const {
+  const std::string why = std::generic_category().message(report.error);
+  const bool no_mount_point = report.error == ENOENT || report.error == EROFS || report.error == EACCES;
+  switch (report.step) {
+    case sandbox::Step::exec:
+      return std::string("cannot execute ") + report.object + ": " + why;
+    case sandbox::Step::change_directory:
+      return "the job's user " + request_.identity.name + " (uid " + std::to_string(request_.identity.outside_uid) +
+             " on the host) cannot enter its working directory " + report.object + ": " + why +
+             "; choose another (-D), open it to that user, or name a user that may (--user)";
+    case sandbox::Step::mount_bind:
+    case sandbox::Step::mount_tmpfs:
+      return no_mount_point ? std::string("cannot mount at ") + report.object + ": " + why +
+                                  "; use a target that exists, a new one directly below /, or one below /tmp"
+                            : std::string();
+    default:
+      return {};  // stage and errno say it
+  }
+}
+
 bool Attempt::handle_reports(Time now) {
   bool just_started = false;
   while (const std::optional<sandbox::Report> report = sandbox_->receive_report(&channel_closed_)) {
@@ -56,15 +76,7 @@ bool Attempt::handle_reports(Time now) {
       case sandbox::ReportKind::ready:
         break;
       case sandbox::ReportKind::failed:
-        fail({step_name(report->step, report->object), report->error, ""});
-        if (report->step == sandbox::Step::exec) {
-          failure_->message = std::string("cannot execute ") + report->object + ": " + std::generic_category().message(report->error);
-        } else if (report->step == sandbox::Step::change_directory) {
-          failure_->message = std::string("the job's user ") + request_.identity.name + " (uid " +
-                              std::to_string(request_.identity.outside_uid) + " on the host) cannot enter its working directory " +
-                              report->object + ": " + std::generic_category().message(report->error) +
-                              "; choose another (-D), open it to that user, or name a user that may (--user)";
-        }
+        fail({step_name(report->step, report->object), report->error, explain(*report)});
         break;
       case sandbox::ReportKind::started: {
         just_started = true;
@@ -101,7 +113,7 @@ bool Attempt::handle_reports(Time now) {
   return just_started;
 }
 
-void Attempt::deliver(Stream stream, const char* data, std::size_t size, Time now) {
+SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Time now) {
   const std::optional<Bytes>& limit = request_.spec.limits.output;
   const Bytes before = output_bytes_;
   output_bytes_ += size;
@@ -115,26 +127,27 @@ void Attempt::deliver(Stream stream, const char* data, std::size_t size, Time no
     stop(Cause::output_limit, request_.spec.grace_period, now);
   }
   const OutputSink& sink = stream == Stream::output ? request_.standard_output : request_.standard_error;
-  if (sink && allowed > 0) {
-    sink(data, allowed);
-  }
+  return !sink || allowed == 0 ? SinkState::more : sink(data, allowed);
 }
 
-bool Attempt::handle_output(Stream stream, Time now) {
+SinkState Attempt::handle_output(Stream stream, Time now) {
   UniqueFd& descriptor = stream == Stream::output ? output_ : error_;
   static std::array<char, 64 * 1024> buffer;
   for (int turn = 0; turn < kReadsPerTurn && descriptor; ++turn) {
     const ssize_t count = retry_eintr([&] { return ::read(descriptor.get(), buffer.data(), buffer.size()); });
-    if (count > 0) {
-      deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
-    } else if (count == 0 || (errno != EAGAIN)) {
+    if (count < 0 && errno == EAGAIN) {
+      return SinkState::more;
+    }
+    const SinkState state = count <= 0 ? SinkState::closed : deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
+    if (state == SinkState::closed) {
       descriptor.reset();
-      return false;
-    } else {
-      return true;
+    }
+    waiting_[static_cast<std::size_t>(stream)] = state == SinkState::wait;
+    if (state != SinkState::more) {
+      return state;
     }
   }
-  return static_cast<bool>(descriptor);
+  return SinkState::more;
 }
 
 void Attempt::fail(LaunchFailure failure) {
@@ -202,7 +215,9 @@ void Attempt::handle_time(Time now) {
     wall_deadline_.reset();
     stop(Cause::wall_time, request_.spec.grace_period, now);
   }
-  if (is_due(silence_deadline_, now)) {
+  if (is_due(silence_deadline_, now) && (waiting_[0] || waiting_[1])) {
+    silence_deadline_ = now + *request_.spec.no_output_timeout;  // it is our reader that keeps it silent
+  } else if (is_due(silence_deadline_, now)) {
     silence_deadline_.reset();
     stop(Cause::no_output, request_.spec.grace_period, now);
   }
@@ -268,9 +283,9 @@ Ended Attempt::finish(Time now) {
   }
   for (const Stream stream : {Stream::output, Stream::error}) {
     // Every writer is gone, so this ends at end-of-file, or when a pipe that was passed outside is empty.
-    while ((stream == Stream::output ? output_ : error_) && handle_output(stream, now)) {
+    while (descriptor(stream) >= 0) {
       pollfd waiting{descriptor(stream), POLLIN, 0};
-      if (::poll(&waiting, 1, 0) <= 0) {
+      if (handle_output(stream, now) == SinkState::closed || ::poll(&waiting, 1, 0) <= 0) {
         break;
       }
     }

@@ -5,9 +5,11 @@
 // the whole cgroup. Single-threaded; time is given by the caller (CLOCK_MONOTONIC).
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "executor/executor.h"
 #include "executor/sandbox.h"
@@ -29,8 +31,11 @@ class Attempt {
 
   /// Everything init reported by now. True when the job's exec has just succeeded.
   bool handle_reports(Time now);
-  /// Reads what the job wrote; false at end of file (the descriptor is closed then).
-  bool handle_output(Stream stream, Time now);
+  /// Reads what the job wrote. `closed` at end of file: the descriptor is gone. `wait`: the descriptor is not to
+  /// be watched until resume().
+  SinkState handle_output(Stream stream, Time now);
+  /// Whether the stream waits for its reader; it does no longer afterwards.
+  bool resume(Stream stream) { return std::exchange(waiting_[static_cast<std::size_t>(stream)], false); }
   /// Fires every deadline that has passed.
   void handle_time(Time now);
   /// The next instant at which handle_time() has something to do.
@@ -49,8 +54,10 @@ class Attempt {
   std::unique_ptr<Sandbox> release_sandbox() { return std::move(sandbox_); }
 
  private:
+  /// A sentence with the remedy for a failed step, or nothing where there is no better one than the step.
+  std::string explain(const sandbox::Report& report) const;
   void kill(Time now);
-  void deliver(Stream stream, const char* data, std::size_t size, Time now);
+  SinkState deliver(Stream stream, const char* data, std::size_t size, Time now);
   void check_cpu_time(Time now);
   void sample(Time now);
   Observation observe(const CgroupCounters& counters);
@@ -63,6 +70,7 @@ class Attempt {
   Bytes output_bytes_ = 0;
   std::chrono::microseconds setup_cpu_{0};  ///< of init, before the job: charged to the cgroup, not the job's
   bool channel_closed_ = false;
+  std::array<bool, 2> waiting_{};
   Time created_;
   std::optional<Time> started_;
   std::optional<Time> main_ended_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
@@ -42,6 +43,15 @@ bool uses_unified_controllers(const CgroupMachine& machine) {
                      [](const ControllerMount& mount) { return mount.version == 2; });
 }
 
+/// A job holds some twenty descriptors of ours (cgroup files, pipes, pidfd). Jobs get their own limit.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 /// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
 /// impossible because a limit would have to be taken away.
 std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want);
@@ -54,9 +64,10 @@ LaunchError::LaunchError(std::string stage, int error_number, const std::string&
 class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
-      : options_(std::move(options)), epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+      : options_(std::move(options)), machine_(enter_own_scope(detect_cgroups())), epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-        machine_(detect_cgroups()), tree_(CgroupTree::create(machine_, options_.cgroup)) {
+        tree_(CgroupTree::create(machine_, options_.cgroup)) {
+    raise_descriptor_limit();
     watch(launcher_.descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
   }
@@ -105,6 +116,16 @@ class Executor::Implementation {
   void signal(JobId job, int signal_number) {
     if (Attempt* attempt = find(job)) {
       attempt->signal(signal_number);
+    }
+  }
+
+  void resume_output() {
+    for (auto& [token, attempt] : attempts_) {
+      for (const auto& [stream, source] : {std::pair{Attempt::Stream::output, Source::output}, {Attempt::Stream::error, Source::error}}) {
+        if (attempt->resume(stream)) {
+          watch(attempt->descriptor(stream), tag(token, source));
+        }
+      }
     }
   }
 
@@ -281,16 +302,23 @@ class Executor::Implementation {
         }
         break;
       case Source::output:
-        attempt.handle_output(Attempt::Stream::output, now);
+        read_output(attempt, Attempt::Stream::output, now);
         break;
       case Source::error:
-        attempt.handle_output(Attempt::Stream::error, now);
+        read_output(attempt, Attempt::Stream::error, now);
         break;
       case Source::pidfd:
         finish(found, now);
         break;
       default:
         break;
+    }
+  }
+
+  void read_output(Attempt& attempt, Attempt::Stream stream, Time now) {
+    const int fd = attempt.descriptor(stream);
+    if (attempt.handle_output(stream, now) == SinkState::wait) {
+      unwatch(fd);
     }
   }
 
@@ -312,6 +340,7 @@ class Executor::Implementation {
                                       [&](const Armed& entry) { return entry.sandbox->token() == spawned.token; });
       if (armed != armed_.end() && spawned.error_number == 0) {
         armed->sandbox->take(std::move(spawned));
+        armed->sandbox->cgroup().close_attach_descriptors();
       } else if (armed != armed_.end()) {
         armed_.erase(armed);
       }
@@ -322,6 +351,7 @@ class Executor::Implementation {
     const std::string step = spawned.step;
     const bool has_process = static_cast<bool>(spawned.pidfd);
     attempt.sandbox().take(std::move(spawned));
+    attempt.sandbox().cgroup().close_attach_descriptors();  // init has its own by now
     if (error_number != 0) {
       attempt.fail({step, error_number, ""});
     }
@@ -424,10 +454,10 @@ class Executor::Implementation {
   }
 
   ExecutorOptions options_;
-  LauncherProcess launcher_;  // forked first, while this process is small
+  CgroupMachine machine_;     // first: it may move this process to a scope of its own
+  LauncherProcess launcher_;  // then, while this process is small
   UniqueFd epoll_;
   UniqueFd timer_;
-  CgroupMachine machine_;
   std::unique_ptr<CgroupTree> tree_;
   Attempts attempts_;
   std::list<Armed> armed_;
@@ -489,6 +519,7 @@ void Executor::check_supported(const JobSpec& spec, const Identity&) const { imp
 void Executor::launch(LaunchRequest request) { implementation_->launch(std::move(request)); }
 void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) { implementation_->stop(job_id, cause, grace); }
 void Executor::signal(JobId job_id, int signal_number) { implementation_->signal(job_id, signal_number); }
+void Executor::resume_output() { implementation_->resume_output(); }
 int Executor::event_descriptor() const { return implementation_->event_descriptor(); }
 std::vector<ExecutorEvent> Executor::dispatch() { return implementation_->dispatch(); }
 std::size_t Executor::running() const { return implementation_->running(); }

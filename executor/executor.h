@@ -69,8 +69,16 @@ struct ExecutorOptions {
   std::string hostname = "berth";
 };
 
-/// Where one output stream of a job goes. The executor reads the job's pipe and hands over what came.
-using OutputSink = std::function<void(const char* data, std::size_t size)>;
+/// What a sink has to say after it took some output.
+enum class SinkState {
+  more,    ///< go on
+  wait,    ///< its reader is slow: read no more of the job's pipe until resume_output(), so that the job waits
+  closed,  ///< nobody wants more: close the pipe; the job gets SIGPIPE (EPIPE) as in a shell's pipeline
+};
+
+/// Where one output stream of a job goes. The executor reads the job's pipe and hands over what came; a sink
+/// takes all of it, whatever it returns.
+using OutputSink = std::function<SinkState(const char* data, std::size_t size)>;
 
 struct LaunchRequest {
   JobId job_id = 0;
@@ -115,6 +123,8 @@ class Executor {
   /// Latches the cause and stops the job: TERM to every process of it, `grace`, then a kill of the whole
   /// cgroup; grace zero kills at once. The first latched cause stays.
   void stop(JobId job_id, Cause cause, std::chrono::milliseconds grace);
+  /// Reads again from the streams whose sinks said `wait`.
+  void resume_output();
   /// Sends a signal to every process of a job.
   void signal(JobId job_id, int signal_number);
 

@@ -341,6 +341,7 @@ bool is_privileged() {
 }
 
 LauncherProcess::LauncherProcess() : view_(is_privileged() ? View::template_root : View::host_tree) {
+  std::signal(SIGCHLD, SIG_DFL);  // a caller may have left it ignored: then nothing could be waited for
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   const pid_t parent = ::getpid();
   pid_ = check(::fork(), "fork", "launcher");

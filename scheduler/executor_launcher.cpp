@@ -18,6 +18,22 @@ int milliseconds_until(std::chrono::steady_clock::time_point deadline) {
   return static_cast<int>(std::clamp<std::chrono::milliseconds::rep>(left.count(), 0, 3'600'000));
 }
 
+OutputSink sink_of(StreamSink stream) {
+  if (!stream) {
+    return {};
+  }
+  return [stream = std::move(stream)](const char* data, std::size_t size) {
+    switch (stream(data, size)) {
+      case StreamState::wait:
+        return SinkState::wait;
+      case StreamState::closed:
+        return SinkState::closed;
+      default:
+        return SinkState::more;
+    }
+  };
+}
+
 }  // namespace
 
 ExecutorLauncher::ExecutorLauncher(Executor& executor, JobStreams& streams, std::map<std::string, Identity> identities,
@@ -39,8 +55,9 @@ void ExecutorLauncher::start(const StartRequest& request) {
     launch.allocation = request.allocation;
     launch.identity = identities_.at(request.spec.isolation.user);
     launch.standard_input = streams.standard_input;
-    launch.standard_output = std::move(streams.standard_output);
-    launch.standard_error = std::move(streams.standard_error);
+    launch.standard_output = sink_of(std::move(streams.standard_output));
+    launch.standard_error = sink_of(std::move(streams.standard_error));
+    launch.join_streams = streams.joined;
     grace_periods_[request.job_id] = request.spec.grace_period;
     executor_.launch(std::move(launch));
   } catch (const LaunchError& error) {
@@ -93,8 +110,8 @@ ExecutorLauncher::Readiness ExecutorLauncher::poll_until(std::optional<SteadyClo
   if (tick_) {
     tick_();
   }
-  if (descriptors.size() > readers) {
-    streams_.flush_some();
+  if (descriptors.size() > readers && streams_.flush_some()) {
+    executor_.resume_output();
   }
   Readiness ready;
   ready.executor = descriptors[0].revents != 0;

@@ -1,9 +1,9 @@
 // JobOutput: where the output of jobs goes: berth's own standard output and error, with or without the
 // job's name before each line, or a file.
 //
-// Nothing here may stop the supervision of jobs: a reader that went away (EPIPE) ends the forwarding, not
-// the job, and a reader that is slow is written to only as far as it takes without blocking; the rest
-// waits in memory. Single-threaded.
+// Nothing here may stop the supervision of jobs: a reader that is slow is written to only as far as it takes
+// without blocking; the rest waits in memory, and is_congested() tells when enough is waiting. A reader that
+// went away (EPIPE) ends the forwarding. Single-threaded.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +29,7 @@ class OutputTarget {
   void flush_all(int interrupt);
 
   bool has_pending() const { return !pending_.empty(); }
+  bool is_congested() const { return pending_.size() >= kCongestion; }
   bool is_closed() const { return closed_; }
   int descriptor() const { return descriptor_; }
   /// Called around each write, so that live progress on the same terminal can make room.
@@ -40,6 +41,8 @@ class OutputTarget {
   /// Returns how much was written; closes the target on failure.
   std::size_t write_some(std::string_view data);
   void close_after(int error_number);
+
+  static constexpr std::size_t kCongestion = std::size_t{1} << 20;
 
   int descriptor_;
   std::string description_;

@@ -21,6 +21,14 @@ struct JobStreams::Job {
   std::vector<std::unique_ptr<LinePrefixer>> prefixers;
 };
 
+namespace {
+
+StreamState state_of(const OutputTarget& target) {
+  return target.is_closed() ? StreamState::closed : target.is_congested() ? StreamState::wait : StreamState::more;
+}
+
+}  // namespace
+
 JobStreams::JobStreams(StreamOptions options, OutputTarget& standard_output, OutputTarget& standard_error)
     : options_(std::move(options)), standard_output_(standard_output), standard_error_(standard_error) {}
 
@@ -41,10 +49,11 @@ JobStreams::Streams JobStreams::open(JobId id, const JobSpec& spec) {
       output.empty() ? stream_sink(*job, spec.name, options_.output_to_error ? standard_error_ : standard_output_)
                      : file_sink(*job, output, spec.open_mode);
   // One file for both streams is opened once, so that what is written first stays first.
-  streams.standard_error = (error.empty() && !output.empty()) || (!error.empty() && error == output)
-                               ? streams.standard_output
-                           : error.empty() ? stream_sink(*job, spec.name, standard_error_)
+  streams.joined = (error.empty() && !output.empty()) || (!error.empty() && error == output);
+  if (!streams.joined) {
+    streams.standard_error = error.empty() ? stream_sink(*job, spec.name, standard_error_)
                                            : file_sink(*job, error, spec.open_mode);
+  }
   jobs_[id] = std::move(job);
   return streams;
 }
@@ -68,26 +77,36 @@ void JobStreams::add_pending(std::vector<pollfd>& descriptors) const {
   }
 }
 
-void JobStreams::flush_some() {
+bool JobStreams::flush_some() {
   standard_output_.flush_some();
   standard_error_.flush_some();
+  return !standard_output_.is_congested() && !standard_error_.is_congested();
 }
 
 StreamSink JobStreams::stream_sink(Job& job, const std::string& name, OutputTarget& target) {
   if (!options_.prefix) {
-    return [&target](const char* data, std::size_t size) { target.write({data, size}); };
+    return [&target](const char* data, std::size_t size) {
+      target.write({data, size});
+      return state_of(target);
+    };
   }
   std::string prefix = name;
   prefix.append(options_.name_columns > name.size() ? options_.name_columns - name.size() : 0, ' ');
   job.prefixers.push_back(std::make_unique<LinePrefixer>(target, prefix + " | "));
-  return [prefixer = job.prefixers.back().get()](const char* data, std::size_t size) { prefixer->write({data, size}); };
+  return [prefixer = job.prefixers.back().get(), &target](const char* data, std::size_t size) {
+    prefixer->write({data, size});
+    return state_of(target);
+  };
 }
 
 StreamSink JobStreams::file_sink(Job& job, const std::string& path, OpenMode mode) {
   const int descriptor = open_output_file(path, mode, options_.owner);
   job.descriptors.push_back(descriptor);
   job.files.push_back(std::make_unique<OutputTarget>(descriptor, path));
-  return [file = job.files.back().get()](const char* data, std::size_t size) { file->write({data, size}); };
+  return [file = job.files.back().get()](const char* data, std::size_t size) {
+    file->write({data, size});
+    return StreamState::more;  // a full disk is warned of once; the job goes on
+  };
 }
 
 }  // namespace berth

@@ -18,7 +18,9 @@
 
 namespace berth {
 
-using StreamSink = std::function<void(const char* data, std::size_t size)>;
+/// What the reader of a stream asks for, in the words of executor.h's SinkState.
+enum class StreamState { more, wait, closed };
+using StreamSink = std::function<StreamState(const char* data, std::size_t size)>;
 
 struct StreamOptions {
   FileOwner owner;                  ///< who files are opened as, and %u
@@ -34,6 +36,7 @@ class JobStreams {
     int standard_input = -1;        ///< owned by JobStreams until close(); -1: /dev/null
     StreamSink standard_output;
     StreamSink standard_error;
+    bool joined = false;            ///< both go to one file: standard_error is empty
   };
 
   JobStreams(StreamOptions options, OutputTarget& standard_output, OutputTarget& standard_error);
@@ -46,7 +49,8 @@ class JobStreams {
 
   /// Output that waits for its reader: descriptors to poll, and the attempt to write on.
   void add_pending(std::vector<pollfd>& descriptors) const;
-  void flush_some();
+  /// True when the readers have caught up.
+  bool flush_some();
 
  private:
   struct Job;

@@ -272,6 +272,9 @@ void Database::configure() {
   if (read_only_ || path_ == kMemory) {
     return;
   }
+  // Closing the last connection would move the log into the file, with three more fdatasync, at the end of
+  // every short command; the log is moved when it has grown instead (wal_autocheckpoint).
+  ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
   const auto deadline =
@@ -291,6 +294,14 @@ void Database::configure() {
       throw SQLite::Exception(connection_.getHandle(), result);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+/// Between transactions only (https://www.sqlite.org/pragma.html#pragma_synchronous).
+void Database::set_durability(Durability durability) {
+  if (durability != durability_) {
+    connection_.exec(durability == Durability::power_cut ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+    durability_ = durability;
   }
 }
 

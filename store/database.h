@@ -84,11 +84,18 @@ class Database {
   /// A statement whose text is made at run time; not kept.
   SQLite::Statement prepare(const std::string& sql) { return SQLite::Statement(connection_, sql); }
 
+  /// What a commit survives when write() returns.
+  enum class Durability {
+    power_cut,     ///< synchronous=FULL: it is on the disk
+    process_kill,  ///< synchronous=NORMAL: no fdatasync; a power cut may undo it, but never damage the file
+  };
+
   /// Runs `body` in one transaction that holds the write lock from its start, so that it never has to be
   /// repeated; an exception rolls back. Turns SQLite::Exception into StoreError.
   template <typename Body>
-  auto write(Body&& body) {
+  auto write(Body&& body, Durability durability = Durability::power_cut) {
     return translate_errors([&] {
+      set_durability(durability);
       SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
       auto result = std::forward<Body>(body)();
       transaction.commit();
@@ -105,6 +112,7 @@ class Database {
   std::string check_integrity();
 
  private:
+  void set_durability(Durability durability);
   Database(std::string path, const std::string& uri, int flags);
 
   template <typename Body>
@@ -124,6 +132,7 @@ class Database {
 
   std::string path_;
   bool read_only_ = false;
+  Durability durability_ = Durability::power_cut;
   SQLite::Database connection_;
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;  // dies before connection_
 };

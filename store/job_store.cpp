@@ -383,7 +383,7 @@ void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& al
     event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at));
     event.bind(allocation.slot).bind(cpus).bind(nodes).bind(memory).execute();
     return true;
-  });
+  }, Database::Durability::process_kill);
 }
 
 void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
@@ -398,7 +398,7 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
         database_->query("INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
     event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
     return true;
-  });
+  }, Database::Durability::process_kill);
 }
 
 bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,

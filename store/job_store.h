@@ -1,7 +1,9 @@
 // JobStore: jobs, attempts, usage and events in one SQLite file.
 //
 // Owns its connection; one JobStore per process and thread. Several processes may use one file at once
-// (WAL, busy timeout). Every call is one transaction, durable when it returns (synchronous=FULL).
+// (WAL, busy timeout). Every call is one transaction. submit() and finish() are on the disk when they return
+// (synchronous=FULL); configure() and run() survive the death of this process, and a power cut at that moment
+// leaves an earlier state, which recovery ends as NODE_FAIL all the same.
 // Throws StoreError: the message names the file and what to do (full disk, read-only, newer schema,
 // not a database, locked too long).
 #pragma once

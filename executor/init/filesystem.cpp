@@ -169,7 +169,7 @@ void make_private(const Setup& setup, long (&trees)[kPrivateCount], bool keep_at
   }
 }
 
-void attach_private(long (&trees)[kPrivateCount], const char* home) {
+void attach_private(long (&trees)[kPrivateCount], const char* home, bool own_root) {
   for (size_t index = 0; index < kPrivateCount; ++index) {
     const long result = attach(trees[index], kPrivateDirectories[index].target);
     if (result < 0 && result != kEnoent) {
@@ -178,7 +178,10 @@ void attach_private(long (&trees)[kPrivateCount], const char* home) {
     sys(SYS_close, trees[index]);
   }
   if (!exists(home)) {
-    expect(make_mount_point(home, true), Step::mount_private, home);
+    const long made = make_mount_point(home, true);
+    if (made < 0 && !own_root) {  // an own root may lack /home: the job has no home then
+      fail(Step::mount_private, made, home);
+    }
     sys(SYS_fchmodat, kCurrent, home, 0700);
   }
 }
@@ -487,7 +490,7 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
   }
   mount_proc();
   mount_devpts();
-  attach_private(trees, setup.home);
+  attach_private(trees, setup.home, has_own_root);
 }
 
 void apply_mounts(const ReceivedPlan& received, bool host_view) {

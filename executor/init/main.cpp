@@ -221,6 +221,12 @@ void handle_message() {
   }
 }
 
+/// A caller that ignores SIGCHLD would otherwise have our children reaped unseen: SIG_IGN survives exec.
+void reset_child_signal() {
+  const unsigned long standard[4] = {};  // struct sigaction: SIG_DFL
+  sys(SYS_rt_sigaction, SIGCHLD, standard, 0, 8);
+}
+
 /// Blocks every signal and gives SIGCHLD as a descriptor. pid 1 gets from inside the namespace only signals
 /// that it handles, so nothing else can end it.
 int open_signals() {
@@ -235,6 +241,7 @@ int open_signals() {
   sys(SYS_prctl, PR_SET_NAME, "berth-init", 0, 0, 0);
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   sys(SYS_fcntl, sandbox::kChannelFd, kFcntlSetFd, 1);
+  reset_child_signal();
   uint64_t ready = 0;
   expect(sys(SYS_read, sandbox::kMapsReadyFd, &ready, sizeof ready), Step::wait_for_maps, "eventfd");
   sys(SYS_close, sandbox::kMapsReadyFd);
