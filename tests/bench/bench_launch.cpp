@@ -1,4 +1,5 @@
-// bench_launch: how long it takes to launch /bin/true with everything on, beside others, alternating in one run.
+// bench_launch: how long it takes to launch /bin/true with everything on, beside others, alternating in one
+// run.
 //
 // Absolute times drift by tens of per cent between machines and hours; only the ratios of one run count.
 #include <dirent.h>
@@ -27,9 +28,9 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kIdle{50};
 
 struct Options {
-  unsigned jobs = 400;       // per contender and mode
+  unsigned jobs = 400;  // per contender and mode
   unsigned idle_jobs = 60;
-  unsigned block = 20;       // launches in a row before the next contender has its turn
+  unsigned block = 20;  // launches in a row before the next contender has its turn
   unsigned armed = 1;
   std::string floor;
   std::string crun = "crun";
@@ -141,7 +142,8 @@ std::string make_bundle(const std::filesystem::path& folder) {
   for (const char* name : {"bin", "lib", "lib64", "sbin"}) {
     std::filesystem::create_symlink(std::string("usr/") + name, folder / "rootfs" / name);
   }
-  std::ofstream(folder / "config.json") << R"({"ociVersion":"1.0.2","hostname":"bench","root":{"path":"rootfs","readonly":true},
+  std::ofstream(folder / "config.json")
+      << R"({"ociVersion":"1.0.2","hostname":"bench","root":{"path":"rootfs","readonly":true},
 "process":{"user":{"uid":0,"gid":0},"args":["/bin/true"],"env":["PATH=/usr/bin"],"cwd":"/","noNewPrivileges":true,"capabilities":{}},
 "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
 {"destination":"/usr","type":"bind","source":"/usr","options":["rbind","ro"]},
@@ -169,7 +171,8 @@ double percentile(std::vector<double> values, double share) {
     return 0;
   }
   std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())))];
+  return values[std::min(values.size() - 1,
+                         static_cast<std::size_t>(share * static_cast<double>(values.size())))];
 }
 
 /// `total` launches of each contender in turns of `block`, `slots` at a time.
@@ -199,7 +202,8 @@ std::vector<Series> measure(const Contenders& contenders, unsigned total, unsign
       }
       while (ended < begun) {
         for (const unsigned slot : contender.wait()) {
-          series[i].microseconds.push_back(std::chrono::duration<double, std::micro>(Clock::now() - started[slot]).count());
+          series[i].microseconds.push_back(
+              std::chrono::duration<double, std::micro>(Clock::now() - started[slot]).count());
           ++ended;
           if (begun < block) {
             begin(slot);
@@ -213,13 +217,15 @@ std::vector<Series> measure(const Contenders& contenders, unsigned total, unsign
 }
 
 void print(const char* title, const Contenders& contenders, const std::vector<Series>& series) {
-  std::printf("\n%s\n  %-22s %10s %10s %10s %10s   %s\n", title, "", "p50 us", "p90 us", "p99 us", "jobs/s", "p50 against the first");
+  std::printf("\n%s\n  %-22s %10s %10s %10s %10s   %s\n", title, "", "p50 us", "p90 us", "p99 us", "jobs/s",
+              "p50 against the first");
   const double first = percentile(series[0].microseconds, 0.5);
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     const auto& values = series[i].microseconds;
     const double median = percentile(values, 0.5);
-    std::printf("  %-22s %10.0f %10.0f %10.0f %10.0f   %.2f\n", contenders[i]->name().c_str(), median, percentile(values, 0.9),
-                percentile(values, 0.99), static_cast<double>(values.size()) / series[i].seconds, median / first);
+    std::printf("  %-22s %10.0f %10.0f %10.0f %10.0f   %.2f\n", contenders[i]->name().c_str(), median,
+                percentile(values, 0.9), percentile(values, 0.99),
+                static_cast<double>(values.size()) / series[i].seconds, median / first);
   }
   std::fflush(stdout);
 }
@@ -243,8 +249,8 @@ long descriptors() {
 /// program that stands in a mount namespace without the v2 tree. That costs two bytes through pipes.
 std::string crun_server(const Options& options, const std::string& bundle) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe");
-  return "unshare -m sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec " + self + " --serve " + options.crun +
-         " run --bundle " + bundle + " bench-$$-{}'";
+  return "unshare -m sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec " + self + " --serve " +
+         options.crun + " run --bundle " + bundle + " bench-$$-{}'";
 }
 
 /// The other end of Served.
@@ -263,9 +269,10 @@ int serve(std::vector<std::string> command) {
 void add_peers(Contenders& contenders, const Options& options, const std::string& bundle) {
   if (!options.bwrap.empty()) {
     contenders.push_back(std::make_unique<Spawned>(
-        "bwrap", std::vector<std::string>{options.bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--ro-bind",
-                                          "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--uid", "65534", "--cap-drop",
-                                          "ALL", "/bin/true"}));
+        "bwrap",
+        std::vector<std::string>{options.bwrap, "--unshare-all", "--die-with-parent", "--new-session",
+                                 "--as-pid-1", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+                                 "--tmpfs", "/tmp", "--uid", "65534", "--cap-drop", "ALL", "/bin/true"}));
   }
   if (!options.crun.empty()) {
     contenders.push_back(std::make_unique<Served>("crun run", crun_server(options, bundle), 2));
@@ -273,7 +280,8 @@ void add_peers(Contenders& contenders, const Options& options, const std::string
 }
 
 struct TemporaryFolder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("berth-bench-" + std::to_string(::getpid()));
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("berth-bench-" + std::to_string(::getpid()));
   TemporaryFolder() { std::filesystem::create_directories(path); }
   ~TemporaryFolder() {
     std::error_code ignored;
@@ -305,17 +313,21 @@ int run(const Options& options) {
       print("two at a time", contenders, measure(contenders, options.jobs, options.block, 2, {}));
     }
     if (wanted("idle") && options.idle_jobs > 0) {
-      print("one every 50 ms on an idle machine", contenders, measure(contenders, options.idle_jobs, options.block, 1, kIdle));
+      print("one every 50 ms on an idle machine", contenders,
+            measure(contenders, options.idle_jobs, options.block, 1, kIdle));
     }
-    std::printf("\nbefore %s\nafter  %s, descriptors: %ld\n", before.c_str(), status_line("VmRSS").c_str(), descriptors());
+    std::printf("\nbefore %s\nafter  %s, descriptors: %ld\n", before.c_str(), status_line("VmRSS").c_str(),
+                descriptors());
   }
   if (!options.berth.empty() && wanted("cold")) {
     Contenders contenders;
     contenders.push_back(std::make_unique<Spawned>(
-        "berth run", std::vector<std::string>{options.berth, "run", "-q", "--database", folder / "berth.db", "--mem", "256M", "-D", "/tmp", "--", "/bin/true"}));
+        "berth run", std::vector<std::string>{options.berth, "run", "-q", "--database", folder / "berth.db",
+                                              "--mem", "256M", "-D", "/tmp", "--", "/bin/true"}));
     add_peers(contenders, options, bundle);
     contenders.push_back(std::make_unique<Spawned>("posix_spawn", std::vector<std::string>{"/bin/true"}));
-    print("whole processes, one at a time", contenders, measure(contenders, options.jobs / 2, options.block, 1, {}));
+    print("whole processes, one at a time", contenders,
+          measure(contenders, options.jobs / 2, options.block, 1, {}));
   }
   return 0;
 }

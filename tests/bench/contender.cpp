@@ -24,7 +24,9 @@ namespace {
 
 }  // namespace
 
-void Contender::rest(std::chrono::milliseconds time) { std::this_thread::sleep_for(time); }
+void Contender::rest(std::chrono::milliseconds time) {
+  std::this_thread::sleep_for(time);
+}
 
 Spawned::Spawned(std::string name, std::vector<std::string> command)
     : Contender(std::move(name)), command_(std::move(command)) {}
@@ -41,10 +43,12 @@ void Spawned::begin(unsigned slot) {
   arguments.push_back(nullptr);
   Child child;
   child.slot = slot;
-  if (const int error = posix_spawnp(&child.pid, arguments[0], nullptr, nullptr, arguments.data(), environ); error != 0) {
+  if (const int error = posix_spawnp(&child.pid, arguments[0], nullptr, nullptr, arguments.data(), environ);
+      error != 0) {
     fail(name(), "posix_spawn: " + std::generic_category().message(error));
   }
-  child.pidfd.reset(static_cast<int>(check(::syscall(SYS_pidfd_open, child.pid, 0), "pidfd_open", command_[0])));
+  child.pidfd.reset(
+      static_cast<int>(check(::syscall(SYS_pidfd_open, child.pid, 0), "pidfd_open", command_[0])));
   children_.push_back(std::move(child));
 }
 
@@ -60,7 +64,8 @@ std::vector<unsigned> Spawned::wait() {
   const int flags = children_.size() > 1 ? WNOHANG : 0;
   for (auto child = children_.begin(); child != children_.end();) {
     int status = 0;
-    if (check(retry_eintr([&] { return ::waitpid(child->pid, &status, flags); }), "waitpid", command_[0]) == 0) {
+    if (check(retry_eintr([&] { return ::waitpid(child->pid, &status, flags); }), "waitpid", command_[0]) ==
+        0) {
       ++child;
       continue;
     }
@@ -73,7 +78,8 @@ std::vector<unsigned> Spawned::wait() {
   return free;
 }
 
-Served::Served(std::string name, const std::string& shell_command, unsigned slots) : Contender(std::move(name)) {
+Served::Served(std::string name, const std::string& shell_command, unsigned slots)
+    : Contender(std::move(name)) {
   for (unsigned slot = 0; slot < slots; ++slot) {
     FdPair requests = make_pipe();
     FdPair answers = make_pipe();
@@ -134,7 +140,8 @@ std::vector<unsigned> Served::wait() {
 
 Berth::Berth(std::string name, JobSpec spec, unsigned armed_ahead, std::vector<CpuSet> slots)
     : Contender(std::move(name)),
-      executor_({.cgroup = "bench-" + std::to_string(::getpid()) + (armed_ahead > 0 ? "-armed" : ""), .armed_ahead = armed_ahead}),
+      executor_({.cgroup = "bench-" + std::to_string(::getpid()) + (armed_ahead > 0 ? "-armed" : ""),
+                 .armed_ahead = armed_ahead}),
       spec_(std::move(spec)),
       identity_(resolve_identity("")),
       slots_(std::move(slots)) {
@@ -145,7 +152,8 @@ void Berth::begin(unsigned slot) {
   LaunchRequest request;
   request.job_id = next_++;
   request.spec = spec_;
-  request.allocation = {"slot" + std::to_string(slot), slots_[slot], CpuSet{0}, spec_.memory_per_node.value_or(0)};
+  request.allocation = {"slot" + std::to_string(slot), slots_[slot], CpuSet{0},
+                        spec_.memory_per_node.value_or(0)};
   request.identity = identity_;
   running_.emplace_back(request.job_id, slot);
   executor_.launch(std::move(request));
@@ -185,7 +193,8 @@ std::vector<unsigned> Berth::wait() {
 void Berth::rest(std::chrono::milliseconds time) {
   const auto end = std::chrono::steady_clock::now() + time;
   while (true) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
     if (left.count() <= 0) {
       return;
     }

@@ -255,13 +255,15 @@ class WithJobs(BerthCase):
         self.assertIn("/no/such/file", err)
         self.assertFalse(os.path.exists(marker))
 
-    def test_reader_that_goes_away_does_not_stop_the_job(self):
-        process = self.start("run", "-q", "--database", self.database, "-D", self.work, "--", self.payload, "print", 10_000_000)
+    def test_reader_that_goes_away_ends_the_writer_as_in_a_pipeline(self):
+        words = ["run", "-q", "--database", self.database, "-D", self.work, "--", "/usr/bin/head", "-c", 10_000_000, "/dev/zero"]
+        process = self.start(*words)
         process.stdout.read(100)
         process.stdout.close()
         process.stdout = None
         status, _, err = self.finish(process)
-        self.assertEqual(self.history()[0]["state"], "COMPLETED", err)
+        outcome = self.history()[0]["outcome"]
+        self.assertEqual((status, outcome["cause"], outcome["signal"]), (141, "signalled", 13), err)
 
     def test_log_levels(self):
         quiet = self.run_command("exit", 0, arguments=["-q"])[2]

@@ -1,5 +1,5 @@
-// Attempts to leave the sandbox or to reach the kernel's dangerous parts. Each is tried in a child of its own,
-// because a seccomp filter may answer with SIGSYS; "ok" means a hole.
+// Attempts to leave the sandbox or to reach the kernel's dangerous parts. Each is tried in a child of its
+// own, because a seccomp filter may answer with SIGSYS; "ok" means a hole.
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
@@ -49,7 +49,9 @@ long fail(int error_number) {
   return -1;
 }
 
-long open_file(const char* path, int flags) { return open(path, flags | O_CLOEXEC | O_NONBLOCK); }
+long open_file(const char* path, int flags) {
+  return open(path, flags | O_CLOEXEC | O_NONBLOCK);
+}
 
 long read_file(const char* path) {
   char block[16];
@@ -67,11 +69,14 @@ long clear_read_only() {
   return syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof(attributes));
 }
 
-long clone_tree() { return syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */); }
+long clone_tree() {
+  return syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
+}
 
 long move_tree() {
   const long fd = syscall(SYS_open_tree, AT_FDCWD, "/tmp", 0);
-  return syscall(SYS_move_mount, static_cast<int>(fd), "", AT_FDCWD, "/var/tmp", 4 /* MOVE_MOUNT_F_EMPTY_PATH */);
+  return syscall(SYS_move_mount, static_cast<int>(fd), "", AT_FDCWD, "/var/tmp",
+                 4 /* MOVE_MOUNT_F_EMPTY_PATH */);
 }
 
 // -- namespaces --
@@ -137,7 +142,9 @@ long ia32_getpid() {
   return result < 0 ? fail(static_cast<int>(-result)) : result;
 }
 
-long x32_getpid() { return syscall(0x40000000 | SYS_getpid); }
+long x32_getpid() {
+  return syscall(0x40000000 | SYS_getpid);
+}
 #endif
 
 // -- privileges --
@@ -172,7 +179,9 @@ long set_clock() {
   return clock_settime(CLOCK_REALTIME, &time);
 }
 
-long trace_init() { return ptrace(PTRACE_SEIZE, 1, nullptr, nullptr); }
+long trace_init() {
+  return ptrace(PTRACE_SEIZE, 1, nullptr, nullptr);
+}
 
 long read_init_memory() {
   char byte = 0;
@@ -199,7 +208,8 @@ const Attempt kAttempts[] = {
     {"mount_bind", [] { return long{mount("/", "/tmp", nullptr, MS_BIND | MS_REC, nullptr)}; }},
     {"mount_cgroup", [] { return long{mount("none", "/tmp", "cgroup", 0, "memory")}; }},
     {"mount_cgroup2", [] { return long{mount("none", "/tmp", "cgroup2", 0, nullptr)}; }},
-    {"remount_root_writable", [] { return long{mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND, nullptr)}; }},
+    {"remount_root_writable",
+     [] { return long{mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND, nullptr)}; }},
     {"remount_tmp_larger", [] { return long{mount(nullptr, "/tmp", nullptr, MS_REMOUNT, "size=100%")}; }},
     {"make_shared", [] { return long{mount(nullptr, "/", nullptr, MS_SHARED | MS_REC, nullptr)}; }},
     {"umount_proc", [] { return long{umount2("/proc", MNT_DETACH)}; }},
@@ -240,7 +250,8 @@ const Attempt kAttempts[] = {
     {"bpf", make_bpf_map},
     {"perf_event_open", count_events},
     {"userfaultfd", [] { return syscall(SYS_userfaultfd, O_CLOEXEC); }},
-    {"userfaultfd_user_mode", [] { return syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */); }},
+    {"userfaultfd_user_mode",
+     [] { return syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */); }},
     {"init_module", [] { return syscall(SYS_init_module, "", 0, ""); }},
     {"finit_module", [] { return syscall(SYS_finit_module, 0, "", 0); }},
     {"delete_module", [] { return syscall(SYS_delete_module, "berth", 0); }},
@@ -268,11 +279,13 @@ const Attempt kAttempts[] = {
     {"write_sysctl", [] { return open_file("/proc/sys/kernel/core_pattern", O_WRONLY); }},
     {"write_hostname", [] { return open_file("/proc/sys/kernel/hostname", O_WRONLY); }},
     {"write_uevent_helper", [] { return open_file("/sys/kernel/uevent_helper", O_WRONLY); }},
-    {"write_oom_score_adj", [] {
+    {"write_oom_score_adj",
+     [] {
        const long fd = open_file("/proc/self/oom_score_adj", O_WRONLY);
        return fd < 0 ? fd : write(static_cast<int>(fd), "-1000", 5);
      }},
-    {"syslog_read", [] {
+    {"syslog_read",
+     [] {
        char block[64];
        return long{klogctl(3, block, sizeof(block))};
      }},
@@ -284,7 +297,8 @@ const Attempt kAttempts[] = {
     {"swapoff", [] { return long{swapoff("/tmp/none")}; }},
     {"acct", [] { return long{acct("/tmp/none")}; }},
     {"quotactl", [] { return syscall(SYS_quotactl, 0x800002 << 8, nullptr, 0, nullptr); }},
-    {"open_by_handle_at", [] {
+    {"open_by_handle_at",
+     [] {
        struct {
          unsigned size = 8;
          int type = 1;
@@ -293,7 +307,8 @@ const Attempt kAttempts[] = {
        return syscall(SYS_open_by_handle_at, AT_FDCWD, &handle, O_RDONLY);
      }},
     {"capset", gain_capability},
-    {"ambient_capability", [] { return long{prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0)}; }},
+    {"ambient_capability",
+     [] { return long{prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0)}; }},
     {"setuid_0", [] { return getuid() == 0 ? fail(EALREADY) : long{setuid(0)}; }},
     {"setuid_other", [] { return long{setuid(12345)}; }},
     {"setgroups", [] { return syscall(SYS_setgroups, 0, nullptr); }},

@@ -103,7 +103,8 @@ int look(const char* path, const struct stat* status, int, struct FTW* walk) {
       return FTW_SKIP_SUBTREE;
     }
   }
-  // A node's own mode says nothing of the file system for devices, sockets and pipes: those are probed by name.
+  // A node's own mode says nothing of the file system for devices, sockets and pipes: those are probed by
+  // name.
   if ((S_ISREG(status->st_mode) || S_ISDIR(status->st_mode)) && access(path, W_OK) == 0) {
     ++writable_count;
     std::printf("writable %s\n", path);
@@ -155,7 +156,8 @@ int stat_files(const Arguments& arguments) {
 int make_node(const Arguments& arguments) {
   const bool block = arguments.at(1) == "b";
   const int result = mknod(arguments[0].c_str(), (block ? S_IFBLK : S_IFCHR) | 0666U,
-                           makedev(static_cast<unsigned>(number(arguments, 2, 0)), static_cast<unsigned>(number(arguments, 3, 0))));
+                           makedev(static_cast<unsigned>(number(arguments, 2, 0)),
+                                   static_cast<unsigned>(number(arguments, 3, 0))));
   print_result("mknod", result);
   return 0;
 }

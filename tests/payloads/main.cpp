@@ -41,10 +41,9 @@ void sleep_seconds(double seconds) {
 
 int main(int count, char** values) {
   payload::Commands commands;
-  for (const auto& group :
-       {payload::memory_commands(), payload::cpu_commands(), payload::process_commands(),
-        payload::output_commands(), payload::file_commands(), payload::network_commands(),
-        payload::attempt_commands(), payload::report_commands()}) {
+  for (const auto& group : {payload::memory_commands(), payload::cpu_commands(), payload::process_commands(),
+                            payload::output_commands(), payload::file_commands(), payload::network_commands(),
+                            payload::attempt_commands(), payload::report_commands()}) {
     commands.insert(commands.end(), group.begin(), group.end());
   }
   const std::string name = count > 1 ? values[1] : "";

@@ -77,8 +77,16 @@ int ignore_term(const Arguments& arguments) {
 }
 
 void say_signal(int signal_number) {
-  const char text[] = {'s', 'i', 'g', 'n', 'a', 'l', ' ', static_cast<char>('0' + signal_number / 10),
-                       static_cast<char>('0' + signal_number % 10), '\n'};
+  const char text[] = {'s',
+                       'i',
+                       'g',
+                       'n',
+                       'a',
+                       'l',
+                       ' ',
+                       static_cast<char>('0' + signal_number / 10),
+                       static_cast<char>('0' + signal_number % 10),
+                       '\n'};
   [[maybe_unused]] const ssize_t written = write(STDOUT_FILENO, text, sizeof(text));
 }
 
@@ -112,7 +120,9 @@ int kill_self(const Arguments& arguments) {
   return 99;
 }
 
-int leave_with(const Arguments& arguments) { return static_cast<int>(number(arguments, 0, 0)); }
+int leave_with(const Arguments& arguments) {
+  return static_cast<int>(number(arguments, 0, 0));
+}
 
 int hold(const Arguments& arguments) {
   sleep_seconds(number(arguments, 0, 1));
@@ -121,7 +131,8 @@ int hold(const Arguments& arguments) {
 
 int send_signal(const Arguments& arguments) {
   for (std::size_t i = 1; i < arguments.size(); ++i) {
-    print_result(arguments[i], kill(static_cast<pid_t>(number(arguments, i, 0)), static_cast<int>(number(arguments, 0, 0))));
+    print_result(arguments[i], kill(static_cast<pid_t>(number(arguments, i, 0)),
+                                    static_cast<int>(number(arguments, 0, 0))));
   }
   return 0;
 }

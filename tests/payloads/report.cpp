@@ -56,8 +56,12 @@ std::string file_text(const char* path) {
   return text;
 }
 
-void field(const char* name, const std::string& value) { std::printf(",\n\"%s\": %s", name, value.c_str()); }
-void field(const char* name, long long value) { field(name, std::to_string(value)); }
+void field(const char* name, const std::string& value) {
+  std::printf(",\n\"%s\": %s", name, value.c_str());
+}
+void field(const char* name, long long value) {
+  field(name, std::to_string(value));
+}
 
 std::string status_object() {
   std::string result = "{";
@@ -83,7 +87,8 @@ std::string links_object(const char* folder) {
   while (const dirent* entry = directory != nullptr ? readdir(directory) : nullptr) {
     const std::string name = entry->d_name;
     if (name != "." && name != ".." && name != std::to_string(own)) {
-      result += (result.size() > 1 ? ", " : "") + quoted(name) + ": " + quoted(link_text(std::string(folder) + "/" + name));
+      result += (result.size() > 1 ? ", " : "") + quoted(name) + ": " +
+                quoted(link_text(std::string(folder) + "/" + name));
     }
   }
   if (directory != nullptr) {
@@ -97,7 +102,8 @@ std::string environment_object() {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
     const std::size_t equals = text.find('=');
-    result += (result.size() > 1 ? ", " : "") + quoted(text.substr(0, equals)) + ": " + quoted(text.substr(equals + 1));
+    result += (result.size() > 1 ? ", " : "") + quoted(text.substr(0, equals)) + ": " +
+              quoted(text.substr(equals + 1));
   }
   return result + "}";
 }
@@ -119,8 +125,9 @@ std::string limits_object() {
   const struct {
     const char* name;
     __rlimit_resource resource;
-  } all[] = {{"nofile", RLIMIT_NOFILE}, {"fsize", RLIMIT_FSIZE}, {"core", RLIMIT_CORE}, {"stack", RLIMIT_STACK},
-             {"memlock", RLIMIT_MEMLOCK}, {"nproc", RLIMIT_NPROC}, {"rtprio", RLIMIT_RTPRIO}, {"nice", RLIMIT_NICE}};
+  } all[] = {{"nofile", RLIMIT_NOFILE}, {"fsize", RLIMIT_FSIZE},     {"core", RLIMIT_CORE},
+             {"stack", RLIMIT_STACK},   {"memlock", RLIMIT_MEMLOCK}, {"nproc", RLIMIT_NPROC},
+             {"rtprio", RLIMIT_RTPRIO}, {"nice", RLIMIT_NICE}};
   std::string result = "{";
   for (const auto& one : all) {
     rlimit limit{};
@@ -222,6 +229,8 @@ int report(const Arguments& arguments) {
 
 }  // namespace
 
-Commands report_commands() { return {{"report", "[ARGUMENTS]: this process as JSON", report}}; }
+Commands report_commands() {
+  return {{"report", "[ARGUMENTS]: this process as JSON", report}};
+}
 
 }  // namespace payload
