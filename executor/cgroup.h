@@ -116,6 +116,8 @@ class CgroupTree {
   /// Why not, with the remedy; empty when usable.
   virtual std::string reason_unusable(Controller controller) const = 0;
   virtual bool accounts_swap() const = 0;
+  /// Names of the trees beside this one: of other berths that run, or that died and left theirs.
+  virtual std::vector<std::string> siblings() const = 0;
 
   /// A fresh cgroup in every usable hierarchy (net_cls and hugetlb only when the limits name them: berth
   /// mounts these hierarchies itself, detached, with fsopen/fsmount, when nobody has).

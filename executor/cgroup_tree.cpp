@@ -72,6 +72,23 @@ std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
   return reason;
 }
 
+std::set<std::string> child_cgroups(int parent) {
+  std::set<std::string> names;
+  const int fd = try_open_at(parent, ".", O_RDONLY | O_DIRECTORY);
+  DIR* directory = fd < 0 ? nullptr : ::fdopendir(fd);
+  if (directory == nullptr) {
+    const UniqueFd unused{fd};
+    return names;
+  }
+  while (const dirent* entry = ::readdir(directory)) {
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
+      names.insert(entry->d_name);
+    }
+  }
+  ::closedir(directory);
+  return names;
+}
+
 /// The tree's directories and the jobs' in them; `name` is removed when this goes.
 struct OwnedTree : TreeDirectories {
   explicit OwnedTree(std::string tree_name) : name(std::move(tree_name)) {}
@@ -95,6 +112,7 @@ class OpenCgroupTree final : public CgroupTree {
     return usable(controller) ? std::string() : tree_->reasons[index_of(controller)];
   }
   bool accounts_swap() const override { return accounts_swap_; }
+  std::vector<std::string> siblings() const override;
   std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) override;
 
  private:
@@ -332,25 +350,27 @@ std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const
 }
 
 std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const std::string& tree) {
-  std::set<std::string> names;
   if (!is_plain_name(tree)) {
     return {};
   }
+  std::set<std::string> names;
   const std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
   for (const auto& hierarchy : directories->hierarchies) {
-    const int fd = try_open_at(hierarchy->tree.get(), ".", O_RDONLY | O_DIRECTORY);
-    DIR* directory = fd < 0 ? nullptr : ::fdopendir(fd);
-    if (directory == nullptr) {
-      const UniqueFd unused{fd};
-      continue;
-    }
-    while (const dirent* entry = ::readdir(directory)) {
-      if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
-        names.insert(entry->d_name);
-      }
-    }
-    ::closedir(directory);
+    names.merge(child_cgroups(hierarchy->tree.get()));
   }
+  return {names.begin(), names.end()};
+}
+
+std::vector<std::string> OpenCgroupTree::siblings() const {
+  std::set<std::string> names;
+  for (const auto& hierarchy : tree_->hierarchies) {
+    if (hierarchy->berth) {
+      names = child_cgroups(hierarchy->berth.get());  // every tree is in every hierarchy: one answers for all
+      break;
+    }
+  }
+  names.erase(tree_->name);
+  names.erase(kDaemonDirectory);
   return {names.begin(), names.end()};
 }
 

@@ -84,8 +84,10 @@ class Executor::Implementation {
     remove_finished(std::chrono::seconds(2));
   }
 
+  void wait_until_ready() { launcher_.wait_until_ready(); }
+  std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
+
   void check_supported(const JobSpec& spec) {
-    launcher_.wait_until_ready();
     check_limits(spec, *tree_);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
@@ -516,6 +518,8 @@ Executor::Executor(ExecutorOptions options) : implementation_(std::make_unique<I
 Executor::~Executor() = default;
 
 void Executor::check_supported(const JobSpec& spec, const Identity&) const { implementation_->check_supported(spec); }
+void Executor::wait_until_ready() { implementation_->wait_until_ready(); }
+std::vector<std::string> Executor::other_supervisors() const { return implementation_->other_supervisors(); }
 void Executor::launch(LaunchRequest request) { implementation_->launch(std::move(request)); }
 void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) { implementation_->stop(job_id, cause, grace); }
 void Executor::signal(JobId job_id, int signal_number) { implementation_->signal(job_id, signal_number); }

@@ -52,6 +52,9 @@ struct Identity {
 /// id when root asks for nothing. Throws LaunchError ("user") when it does not exist or may not be used.
 Identity resolve_identity(const std::string& isolation_user);
 
+/// Whether the identity's own rights (mode bits and groups) let it enter a directory of the host.
+bool can_enter(const Identity& identity, const std::string& directory);
+
 /// The user who asked (SUDO_UID's when root through sudo, else the real uid).
 struct Caller {
   uid_t uid = 0;
@@ -106,8 +109,7 @@ using ExecutorEvent = std::variant<Started, Ended>;
 
 class Executor {
  public:
-  /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error or
-  /// LaunchError with the one sentence that tells what to do when the kernel does not permit it.
+  /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error.
   explicit Executor(ExecutorOptions options);
   ~Executor();
   Executor(const Executor&) = delete;
@@ -116,6 +118,12 @@ class Executor {
   /// Throws LaunchError when the spec asks for what this machine cannot enforce; to be called before
   /// anything is queued, so that a limit is never silently dropped.
   void check_supported(const JobSpec& spec, const Identity& identity) const;
+
+  /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with the one
+  /// sentence that tells what to do when the kernel does not permit it.
+  void wait_until_ready();
+  /// Names of other berths' cgroups (ExecutorOptions::cgroup), running or left by dead ones.
+  std::vector<std::string> other_supervisors() const;
 
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);

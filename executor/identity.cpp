@@ -1,6 +1,8 @@
 // Who asked for a job, and who it runs as (executor.h: Caller, Identity).
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sys/fsuid.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -153,6 +155,16 @@ Caller calling_user() {
     caller.name = account ? account->name : std::to_string(caller.uid);
   }
   return caller;
+}
+
+bool can_enter(const Identity& identity, const std::string& directory) {
+  // setfsuid(2) takes CAP_DAC_* out of the effective set with it; supplementary groups are left out of account.
+  const int gid = ::setfsgid(identity.outside_gid);
+  const int uid = ::setfsuid(identity.outside_uid);
+  const bool may = ::faccessat(AT_FDCWD, directory.c_str(), X_OK, AT_EACCESS) == 0;
+  ::setfsuid(static_cast<uid_t>(uid));
+  ::setfsgid(static_cast<gid_t>(gid));
+  return may;
 }
 
 Identity resolve_identity(const std::string& isolation_user) {

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <system_error>
 #include <utility>
@@ -113,6 +114,34 @@ void check_supported(const Executor& executor, const std::vector<RequestedJob>& 
   }
 }
 
+/// A working directory that nobody named (the caller's, or the job file's) and that the job's user cannot enter
+/// is replaced by the job's private /tmp, with a warning, as Slurm does. One that was named is refused later.
+void replace_unusable_directories(std::vector<RequestedJob>& jobs, const std::map<std::string, Identity>& identities,
+                                  const CommandLine& line) {
+  std::error_code ignored;
+  const std::string current = std::filesystem::current_path(ignored).string();
+  for (RequestedJob& job : jobs) {
+    std::string& directory = job.spec.current_working_directory;
+    const std::string of_file = std::filesystem::absolute(job.source, ignored).parent_path().lexically_normal().string();
+    const bool is_default = !line.has("chdir") && (directory == current || directory == of_file);
+    const Identity& identity = identities.at(job.spec.isolation.user);
+    if (is_default && job.spec.isolation.root.empty() && !can_enter(identity, directory)) {
+      log_warning("job \"" + job.spec.name + "\": its user " + identity.name + " cannot enter " + directory +
+                  ": it runs in its private /tmp instead (-D, current_working_directory or --user choose otherwise)");
+      directory = "/tmp";
+    }
+  }
+}
+
+/// The launcher has set itself up while the machine was examined and the database opened.
+void wait_until_ready(Executor& executor) {
+  try {
+    executor.wait_until_ready();
+  } catch (const LaunchError& error) {
+    throw InputError("berth", "", error.what());
+  }
+}
+
 std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs, const std::map<std::string, Identity>& identities,
                                        const Caller& caller) {
   const std::string host = host_name();
@@ -141,7 +170,7 @@ SlotPool make_pool(const PoolBounds& bounds) {
   }
 }
 
-std::unique_ptr<JobStore> open_store(const CommandLine& line, Timestamp now) {
+std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& executor, Timestamp now) {
   const std::string path = database_path(line);
   log_debug("job database " + path);
   auto store = JobStore::open(path);
@@ -149,6 +178,7 @@ std::unique_ptr<JobStore> open_store(const CommandLine& line, Timestamp now) {
   actions.collect = [](const Supervisor& supervisor, JobId job, unsigned attempt) {
     return collect_leftover(supervisor.cgroup, job, attempt);
   };
+  actions.list = [&executor] { return executor.other_supervisors(); };
   actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
   const RecoveryReport report = recover(*store, actions, now);
   for (const JobId job : report.node_failed) {
@@ -322,6 +352,7 @@ int run_jobs(const CommandLine& line) {
   const SystemClock clock;
   const Caller caller = calling_user();
   const std::map<std::string, Identity> identities = resolve_identities(requested.jobs);
+  replace_unusable_directories(requested.jobs, identities, line);
   const StreamOptions streams_options = stream_options(line, requested, caller);
   ResultFile result_file(line, streams_options.owner);
 
@@ -336,7 +367,8 @@ int run_jobs(const CommandLine& line) {
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
   }
-  const std::unique_ptr<JobStore> store = open_store(line, clock.system_now());
+  const std::unique_ptr<JobStore> store = open_store(line, executor, clock.system_now());
+  wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");
   OutputTarget standard_error(STDERR_FILENO, "standard error");

@@ -221,6 +221,18 @@ std::string absolute(const std::string& path, const CallerContext& caller) {
              : (std::filesystem::path(caller.directory) / path).lexically_normal().string();
 }
 
+/// The same for a path with patterns (%j …): a % of the caller's directory stands for itself.
+std::string absolute_pattern(const std::string& path, const CallerContext& caller) {
+  if (path.empty() || path.starts_with('/')) {
+    return path;
+  }
+  CallerContext escaped;
+  for (const char c : caller.directory) {
+    escaped.directory.append(c == '%' ? 2 : 1, c);
+  }
+  return absolute(path, escaped);
+}
+
 template <typename Value>
 Value one_of(std::string_view text, std::initializer_list<std::pair<std::string_view, Value>> choices) {
   std::string names;
@@ -242,9 +254,9 @@ class SpecBuilder {
     each("job-name", [&](const std::string& text) { spec_.name = text; });
     spec_.current_working_directory = caller_.directory;
     each("chdir", [&](const std::string& text) { spec_.current_working_directory = absolute(text, caller_); });
-    each("input", [&](const std::string& text) { spec_.standard_input = absolute(text, caller_); });
-    each("output", [&](const std::string& text) { spec_.standard_output = absolute(text, caller_); });
-    each("error", [&](const std::string& text) { spec_.standard_error = absolute(text, caller_); });
+    each("input", [&](const std::string& text) { spec_.standard_input = absolute_pattern(text, caller_); });
+    each("output", [&](const std::string& text) { spec_.standard_output = absolute_pattern(text, caller_); });
+    each("error", [&](const std::string& text) { spec_.standard_error = absolute_pattern(text, caller_); });
     each("open-mode", [&](const std::string& text) {
       spec_.open_mode = one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});
     });

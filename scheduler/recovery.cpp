@@ -155,6 +155,12 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
     }
     dead.remove();
   }
+  for (const std::string& cgroup : actions.list ? actions.list() : std::vector<std::string>()) {
+    const std::optional<Supervisor> owner = store.find_supervisor(cgroup);  // another database's are not ours to judge
+    if (owner && std::find(seen.begin(), seen.end(), *owner) == seen.end() && !actions.is_alive(*owner)) {
+      DeadSupervisor(*owner, actions, report).remove();
+    }
+  }
   std::sort(report.node_failed.begin(), report.node_failed.end());
   return report;
 }

@@ -42,6 +42,9 @@ struct RecoveryActions {
   };
   /// Ends the attempt's processes, reads its counters, removes its cgroup; nothing when there was none.
   std::function<std::optional<Usage>(const Supervisor&, JobId, unsigned attempt)> collect;
+  /// Names of all berths' cgroups that are there now: a berth killed between its last record and its clean-up
+  /// has no open attempt to be found by.
+  std::function<std::vector<std::string>()> list;
   /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
   std::function<void(const Supervisor&)> remove;
 };

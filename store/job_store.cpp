@@ -252,6 +252,7 @@ class SqliteJobStore final : public JobStore {
   void run(JobId job, unsigned attempt, Timestamp at) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
   std::vector<OpenAttempt> open_attempts() override;
+  std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
   std::vector<AccountingRecord> find(JobId job) override;
   std::vector<JobEvent> events(JobId job) override;
@@ -286,6 +287,18 @@ std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const
       }
     }
     return ids;
+  });
+}
+
+std::optional<Supervisor> SqliteJobStore::find_supervisor(const std::string& cgroup) {
+  return database_->read([&]() -> std::optional<Supervisor> {
+    Query query = database_->query(
+        "SELECT boot_id, pid, start_time FROM supervisors WHERE cgroup = ? ORDER BY id DESC LIMIT 1");
+    query.bind(cgroup);
+    if (!query.step()) {
+      return std::nullopt;
+    }
+    return Supervisor{query.text(0), query.integer(1), static_cast<std::uint64_t>(query.integer(2)), cgroup};
   });
 }
 

@@ -103,6 +103,8 @@ class JobStore {
   // -- recovery --
   /// Every job that is not final, of every supervisor, oldest first.
   virtual std::vector<OpenAttempt> open_attempts() = 0;
+  /// The newest supervisor of this database with that cgroup name.
+  virtual std::optional<Supervisor> find_supervisor(const std::string& cgroup) = 0;
 
   // -- reading --
   virtual std::vector<AccountingRecord> history(const HistoryFilter& filter) = 0;

@@ -263,4 +263,30 @@ TEST_CASE("without a boot id nobody is declared dead") {
   CHECK(supervisor_alive(kDead, proc.path()));
 }
 
+TEST_CASE("a dead berth's cgroup is removed though no attempt of its is open") {
+  auto store = JobStore::open(":memory:");
+  const Supervisor dead = make_supervisor("boot", 10, 100);
+  const Supervisor living = make_supervisor("boot", 11, 110);
+  NewJob job;
+  job.spec.name = "n";
+  job.spec.argv = {"true"};
+  job.spec.current_working_directory = "/";
+  for (const Supervisor& supervisor : {dead, living}) {
+    const JobId id = store->submit({job}, supervisor).at(0);
+    Outcome outcome;
+    outcome.state = JobState::cancelled;
+    outcome.cause = Cause::cancelled;
+    outcome.message = "cancelled";
+    REQUIRE(store->finish(id, 0, outcome, Usage{}, Timestamp{}));
+  }
+  std::vector<std::string> removed;
+  RecoveryActions actions;
+  actions.is_alive = [&](const Supervisor& who) { return who == living; };
+  actions.is_of_this_boot = [](const Supervisor&) { return true; };
+  actions.list = [&] { return std::vector<std::string>{dead.cgroup, living.cgroup, "run-99-1"}; };
+  actions.remove = [&](const Supervisor& who) { removed.push_back(who.cgroup); };
+  CHECK(recover(*store, actions, Timestamp{}).node_failed.empty());
+  CHECK(removed == std::vector<std::string>{dead.cgroup});  // not another database's
+}
+
 }  // namespace berth
