@@ -257,6 +257,7 @@ Query Database::query(const char* sql) {
 /// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
 /// proportion to the file and is left to check_integrity().
 void Database::identify() {
+  const SQLite::Transaction snapshot(connection_);  // another process may be making the database at this moment
   const int application = connection_.execAndGet("PRAGMA application_id").getInt();
   const int user_version = connection_.execAndGet("PRAGMA user_version").getInt();
   const int objects = connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt();
