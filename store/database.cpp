@@ -275,7 +275,9 @@ void Database::configure() {
   }
   // Closing the last connection would move the log into the file, with three more fdatasync, at the end of
   // every short command; the log is moved when it has grown instead (wal_autocheckpoint).
+  // Not much, though: the next command to open the database reads the whole log.
   ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+  connection_.exec("PRAGMA wal_autocheckpoint = 128");
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
   const auto deadline =
