@@ -4,6 +4,7 @@
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <memory>
@@ -88,6 +89,21 @@ void deny_terminal_injection(scmp_filter_ctx filter) {
   }
 }
 
+/// Virtual sockets belong to no network namespace: through them a job in a virtual machine reaches the hypervisor's
+/// services and, at VMADDR_CID_LOCAL, the host's own (vsock(7)).
+void deny_virtual_sockets(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;  // the kernel takes an int
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, AF_VSOCK)), "socket");
+}
+
+/// Init runs as the job's user, and prlimit(2) asks no more than that: a CPU limit would kill it, and one of no
+/// descriptors would stop it from hearing its supervisor.
+void deny_limits_of_init(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1)), "prlimit64");
+}
+
 std::vector<sock_filter> build() {
   const Filter filter(seccomp_init(SCMP_ACT_ALLOW), seccomp_release);
   if (!filter) {
@@ -101,6 +117,8 @@ std::vector<sock_filter> build() {
   }
   deny_new_namespaces(filter.get());
   deny_terminal_injection(filter.get());
+  deny_virtual_sockets(filter.get());
+  deny_limits_of_init(filter.get());
   const UniqueFd file{check(::memfd_create("seccomp", MFD_CLOEXEC), "memfd_create", "seccomp")};
   require(seccomp_export_bpf(filter.get(), file.get()), "export");
   const auto size = static_cast<std::size_t>(check(::lseek(file.get(), 0, SEEK_END), "lseek", "seccomp"));

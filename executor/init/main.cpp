@@ -201,7 +201,10 @@ void handle_message() {
 [[noreturn]] void supervise(int job, int signals) {
   while (true) {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
-    sys(SYS_ppoll, descriptors, 2, 0, 0, 8);
+    const long ready = sys(SYS_ppoll, descriptors, 2, 0, 0, 8);
+    if (ready < 0 && ready != -4 /* EINTR */) {
+      sys(SYS_exit_group, 125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
+    }
     if ((descriptors[1].revents & POLLIN) != 0) {
       char discarded[128 * 4];
       sys(SYS_read, signals, discarded, sizeof discarded);

@@ -65,6 +65,34 @@ class Escape(BerthCase):
         self.assertIn(results["ia32_syscall"], ("SIGSYS", "ENOSYS"))
         self.assertIn(results["x32_syscall"], ("SIGSYS", "ENOSYS"))
 
+    def python(self, program, **spec):
+        """A job that runs these lines; `tell(action)` prints what an action gave, or the error's name."""
+        prologue = (
+            "import errno, os, resource, socket, sys\n"
+            "def tell(action):\n"
+            "    try: print(action())\n"
+            "    except OSError as error: print(errno.errorcode[error.errno])\n"
+        )
+        return self.job(argv=["/usr/bin/python3", "-I", "-c", prologue + program], name="python", **spec)
+
+    def test_virtual_sockets_do_not_reach_the_hypervisor(self):
+        # AF_VSOCK belongs to no network namespace.
+        for network in ("loopback", "none"):
+            run = self.run_jobs(self.python("tell(lambda: socket.socket(40, socket.SOCK_STREAM))", isolation={"network": network}))
+            self.assertEqual(run.out, "EAFNOSUPPORT\n", str(run))
+
+    def test_init_is_not_limited_by_the_job(self):
+        limit = "tell(lambda: resource.prlimit({}, resource.RLIMIT_NOFILE, (64, 64)))"
+        run = self.run_jobs(self.python(f"{limit.format(1)}\n{limit.format('os.getpid()')}"))
+        self.assertRegex(run.out, r"^EPERM\n\(\d+, \d+\)\n$", str(run))
+
+    def test_a_job_that_deafens_init_ends(self):
+        # Without the filter it may; then init must neither spin nor go on without ears.
+        orphan = "if os.fork() == 0:\n    os.fork()\n    os._exit(0)\n"  # its end wakes init
+        program = f"import time\nresource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))\n{orphan}time.sleep(1000)"
+        run = self.run_jobs(self.python(program, isolation={"seccomp": "none"}))
+        self.assert_state(run, "FAILED", "signalled")
+
     def test_host_processes_are_not_seen_or_signalled(self):
         run = self.run_job("processes")
         self.assertEqual(sorted(run.out.split()), ["1", "2"])
