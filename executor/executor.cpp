@@ -20,6 +20,7 @@
 #include "executor/os/syscall.h"
 #include "executor/plan.h"
 #include "executor/sandbox.h"
+#include "executor/standard_input.h"
 
 namespace berth {
 namespace {
@@ -210,20 +211,17 @@ class Executor::Implementation {
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
     PreparedPlan plan = prepare_plan(request, {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}});
+    const UniqueFd input = request.standard_input >= 0 ? confine_input(request.standard_input)
+                                                       : open_at(AT_FDCWD, "/dev/null", O_RDONLY);
     std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
     FdPair output = make_pipe();
     FdPair error = make_pipe();
     for (const UniqueFd* end : {&output.first, &error.first}) {
       check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
     }
-    UniqueFd null;
-    if (request.standard_input < 0) {
-      null = open_at(AT_FDCWD, "/dev/null", O_RDONLY);
-    }
     const bool join = request.join_streams;
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
-    sandbox->send_plan(plan, null ? null.get() : request.standard_input, output.second.get(),
-                       join ? output.second.get() : error.second.get());
+    sandbox->send_plan(plan, input.get(), output.second.get(), join ? output.second.get() : error.second.get());
     const std::uint64_t token = sandbox->token();
     watch(output.first.get(), tag(token, Source::output));
     watch(error.first.get(), tag(token, Source::error));
@@ -538,6 +536,13 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
   Usage usage = cgroup->read().usage;
   cgroup->remove();
   return usage;
+}
+
+void remove_empty_leftover(const std::string& supervisor_cgroup) {
+  const CgroupMachine machine = detect_cgroups();
+  if (list_leftover_jobs(machine, supervisor_cgroup).empty()) {
+    remove_leftover_tree(machine, supervisor_cgroup);
+  }
 }
 
 void remove_leftover(const std::string& supervisor_cgroup) {

@@ -179,6 +179,7 @@ std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& ex
     return collect_leftover(supervisor.cgroup, job, attempt);
   };
   actions.list = [&executor] { return executor.other_supervisors(); };
+  actions.remove_empty = [](const std::string& cgroup) { remove_empty_leftover(cgroup); };
   actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
   const RecoveryReport report = recover(*store, actions, now);
   for (const JobId job : report.node_failed) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <exception>
 #include <string_view>
 #include <system_error>
@@ -108,6 +109,17 @@ Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::ui
   return {boot_id, pid, start_time, "run-" + std::to_string(pid) + "-" + std::to_string(start_time)};
 }
 
+std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc) {
+  long long pid = 0;
+  unsigned long long start_time = 0;
+  int length = 0;
+  if (std::sscanf(cgroup.c_str(), "run-%lld-%llu%n", &pid, &start_time, &length) != 2 ||
+      static_cast<std::size_t>(length) != cgroup.size()) {
+    return std::nullopt;
+  }
+  return make_supervisor(read_boot_id(proc), pid, start_time);
+}
+
 Supervisor this_supervisor() {
   const std::string boot_id = read_boot_id("/proc");
   const std::optional<ProcessStat> stat = read_stat("/proc", "self");
@@ -156,9 +168,15 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
     dead.remove();
   }
   for (const std::string& cgroup : actions.list ? actions.list() : std::vector<std::string>()) {
-    const std::optional<Supervisor> owner = store.find_supervisor(cgroup);  // another database's are not ours to judge
-    if (owner && std::find(seen.begin(), seen.end(), *owner) == seen.end() && !actions.is_alive(*owner)) {
+    const std::optional<Supervisor> recorded = store.find_supervisor(cgroup);
+    const std::optional<Supervisor> owner = recorded ? recorded : supervisor_of_cgroup(cgroup);
+    if (!owner || std::find(seen.begin(), seen.end(), *owner) != seen.end() || actions.is_alive(*owner)) {
+      continue;
+    }
+    if (recorded) {
       DeadSupervisor(*owner, actions, report).remove();
+    } else if (actions.remove_empty) {
+      actions.remove_empty(cgroup);
     }
   }
   std::sort(report.node_failed.begin(), report.node_failed.end());

@@ -24,6 +24,8 @@ Supervisor this_supervisor();
 /// `boot_id`, pid and start time to a Supervisor with the cgroup name that belongs to it,
 /// "run-PID-STARTTIME".
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time);
+/// The supervisor of this boot that a cgroup name of that form belongs to.
+std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc = "/proc");
 /// False when the machine was restarted since, the process is gone or a zombie, or its pid is another's now.
 /// True when that cannot be found out.
 /// `proc` is a parameter for tests.
@@ -45,6 +47,9 @@ struct RecoveryActions {
   /// Names of all berths' cgroups that are there now: a berth killed between its last record and its clean-up
   /// has no open attempt to be found by.
   std::function<std::vector<std::string>()> list;
+  /// Removes a cgroup of `list` whose berth is dead and not in this database, unless it holds jobs: those belong
+  /// to another database, whose next command collects them.
+  std::function<void(const std::string& cgroup)> remove_empty;
   /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
   std::function<void(const Supervisor&)> remove;
 };

@@ -234,6 +234,14 @@ class Isolation(BerthCase):
             self.assertIn("exist", run.outcome["message"], "the remedy: a target that exists, or one below /")
         self.assertFalse(os.path.exists("/usr/share/berth-none"))
 
+    def test_many_mounts_work_and_too_many_are_refused_at_once(self):
+        for count, state in ((110, "COMPLETED"), (120, "FAILED"), (400, "FAILED")):
+            mounts = [{"source": "/usr/bin", "target": f"/tmp/{number}"} for number in range(count)]
+            run = self.run_job("exit", 0, isolation={"mounts": mounts})
+            self.assert_state(run, state)
+            if state == "FAILED":
+                self.assertIn(f"{count + 1} with the working directory, more than the 120 possible", run.outcome["message"])
+
     def test_bind_of_one_file(self):
         path = os.path.join(self.directory, "one")
         with open(path, "w", encoding="utf-8") as file:
@@ -294,11 +302,16 @@ class Isolation(BerthCase):
         self.assertEqual(os.listdir(self.work), [], str(run))
 
     def test_overlay_takes_writes_and_throws_them_away(self):
-        run = self.run_job("write", "/usr/local/share/berth-marker", "/etc/berth-marker", isolation={"overlay": True, "user": "0"})
+        run = self.run_job("write", "/opt/berth-marker", "/etc/berth-marker", isolation={"overlay": True})
         results = run.probes()
         self.assertEqual(set(results.values()), {"ok"}, str(run))
         for path in results:
             self.assertFalse(os.path.exists(path))
+
+    def test_overlay_gives_no_rights_that_the_user_lacks(self):
+        for user in ({}, {"user": "0"}):
+            run = self.run_job("write", "/usr/local/share/berth-marker", "/etc/passwd", isolation={"overlay": True, **user})
+            self.assertEqual(set(run.probes().values()), {"EACCES"}, str(run))
 
     def test_overlay_over_an_own_root_leaves_it_as_it_was(self):
         root = self.make_root()

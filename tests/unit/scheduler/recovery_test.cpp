@@ -285,8 +285,11 @@ TEST_CASE("a dead berth's cgroup is removed though no attempt of its is open") {
   actions.is_of_this_boot = [](const Supervisor&) { return true; };
   actions.list = [&] { return std::vector<std::string>{dead.cgroup, living.cgroup, "run-99-1"}; };
   actions.remove = [&](const Supervisor& who) { removed.push_back(who.cgroup); };
+  std::vector<std::string> removed_if_empty;
+  actions.remove_empty = [&](const std::string& cgroup) { removed_if_empty.push_back(cgroup); };
   CHECK(recover(*store, actions, Timestamp{}).node_failed.empty());
-  CHECK(removed == std::vector<std::string>{dead.cgroup});  // not another database's
+  CHECK(removed == std::vector<std::string>{dead.cgroup});
+  CHECK(removed_if_empty == std::vector<std::string>{"run-99-1"});  // another database's, or of none
 }
 
 }  // namespace berth
