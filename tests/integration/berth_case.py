@@ -366,7 +366,8 @@ class BerthCase(unittest.TestCase):
     def assert_nothing_left(self):
         if eventually(lambda: not self.leftovers(), 10):
             return
-        self.fail("left behind: " + "; ".join(self.leftovers()))
+        left = sorted(self.leftovers())
+        self.fail(f"{len(left)} left behind: " + "; ".join(left[:12]))
 
 
 def main():

@@ -212,6 +212,55 @@ class Escape(BerthCase):
         run = self.run_jobs(self.job("exit", 0, current_working_directory="/proc/self/fd/3"))
         self.assertEqual(run.status, 125, str(run))
 
+    def test_working_directory_that_is_a_link_does_not_bring_the_host_in(self):
+        for real in ("/", "/proc", "/sys/fs", "/tmp"):
+            link = os.path.join(self.directory, "link" + real.replace("/", "-"))
+            os.symlink(real, link)
+            for name in (link, self.directory + "/../.." + real):
+                with self.subTest(directory=name):
+                    run = self.run_job("exit", 0, current_working_directory=name)
+                    self.assert_state(run, "FAILED", "launch_failed", 125)
+                    self.assertIn(f"leads to {real}, which is the job's own", run.outcome["message"])
+
+    def test_sudo_does_not_lend_roots_groups(self):
+        # Only root's group may enter; the calling user, for whom the folder is opened, has no such group.
+        closed = os.path.join(self.directory, "closed")
+        inner = os.path.join(closed, "inner")
+        os.makedirs(inner)
+        os.chmod(inner, 0o777)
+        os.chmod(closed, 0o750)
+        caller = self.environment(SUDO_UID="4242", SUDO_GID="4242", SUDO_USER="nobody-else")
+        for spec in ({"current_working_directory": inner}, {"isolation": {"mounts": [{"source": inner, "target": "/tmp/inner"}]}}):
+            run = self.run_jobs(self.job("exit", 0, **spec), environment=caller)
+            self.assert_state(run, "FAILED", "launch_failed", 125)
+            self.assertIn(f"{inner}: Permission denied", run.outcome["message"])
+
+    def test_a_folder_as_standard_input_does_not_lead_out(self):
+        folder = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            status, out, err = self.berth("run", "--database", self.database, "--stdin", "--", "ls", "/proc/self/fd/0/", stdin=folder)
+        finally:
+            os.close(folder)
+        self.assertEqual((status, out), (125, ""), err)
+        self.assertIn("standard_input: it is a folder", err)
+
+    def test_standard_input_is_not_opened_for_writing(self):
+        path = os.path.join(self.work, "input")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("first\nsecond\n")
+        os.chmod(path, 0o666)
+        program = "tell(lambda: os.open('/proc/self/fd/0', os.O_WRONLY)); tell(lambda: os.ftruncate(0, 0)); print(sys.stdin.read())"
+        outside = os.path.join(self.directory, "elsewhere")
+        os.mkdir(outside)
+        os.rename(path, outside + "/input")
+        run = self.run_jobs(self.python(program, standard_input=outside + "/input"))
+        self.assertEqual(run.out, "EROFS\nEINVAL\nfirst\nsecond\n\n", str(run))
+        with open(outside + "/input", "rb", buffering=0) as file:
+            file.read(len("first\n"))  # what the caller has read stays read
+            command = self.python(program)["argv"]
+            status, out, err = self.berth("run", "--database", self.database, "--", *command, stdin=file)
+        self.assertEqual((status, out), (0, "EROFS\nEINVAL\nsecond\n\n"), err)
+
     def test_nothing_is_typed_into_the_terminal(self):
         master, slave = pty.openpty()
         os.set_blocking(master, False)
