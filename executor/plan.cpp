@@ -1,6 +1,7 @@
 #include "executor/plan.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/mount.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "executor/os/syscall.h"
@@ -64,41 +66,67 @@ class Blob {
   std::vector<char> bytes_;
 };
 
-/// File-system access as the calling user while it lives: a path that only root may walk stays closed to a
-/// user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective set).
+std::vector<gid_t> groups_of(const Caller& caller) {
+  std::vector<gid_t> groups(256);
+  int count = static_cast<int>(groups.size());
+  if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
+    count = 0;
+  }
+  groups.resize(static_cast<std::size_t>(count));
+  return groups;
+}
+
+/// File-system access as the calling user while it lives: a path that only root, or root's groups, may walk stays
+/// closed to a user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective set).
 class CallerFileAccess {
  public:
   CallerFileAccess() {
     static const Caller caller = calling_user();
-    gid_ = ::setfsgid(caller.gid);
-    uid_ = ::setfsuid(caller.uid);
+    static const std::vector<gid_t> groups = groups_of(caller);
+    active_ = ::geteuid() == 0 && caller.uid != 0;
+    if (!active_) {
+      return;
+    }
+    own_groups_.resize(static_cast<std::size_t>(check(::getgroups(0, nullptr), "getgroups")));
+    check(::getgroups(static_cast<int>(own_groups_.size()), own_groups_.data()), "getgroups");
+    check(::setgroups(groups.size(), groups.data()), "setgroups");
+    ::setfsgid(caller.gid);
+    ::setfsuid(caller.uid);
   }
   ~CallerFileAccess() {
-    ::setfsuid(static_cast<uid_t>(uid_));
-    ::setfsgid(static_cast<gid_t>(gid_));
+    if (!active_) {
+      return;
+    }
+    ::setfsuid(::geteuid());
+    ::setfsgid(::getegid());
+    if (::setgroups(own_groups_.size(), own_groups_.data()) != 0) {
+      std::abort();  // going on as root with another user's groups would be worse
+    }
   }
   CallerFileAccess(const CallerFileAccess&) = delete;
   CallerFileAccess& operator=(const CallerFileAccess&) = delete;
 
  private:
-  int uid_;
-  int gid_;
+  bool active_ = false;
+  std::vector<gid_t> own_groups_;
 };
 
 [[noreturn]] void refuse(const std::string& field, int error_number, const std::string& path) {
   throw LaunchError(field, error_number, field + ": " + path + ": " + std::generic_category().message(error_number));
 }
 
-/// A detached clone of the tree at `path`, never with set-user-ID programs; device nodes only if asked for.
-UniqueFd clone_tree(const std::string& field, const std::string& path, bool read_only, bool devices) {
-  UniqueFd object;
-  {
-    const CallerFileAccess access;
-    object = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_PATH)};
-    if (!object) {
-      refuse(field, errno, path);
-    }
+/// What is at `path`, found with the calling user's rights.
+UniqueFd open_object(const std::string& field, const std::string& path) {
+  const CallerFileAccess access;
+  UniqueFd object{try_open_at(AT_FDCWD, path.c_str(), O_PATH)};
+  if (!object) {
+    refuse(field, errno, path);
   }
+  return object;
+}
+
+/// A detached clone of the tree at `object`, never with set-user-ID programs; device nodes only if asked for.
+UniqueFd clone_tree(const std::string& field, const std::string& path, const UniqueFd& object, bool read_only, bool devices) {
   UniqueFd tree{static_cast<int>(::syscall(SYS_open_tree, object.get(), "",
                                            OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH))};
   if (!tree) {
@@ -121,6 +149,15 @@ bool is_at_or_below(const std::string& path, const std::string& directory) {
 bool is_private_directory(const std::string& path) {
   static constexpr std::array<const char*, 7> kPrivate = {"/", "/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/var/run"};
   return std::any_of(kPrivate.begin(), kPrivate.end(), [&](const char* other) { return path == other; });
+}
+
+constexpr std::array<const char*, 3> kSpecial = {"/proc", "/sys", "/dev"};
+
+std::string path_of(const UniqueFd& object) {
+  std::array<char, 4096> path{};
+  const std::string link = "/proc/self/fd/" + std::to_string(object.get());
+  check(::readlink(link.c_str(), path.data(), path.size() - 1), "readlink", link);
+  return path.data();
 }
 
 class PlanBuilder {
@@ -221,6 +258,11 @@ class PlanBuilder {
   }
 
   void add_source(std::uint32_t kind, const std::string& field, const std::string& source, const std::string& target, bool read_only) {
+    add_source(kind, field, source, open_object(field, source), target, read_only);
+  }
+
+  void add_source(std::uint32_t kind, const std::string& field, const std::string& source, const UniqueFd& object,
+                  const std::string& target, bool read_only) {
     sandbox::PlanMount mount{};
     mount.kind = kind;
     mount.target = blob_.add_text(target);
@@ -228,12 +270,9 @@ class PlanBuilder {
     mount.descriptor = -1;
     if (context_.host_view) {
       mount.source = blob_.add_text(source);
-      if (::access(source.c_str(), F_OK) != 0) {
-        refuse(field, errno, source);
-      }
     } else {
       mount.descriptor = static_cast<std::int32_t>(3 + mounts_.size());  // after the standard streams
-      mounts_.push_back(clone_tree(field, source, read_only, kind == sandbox::kMountDevice));
+      mounts_.push_back(clone_tree(field, source, object, read_only, kind == sandbox::kMountDevice));
     }
     plan_mounts_.push_back(mount);
   }
@@ -246,22 +285,19 @@ class PlanBuilder {
     if (within_mount || is_private_directory(directory) || !spec.isolation.root.empty()) {
       return;
     }
-    for (const char* special : {"/proc", "/sys", "/dev"}) {
-      if (is_at_or_below(directory, special)) {
-        throw LaunchError("current_working_directory", EINVAL, "current_working_directory: " + directory + " is the job's own; choose another directory");
-      }
-    }
+    const UniqueFd object = open_object("current_working_directory", directory);
     struct stat status{};
-    {
-      const CallerFileAccess access;
-      if (::stat(directory.c_str(), &status) != 0) {
-        refuse("current_working_directory", errno, directory);
-      }
-    }
-    if (!S_ISDIR(status.st_mode)) {
+    if (::fstat(object.get(), &status) != 0 || !S_ISDIR(status.st_mode)) {
       refuse("current_working_directory", ENOTDIR, directory);
     }
-    add_source(sandbox::kMountBind, "current_working_directory", directory, directory, false);
+    // Of what was opened, not of the name: a link must not bring the host's /proc or the whole host in.
+    const std::string real = path_of(object);
+    if (is_private_directory(real) || std::any_of(kSpecial.begin(), kSpecial.end(), [&](const char* special) { return is_at_or_below(real, special); })) {
+      throw LaunchError("current_working_directory", EINVAL, "current_working_directory: " + directory +
+                                                                 (real == directory ? "" : " leads to " + real + ", which") +
+                                                                 " is the job's own; choose another directory");
+    }
+    add_source(sandbox::kMountBind, "current_working_directory", directory, object, directory, false);
   }
 
   void add_mounts(Plan& plan) {
@@ -284,6 +320,11 @@ class PlanBuilder {
     }
     if (context_.host_view && !request_.spec.isolation.root.empty()) {
       plan.root_source = blob_.add_text(request_.spec.isolation.root);
+    }
+    if (plan_mounts_.size() > sandbox::kMaximumMounts) {
+      throw LaunchError("isolation.mounts", E2BIG, "isolation.mounts and isolation.devices: " + std::to_string(plan_mounts_.size()) +
+                                                       " with the working directory, more than the " +
+                                                       std::to_string(sandbox::kMaximumMounts) + " possible; mount a folder above several");
     }
     plan.mounts = blob_.add_array(plan_mounts_);
     plan.mount_count = static_cast<std::uint32_t>(plan_mounts_.size());
@@ -370,7 +411,8 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
 }
 
 UniqueFd open_own_root(const JobSpec& spec) {
-  return clone_tree("isolation.root", spec.isolation.root, !spec.isolation.root_writable, false);
+  const std::string& root = spec.isolation.root;
+  return clone_tree("isolation.root", root, open_object("isolation.root", root), !spec.isolation.root_writable, false);
 }
 
 std::string step_name(sandbox::Step step, const std::string& object) {

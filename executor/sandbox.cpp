@@ -107,7 +107,10 @@ void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_out
     }
     size = sizeof(sandbox::Plan);
   }
-  send_message(channel_.get(), plan.bytes.data(), size, descriptors);
+  const int error_number = send_message(channel_.get(), plan.bytes.data(), size, descriptors);
+  if (error_number != 0 && error_number != EPIPE && error_number != ECONNRESET) {
+    throw_system_error(error_number, "send", "plan");  // init would wait for it
+  }
 }
 
 void Sandbox::send_signal(int signal_number) {

@@ -33,6 +33,8 @@ constexpr uint32_t kMaximumGroups = 256;
 constexpr uint32_t kPathSize = 512;
 /// Largest plan that travels in the packet itself; a larger one comes as a memfd.
 constexpr uint32_t kInlinePlan = 64 * 1024;
+/// One packet carries 128 descriptors at most; memfd and standard streams are among them.
+constexpr uint32_t kMaximumMounts = 120;
 constexpr int kChannelFd = 3;   ///< in init
 constexpr int kMapsReadyFd = 4; ///< eventfd: readable when the id maps are written
 

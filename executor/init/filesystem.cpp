@@ -33,7 +33,6 @@ constexpr int kCurrent = -100;               // AT_FDCWD
 constexpr int kMsPrivate = 1 << 18;
 constexpr long kEnoent = -2;
 constexpr long kEexist = -17;
-constexpr int kMaximumPlanMounts = 64;
 
 constexpr unsigned kPlainAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
@@ -391,7 +390,7 @@ void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
   place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target, Step::mount_tmpfs);
 }
 
-long opened_sources[kMaximumPlanMounts];
+long opened_sources[sandbox::kMaximumMounts];
 long opened_root = -1;
 
 bool has_new_top_level(const ReceivedPlan& received) {
@@ -495,9 +494,6 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
 
 void apply_mounts(const ReceivedPlan& received, bool host_view) {
   const Plan& plan = *received.plan;
-  if (plan.mount_count > kMaximumPlanMounts) {
-    fail(Step::mount_bind, -7 /* E2BIG */, "mounts");
-  }
   if (has_new_top_level(received)) {
     rebuild_root();
   }

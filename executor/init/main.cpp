@@ -149,6 +149,9 @@ ReceivedPlan receive_plan() {
     plan = reinterpret_cast<Plan*>(mapped);
     ++descriptors;
   }
+  if (plan->mount_count > sandbox::kMaximumMounts) {
+    fail(Step::receive, -7 /* E2BIG */, "mounts");
+  }
   return ReceivedPlan{plan, descriptors};
 }
 
