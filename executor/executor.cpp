@@ -35,6 +35,9 @@ std::uint64_t tag(std::uint64_t token, Source source) { return token << kSourceB
 
 Timestamp wall_clock() { return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()); }
 
+/// Cgroups of ended jobs that wait for their removal.
+constexpr std::size_t kMostFinished = 16;
+
 std::string job_cgroup_name(JobId job, unsigned attempt) { return "job-" + std::to_string(job) + "." + std::to_string(attempt); }
 
 /// With v2 controllers a job is born in its own cgroup by clone3 at no cost, and a cgroup cannot be renamed
@@ -145,7 +148,8 @@ class Executor::Implementation {
     for (auto& [token, attempt] : attempts_) {
       attempt->handle_time(now);
     }
-    if (count == 0) {
+    // With jobs back to back there is never nothing to do, and each cgroup that waits keeps its descriptors.
+    if (count == 0 || finished_.size() > kMostFinished) {
       remove_finished(std::chrono::milliseconds::zero());
     }
     arm_timer();
@@ -202,7 +206,7 @@ class Executor::Implementation {
     }
     UniqueFd own_root;
     if (profile.own_root && !host_view()) {
-      own_root = open_own_root(request.spec);
+      own_root = open_own_root(request.spec, profile);
     }
     return make_sandbox(name, profile, limits, std::move(own_root));
   }
@@ -419,12 +423,14 @@ class Executor::Implementation {
   }
 
   /// rmdir costs some hundred microseconds, so it happens when nothing else is to be done.
+  /// One that is still busy waits behind the others for its next turn.
   void remove_finished(std::chrono::milliseconds patience) {
-    while (!finished_.empty()) {
-      if (!finished_.front()->remove(patience) && patience == std::chrono::milliseconds::zero()) {
-        return;
-      }
+    for (std::size_t left = finished_.size(); left > 0; --left) {
+      std::unique_ptr<JobCgroup> cgroup = std::move(finished_.front());
       finished_.pop_front();
+      if (!cgroup->remove(patience) && patience == std::chrono::milliseconds::zero()) {
+        finished_.push_back(std::move(cgroup));
+      }
     }
   }
 

@@ -92,6 +92,12 @@ class Queue(BerthCase):
         self.assertEqual(len(run.records), 100)
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"})
 
+    def test_any_number_of_jobs_needs_no_more_descriptors_than_a_few(self):
+        # Ended jobs keep nothing open, however busy berth is with the next ones.
+        jobs = [self.job("exit", 0, name=f"j{number}") for number in range(150)]
+        run = self.run_jobs(*jobs, program=["prlimit", "--nofile=256"])
+        self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"}, run.err)
+
     def test_output_lines_of_several_jobs_carry_their_names(self):
         run = self.run_jobs(self.job("print_both", name="one"), self.job("print_both", name="two"))
         self.assertRegex(run.out, r"(?m)^one\b.*to output$")
