@@ -8,7 +8,8 @@
 //      └─────────────┴──► CANCELLED | DEADLINE | NODE_FAIL | FAILED (launch)
 //
 // COMPLETING may be skipped: an attempt whose end and record are committed at once goes from RUNNING or
-// SUSPENDED straight to its final state.
+// SUSPENDED straight to its final state. CONFIGURING may also end in OUT_OF_MEMORY: a limit can be too
+// small for the set-up alone.
 #pragma once
 
 #include <cstdint>
