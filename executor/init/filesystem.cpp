@@ -355,15 +355,14 @@ void rebuild_dev() {
   const long dev = expect(new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), Step::mount_dev, "tmpfs");
   const long pts = expect(clone_tree("/dev/pts"), Step::mount_dev, "/dev/pts");
   const long shm = expect(clone_tree("/dev/shm"), Step::mount_dev, "/dev/shm");
-  constexpr const char* kNodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
-  for (const char* name : kNodes) {
-    char path[32] = "/dev/";
-    append(path, name, sizeof path);
-    const long node = expect(clone_tree(path), Step::mount_dev, path);
-    const long file = expect(sys(SYS_openat, dev, name, O_CREAT | O_WRONLY | kCloexec, 0666), Step::mount_dev, path);
-    sys(SYS_close, file);
-    expect(sys(SYS_move_mount, node, "", dev, name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_dev, path);
-    sys(SYS_close, node);
+  constexpr const char* kNodes[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"};
+  constexpr size_t kNodeCount = sizeof kNodes / sizeof kNodes[0];
+  constexpr size_t kPrefix = 5;  // "/dev/"
+  long nodes[kNodeCount];
+  for (size_t index = 0; index < kNodeCount; ++index) {
+    nodes[index] = expect(clone_tree(kNodes[index]), Step::mount_dev, kNodes[index]);
+    sys(SYS_close, expect(sys(SYS_openat, dev, kNodes[index] + kPrefix, O_CREAT | O_WRONLY | kCloexec, 0666),
+                          Step::mount_dev, kNodes[index]));
   }
   constexpr struct {
     const char* target;
@@ -375,7 +374,11 @@ void rebuild_dev() {
   }
   expect(sys(SYS_mkdirat, dev, "pts", 0755), Step::mount_dev, "pts");
   expect(sys(SYS_mkdirat, dev, "shm", 0755), Step::mount_dev, "shm");
-  expect(attach(dev, "/dev"), Step::mount_dev, "/dev");
+  expect(attach(dev, "/dev"), Step::mount_dev, "/dev");  // first: only an attached mount takes further ones before Linux 6.15
+  for (size_t index = 0; index < kNodeCount; ++index) {
+    expect(attach(nodes[index], kNodes[index]), Step::mount_dev, kNodes[index]);
+    sys(SYS_close, nodes[index]);
+  }
   expect(attach(pts, "/dev/pts"), Step::mount_dev, "/dev/pts");
   expect(attach(shm, "/dev/shm"), Step::mount_dev, "/dev/shm");
   sys(SYS_close, dev);
@@ -416,6 +419,8 @@ void rebuild_root() {
   const Option options[] = {{"mode", "0755"}, {"size", "1m"}};
   const long fresh = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_root, "tmpfs");
   const long root = expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_root, "/");
+  // Over the old root, which `root` still reaches: only an attached mount takes further ones before Linux 6.15.
+  expect(attach(fresh, "/"), Step::mount_root, "/");
   alignas(8) char buffer[4096];
   long size;
   while ((size = sys(SYS_getdents64, root, buffer, sizeof buffer)) > 0) {
@@ -439,7 +444,6 @@ void rebuild_root() {
     }
   }
   sys(SYS_close, root);
-  expect(attach(fresh, "/"), Step::mount_root, "/");
   pivot_into(fresh);
 }
 
