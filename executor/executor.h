@@ -35,6 +35,10 @@ class LaunchError : public std::runtime_error {
   int error_number_;
 };
 
+/// The first of berth's own 65,536 ids, for jobs of a root that names no user. They own nothing on any system:
+/// they lie above every range that Debian, systemd and subuid(5) hand out.
+inline constexpr uid_t kUnprivilegedId = 2'147'400'000;
+
 /// Who a job runs as. `outside` ids are real on the host; `inside` ids are what the job sees.
 struct Identity {
   uid_t outside_uid = 0;

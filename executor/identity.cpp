@@ -18,8 +18,6 @@
 namespace berth {
 namespace {
 
-/// Owns nothing on any system: above every range that Debian, systemd and subuid(5) hand out.
-constexpr uid_t kUnprivilegedId = 2'147'400'000;
 /// "nobody" and "nogroup" inside: names that every passwd file has.
 constexpr uid_t kNobody = 65534;
 

@@ -8,10 +8,13 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -368,6 +371,39 @@ class PlanBuilder {
   std::vector<sandbox::PlanMount> plan_mounts_;
 };
 
+/// Ids 0 to 65535 inside are berth's own outside.
+const std::string kImageMap = "0 " + std::to_string(kUnprivilegedId) + " 65536\n";
+
+/// A user namespace with kImageMap that nobody is in; what an id-mapped mount takes its map from.
+UniqueFd make_image_namespace() {
+  const long child = check(::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr), "clone", "user namespace");
+  if (child == 0) {
+    while (true) {
+      ::pause();  // until it is killed, a few system calls from now
+    }
+  }
+  const std::string process = "/proc/" + std::to_string(child);
+  UniqueFd map;
+  if (write_at(AT_FDCWD, (process + "/uid_map").c_str(), kImageMap) == 0 &&
+      write_at(AT_FDCWD, (process + "/gid_map").c_str(), kImageMap) == 0) {
+    map.reset(try_open_at(AT_FDCWD, (process + "/ns/user").c_str(), O_RDONLY));
+  }
+  ::kill(static_cast<pid_t>(child), SIGKILL);
+  retry_eintr([&] { return ::waitpid(static_cast<pid_t>(child), nullptr, 0); });
+  return map;
+}
+
+/// mount_setattr(2), MOUNT_ATTR_IDMAP. A file system that cannot keeps its owners: unmapped inside.
+void map_owners(int tree) {
+  const UniqueFd map = make_image_namespace();
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_IDMAP;
+  attributes.userns_fd = static_cast<__u64>(map.get());
+  if (map) {
+    ::syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes);
+  }
+}
+
 std::string map_line(unsigned inside, unsigned outside) {
   return std::to_string(inside) + " " + std::to_string(outside) + " 1\n";
 }
@@ -375,15 +411,26 @@ std::string map_line(unsigned inside, unsigned outside) {
 }  // namespace
 
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
-  return {identity, spec.isolation.network == NetworkMode::loopback, spec.isolation.overlay,
-          !spec.isolation.root.empty(), spec.isolation.root_writable};
+  SandboxProfile profile;
+  profile.identity = identity;
+  profile.loopback = spec.isolation.network == NetworkMode::loopback;
+  profile.overlay = spec.isolation.overlay;
+  profile.own_root = !spec.isolation.root.empty();
+  profile.own_root_writable = spec.isolation.root_writable;
+  profile.maps_image = profile.own_root && !profile.own_root_writable && identity.outside_uid == kUnprivilegedId;
+  return profile;
 }
 
-std::string uid_map_of(const Identity& identity) { return map_line(identity.inside_uid, identity.outside_uid); }
+std::string uid_map_of(const SandboxProfile& profile) {
+  return profile.maps_image ? kImageMap : map_line(profile.identity.inside_uid, profile.identity.outside_uid);
+}
 
-std::string gid_map_of(const Identity& identity) {
-  std::string text = map_line(identity.inside_gid, identity.outside_gid);
-  for (const gid_t group : identity.groups) {
+std::string gid_map_of(const SandboxProfile& profile) {
+  if (profile.maps_image) {
+    return kImageMap;
+  }
+  std::string text = map_line(profile.identity.inside_gid, profile.identity.outside_gid);
+  for (const gid_t group : profile.identity.groups) {
     text += map_line(group, group);
   }
   return text;
@@ -410,9 +457,13 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
   return PlanBuilder(request, context).build();
 }
 
-UniqueFd open_own_root(const JobSpec& spec) {
+UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile) {
   const std::string& root = spec.isolation.root;
-  return clone_tree("isolation.root", root, open_object("isolation.root", root), !spec.isolation.root_writable, false);
+  UniqueFd tree = clone_tree("isolation.root", root, open_object("isolation.root", root), !spec.isolation.root_writable, false);
+  if (profile.maps_image) {
+    map_owners(tree.get());
+  }
+  return tree;
 }
 
 std::string step_name(sandbox::Step step, const std::string& object) {

@@ -18,13 +18,16 @@ struct SandboxProfile {
   bool overlay = false;
   bool own_root = false;
   bool own_root_writable = false;
+  /// All of berth's own ids are mapped, and the own root with them: who owns a file of an image (root, users) is
+  /// seen inside as in the image. Never for a writable root: its files would be root's on the host.
+  bool maps_image = false;
   bool operator==(const SandboxProfile&) const = default;
 };
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
 
 /// The lines of uid_map and gid_map for a profile.
-std::string uid_map_of(const Identity& identity);
-std::string gid_map_of(const Identity& identity);
+std::string uid_map_of(const SandboxProfile& profile);
+std::string gid_map_of(const SandboxProfile& profile);
 
 sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count, Bytes tmpfs_size);
 
@@ -44,8 +47,9 @@ struct PlanContext {
 /// Throws LaunchError for a working directory or mount source that is not there.
 PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context);
 
-/// A detached read-only or writable mount of isolation.root, for the privileged view.
-UniqueFd open_own_root(const JobSpec& spec);
+/// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the profile
+/// says so and the file system can (Linux 5.12; under an overlay 5.19).
+UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile);
 
 /// Name of a step for LaunchError ("exec", "mount /data").
 std::string step_name(sandbox::Step step, const std::string& object);

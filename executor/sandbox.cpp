@@ -67,7 +67,7 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");
   }
-  launcher.spawn({token_, uid_map_of(profile_.identity), gid_map_of(profile_.identity), host_view, pair.second.get(),
+  launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view, pair.second.get(),
                   cgroup_->clone_into_descriptor()});
 }
 
