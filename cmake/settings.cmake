@@ -23,7 +23,9 @@ endif()
 add_library(berth_warnings INTERFACE)
 target_compile_options(berth_warnings INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast
-  -Wcast-qual -Wundef $<$<CXX_COMPILER_ID:GNU>:-Wduplicated-cond -Wlogical-op -Wuseless-cast>)
+  -Wcast-qual -Wundef $<$<CXX_COMPILER_ID:GNU>:-Wduplicated-cond -Wlogical-op -Wuseless-cast
+    -Wno-restrict>  # g++ 12 at -O3 warns falsely of "text" + std::string (GCC bug 105651)
+ )
 if(BERTH_WERROR)
   target_compile_options(berth_warnings INTERFACE -Werror)
 endif()
@@ -36,16 +38,6 @@ endif()
 
 # berth_library(NAME SOURCES… ) declares a static library with our settings.
 function(berth_library name)
-  set(sources "")
-  foreach(source ${ARGN})  # BOOTSTRAP: sources still being written are left out; removed before the first release
-    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source})
-      list(APPEND sources ${source})
-    endif()
-  endforeach()
-  if(NOT sources)
-    add_library(${name} INTERFACE)
-    return()
-  endif()
-  add_library(${name} STATIC ${sources})
+  add_library(${name} STATIC ${ARGN})
   target_link_libraries(${name} PUBLIC berth_settings PRIVATE berth_warnings)
 endfunction()

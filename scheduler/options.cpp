@@ -378,7 +378,7 @@ constexpr std::array kRunDescription{
     "for. A job that can never fit, or that asks for what this machine cannot enforce, is refused before anything "
     "runs."sv,
     "The output of one job is passed on byte for byte. With several jobs each complete line is prefixed with the "
-    "job's name. An output that nobody reads any more is dropped; the job goes on."sv,
+    "job's name. A job whose output nobody reads any more gets SIGPIPE when it writes."sv,
     "Ctrl-C, SIGTERM and SIGHUP cancel: SIGTERM to each job, its grace period, then a kill of everything that it "
     "started. A second one, or SIGQUIT, kills at once."sv,
 };
@@ -386,7 +386,7 @@ constexpr std::array kRunExamples{
     Example{"berth run -- make -j2 test", "Runs a command as its own job, in this directory, and exits as it did."},
     Example{"berth run -c 2 --mem 2G -t 10 --network none -- ./tests.sh",
             "Two CPUs, 2 GiB, ten minutes, and no network."},
-    Example{"berth run --overlay --user nobody -- sh -c 'rm -rf /usr/share/doc; ls /usr/share'",
+    Example{"berth run --overlay -- sh -c 'echo 127.0.0.1 db >> /etc/hosts.new; ls /etc'",
             "Writes go to a layer that is thrown away."},
     Example{"berth run --mount /srv/data:/data --result record.json -- ./train --data /data",
             "A host folder inside, read-only, and the structured record in a file."},
