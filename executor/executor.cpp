@@ -31,14 +31,20 @@ using Time = Attempt::Time;
 enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error };
 constexpr unsigned kSourceBits = 3;
 
-std::uint64_t tag(std::uint64_t token, Source source) { return token << kSourceBits | static_cast<std::uint64_t>(source); }
+std::uint64_t tag(std::uint64_t token, Source source) {
+  return token << kSourceBits | static_cast<std::uint64_t>(source);
+}
 
-Timestamp wall_clock() { return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()); }
+Timestamp wall_clock() {
+  return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+}
 
 /// Cgroups of ended jobs that wait for their removal.
 constexpr std::size_t kMostFinished = 16;
 
-std::string job_cgroup_name(JobId job, unsigned attempt) { return "job-" + std::to_string(job) + "." + std::to_string(attempt); }
+std::string job_cgroup_name(JobId job, unsigned attempt) {
+  return "job-" + std::to_string(job) + "." + std::to_string(attempt);
+}
 
 /// With v2 controllers a job is born in its own cgroup by clone3 at no cost, and a cgroup cannot be renamed
 /// there: nothing is armed.
@@ -68,7 +74,9 @@ LaunchError::LaunchError(std::string stage, int error_number, const std::string&
 class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
-      : options_(std::move(options)), machine_(enter_own_scope(detect_cgroups())), epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+      : options_(std::move(options)),
+        machine_(enter_own_scope(detect_cgroups())),
+        epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
         tree_(CgroupTree::create(machine_, options_.cgroup)) {
     raise_descriptor_limit();
@@ -127,7 +135,8 @@ class Executor::Implementation {
 
   void resume_output() {
     for (auto& [token, attempt] : attempts_) {
-      for (const auto& [stream, source] : {std::pair{Attempt::Stream::output, Source::output}, {Attempt::Stream::error, Source::error}}) {
+      for (const auto& [stream, source] :
+           {std::pair{Attempt::Stream::output, Source::output}, {Attempt::Stream::error, Source::error}}) {
         if (attempt->resume(stream)) {
           watch(attempt->descriptor(stream), tag(token, source));
         }
@@ -140,7 +149,8 @@ class Executor::Implementation {
 
   std::vector<ExecutorEvent> dispatch() {
     std::array<epoll_event, 64> ready;
-    const int count = retry_eintr([&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
+    const int count = retry_eintr(
+        [&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
     const Time now = Attempt::Clock::now();
     for (int index = 0; index < count; ++index) {
       handle(ready[static_cast<std::size_t>(index)].data.u64, now);
@@ -173,11 +183,12 @@ class Executor::Implementation {
 
   static void check_own_root(const std::string& root) {
     for (const char* needed : {"", "/proc", "/dev", "/tmp"}) {
-      struct stat status{};
+      struct stat status {};
       const std::string path = root + needed;
       if (::lstat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
-        throw LaunchError("isolation.root", ENOTDIR, "isolation.root: " + path + " is not a directory" +
-                                                         (*needed != '\0' ? "; make it, the job's own is mounted there" : ""));
+        throw LaunchError("isolation.root", ENOTDIR,
+                          "isolation.root: " + path + " is not a directory" +
+                              (*needed != '\0' ? "; make it, the job's own is mounted there" : ""));
       }
     }
   }
@@ -186,12 +197,13 @@ class Executor::Implementation {
 
   std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
                                         const CgroupLimits& limits, UniqueFd own_root) {
-    return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits), std::move(own_root),
-                                     Bytes{0}, launcher_);
+    return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits),
+                                     std::move(own_root), Bytes{0}, launcher_);
   }
 
   /// An armed sandbox that fits, with its cgroup turned into this job's; or a new one.
-  std::unique_ptr<Sandbox> sandbox_for(const LaunchRequest& request, const SandboxProfile& profile, const CgroupLimits& limits) {
+  std::unique_ptr<Sandbox> sandbox_for(const LaunchRequest& request, const SandboxProfile& profile,
+                                       const CgroupLimits& limits) {
     const std::string name = job_cgroup_name(request.job_id, request.attempt);
     for (auto armed = armed_.begin(); armed != armed_.end(); ++armed) {
       const std::optional<CgroupLimits> change = difference(armed->limits, limits);
@@ -214,7 +226,8 @@ class Executor::Implementation {
   void begin(LaunchRequest request) {
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
-    PreparedPlan plan = prepare_plan(request, {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}});
+    PreparedPlan plan =
+        prepare_plan(request, {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}});
     const UniqueFd input = request.standard_input >= 0 ? confine_input(request.standard_input)
                                                        : open_at(AT_FDCWD, "/dev/null", O_RDONLY);
     std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
@@ -225,7 +238,8 @@ class Executor::Implementation {
     }
     const bool join = request.join_streams;
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
-    sandbox->send_plan(plan, input.get(), output.second.get(), join ? output.second.get() : error.second.get());
+    sandbox->send_plan(plan, input.get(), output.second.get(),
+                       join ? output.second.get() : error.second.get());
     const std::uint64_t token = sandbox->token();
     watch(output.first.get(), tag(token, Source::output));
     watch(error.first.get(), tag(token, Source::error));
@@ -235,8 +249,9 @@ class Executor::Implementation {
     }
     last_profile_ = profile;
     last_limits_ = limits;
-    attempts_.emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox), std::move(output.first),
-                                                       std::move(error.first), Attempt::Clock::now()));
+    attempts_.emplace(
+        token, std::make_unique<Attempt>(std::move(request), std::move(sandbox), std::move(output.first),
+                                         std::move(error.first), Attempt::Clock::now()));
     arm_ahead();
   }
 
@@ -255,7 +270,8 @@ class Executor::Implementation {
 
   /// Keeps sandboxes ready for jobs like the last one.
   void arm_ahead() {
-    if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() || uses_unified_controllers(machine_)) {
+    if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() ||
+        uses_unified_controllers(machine_)) {
       return;
     }
     while (armed_.size() < options_.armed_ahead) {
@@ -263,7 +279,9 @@ class Executor::Implementation {
         CgroupLimits limits = last_limits_;
         limits.net_class.reset();
         limits.hugetlb.clear();
-        armed_.push_back({make_sandbox("armed-" + std::to_string(last_token_ + 1), last_profile_, limits, UniqueFd{}), limits, false});
+        armed_.push_back(
+            {make_sandbox("armed-" + std::to_string(last_token_ + 1), last_profile_, limits, UniqueFd{}),
+             limits, false});
       } catch (const std::exception&) {
         return;  // arming is an optimisation; the launch itself will tell what is wrong
       }
@@ -340,8 +358,9 @@ class Executor::Implementation {
   void take_spawned(Spawned spawned, Time now) {
     const auto found = attempts_.find(spawned.token);
     if (found == attempts_.end()) {
-      const auto armed = std::find_if(armed_.begin(), armed_.end(),
-                                      [&](const Armed& entry) { return entry.sandbox->token() == spawned.token; });
+      const auto armed = std::find_if(armed_.begin(), armed_.end(), [&](const Armed& entry) {
+        return entry.sandbox->token() == spawned.token;
+      });
       if (armed != armed_.end() && spawned.error_number == 0) {
         armed->sandbox->take(std::move(spawned));
         armed->sandbox->cgroup().close_attach_descriptors();
@@ -478,7 +497,8 @@ class Executor::Implementation {
 namespace {
 
 template <typename Value>
-bool take_difference(const std::optional<Value>& have, const std::optional<Value>& want, std::optional<Value>& change) {
+bool take_difference(const std::optional<Value>& have, const std::optional<Value>& want,
+                     std::optional<Value>& change) {
   if (have == want) {
     return true;
   }
@@ -486,13 +506,16 @@ bool take_difference(const std::optional<Value>& have, const std::optional<Value
   return want.has_value();
 }
 
-bool same_devices(const std::optional<std::vector<DeviceRule>>& left, const std::optional<std::vector<DeviceRule>>& right) {
+bool same_devices(const std::optional<std::vector<DeviceRule>>& left,
+                  const std::optional<std::vector<DeviceRule>>& right) {
   if (left.has_value() != right.has_value()) {
     return false;
   }
-  return !left || std::equal(left->begin(), left->end(), right->begin(), right->end(), [](const DeviceRule& a, const DeviceRule& b) {
-    return a.type == b.type && a.major == b.major && a.minor == b.minor && a.access == b.access;
-  });
+  return !left || std::equal(left->begin(), left->end(), right->begin(), right->end(),
+                             [](const DeviceRule& a, const DeviceRule& b) {
+                               return a.type == b.type && a.major == b.major && a.minor == b.minor &&
+                                      a.access == b.access;
+                             });
 }
 
 std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want) {
@@ -504,7 +527,8 @@ std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLim
                         take_difference(have.memory, want.memory, change.memory) &&
                         take_difference(have.swap, want.swap, change.swap) &&
                         take_difference(have.pids, want.pids, change.pids);
-  if (!possible || !same_devices(have.devices, want.devices) || !have.io.empty() || !want.hugetlb.empty() || want.net_class) {
+  if (!possible || !same_devices(have.devices, want.devices) || !have.io.empty() || !want.hugetlb.empty() ||
+      want.net_class) {
     return std::nullopt;
   }
   if (change.swap && !change.memory) {
@@ -518,19 +542,40 @@ std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLim
 
 }  // namespace
 
-Executor::Executor(ExecutorOptions options) : implementation_(std::make_unique<Implementation>(std::move(options))) {}
+Executor::Executor(ExecutorOptions options)
+    : implementation_(std::make_unique<Implementation>(std::move(options))) {}
 Executor::~Executor() = default;
 
-void Executor::check_supported(const JobSpec& spec, const Identity&) const { implementation_->check_supported(spec); }
-void Executor::wait_until_ready() { implementation_->wait_until_ready(); }
-std::vector<std::string> Executor::other_supervisors() const { return implementation_->other_supervisors(); }
-void Executor::launch(LaunchRequest request) { implementation_->launch(std::move(request)); }
-void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) { implementation_->stop(job_id, cause, grace); }
-void Executor::signal(JobId job_id, int signal_number) { implementation_->signal(job_id, signal_number); }
-void Executor::resume_output() { implementation_->resume_output(); }
-int Executor::event_descriptor() const { return implementation_->event_descriptor(); }
-std::vector<ExecutorEvent> Executor::dispatch() { return implementation_->dispatch(); }
-std::size_t Executor::running() const { return implementation_->running(); }
+void Executor::check_supported(const JobSpec& spec, const Identity&) const {
+  implementation_->check_supported(spec);
+}
+void Executor::wait_until_ready() {
+  implementation_->wait_until_ready();
+}
+std::vector<std::string> Executor::other_supervisors() const {
+  return implementation_->other_supervisors();
+}
+void Executor::launch(LaunchRequest request) {
+  implementation_->launch(std::move(request));
+}
+void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) {
+  implementation_->stop(job_id, cause, grace);
+}
+void Executor::signal(JobId job_id, int signal_number) {
+  implementation_->signal(job_id, signal_number);
+}
+void Executor::resume_output() {
+  implementation_->resume_output();
+}
+int Executor::event_descriptor() const {
+  return implementation_->event_descriptor();
+}
+std::vector<ExecutorEvent> Executor::dispatch() {
+  return implementation_->dispatch();
+}
+std::size_t Executor::running() const {
+  return implementation_->running();
+}
 
 std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt) {
   const std::unique_ptr<JobCgroup> cgroup =

@@ -3,13 +3,13 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/mount.h>
+#include <sched.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -19,6 +19,7 @@
 #include <cstring>
 
 #include "executor/os/syscall.h"
+#include "executor/os/trusted_path.h"
 #include "executor/seccomp_profile.h"
 
 #ifndef AT_RECURSIVE
@@ -79,12 +80,13 @@ std::vector<gid_t> groups_of(const Caller& caller) {
   return groups;
 }
 
-/// File-system access as the calling user while it lives: a path that only root, or root's groups, may walk stays
-/// closed to a user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective set).
+/// File-system access as the calling user while it lives: a path that only root, or root's groups, may walk
+/// stays closed to a user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective
+/// set).
 class CallerFileAccess {
  public:
   CallerFileAccess() {
-    static const Caller caller = calling_user();
+    const Caller& caller = who();
     static const std::vector<gid_t> groups = groups_of(caller);
     active_ = ::geteuid() == 0 && caller.uid != 0;
     if (!active_) {
@@ -109,19 +111,33 @@ class CallerFileAccess {
   CallerFileAccess(const CallerFileAccess&) = delete;
   CallerFileAccess& operator=(const CallerFileAccess&) = delete;
 
+  static uid_t uid() { return who().uid; }
+
  private:
+  static const Caller& who() {
+    static const Caller caller = calling_user();
+    return caller;
+  }
+
   bool active_ = false;
   std::vector<gid_t> own_groups_;
 };
 
 [[noreturn]] void refuse(const std::string& field, int error_number, const std::string& path) {
-  throw LaunchError(field, error_number, field + ": " + path + ": " + std::generic_category().message(error_number));
+  throw LaunchError(field, error_number,
+                    field + ": " + path + ": " + std::generic_category().message(error_number));
 }
 
 /// What is at `path`, found with the calling user's rights.
 UniqueFd open_object(const std::string& field, const std::string& path) {
   const CallerFileAccess access;
-  UniqueFd object{try_open_at(AT_FDCWD, path.c_str(), O_PATH)};
+  UniqueFd object = open_trusted(path, O_PATH, 0, CallerFileAccess::uid());
+  if (!object && errno == ELOOP) {
+    throw LaunchError(field, ELOOP,
+                      field + ": " + path +
+                          ": a symbolic link of another user is on the way, which is not "
+                          "followed; name where it leads");
+  }
   if (!object) {
     refuse(field, errno, path);
   }
@@ -129,28 +145,33 @@ UniqueFd open_object(const std::string& field, const std::string& path) {
 }
 
 /// A detached clone of the tree at `object`, never with set-user-ID programs; device nodes only if asked for.
-UniqueFd clone_tree(const std::string& field, const std::string& path, const UniqueFd& object, bool read_only, bool devices) {
-  UniqueFd tree{static_cast<int>(::syscall(SYS_open_tree, object.get(), "",
-                                           OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH))};
+UniqueFd clone_tree(const std::string& field, const std::string& path, const UniqueFd& object, bool read_only,
+                    bool devices) {
+  UniqueFd tree{static_cast<int>(::syscall(
+      SYS_open_tree, object.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH))};
   if (!tree) {
     refuse(field, errno, path);
   }
   mount_attr attributes{};
-  attributes.attr_set = MOUNT_ATTR_NOSUID | (devices ? 0u : unsigned{MOUNT_ATTR_NODEV}) | (read_only ? unsigned{MOUNT_ATTR_RDONLY} : 0u);
+  attributes.attr_set = MOUNT_ATTR_NOSUID | (devices ? 0u : unsigned{MOUNT_ATTR_NODEV}) |
+                        (read_only ? unsigned{MOUNT_ATTR_RDONLY} : 0u);
   attributes.propagation = MS_PRIVATE;
-  if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes) != 0) {
+  if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
+                sizeof attributes) != 0) {
     refuse(field, errno, path);
   }
   return tree;
 }
 
 bool is_at_or_below(const std::string& path, const std::string& directory) {
-  return path == directory || (path.starts_with(directory) && (directory == "/" || path[directory.size()] == '/'));
+  return path == directory ||
+         (path.starts_with(directory) && (directory == "/" || path[directory.size()] == '/'));
 }
 
 /// A working directory that is one of the job's private directories is the private one, never the host's.
 bool is_private_directory(const std::string& path) {
-  static constexpr std::array<const char*, 7> kPrivate = {"/", "/tmp", "/var/tmp", "/run", "/dev/shm", "/home", "/var/run"};
+  static constexpr std::array<const char*, 7> kPrivate = {"/",        "/tmp",  "/var/tmp", "/run",
+                                                          "/dev/shm", "/home", "/var/run"};
   return std::any_of(kPrivate.begin(), kPrivate.end(), [&](const char* other) { return path == other; });
 }
 
@@ -165,7 +186,8 @@ std::string path_of(const UniqueFd& object) {
 
 class PlanBuilder {
  public:
-  PlanBuilder(const LaunchRequest& request, const PlanContext& context) : request_(request), context_(context) {}
+  PlanBuilder(const LaunchRequest& request, const PlanContext& context)
+      : request_(request), context_(context) {}
 
   PreparedPlan build() {
     const JobSpec& spec = request_.spec;
@@ -233,7 +255,9 @@ class PlanBuilder {
   void add_environment(Plan& plan) {
     const Identity& identity = request_.identity;
     std::map<std::string, std::string> environment = request_.spec.environment;
-    const auto add = [&](const char* name, const std::string& value) { environment.try_emplace(name, value); };
+    const auto add = [&](const char* name, const std::string& value) {
+      environment.try_emplace(name, value);
+    };
     add("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     add("HOME", identity.home);
     add("USER", identity.name);
@@ -260,12 +284,13 @@ class PlanBuilder {
     plan.search_path = blob_.add_text(environment["PATH"]);
   }
 
-  void add_source(std::uint32_t kind, const std::string& field, const std::string& source, const std::string& target, bool read_only) {
+  void add_source(std::uint32_t kind, const std::string& field, const std::string& source,
+                  const std::string& target, bool read_only) {
     add_source(kind, field, source, open_object(field, source), target, read_only);
   }
 
-  void add_source(std::uint32_t kind, const std::string& field, const std::string& source, const UniqueFd& object,
-                  const std::string& target, bool read_only) {
+  void add_source(std::uint32_t kind, const std::string& field, const std::string& source,
+                  const UniqueFd& object, const std::string& target, bool read_only) {
     sandbox::PlanMount mount{};
     mount.kind = kind;
     mount.target = blob_.add_text(target);
@@ -283,22 +308,26 @@ class PlanBuilder {
   void add_working_directory() {
     const JobSpec& spec = request_.spec;
     const std::string& directory = spec.current_working_directory;
-    const bool within_mount = std::any_of(spec.isolation.mounts.begin(), spec.isolation.mounts.end(),
-                                          [&](const Mount& mount) { return is_at_or_below(directory, mount.target); });
+    const bool within_mount =
+        std::any_of(spec.isolation.mounts.begin(), spec.isolation.mounts.end(),
+                    [&](const Mount& mount) { return is_at_or_below(directory, mount.target); });
     if (within_mount || is_private_directory(directory) || !spec.isolation.root.empty()) {
       return;
     }
     const UniqueFd object = open_object("current_working_directory", directory);
-    struct stat status{};
+    struct stat status {};
     if (::fstat(object.get(), &status) != 0 || !S_ISDIR(status.st_mode)) {
       refuse("current_working_directory", ENOTDIR, directory);
     }
     // Of what was opened, not of the name: a link must not bring the host's /proc or the whole host in.
     const std::string real = path_of(object);
-    if (is_private_directory(real) || std::any_of(kSpecial.begin(), kSpecial.end(), [&](const char* special) { return is_at_or_below(real, special); })) {
-      throw LaunchError("current_working_directory", EINVAL, "current_working_directory: " + directory +
-                                                                 (real == directory ? "" : " leads to " + real + ", which") +
-                                                                 " is the job's own; choose another directory");
+    if (is_private_directory(real) || std::any_of(kSpecial.begin(), kSpecial.end(), [&](const char* special) {
+          return is_at_or_below(real, special);
+        })) {
+      throw LaunchError("current_working_directory", EINVAL,
+                        "current_working_directory: " + directory +
+                            (real == directory ? "" : " leads to " + real + ", which") +
+                            " is the job's own; choose another directory");
     }
     add_source(sandbox::kMountBind, "current_working_directory", directory, object, directory, false);
   }
@@ -315,7 +344,8 @@ class PlanBuilder {
         tmpfs.size = mount.size.value_or(0);
         plan_mounts_.push_back(tmpfs);
       } else {
-        add_source(sandbox::kMountBind, "isolation.mounts[" + std::to_string(index) + "]", mount.source, mount.target, mount.read_only);
+        add_source(sandbox::kMountBind, "isolation.mounts[" + std::to_string(index) + "]", mount.source,
+                   mount.target, mount.read_only);
       }
     }
     for (const std::string& device : request_.spec.isolation.devices) {
@@ -325,9 +355,11 @@ class PlanBuilder {
       plan.root_source = blob_.add_text(request_.spec.isolation.root);
     }
     if (plan_mounts_.size() > sandbox::kMaximumMounts) {
-      throw LaunchError("isolation.mounts", E2BIG, "isolation.mounts and isolation.devices: " + std::to_string(plan_mounts_.size()) +
-                                                       " with the working directory, more than the " +
-                                                       std::to_string(sandbox::kMaximumMounts) + " possible; mount a folder above several");
+      throw LaunchError("isolation.mounts", E2BIG,
+                        "isolation.mounts and isolation.devices: " + std::to_string(plan_mounts_.size()) +
+                            " with the working directory, more than the " +
+                            std::to_string(sandbox::kMaximumMounts) +
+                            " possible; mount a folder above several");
     }
     plan.mounts = blob_.add_array(plan_mounts_);
     plan.mount_count = static_cast<std::uint32_t>(plan_mounts_.size());
@@ -376,7 +408,8 @@ const std::string kImageMap = "0 " + std::to_string(kUnprivilegedId) + " 65536\n
 
 /// A user namespace with kImageMap that nobody is in; what an id-mapped mount takes its map from.
 UniqueFd make_image_namespace() {
-  const long child = check(::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr), "clone", "user namespace");
+  const long child = check(::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr),
+                           "clone", "user namespace");
   if (child == 0) {
     while (true) {
       ::pause();  // until it is killed, a few system calls from now
@@ -417,7 +450,8 @@ SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
   profile.overlay = spec.isolation.overlay;
   profile.own_root = !spec.isolation.root.empty();
   profile.own_root_writable = spec.isolation.root_writable;
-  profile.maps_image = profile.own_root && !profile.own_root_writable && identity.outside_uid == kUnprivilegedId;
+  profile.maps_image =
+      profile.own_root && !profile.own_root_writable && identity.outside_uid == kUnprivilegedId;
   return profile;
 }
 
@@ -436,7 +470,8 @@ std::string gid_map_of(const SandboxProfile& profile) {
   return text;
 }
 
-sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count, Bytes tmpfs_size) {
+sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count,
+                          Bytes tmpfs_size) {
   sandbox::Setup setup{};
   setup.kind = sandbox::MessageKind::setup;
   setup.flags = (profile.loopback ? sandbox::kLoopbackUp : 0u) | (host_view ? sandbox::kHostView : 0u) |
@@ -447,7 +482,8 @@ sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::si
   setup.inside_gid = profile.identity.inside_gid;
   setup.set_groups = host_view ? 0 : 1;
   setup.tmpfs_size = tmpfs_size;
-  setup.group_count = static_cast<std::uint32_t>(std::min<std::size_t>(profile.identity.groups.size(), sandbox::kMaximumGroups));
+  setup.group_count = static_cast<std::uint32_t>(
+      std::min<std::size_t>(profile.identity.groups.size(), sandbox::kMaximumGroups));
   std::copy_n(profile.identity.groups.begin(), setup.group_count, setup.groups);
   std::strncpy(setup.home, profile.identity.home.c_str(), sizeof setup.home - 1);
   return setup;
@@ -459,7 +495,8 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
 
 UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile) {
   const std::string& root = spec.isolation.root;
-  UniqueFd tree = clone_tree("isolation.root", root, open_object("isolation.root", root), !spec.isolation.root_writable, false);
+  UniqueFd tree = clone_tree("isolation.root", root, open_object("isolation.root", root),
+                             !spec.isolation.root_writable, false);
   if (profile.maps_image) {
     map_owners(tree.get());
   }
@@ -469,34 +506,68 @@ UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile) {
 std::string step_name(sandbox::Step step, const std::string& object) {
   using sandbox::Step;
   switch (step) {
-    case Step::exec: return "exec";
-    case Step::attach_cgroup: return "attach to cgroup " + object;
-    case Step::unshare_cgroup: return "cgroup namespace";
-    case Step::unshare_time: return "time namespace";
-    case Step::set_groups: case Step::set_gid: case Step::set_uid: return "set user and groups";
-    case Step::pivot_root: return "pivot_root (" + object + ")";
-    case Step::mount_root: return "mount root (" + object + ")";
-    case Step::mount_proc: return "mount /proc";
-    case Step::mask_proc: return "mask " + object;
-    case Step::mount_private: case Step::mount_tmpfs: return "mount tmpfs (" + object + ")";
-    case Step::mount_dev: case Step::mount_device: return "mount device (" + object + ")";
-    case Step::mount_devpts: return "mount devpts";
-    case Step::loopback_up: return "bring up loopback";
-    case Step::time_offset: return "time offset";
-    case Step::set_hostname: return "set host name " + object;
-    case Step::resize_tmpfs: return "size of the private tmpfs";
-    case Step::mount_bind: return "mount " + object;
-    case Step::mount_overlay: return "mount overlay (" + object + ")";
-    case Step::write_script: return "write script";
-    case Step::drop_capabilities: return "drop capabilities";
-    case Step::no_new_privileges: return "no_new_privs";
-    case Step::seccomp: return "seccomp";
-    case Step::fork: return "fork";
-    case Step::set_session: return "setsid";
-    case Step::set_rlimit: return "rlimit " + object;
-    case Step::redirect: case Step::close_descriptors: return "standard streams";
-    case Step::change_directory: return "chdir " + object;
-    case Step::receive: case Step::wait_for_maps: return "sandbox protocol (" + object + ")";
+    case Step::exec:
+      return "exec";
+    case Step::attach_cgroup:
+      return "attach to cgroup " + object;
+    case Step::unshare_cgroup:
+      return "cgroup namespace";
+    case Step::unshare_time:
+      return "time namespace";
+    case Step::set_groups:
+    case Step::set_gid:
+    case Step::set_uid:
+      return "set user and groups";
+    case Step::pivot_root:
+      return "pivot_root (" + object + ")";
+    case Step::mount_root:
+      return "mount root (" + object + ")";
+    case Step::mount_proc:
+      return "mount /proc";
+    case Step::mask_proc:
+      return "mask " + object;
+    case Step::mount_private:
+    case Step::mount_tmpfs:
+      return "mount tmpfs (" + object + ")";
+    case Step::mount_dev:
+    case Step::mount_device:
+      return "mount device (" + object + ")";
+    case Step::mount_devpts:
+      return "mount devpts";
+    case Step::loopback_up:
+      return "bring up loopback";
+    case Step::time_offset:
+      return "time offset";
+    case Step::set_hostname:
+      return "set host name " + object;
+    case Step::resize_tmpfs:
+      return "size of the private tmpfs";
+    case Step::mount_bind:
+      return "mount " + object;
+    case Step::mount_overlay:
+      return "mount overlay (" + object + ")";
+    case Step::write_script:
+      return "write script";
+    case Step::drop_capabilities:
+      return "drop capabilities";
+    case Step::no_new_privileges:
+      return "no_new_privs";
+    case Step::seccomp:
+      return "seccomp";
+    case Step::fork:
+      return "fork";
+    case Step::set_session:
+      return "setsid";
+    case Step::set_rlimit:
+      return "rlimit " + object;
+    case Step::redirect:
+    case Step::close_descriptors:
+      return "standard streams";
+    case Step::change_directory:
+      return "chdir " + object;
+    case Step::receive:
+    case Step::wait_for_maps:
+      return "sandbox protocol (" + object + ")";
   }
   return "set-up";
 }

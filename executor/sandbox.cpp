@@ -48,8 +48,8 @@ void add_network_line(const char* line, Usage& usage) {
 
 }  // namespace
 
-Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup, UniqueFd own_root,
-                 Bytes tmpfs_size, LauncherProcess& launcher)
+Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup,
+                 UniqueFd own_root, Bytes tmpfs_size, LauncherProcess& launcher)
     : token_(token), profile_(profile), cgroup_(std::move(cgroup)) {
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
@@ -139,9 +139,8 @@ void Sandbox::kill_init() {
 std::optional<rusage> Sandbox::reap() {
   siginfo_t information{};
   rusage usage{};
-  const long result = retry_eintr([&] {
-    return ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &information, WEXITED | __WALL, &usage);
-  });
+  const long result = retry_eintr(
+      [&] { return ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &information, WEXITED | __WALL, &usage); });
   reaped_ = true;
   return result == 0 ? std::optional(usage) : std::nullopt;
 }

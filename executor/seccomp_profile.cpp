@@ -34,11 +34,12 @@ struct Group {
 
 const std::initializer_list<Group> kGroups = {
     // Kernel code: modules and another kernel.
-    {SCMP_ACT_ERRNO(EPERM), {"init_module", "finit_module", "delete_module", "create_module", "kexec_load", "kexec_file_load"}},
+    {SCMP_ACT_ERRNO(EPERM),
+     {"init_module", "finit_module", "delete_module", "create_module", "kexec_load", "kexec_file_load"}},
     // The mount family, old and new: the job's view of the file system is finished before it starts.
     {SCMP_ACT_ERRNO(EPERM),
-     {"mount", "umount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick", "open_tree",
-      "move_mount", "mount_setattr", "swapon", "swapoff", "quotactl", "quotactl_fd"}},
+     {"mount", "umount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick",
+      "open_tree", "move_mount", "mount_setattr", "swapon", "swapoff", "quotactl", "quotactl_fd"}},
     // Joining another's namespaces; making new ones is filtered by flag below.
     {SCMP_ACT_ERRNO(EPERM), {"setns"}},
     // Flags of clone3 lie in memory, which a filter cannot read; libc falls back to clone on ENOSYS.
@@ -53,8 +54,8 @@ const std::initializer_list<Group> kGroups = {
     {SCMP_ACT_ERRNO(EPERM), {"open_by_handle_at"}},
     // The machine itself: clock, power, accounting, kernel log, I/O ports, terminals.
     {SCMP_ACT_ERRNO(EPERM),
-     {"settimeofday", "stime", "clock_settime", "clock_settime64", "reboot", "acct", "syslog", "iopl", "ioperm",
-      "vhangup", "nfsservctl", "_sysctl", "uselib", "ustat", "sysfs", "vm86", "vm86old"}},
+     {"settimeofday", "stime", "clock_settime", "clock_settime64", "reboot", "acct", "syslog", "iopl",
+      "ioperm", "vhangup", "nfsservctl", "_sysctl", "uselib", "ustat", "sysfs", "vm86", "vm86old"}},
 };
 
 constexpr unsigned long kNamespaceFlags[] = {CLONE_NEWNS,  CLONE_NEWUTS, CLONE_NEWIPC,   CLONE_NEWUSER,
@@ -73,35 +74,46 @@ void deny_group(scmp_filter_ctx filter, const Group& group) {
 /// A new user namespace would give a job capabilities over it, and with them the rest of the kernel.
 void deny_new_namespaces(scmp_filter_ctx filter) {
   for (const unsigned long flag : kNamespaceFlags) {
-    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)), "clone");
-    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)), "unshare");
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)),
+            "clone");
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)),
+            "unshare");
   }
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1,
-                           SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWTIME, CLONE_NEWTIME)), "unshare");
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWTIME, CLONE_NEWTIME)),
+          "unshare");
 }
 
 /// Faking terminal input. The kernel looks at the low 32 bits of the request only, so the filter must too
 /// (CVE-2019-10063).
 void deny_terminal_injection(scmp_filter_ctx filter) {
   constexpr unsigned long kLow = 0xffffffff;
-  for (const unsigned long request : {static_cast<unsigned long>(TIOCSTI), static_cast<unsigned long>(TIOCLINUX)}) {
-    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, request)), "ioctl");
+  for (const unsigned long request :
+       {static_cast<unsigned long>(TIOCSTI), static_cast<unsigned long>(TIOCLINUX)}) {
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
+                             SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, request)),
+            "ioctl");
   }
 }
 
-/// Virtual sockets belong to no network namespace: through them a job in a virtual machine reaches the hypervisor's
-/// services and, at VMADDR_CID_LOCAL, the host's own (vsock(7)).
+/// Virtual sockets belong to no network namespace: through them a job in a virtual machine reaches the
+/// hypervisor's services and, at VMADDR_CID_LOCAL, the host's own (vsock(7)).
 void deny_virtual_sockets(scmp_filter_ctx filter) {
   constexpr unsigned long kLow = 0xffffffff;  // the kernel takes an int
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, AF_VSOCK)), "socket");
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, AF_VSOCK)),
+          "socket");
 }
 
-/// Init runs as the job's user, and prlimit(2) asks no more than that: a CPU limit would kill it, and one of no
-/// descriptors would stop it from hearing its supervisor.
+/// Init runs as the job's user, and prlimit(2) asks no more than that: a CPU limit would kill it, and one of
+/// no descriptors would stop it from hearing its supervisor.
 void deny_limits_of_init(scmp_filter_ctx filter) {
   constexpr unsigned long kLow = 0xffffffff;
-  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1)), "prlimit64");
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1)),
+          "prlimit64");
 }
 
 std::vector<sock_filter> build() {

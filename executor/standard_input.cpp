@@ -15,14 +15,15 @@
 namespace berth {
 namespace {
 
-/// The same file through a detached read-only mount; none where the kernel gives none: without privilege, and for a
-/// file that lies on no mounted file system (memfd_create(2)), which no path leads to either.
+/// The same file through a detached read-only mount; none where the kernel gives none: without privilege, and
+/// for a file that lies on no mounted file system (memfd_create(2)), which no path leads to either.
 UniqueFd reopen_read_only(int input) {
   const UniqueFd tree{static_cast<int>(
       ::syscall(SYS_open_tree, input, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH))};
   mount_attr attributes{};
   attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-  if (!tree || ::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) {
+  if (!tree ||
+      ::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) {
     return UniqueFd{};
   }
   const std::string path = "/proc/self/fd/" + std::to_string(tree.get());
@@ -37,7 +38,7 @@ UniqueFd reopen_read_only(int input) {
 }  // namespace
 
 UniqueFd confine_input(int input) {
-  struct stat status{};
+  struct stat status {};
   check(::fstat(input, &status), "fstat", "standard input");
   if (S_ISDIR(status.st_mode)) {
     throw LaunchError("standard_input", EISDIR, "standard_input: it is a folder; name a file");

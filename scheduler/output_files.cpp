@@ -14,6 +14,8 @@
 #include <system_error>
 #include <vector>
 
+#include "executor/os/trusted_path.h"
+
 namespace berth {
 namespace {
 
@@ -77,17 +79,25 @@ class ActAs {
 };
 
 [[noreturn]] void fail(int error_number, const std::string& path, const std::string& remedy) {
-  throw std::system_error(error_number, std::generic_category(), "open " + path + (remedy.empty() ? "" : " (" + remedy + ")"));
+  throw std::system_error(error_number, std::generic_category(),
+                          "open " + path + (remedy.empty() ? "" : " (" + remedy + ")"));
 }
 
 std::string open_remedy(int error_number) {
   switch (error_number) {
-    case ELOOP: return "a symbolic link is not followed; name the file itself";
-    case ENOENT: return "its folder does not exist; make it first";
-    case EISDIR: return "it is a folder; name a file";
-    case ENXIO: return "it is a FIFO or a socket; name a file";
-    case EACCES: return "the calling user may not; choose another place";
-    default: return {};
+    case ELOOP:
+      return "a symbolic link, or one of another user on the way to it, is not followed; name the file "
+             "itself";
+    case ENOENT:
+      return "its folder does not exist; make it first";
+    case EISDIR:
+      return "it is a folder; name a file";
+    case ENXIO:
+      return "it is a FIFO or a socket; name a file";
+    case EACCES:
+      return "the calling user may not; choose another place";
+    default:
+      return {};
   }
 }
 
@@ -123,14 +133,18 @@ int open_output_file(const std::string& path, OpenMode mode, const FileOwner& ow
     const ActAs as_owner(owner);
     // O_NONBLOCK: opening a FIFO or a device must not wait for its other end; it is refused below.
     // O_TRUNC only after the check, so that a refused file is not emptied.
-    descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+    descriptor =
+        open_trusted(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+                     0666, owner.uid)
+            .release();
     error_number = errno;
   }
   if (descriptor < 0) {
     fail(error_number, path, open_remedy(error_number));
   }
   struct stat status {};
-  const bool is_null = ::fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  const bool is_null =
+      ::fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
   if (!S_ISREG(status.st_mode) && !is_null) {
     ::close(descriptor);
     fail(EINVAL, path, "it is no regular file; name a file or /dev/null");
@@ -148,7 +162,7 @@ int open_input_file(const std::string& path, const FileOwner& owner) {
   int error_number = 0;
   {
     const ActAs as_owner(owner);
-    descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    descriptor = open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0, owner.uid).release();
     error_number = errno;
   }
   if (descriptor < 0) {

@@ -101,8 +101,8 @@ void loopback_up() {
   } request{};  // struct ifreq, netdevice(7)
   copy(request.name, "lo", sizeof request.name);
   request.flags = 0x1 | 0x40;  // IFF_UP | IFF_RUNNING
-  const long socket = expect(sys(SYS_socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | 02000000, 0),
-                             Step::loopback_up, "socket");
+  const long socket =
+      expect(sys(SYS_socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | 02000000, 0), Step::loopback_up, "socket");
   expect(sys(SYS_ioctl, socket, 0x8914 /* SIOCSIFFLAGS */, &request), Step::loopback_up, "lo");
   sys(SYS_close, socket);
 }
@@ -113,8 +113,10 @@ void become_inside_user() {
   if (setup.set_groups != 0) {
     expect(sys(SYS_setgroups, setup.group_count, setup.groups), Step::set_groups, "setgroups");
   }
-  expect(sys(SYS_setresgid, setup.inside_gid, setup.inside_gid, setup.inside_gid), Step::set_gid, "setresgid");
-  expect(sys(SYS_setresuid, setup.inside_uid, setup.inside_uid, setup.inside_uid), Step::set_uid, "setresuid");
+  expect(sys(SYS_setresgid, setup.inside_gid, setup.inside_gid, setup.inside_gid), Step::set_gid,
+         "setresgid");
+  expect(sys(SYS_setresuid, setup.inside_uid, setup.inside_uid, setup.inside_uid), Step::set_uid,
+         "setresuid");
   // The uid change dropped the effective set where uid 0 is mapped; take it back from the permitted one.
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2];
@@ -187,7 +189,9 @@ void write_time_offsets(const Plan& plan) {
   sys(SYS_close, file);
 }
 
-void send_signal_to_all(int signal) { sys(SYS_kill, -1, signal); }
+void send_signal_to_all(int signal) {
+  sys(SYS_kill, -1, signal);
+}
 
 /// Handles one packet from the executor while the job runs.
 void handle_message() {
@@ -206,7 +210,8 @@ void handle_message() {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
     const long ready = sys(SYS_ppoll, descriptors, 2, 0, 0, 8);
     if (ready < 0 && ready != -4 /* EINTR */) {
-      sys(SYS_exit_group, 125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
+      sys(SYS_exit_group,
+          125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
     }
     if ((descriptors[1].revents & POLLIN) != 0) {
       char discarded[128 * 4];
@@ -328,7 +333,9 @@ void* memset(void* to, int value, size_t size) {
   return to;
 }
 
-[[noreturn]] void berth_init_main() { berth::init::run(); }
+[[noreturn]] void berth_init_main() {
+  berth::init::run();
+}
 
 }  // extern "C"
 

@@ -319,6 +319,45 @@ class Escape(BerthCase):
         self.run_jobs(self.job(argv=None, script=script, standard_output=out))
         self.assertEqual(read(victim), "whole")
 
+    def test_roots_berth_follows_no_link_that_a_job_made(self):
+        # Each path below is what a job file says; an earlier job made a link of a folder on it.
+        secret = os.path.join(self.directory, "secret")
+        os.mkdir(secret, 0o700)
+        for name in ("out", "in"):
+            with open(os.path.join(secret, name), "w", encoding="utf-8") as file:
+                file.write("whole")
+        os.mkdir(os.path.join(secret, "folder"), 0o777)
+        link = os.path.join(self.work, "link")
+        self.assert_state(self.run_jobs(self.job(argv=["ln", "-s", secret, link])), "COMPLETED")
+        ways = {
+            "standard_output": {"standard_output": link + "/out"},
+            "standard_input": {"standard_input": link + "/in"},
+            "working directory": {"current_working_directory": link + "/folder"},
+            "mount": {"isolation": {"mounts": [{"source": link + "/folder", "target": "/tmp/folder"}]}},
+            "root": {"isolation": {"root": link + "/folder"}, "current_working_directory": "/"},
+        }
+        for way, spec in ways.items():
+            with self.subTest(way=way):
+                run = self.run_jobs(self.job(argv=["cat"], **spec))
+                self.assertEqual((run.status, run.out), (125, ""), str(run))
+        self.assertEqual(read(secret + "/out"), "whole")
+
+    def test_links_of_root_are_followed(self):
+        target = os.path.join(self.directory, "target")
+        os.mkdir(target)
+        os.chmod(target, 0o777)
+        link = os.path.join(self.directory, "link")
+        os.symlink("../" + os.path.basename(self.directory) + "/target", link)
+        run = self.run_jobs(self.job(argv=["cat"], standard_output=link + "/out", standard_input="/proc/self/cwd/../link/in",
+                                     current_working_directory=link))
+        self.assert_state(run, "FAILED", "launch_failed", 125)  # there is no input yet
+        with open(target + "/in", "w", encoding="utf-8") as file:
+            file.write("words")
+        run = self.run_jobs(self.job(argv=["cat"], standard_output=link + "/out", standard_input="/proc/self/cwd/../link/in",
+                                     current_working_directory=link))
+        self.assert_state(run, "COMPLETED", "exited", 0)
+        self.assertEqual(read(target + "/out"), "words")
+
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,95 @@
+#include "executor/os/trusted_path.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <utility>
+
+#include "executor/os/syscall.h"
+
+namespace berth {
+namespace {
+
+constexpr int kMostLinks = 40;  // path_resolution(7)
+
+UniqueFd fail(int error_number) {
+  errno = error_number;
+  return UniqueFd{};
+}
+
+/// Takes the first component and the slashes around it off `rest`.
+std::string take_component(std::string& rest) {
+  const std::size_t begin = std::min(rest.find_first_not_of('/'), rest.size());
+  const std::size_t end = std::min(rest.find('/', begin), rest.size());
+  const std::string component = rest.substr(begin, end - begin);
+  rest.erase(0, std::min(rest.find_first_not_of('/', end), rest.size()));
+  return component;
+}
+
+bool is_kernels_link(int fd) {
+  struct statfs status {};
+  return ::fstatfs(fd, &status) == 0 && status.f_type == PROC_SUPER_MAGIC;
+}
+
+}  // namespace
+
+UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t user) {
+  if (::geteuid() != 0) {
+    return UniqueFd{try_open_at(AT_FDCWD, path.c_str(), flags, mode)};
+  }
+  constexpr int kStep = O_PATH | O_CLOEXEC;
+  UniqueFd folder{try_open_at(AT_FDCWD, path.starts_with('/') ? "/" : ".", kStep | O_DIRECTORY)};
+  std::string rest = path;
+  for (int links = 0; folder;) {
+    std::string component = take_component(rest);
+    const bool last = rest.empty();
+    if (component.empty()) {
+      component = ".";
+    }
+    UniqueFd next{try_open_at(folder.get(), component.c_str(), kStep | O_NOFOLLOW)};
+    if (!next && !(last && errno == ENOENT)) {
+      return UniqueFd{};
+    }
+    struct stat status {};
+    if (next && ::fstat(next.get(), &status) != 0) {
+      return UniqueFd{};
+    }
+    if (!next || !S_ISLNK(status.st_mode)) {
+      if (last) {
+        return UniqueFd{try_open_at(folder.get(), component.c_str(), flags | O_NOFOLLOW, mode)};
+      }
+      folder = std::move(next);
+      continue;
+    }
+    if ((last && (flags & O_NOFOLLOW) != 0) || (status.st_uid != 0 && status.st_uid != user) ||
+        ++links > kMostLinks) {
+      return fail(ELOOP);
+    }
+    if (is_kernels_link(next.get())) {
+      UniqueFd target{try_open_at(folder.get(), component.c_str(), last ? flags : kStep, mode)};
+      if (last) {
+        return target;
+      }
+      folder = std::move(target);
+      continue;
+    }
+    std::array<char, PATH_MAX> target{};
+    if (::readlinkat(next.get(), "", target.data(), target.size() - 1) < 0) {
+      return UniqueFd{};
+    }
+    rest = std::string(target.data()) + (last ? "" : "/" + rest);
+    if (target[0] == '/') {
+      folder = UniqueFd{try_open_at(AT_FDCWD, "/", kStep | O_DIRECTORY)};
+    }
+  }
+  return UniqueFd{};
+}
+
+}  // namespace berth

@@ -1,0 +1,18 @@
+// Opening what a path leads to when the process may more than those who could have changed the path.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "executor/os/unique_fd.h"
+
+namespace berth {
+
+/// openat(2) of a path, but, in a process of root's, through links of root and of `user` only. A job may
+/// write in folders that are named in the next job's file: were its links followed, berth would open in its
+/// place what root may and the job may not. ELOOP (and an empty descriptor) for a link of someone else, and
+/// as usual for a last component that is one with O_NOFOLLOW. The kernel's own links in /proc are followed.
+UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t user);
+
+}  // namespace berth
