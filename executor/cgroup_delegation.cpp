@@ -118,6 +118,21 @@ std::string vacate(Hierarchy& hierarchy) {
   return "processes keep appearing in " + hierarchy.own_path;
 }
 
+/// Moves every process of berth's from own/berth/daemon back to own: its launcher, too, outlives the tree. False
+/// while own is still an inner node.
+bool leave_daemon(const Hierarchy& hierarchy) {
+  const UniqueFd daemon{try_open_at(hierarchy.berth.get(), kDaemonDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)};
+  if (!daemon || write_at(hierarchy.own.get(), "cgroup.procs", NumberText(static_cast<std::uint64_t>(::getpid()))) != 0) {
+    return false;
+  }
+  for (const pid_t pid : read_processes(daemon.get())) {
+    if (descends_from_us(pid)) {
+      write_at(hierarchy.own.get(), "cgroup.procs", NumberText(static_cast<std::uint64_t>(pid)));
+    }
+  }
+  return true;
+}
+
 std::string why_not_enabled(const Hierarchy& hierarchy, int error_number) {
   switch (error_number) {
     case EBUSY:
@@ -225,7 +240,7 @@ void restore_own_v2(Hierarchy& hierarchy) noexcept {
     write_at(hierarchy.own.get(), "cgroup.subtree_control", {text, length + 1});
   }
   hierarchy.added_to_own.clear();
-  if (write_at(hierarchy.own.get(), "cgroup.procs", "0") == 0) {
+  if (leave_daemon(hierarchy)) {
     hierarchy.moved_to_daemon = false;
     ::unlinkat(hierarchy.berth.get(), kDaemonDirectory, AT_REMOVEDIR);
   }

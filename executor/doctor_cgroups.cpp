@@ -35,6 +35,9 @@ Finding examine_swap(const CgroupTree& tree) {
   if (tree.accounts_swap()) {
     return ok("swap accounting", "limits.swap can be enforced");
   }
+  if (!tree.usable(Controller::memory)) {
+    return lack("swap accounting", tree.reason_unusable(Controller::memory), "see controller memory");
+  }
   return limited("swap accounting", "the memory controller counts no swap",
                  "boot with swapaccount=1 (cgroup v1), or use a kernel with CONFIG_SWAP");
 }
@@ -58,24 +61,25 @@ Finding examine_pressure(const CgroupMachine& machine) {
 void examine_job_cgroup(CgroupTree& tree, const CgroupMachine& machine, Findings& findings) {
   const std::unique_ptr<JobCgroup> job = tree.make_job("doctor", {});
   const int v2 = job->clone_into_descriptor();
+  const bool can_freeze = tree.usable(Controller::freezer);
   if (v2 >= 0) {
     findings.push_back(ok("birth in a cgroup", "CLONE_INTO_CGROUP works"));
   } else {
+    const std::string reason = machine.unified.version != 2 ? machine.unified.reason
+                               : can_freeze                 ? "clone3(2) does not know CLONE_INTO_CGROUP here"
+                                                            : "berth has no cgroup of its own here";
     findings.push_back(
-        limited("birth in a cgroup",
-                machine.unified.version == 2 ? "clone3(2) does not know CLONE_INTO_CGROUP here"
-                                             : machine.unified.reason,
+        limited("birth in a cgroup", reason,
                 "Linux 5.7 or later and a cgroup v2 tree are needed; without, each start is slower"));
   }
   if (v2 >= 0 && ::faccessat(v2, "cgroup.kill", F_OK, 0) == 0) {
     findings.push_back(ok("cgroup.kill", "a job is killed as one"));
-  } else if (tree.usable(Controller::freezer)) {
+  } else if (can_freeze) {
     findings.push_back(limited("cgroup.kill", "missing; the freezer is used to kill without a race",
                                "Linux 5.14 or later and a cgroup v2 tree are needed"));
   } else {
-    findings.push_back(missing("cgroup.kill",
-                               "missing, and no freezer either: a fork bomb may outrun the kill",
-                               "Linux 5.14 or later and a cgroup v2 tree are needed"));
+    findings.push_back(lack("cgroup.kill", tree.reason_unusable(Controller::freezer),
+                            "Linux 5.14 or later and a cgroup v2 tree are needed"));
   }
 }
 

@@ -120,3 +120,17 @@ TEST_CASE("our own processes move to the daemon's leaf") {
   CHECK_THAT(fake.enable(OwnCgroup::may_change), Catch::Contains("keep appearing"));
   CHECK(get(fake.own / "berth/daemon/cgroup.procs") == std::to_string(::getpid()));
 }
+
+TEST_CASE("at the end berth and its children go back to own and the daemon's leaf is removed") {
+  const std::string us = std::to_string(::getpid());
+  FakeTree fake("memory", "memory", "", false);
+  put(fake.own / "berth/daemon/cgroup.procs", "1\n" + us + "\n");
+  fake.hierarchy.moved_to_daemon = true;
+  fake.hierarchy.added_to_own = "memory";
+  restore_own_v2(fake.hierarchy);
+  CHECK(fake.written(".") == "-memory");
+  CHECK(fake.written("berth") == "-memory");
+  // Plain files keep the last write; pid 1 is not ours to move.
+  CHECK(get(fake.own / "cgroup.procs") == us);
+  CHECK_FALSE(fake.hierarchy.moved_to_daemon);
+}
