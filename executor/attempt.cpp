@@ -23,6 +23,8 @@ constexpr milliseconds kLongestSampleInterval{1000};
 constexpr milliseconds kShortestCpuCheck{10};
 /// Reads of one stream before others get their turn.
 constexpr int kReadsPerTurn = 16;
+/// A pipe holds 256 packets at most, each of which may take a read (pipe(7), O_DIRECT).
+constexpr int kTurnsAtTheEnd = 32;
 
 /// Takes the CPU time of set-up out of a cgroup's: whole, and in proportion from its user and system parts.
 void subtract_setup(Usage& usage, Micros setup) {
@@ -32,8 +34,9 @@ void subtract_setup(Usage& usage, Micros setup) {
   const Micros total = std::max(*usage.cpu_total - setup, Micros::zero());
   const auto scale = [&](std::optional<Micros>& part) {
     if (part) {
-      part = Micros(static_cast<std::int64_t>(static_cast<double>(part->count()) * static_cast<double>(total.count()) /
-                                              static_cast<double>(usage.cpu_total->count())));
+      part = Micros(
+          static_cast<std::int64_t>(static_cast<double>(part->count()) * static_cast<double>(total.count()) /
+                                    static_cast<double>(usage.cpu_total->count())));
     }
   };
   scale(usage.cpu_user);
@@ -41,13 +44,20 @@ void subtract_setup(Usage& usage, Micros setup) {
   usage.cpu_total = total;
 }
 
-bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) { return deadline && *deadline <= now; }
+bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) {
+  return deadline && *deadline <= now;
+}
 
 }  // namespace
 
-Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error, Time now)
-    : request_(std::move(request)), sandbox_(std::move(sandbox)), output_(std::move(output)), error_(std::move(error)),
-      created_(now), launch_deadline_(now + kLaunchPatience) {}
+Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error,
+                 Time now)
+    : request_(std::move(request)),
+      sandbox_(std::move(sandbox)),
+      output_(std::move(output)),
+      error_(std::move(error)),
+      created_(now),
+      launch_deadline_(now + kLaunchPatience) {}
 
 std::string Attempt::explain(const sandbox::Report& report) const {
   const std::string why = std::generic_category().message(report.error);
@@ -56,7 +66,8 @@ std::string Attempt::explain(const sandbox::Report& report) const {
     case sandbox::Step::exec:
       return std::string("cannot execute ") + report.object + ": " + why;
     case sandbox::Step::change_directory:
-      return "the job's user " + request_.identity.name + " (uid " + std::to_string(request_.identity.outside_uid) +
+      return "the job's user " + request_.identity.name + " (uid " +
+             std::to_string(request_.identity.outside_uid) +
              " on the host) cannot enter its working directory " + report.object + ": " + why +
              "; choose another (-D), open it to that user, or name a user that may (--user)";
     case sandbox::Step::mount_bind:
@@ -138,7 +149,8 @@ SinkState Attempt::handle_output(Stream stream, Time now) {
     if (count < 0 && errno == EAGAIN) {
       return SinkState::more;
     }
-    const SinkState state = count <= 0 ? SinkState::closed : deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
+    const SinkState state =
+        count <= 0 ? SinkState::closed : deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
     if (state == SinkState::closed) {
       descriptor.reset();
     }
@@ -234,7 +246,8 @@ void Attempt::handle_time(Time now) {
 
 std::optional<Attempt::Time> Attempt::next_deadline() const {
   std::optional<Time> next;
-  for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_, cpu_check_at_, sample_at_, kill_at_}) {
+  for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_,
+                               cpu_check_at_, sample_at_, kill_at_}) {
     if (deadline && (!next || *deadline < *next)) {
       next = deadline;
     }
@@ -254,7 +267,8 @@ Observation Attempt::observe(const CgroupCounters& counters) {
     observation.limiting_is_own = observation.limiting_cgroup == observation.own_cgroup;
   }
   if (!started_ && !failure_ && !latched_ && !wait_status_ && observation.oom_kills == 0) {
-    observation.launch_failure = LaunchFailure{"set-up", ECHILD, "its init died during set-up; was it killed from outside?"};
+    observation.launch_failure =
+        LaunchFailure{"set-up", ECHILD, "its init died during set-up; was it killed from outside?"};
   }
   return observation;
 }
@@ -282,8 +296,9 @@ Ended Attempt::finish(Time now) {
     resources = sandbox_->reap();
   }
   for (const Stream stream : {Stream::output, Stream::error}) {
-    // Every writer is gone, so this ends at end-of-file, or when a pipe that was passed outside is empty.
-    while (descriptor(stream) >= 0) {
+    // Every writer of the job is gone, so this ends at end-of-file, or when a pipe that was passed outside is
+    // empty; or has been emptied many times over, by someone outside who goes on writing.
+    for (int turn = 0; turn < kTurnsAtTheEnd && descriptor(stream) >= 0; ++turn) {
       pollfd waiting{descriptor(stream), POLLIN, 0};
       if (handle_output(stream, now) == SinkState::closed || ::poll(&waiting, 1, 0) <= 0) {
         break;

@@ -4,11 +4,14 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <deque>
 #include <list>
 #include <map>
@@ -355,6 +358,16 @@ class Executor::Implementation {
     }
   }
 
+  /// The launch failed after its sandbox had been asked for: nobody else would reap its init.
+  static void abandon(const Spawned& spawned) {
+    if (spawned.pidfd) {
+      siginfo_t information{};
+      ::syscall(SYS_pidfd_send_signal, spawned.pidfd.get(), SIGKILL, nullptr, 0);
+      retry_eintr(
+          [&] { return ::waitid(P_PID, static_cast<id_t>(spawned.pid), &information, WEXITED | __WALL); });
+    }
+  }
+
   void take_spawned(Spawned spawned, Time now) {
     const auto found = attempts_.find(spawned.token);
     if (found == attempts_.end()) {
@@ -364,7 +377,10 @@ class Executor::Implementation {
       if (armed != armed_.end() && spawned.error_number == 0) {
         armed->sandbox->take(std::move(spawned));
         armed->sandbox->cgroup().close_attach_descriptors();
-      } else if (armed != armed_.end()) {
+        return;
+      }
+      abandon(spawned);
+      if (armed != armed_.end()) {
         armed_.erase(armed);
       }
       return;

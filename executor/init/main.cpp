@@ -289,6 +289,14 @@ int open_signals() {
     write_script(received.text(plan.script), plan.script_size);
   }
   const int signals = open_signals();
+  // What we read was in the socket's queue; whoever sent it may have given the job up since, when its
+  // launcher died.
+  pollfd supervisor{sandbox::kChannelFd, 0, 0};
+  const int64_t at_once[2] = {0, 0};
+  sys(SYS_ppoll, &supervisor, 1, at_once, 0, 8);
+  if ((supervisor.revents & POLLHUP) != 0) {
+    sys(SYS_exit_group, 0);
+  }
   drop_privileges(received);
   const StartedJob job = start_job(received);
   for (uint32_t index = 0; index < 3; ++index) {
