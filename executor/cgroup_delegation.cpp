@@ -1,6 +1,7 @@
 // Getting controllers on cgroup v2: the rules about processes in inner nodes, and delegation.
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -79,7 +80,9 @@ std::string why_not_ours(int own, const std::string& own_path) {
     return "this process's cgroup " + own_path + " is not delegated to it; " + kDelegateRemedy;
   }
   for (const pid_t pid : read_processes(own)) {
-    if (!descends_from_us(pid)) {
+    // One that ended since the list was read tells no parent any more: the launcher's helpers are that short.
+    const auto is_gone = [&] { return ::kill(pid, 0) != 0 && errno == ESRCH; };
+    if (!descends_from_us(pid) && !is_gone()) {
       return "this process's cgroup " + own_path + " holds other processes (pid " + std::to_string(pid) +
              "), so v2 lets it pass no controller on; " + kDelegateRemedy;
     }

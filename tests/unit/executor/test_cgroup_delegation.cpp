@@ -1,6 +1,7 @@
 // Who gets controllers on cgroup v2, on directories that stand in for cgroups: writes land in plain files.
 // That the kernel agrees is for tests on a machine with cgroup v2.
 #include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -119,6 +120,20 @@ TEST_CASE("our own processes move to the daemon's leaf") {
   // The stand-in keeps listing us, so berth gives up in the end; what counts is where it moved us.
   CHECK_THAT(fake.enable(OwnCgroup::may_change), Catch::Contains("keep appearing"));
   CHECK(get(fake.own / "berth/daemon/cgroup.procs") == std::to_string(::getpid()));
+}
+
+TEST_CASE("a process that ended since it was listed does not count as another's") {
+  if (::geteuid() == 0 && ::access("/run/systemd/system", F_OK) == 0) {
+    WARN("under systemd a directory without its delegation mark is not root's to empty");
+    return;
+  }
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(0);
+  }
+  REQUIRE(::waitpid(child, nullptr, 0) == child);
+  FakeTree fake("memory", "", std::to_string(child) + "\n" + std::to_string(::getpid()) + "\n", false);
+  CHECK_THAT(fake.enable(OwnCgroup::may_change), Catch::Contains("keep appearing"));
 }
 
 TEST_CASE("at the end berth and its children go back to own and the daemon's leaf is removed") {
