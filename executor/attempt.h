@@ -31,8 +31,8 @@ class Attempt {
 
   /// Everything init reported by now. True when the job's exec has just succeeded.
   bool handle_reports(Time now);
-  /// Reads what the job wrote. `closed` at end of file: the descriptor is gone. `wait`: the descriptor is not to
-  /// be watched until resume().
+  /// Reads what the job wrote. `closed` at end of file: the descriptor is gone. `wait`: the descriptor is not
+  /// to be watched until resume().
   SinkState handle_output(Stream stream, Time now);
   /// Whether the stream waits for its reader; it does no longer afterwards.
   bool resume(Stream stream) { return std::exchange(waiting_[static_cast<std::size_t>(stream)], false); }

@@ -40,10 +40,10 @@ class CgroupError : public std::system_error {
 
 /// One devices.allow line / one rule of the eBPF device program.
 struct DeviceRule {
-  char type = 'c';                 ///< 'c' or 'b'
+  char type = 'c';  ///< 'c' or 'b'
   unsigned major = 0;
-  std::optional<unsigned> minor;   ///< absent: every minor ("*")
-  std::string access = "rw";       ///< of r, w, m
+  std::optional<unsigned> minor;  ///< absent: every minor ("*")
+  std::string access = "rw";      ///< of r, w, m
 };
 
 struct IoDeviceLimit {
@@ -54,39 +54,42 @@ struct IoDeviceLimit {
 
 /// What is written before the job's first instruction. Absent: leave the kernel's default.
 struct CgroupLimits {
-  std::optional<CpuSet> cpus;             ///< cpuset.cpus
-  std::optional<CpuSet> memory_nodes;     ///< cpuset.mems
-  std::optional<double> cpu_quota;        ///< CPUs' worth: cpu.cfs_quota_us/cfs_period_us | cpu.max
-  std::optional<unsigned> cpu_weight;     ///< 1-10000: cpu.shares (scaled) | cpu.weight
-  std::optional<Bytes> memory;            ///< memory.limit_in_bytes | memory.max
-  std::optional<Bytes> swap;              ///< beside memory: memory.memsw.limit_in_bytes = memory+swap | memory.swap.max
-  std::optional<std::uint64_t> pids;      ///< pids.max
+  std::optional<CpuSet> cpus;          ///< cpuset.cpus
+  std::optional<CpuSet> memory_nodes;  ///< cpuset.mems
+  std::optional<double> cpu_quota;     ///< CPUs' worth: cpu.cfs_quota_us/cfs_period_us | cpu.max
+  std::optional<unsigned> cpu_weight;  ///< 1-10000: cpu.shares (scaled) | cpu.weight
+  std::optional<Bytes> memory;         ///< memory.limit_in_bytes | memory.max
+  std::optional<Bytes> swap;  ///< beside memory: memory.memsw.limit_in_bytes = memory+swap | memory.swap.max
+  std::optional<std::uint64_t> pids;               ///< pids.max
   std::optional<std::vector<DeviceRule>> devices;  ///< deny all but these; absent: inherit
-  std::vector<IoDeviceLimit> io;          ///< blkio.throttle.* | io.max
-  std::map<std::string, Bytes> hugetlb;   ///< hugetlb.<size>.limit_in_bytes | .max
-  std::optional<std::uint32_t> net_class; ///< net_cls.classid
+  std::vector<IoDeviceLimit> io;                   ///< blkio.throttle.* | io.max
+  std::map<std::string, Bytes> hugetlb;            ///< hugetlb.<size>.limit_in_bytes | .max
+  std::optional<std::uint32_t> net_class;          ///< net_cls.classid
 };
 
 /// Where a controller lives on this machine.
 struct ControllerMount {
-  int version = 0;                 ///< 0: absent, 1, 2
-  std::string mount_point;         ///< "/sys/fs/cgroup/memory"; empty when only berth's own mount has it
-  std::string own_path;            ///< this process's cgroup below it ("/", "/user.slice/…")
-  std::string hierarchy;           ///< v1: all its controllers ("cpu,cpuacct"); empty: no hierarchy has it yet
-  std::string reason;              ///< why absent or unusable, for people
+  int version = 0;          ///< 0: absent, 1, 2
+  std::string mount_point;  ///< "/sys/fs/cgroup/memory"; empty when only berth's own mount has it
+  std::string own_path;     ///< this process's cgroup below it ("/", "/user.slice/…")
+  std::string hierarchy;    ///< v1: all its controllers ("cpu,cpuacct"); empty: no hierarchy has it yet
+  std::string reason;       ///< why absent or unusable, for people
 };
 
 struct CgroupMachine {
   std::array<ControllerMount, kControllerCount> controllers;
-  ControllerMount unified;         ///< the v2 tree, also when bare: gives cgroup.kill, PSI, populated
-  const ControllerMount& at(Controller controller) const { return controllers[static_cast<std::size_t>(controller)]; }
+  ControllerMount unified;  ///< the v2 tree, also when bare: gives cgroup.kill, PSI, populated
+  const ControllerMount& at(Controller controller) const {
+    return controllers[static_cast<std::size_t>(controller)];
+  }
 };
 /// From /proc/self/mountinfo, /proc/self/cgroup, /proc/cgroups and cgroup.controllers. Throws
 /// std::system_error when /proc is unreadable.
 CgroupMachine detect_cgroups();
 
 /// Under systemd with cgroup v2 a login session's cgroup, or that of a service without Delegate=, passes no
-/// controllers on. Then this asks systemd to move this process, alone, to a scope of its own that is delegated
+/// controllers on. Then this asks systemd to move this process, alone, to a scope of its own that is
+/// delegated
 /// ("berth-PID.scope": gone with its last process), and returns the machine as it looks from there. Else, and
 /// when systemd refuses, returns `machine` as it was: CgroupTree says then what is missing. Call it before
 /// any child is forked. Costs a run of busctl(1), some 10 ms, only where it is needed.
@@ -94,8 +97,8 @@ CgroupMachine enter_own_scope(const CgroupMachine& machine);
 
 /// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
 struct CgroupCounters {
-  Usage usage;                                    ///< only the fields that a control file gives
-  std::optional<std::uint64_t> local_oom_kills;   ///< of this cgroup itself
+  Usage usage;                                   ///< only the fields that a control file gives
+  std::optional<std::uint64_t> local_oom_kills;  ///< of this cgroup itself
   std::optional<std::uint64_t> memory_limit_hits;
   std::optional<Bytes> memory_current;
 };
@@ -157,12 +160,14 @@ class JobCgroup {
   virtual std::string path(Controller controller) const = 0;
   /// When an oom_kill was counted: the cgroup whose limit was hit (this one or an ancestor), as a path.
   virtual std::string limiting_cgroup() = 0;
-  /// rmdir in every hierarchy, retried while busy for at most `patience`; returns false when it is still busy.
+  /// rmdir in every hierarchy, retried while busy for at most `patience`; returns false when it is still
+  /// busy.
   virtual bool remove(std::chrono::milliseconds patience = std::chrono::seconds(2)) = 0;
 };
 
 /// Opens what a dead berth left at <own>/berth/<tree>/<job>; null when no hierarchy has it.
-std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const std::string& tree, const std::string& job);
+std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const std::string& tree,
+                                             const std::string& job);
 /// Names of job cgroups left below <own>/berth/<tree>, over all hierarchies.
 std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const std::string& tree);
 /// Removes <own>/berth/<tree> (and <own>/berth when it is then empty) in every hierarchy.

@@ -121,11 +121,13 @@ std::string vacate(Hierarchy& hierarchy) {
   return "processes keep appearing in " + hierarchy.own_path;
 }
 
-/// Moves every process of berth's from own/berth/daemon back to own: its launcher, too, outlives the tree. False
-/// while own is still an inner node.
+/// Moves every process of berth's from own/berth/daemon back to own: its launcher, too, outlives the tree.
+/// False while own is still an inner node.
 bool leave_daemon(const Hierarchy& hierarchy) {
-  const UniqueFd daemon{try_open_at(hierarchy.berth.get(), kDaemonDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)};
-  if (!daemon || write_at(hierarchy.own.get(), "cgroup.procs", NumberText(static_cast<std::uint64_t>(::getpid()))) != 0) {
+  const UniqueFd daemon{
+      try_open_at(hierarchy.berth.get(), kDaemonDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)};
+  if (!daemon || write_at(hierarchy.own.get(), "cgroup.procs",
+                          NumberText(static_cast<std::uint64_t>(::getpid()))) != 0) {
     return false;
   }
   for (const pid_t pid : read_processes(daemon.get())) {

@@ -328,7 +328,8 @@ bool OpenJobCgroup::empty() {
 
 std::string OpenJobCgroup::path(Controller controller) const {
   const JobDirectory* directory = find(controller);
-  return directory == nullptr ? std::string() : directory->hierarchy->tree_path + "/" + name_in(*directory->hierarchy);
+  return directory == nullptr ? std::string()
+                              : directory->hierarchy->tree_path + "/" + name_in(*directory->hierarchy);
 }
 
 bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {

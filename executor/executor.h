@@ -35,8 +35,8 @@ class LaunchError : public std::runtime_error {
   int error_number_;
 };
 
-/// The first of berth's own 65,536 ids, for jobs of a root that names no user. They own nothing on any system:
-/// they lie above every range that Debian, systemd and subuid(5) hand out.
+/// The first of berth's own 65,536 ids, for jobs of a root that names no user. They own nothing on any
+/// system: they lie above every range that Debian, systemd and subuid(5) hand out.
 inline constexpr uid_t kUnprivilegedId = 2'147'400'000;
 
 /// Who a job runs as. `outside` ids are real on the host; `inside` ids are what the job sees.
@@ -45,9 +45,9 @@ struct Identity {
   gid_t outside_gid = 0;
   uid_t inside_uid = 0;
   gid_t inside_gid = 0;
-  std::vector<gid_t> groups;      ///< supplementary, the same number inside and outside
-  std::string name;               ///< login name inside, for USER and LOGNAME
-  std::string home;               ///< inside
+  std::vector<gid_t> groups;  ///< supplementary, the same number inside and outside
+  std::string name;           ///< login name inside, for USER and LOGNAME
+  std::string home;           ///< inside
   std::string shell;
   bool operator==(const Identity&) const = default;
 };
@@ -78,8 +78,8 @@ struct ExecutorOptions {
 
 /// What a sink has to say after it took some output.
 enum class SinkState {
-  more,    ///< go on
-  wait,    ///< its reader is slow: read no more of the job's pipe until resume_output(), so that the job waits
+  more,  ///< go on
+  wait,  ///< its reader is slow: read no more of the job's pipe until resume_output(), so that the job waits
   closed,  ///< nobody wants more: close the pipe; the job gets SIGPIPE (EPIPE) as in a shell's pipeline
 };
 
@@ -93,10 +93,10 @@ struct LaunchRequest {
   JobSpec spec;
   Allocation allocation;
   Identity identity;
-  int standard_input = -1;          ///< a descriptor to give to the job (duplicated); -1: /dev/null
-  OutputSink standard_output;       ///< may be empty: discarded but counted
+  int standard_input = -1;     ///< a descriptor to give to the job (duplicated); -1: /dev/null
+  OutputSink standard_output;  ///< may be empty: discarded but counted
   OutputSink standard_error;
-  bool join_streams = false;        ///< standard error goes where standard output goes, in order
+  bool join_streams = false;  ///< standard error goes where standard output goes, in order
 };
 
 struct Started {
@@ -123,8 +123,8 @@ class Executor {
   /// anything is queued, so that a limit is never silently dropped.
   void check_supported(const JobSpec& spec, const Identity& identity) const;
 
-  /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with the one
-  /// sentence that tells what to do when the kernel does not permit it.
+  /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with
+  /// the one sentence that tells what to do when the kernel does not permit it.
   void wait_until_ready();
   /// Names of other berths' cgroups (ExecutorOptions::cgroup), running or left by dead ones.
   std::vector<std::string> other_supervisors() const;
@@ -164,9 +164,9 @@ void remove_empty_leftover(const std::string& supervisor_cgroup);
 struct Finding {
   enum class Level { ok, limited, missing };
   Level level = Level::ok;
-  std::string subject;   ///< "namespace time", "controller memory (v1)", "swap accounting"
-  std::string detail;    ///< what was found
-  std::string remedy;    ///< what to do about a lack; empty when ok
+  std::string subject;  ///< "namespace time", "controller memory (v1)", "swap accounting"
+  std::string detail;   ///< what was found
+  std::string remedy;   ///< what to do about a lack; empty when ok
 };
 /// What this machine offers, each found by trying or reading, nothing left behind.
 std::vector<Finding> examine_machine();

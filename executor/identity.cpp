@@ -32,7 +32,8 @@ struct Account {
 std::optional<unsigned> parse_number(std::string_view text) {
   unsigned value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value) : std::nullopt;
+  return error == std::errc() && end == text.data() + text.size() && !text.empty() ? std::optional(value)
+                                                                                   : std::nullopt;
 }
 
 std::optional<unsigned> environment_number(const char* name) {
@@ -54,8 +55,9 @@ std::string home_inside(const Account& account) {
   if (account.uid == 0) {
     return "/root";
   }
-  return account.home.starts_with("/home/") && account.home.find("..") == std::string::npos ? account.home
-                                                                                             : "/home/" + account.name;
+  return account.home.starts_with("/home/") && account.home.find("..") == std::string::npos
+             ? account.home
+             : "/home/" + account.name;
 }
 
 Identity identity_of(const Account& account, bool with_groups) {
@@ -124,7 +126,8 @@ Account parse_user(const std::string& text) {
     const std::optional<unsigned> gid = parse_number(group);
     const struct group* entry = gid ? nullptr : ::getgrnam(group.c_str());
     if (!gid && entry == nullptr) {
-      refuse(ENOENT, "isolation.user: there is no group \"" + group + "\" on this machine (see getent group)");
+      refuse(ENOENT,
+             "isolation.user: there is no group \"" + group + "\" on this machine (see getent group)");
     }
     account->gid = gid ? *gid : entry->gr_gid;
   }
@@ -156,7 +159,8 @@ Caller calling_user() {
 }
 
 bool can_enter(const Identity& identity, const std::string& directory) {
-  // setfsuid(2) takes CAP_DAC_* out of the effective set with it; supplementary groups are left out of account.
+  // setfsuid(2) takes CAP_DAC_* out of the effective set with it; supplementary groups are left out of
+  // account.
   const int gid = ::setfsgid(identity.outside_gid);
   const int uid = ::setfsuid(identity.outside_uid);
   const bool may = ::faccessat(AT_FDCWD, directory.c_str(), X_OK, AT_EACCESS) == 0;
@@ -175,8 +179,10 @@ Identity resolve_identity(const std::string& isolation_user) {
   if (!privileged) {
     const uid_t own = ::geteuid();
     if (own == 0) {
-      refuse(EPERM, "this root has no CAP_SYS_ADMIN (a container's?), and a job never runs as root outside: grant it, "
-                    "or run berth as an ordinary user");
+      refuse(
+          EPERM,
+          "this root has no CAP_SYS_ADMIN (a container's?), and a job never runs as root outside: grant it, "
+          "or run berth as an ordinary user");
     }
     if (wanted && wanted->uid == 0) {
       return root_inside(own, ::getegid());
@@ -184,7 +190,8 @@ Identity resolve_identity(const std::string& isolation_user) {
     if (wanted && wanted->uid != own) {
       refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out or use sudo");
     }
-    Account account = find_account(own).value_or(Account{own, ::getegid(), "user" + std::to_string(own), "", ""});
+    Account account =
+        find_account(own).value_or(Account{own, ::getegid(), "user" + std::to_string(own), "", ""});
     account.gid = ::getegid();
     return identity_of(account, false);
   }
@@ -196,7 +203,8 @@ Identity resolve_identity(const std::string& isolation_user) {
   }
   if (caller.uid != 0) {
     const Account account =
-        find_account(caller.uid).value_or(Account{caller.uid, caller.gid, "user" + std::to_string(caller.uid), "", ""});
+        find_account(caller.uid)
+            .value_or(Account{caller.uid, caller.gid, "user" + std::to_string(caller.uid), "", ""});
     return identity_of(account, true);
   }
   return unprivileged_identity();

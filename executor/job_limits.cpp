@@ -18,11 +18,12 @@ std::vector<DeviceRule> standard_devices() {
 }
 
 struct stat device_status(const std::string& path, const std::string& field) {
-  struct stat status{};
+  struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
     const int error_number = errno;
-    throw LaunchError(field, error_number, field + ": " + path + ": " + std::generic_category().message(error_number) +
-                                               "; name a device node that exists");
+    throw LaunchError(field, error_number,
+                      field + ": " + path + ": " + std::generic_category().message(error_number) +
+                          "; name a device node that exists");
   }
   return status;
 }
@@ -59,7 +60,8 @@ IoDeviceLimit io_limit(const IoLimit& limit) {
 
 void require(const CgroupTree& tree, bool asked, const char* field, Controller controller) {
   if (asked && !tree.usable(controller)) {
-    throw LaunchError(field, ENOTSUP, std::string(field) + " cannot be enforced here: " + tree.reason_unusable(controller));
+    throw LaunchError(field, ENOTSUP,
+                      std::string(field) + " cannot be enforced here: " + tree.reason_unusable(controller));
   }
 }
 
@@ -70,10 +72,13 @@ void check_limits(const JobSpec& spec, const CgroupTree& tree) {
   require(tree, spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
   require(tree, limits.swap.has_value(), "limits.swap", Controller::memory);
   if (limits.swap && *limits.swap > 0 && !tree.accounts_swap()) {
-    throw LaunchError("limits.swap", ENOTSUP, "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
+    throw LaunchError(
+        "limits.swap", ENOTSUP,
+        "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
   }
   require(tree, limits.pids.has_value(), "limits.pids", Controller::pids);
-  require(tree, limits.cpu_quota || limits.cpu_weight, limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
+  require(tree, limits.cpu_quota || limits.cpu_weight,
+          limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
   require(tree, limits.cpu_time.has_value(), "limits.cpu_time", Controller::cpuacct);
   require(tree, !limits.io.empty(), "limits.io", Controller::blkio);
   require(tree, !limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);

@@ -56,9 +56,12 @@ struct Capabilities {
 
 // ---- everything below, up to run_launcher, runs in the launcher only ----
 
-[[noreturn]] void quit() { ::_exit(0); }
+[[noreturn]] void quit() {
+  ::_exit(0);
+}
 
-void reply(int socket, std::uint64_t token, int error_number, const char* step, pid_t pid = 0, int pidfd = -1) {
+void reply(int socket, std::uint64_t token, int error_number, const char* step, pid_t pid = 0,
+           int pidfd = -1) {
   ReplyPacket packet{};
   packet.token = token;
   packet.error_number = error_number;
@@ -87,7 +90,8 @@ void become_init(ChildArguments* arguments) {
     data.inheritable = data.permitted;
   }
   ::syscall(SYS_capset, &capabilities.header, capabilities.data.data());
-  for (int capability = 0; ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0; ++capability) {
+  for (int capability = 0; ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0;
+       ++capability) {
   }
   ::dup3(arguments->channel, sandbox::kChannelFd, 0);
   ::dup3(arguments->maps_ready, sandbox::kMapsReadyFd, 0);
@@ -141,8 +145,8 @@ pid_t clone_child(clone_args* arguments, ChildArguments* child) {
 
 /// Errors that mean "not into this cgroup", not "not at all": old kernel, threaded or restricted cgroup.
 bool is_cgroup_refusal(int error_number) {
-  return error_number == ENOSYS || error_number == EOPNOTSUPP || error_number == EBUSY || error_number == EACCES ||
-         error_number == E2BIG;
+  return error_number == ENOSYS || error_number == EOPNOTSUPP || error_number == EBUSY ||
+         error_number == EACCES || error_number == E2BIG;
 }
 
 class Launcher {
@@ -177,8 +181,8 @@ class Launcher {
     const int cgroup = packet.header.has_cgroup != 0 ? descriptors.at(1) : -1;
     int pidfd = -1;
     clone_args arguments{};
-    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
-                      CLONE_PARENT | CLONE_PIDFD | CLONE_VM | CLONE_VFORK;
+    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
+                      CLONE_NEWUTS | CLONE_PARENT | CLONE_PIDFD | CLONE_VM | CLONE_VFORK;
     arguments.pidfd = reinterpret_cast<__u64>(&pidfd);
     arguments.stack = reinterpret_cast<__u64>(stack_);
     arguments.stack_size = kStackSize;
@@ -214,7 +218,8 @@ class Launcher {
       const std::uint64_t one = 1;
       (void)!::write(maps_ready.get(), &one, sizeof one);
     }
-    reply(socket_, packet.header.token, error_number, failed != nullptr ? failed : "", pid, owned_pidfd.get());
+    reply(socket_, packet.header.token, error_number, failed != nullptr ? failed : "", pid,
+          owned_pidfd.get());
   }
 
   /// user_namespaces(7): each map is one write, by a process with privilege in the parent namespace.
@@ -320,11 +325,13 @@ UniqueFd make_init_file() {
 }
 
 std::string explain_setup_failure(const std::string& step, int error_number) {
-  std::string text = "cannot prepare sandboxes: " + step + ": " + std::generic_category().message(error_number);
+  std::string text =
+      "cannot prepare sandboxes: " + step + ": " + std::generic_category().message(error_number);
   if (!is_privileged()) {
-    text += "; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-            "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0); "
-            "`berth doctor` tells which";
+    text +=
+        "; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+        "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0); "
+        "`berth doctor` tells which";
   }
   return text;
 }
@@ -336,7 +343,8 @@ bool is_privileged() {
   if (::geteuid() != 0 || ::syscall(SYS_capget, &capabilities.header, capabilities.data.data()) != 0) {
     return false;
   }
-  const auto needed = (1u << CAP_SYS_ADMIN) | (1u << CAP_SETUID) | (1u << CAP_SETGID) | (1u << CAP_DAC_OVERRIDE);
+  const auto needed =
+      (1u << CAP_SYS_ADMIN) | (1u << CAP_SETUID) | (1u << CAP_SETGID) | (1u << CAP_DAC_OVERRIDE);
   return (capabilities.data[0].effective & needed) == needed;
 }
 
@@ -368,7 +376,8 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
   std::memcpy(packet.maps.data() + request.uid_map.size(), request.gid_map.data(), request.gid_map.size());
   const std::array<int, 2> descriptors = {request.channel, request.cgroup};
   const std::size_t size = sizeof packet.header + request.uid_map.size() + request.gid_map.size();
-  const int error_number = send_message(socket_.get(), &packet, size, {descriptors.data(), request.cgroup >= 0 ? 2u : 1u});
+  const int error_number =
+      send_message(socket_.get(), &packet, size, {descriptors.data(), request.cgroup >= 0 ? 2u : 1u});
   if (error_number != 0) {
     if (!ready_) {
       wait_until_ready();  // throws with the reason that it left

@@ -18,18 +18,18 @@ namespace berth {
 
 /// One sandbox to make. Its init finds `channel` as its channel to the executor.
 struct SpawnRequest {
-  std::uint64_t token = 0;        ///< comes back in Spawned
-  std::string uid_map;            ///< user_namespaces(7) format
+  std::uint64_t token = 0;  ///< comes back in Spawned
+  std::string uid_map;      ///< user_namespaces(7) format
   std::string gid_map;
   bool deny_setgroups = false;
-  int channel = -1;               ///< borrowed until spawn() returns
-  int cgroup = -1;                ///< v2 directory to be born in, or -1; borrowed likewise
+  int channel = -1;  ///< borrowed until spawn() returns
+  int cgroup = -1;   ///< v2 directory to be born in, or -1; borrowed likewise
 };
 
 struct Spawned {
   std::uint64_t token = 0;
-  int error_number = 0;           ///< 0: pid and pidfd are valid
-  std::string step;               ///< of a failure
+  int error_number = 0;  ///< 0: pid and pidfd are valid
+  std::string step;      ///< of a failure
   pid_t pid = 0;
   UniqueFd pidfd;
 };

@@ -18,8 +18,8 @@ struct SandboxProfile {
   bool overlay = false;
   bool own_root = false;
   bool own_root_writable = false;
-  /// All of berth's own ids are mapped, and the own root with them: who owns a file of an image (root, users) is
-  /// seen inside as in the image. Never for a writable root: its files would be root's on the host.
+  /// All of berth's own ids are mapped, and the own root with them: who owns a file of an image (root, users)
+  /// is seen inside as in the image. Never for a writable root: its files would be root's on the host.
   bool maps_image = false;
   bool operator==(const SandboxProfile&) const = default;
 };
@@ -29,7 +29,8 @@ SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
 std::string uid_map_of(const SandboxProfile& profile);
 std::string gid_map_of(const SandboxProfile& profile);
 
-sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count, Bytes tmpfs_size);
+sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count,
+                          Bytes tmpfs_size);
 
 /// The job's part: one flat message, and the detached mounts that go with it in order.
 struct PreparedPlan {
@@ -41,14 +42,14 @@ struct PreparedPlan {
 struct PlanContext {
   bool host_view = false;
   std::string fallback_hostname;
-  bool cpuset_holds = true;       ///< else the affinity mask does
-  Bytes default_tmpfs_size = 0;   ///< what Setup used
+  bool cpuset_holds = true;      ///< else the affinity mask does
+  Bytes default_tmpfs_size = 0;  ///< what Setup used
 };
 /// Throws LaunchError for a working directory or mount source that is not there.
 PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context);
 
-/// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the profile
-/// says so and the file system can (Linux 5.12; under an overlay 5.19).
+/// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the
+/// profile says so and the file system can (Linux 5.12; under an overlay 5.19).
 UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile);
 
 /// Name of a step for LaunchError ("exec", "mount /data").

@@ -39,7 +39,8 @@ Result must(Result result, const char* step) {
 }
 
 int open_tree_clone(int directory, const char* path, unsigned flags) {
-  return static_cast<int>(::syscall(SYS_open_tree, directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags));
+  return static_cast<int>(
+      ::syscall(SYS_open_tree, directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags));
 }
 
 int set_attributes(int tree, std::uint64_t set, unsigned flags) {
@@ -95,7 +96,8 @@ UniqueFd mount_empty_proc() {
   alignas(16) static std::array<char, 16384> stack;
   ProcMount result;
   const int flags = CLONE_NEWPID | CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD;
-  const pid_t child = must(::clone(mount_proc_here, stack.data() + stack.size(), flags, &result), "clone for /proc");
+  const pid_t child =
+      must(::clone(mount_proc_here, stack.data() + stack.size(), flags, &result), "clone for /proc");
   ::waitpid(child, nullptr, 0);
   if (result.fd < 0) {
     errno = result.error_number;
@@ -105,7 +107,8 @@ UniqueFd mount_empty_proc() {
 }
 
 bool is_own(const std::string& name) {
-  static constexpr std::array<const char*, 8> kOwn = {"proc", "sys", "dev", "tmp", "run", "home", "root", "lost+found"};
+  static constexpr std::array<const char*, 8> kOwn = {"proc", "sys",  "dev",  "tmp",
+                                                      "run",  "home", "root", "lost+found"};
   return std::any_of(kOwn.begin(), kOwn.end(), [&](const char* own) { return name == own; });
 }
 
@@ -125,7 +128,8 @@ void add_host_directories(int root) {
       must(::readlinkat(::dirfd(host.get()), name.c_str(), target.data(), target.size() - 1), "readlink");
       must(::symlinkat(target.data(), root, name.c_str()), "symlink");
     } else if (entry->d_type == DT_DIR) {
-      const UniqueFd tree{must(open_tree_clone(::dirfd(host.get()), name.c_str(), AT_RECURSIVE), "open_tree of a top-level directory")};
+      const UniqueFd tree{must(open_tree_clone(::dirfd(host.get()), name.c_str(), AT_RECURSIVE),
+                               "open_tree of a top-level directory")};
       must(set_attributes(tree.get(), kReadOnly, AT_RECURSIVE), "mount_setattr of a top-level directory");
       must(::mkdirat(root, name.c_str(), 0755), "mkdir");
       must(attach(tree.get(), root, name.c_str()), "move_mount of a top-level directory");
@@ -139,10 +143,11 @@ void make_directories(int root) {
     mode_t mode;
   };
   static constexpr Directory kDirectories[] = {
-      {"proc", 0555}, {"sys", 0555}, {"dev", 0755}, {"tmp", 0777}, {"run", 0755}, {"home", 0755}, {"root", 0700},
-      {"dev/pts", 0755}, {"dev/shm", 0777}, {"dev/mqueue", 0755}, {"sys/devices", 0755},
-      {"sys/devices/system", 0755}, {"sys/fs", 0755}, {"sys/fs/cgroup", 0755}, {"sys/kernel", 0755},
-      {"sys/kernel/mm", 0755}, {"sys/class", 0755}, {"sys/block", 0755}};
+      {"proc", 0555},      {"sys", 0555},           {"dev", 0755},         {"tmp", 0777},
+      {"run", 0755},       {"home", 0755},          {"root", 0700},        {"dev/pts", 0755},
+      {"dev/shm", 0777},   {"dev/mqueue", 0755},    {"sys/devices", 0755}, {"sys/devices/system", 0755},
+      {"sys/fs", 0755},    {"sys/fs/cgroup", 0755}, {"sys/kernel", 0755},  {"sys/kernel/mm", 0755},
+      {"sys/class", 0755}, {"sys/block", 0755}};
   for (const Directory& directory : kDirectories) {
     must(::mkdirat(root, directory.path, directory.mode), directory.path);
   }
@@ -155,7 +160,8 @@ void add_devices(int root) {
     unsigned major;
     unsigned minor;
   };
-  static constexpr Node kNodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+  static constexpr Node kNodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+                                    {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
   const UniqueFd dev{must(::openat(root, "dev", O_DIRECTORY | O_CLOEXEC), "open dev")};
   for (const Node& node : kNodes) {
     if (::mknodat(dev.get(), node.name, S_IFCHR | 0666, makedev(node.major, node.minor)) == 0) {
@@ -163,7 +169,8 @@ void add_devices(int root) {
       continue;
     }
     const std::string path = std::string("/dev/") + node.name;
-    const UniqueFd file{must(::openat(dev.get(), node.name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666), "create a device's mount point")};
+    const UniqueFd file{must(::openat(dev.get(), node.name, O_CREAT | O_WRONLY | O_CLOEXEC, 0666),
+                             "create a device's mount point")};
     const UniqueFd tree{must(open_tree_clone(AT_FDCWD, path.c_str(), 0), "open_tree of a device")};
     must(set_attributes(tree.get(), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0), "mount_setattr of a device");
     must(attach(tree.get(), dev.get(), node.name), "move_mount of a device");
@@ -191,7 +198,8 @@ void enter_root_template(bool pivot) {
   must(::unshare(CLONE_NEWNS), "unshare the mount namespace");
   must(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), "make mounts private");
   const UniqueFd proc = mount_empty_proc();
-  const UniqueFd root{must(new_mount("tmpfs", MOUNT_ATTR_NOSUID, {{"size", "1m"}, {"mode", "0755"}}), "tmpfs for the root")};
+  const UniqueFd root{
+      must(new_mount("tmpfs", MOUNT_ATTR_NOSUID, {{"size", "1m"}, {"mode", "0755"}}), "tmpfs for the root")};
   const UniqueFd sysfs = open_sysfs_part();
   // Only an attached mount takes further mounts before Linux 6.15. Not upon "/": a process whose root is
   // covered counts as chrooted and may make no user namespace (user_namespaces(7)). /sys is everywhere, and

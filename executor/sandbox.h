@@ -20,8 +20,8 @@ class Sandbox {
  public:
   /// Sends everything that init needs to arm itself, and asks `launcher` for it; does not wait.
   /// `own_root` is a detached mount for profile.own_root in the privileged view.
-  Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup, UniqueFd own_root,
-          Bytes tmpfs_size, LauncherProcess& launcher);
+  Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup,
+          UniqueFd own_root, Bytes tmpfs_size, LauncherProcess& launcher);
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;

@@ -5,8 +5,8 @@
 //   executor ── Plan (+ stdio, mounts) ─────────────────►  init   the job
 //   executor ◄── Report started ─────────────────────────  init   exec of the job succeeded
 //   executor ── Signal ─────────────────────────────────►  init   to every process of the job
-//   executor ◄── Report exited (wait status) ────────────  init   then init exits and the kernel ends the rest
-//   executor ◄── Report failed (step, errno, object) ────  init   instead of ready or started
+//   executor ◄── Report exited (wait status) ────────────  init   then init exits and the kernel ends the
+//   rest executor ◄── Report failed (step, errno, object) ────  init   instead of ready or started
 //
 // The other end's death is end-of-file: init then exits, which ends the job's PID namespace.
 // Plain data only: init has no C++ library. Both ends are built together, so the layout is private.
@@ -22,11 +22,40 @@ enum class ReportKind : uint32_t { ready = 1, started, exited, failed };
 
 /// A step before exec, for LaunchError's stage. Names in step_name().
 enum class Step : uint32_t {
-  receive = 1, wait_for_maps, attach_cgroup, unshare_cgroup, unshare_time, set_groups, set_gid, set_uid,
-  pivot_root, mount_root, mount_proc, mask_proc, mount_private, mount_dev, mount_devpts, loopback_up,
-  time_offset, set_hostname, resize_tmpfs, mount_bind, mount_tmpfs, mount_device, mount_overlay,
-  write_script, drop_capabilities, no_new_privileges, seccomp, fork, set_session,
-  set_rlimit, redirect, close_descriptors, change_directory, exec,
+  receive = 1,
+  wait_for_maps,
+  attach_cgroup,
+  unshare_cgroup,
+  unshare_time,
+  set_groups,
+  set_gid,
+  set_uid,
+  pivot_root,
+  mount_root,
+  mount_proc,
+  mask_proc,
+  mount_private,
+  mount_dev,
+  mount_devpts,
+  loopback_up,
+  time_offset,
+  set_hostname,
+  resize_tmpfs,
+  mount_bind,
+  mount_tmpfs,
+  mount_device,
+  mount_overlay,
+  write_script,
+  drop_capabilities,
+  no_new_privileges,
+  seccomp,
+  fork,
+  set_session,
+  set_rlimit,
+  redirect,
+  close_descriptors,
+  change_directory,
+  exec,
 };
 
 constexpr uint32_t kMaximumGroups = 256;
@@ -35,28 +64,28 @@ constexpr uint32_t kPathSize = 512;
 constexpr uint32_t kInlinePlan = 64 * 1024;
 /// One packet carries 128 descriptors at most; memfd and standard streams are among them.
 constexpr uint32_t kMaximumMounts = 120;
-constexpr int kChannelFd = 3;   ///< in init
-constexpr int kMapsReadyFd = 4; ///< eventfd: readable when the id maps are written
+constexpr int kChannelFd = 3;    ///< in init
+constexpr int kMapsReadyFd = 4;  ///< eventfd: readable when the id maps are written
 
 enum SetupFlag : uint32_t {
   kLoopbackUp = 1u << 0,
   /// The launcher stands in the host's tree (it could not pivot: no privilege) with the template as its
   /// working directory. Setup is then followed by Plan at once, and init opens the mounts' sources itself.
   kHostView = 1u << 1,
-  kOwnRoot = 1u << 2,          ///< isolation.root: descriptor 0, or Plan's root_source with kHostView
+  kOwnRoot = 1u << 2,  ///< isolation.root: descriptor 0, or Plan's root_source with kHostView
   kOwnRootWritable = 1u << 3,
-  kOverlay = 1u << 4,          ///< writes to the root go to the private tmpfs
+  kOverlay = 1u << 4,  ///< writes to the root go to the private tmpfs
 };
 
 struct Setup {
   MessageKind kind;
   uint32_t flags;
-  uint32_t attach_count;       ///< descriptors: [root] then this many `tasks` files
+  uint32_t attach_count;  ///< descriptors: [root] then this many `tasks` files
   uint32_t inside_uid;
   uint32_t inside_gid;
   uint32_t group_count;
-  uint32_t set_groups;         ///< 0: setgroups(2) is denied in this user namespace
-  uint64_t tmpfs_size;         ///< bytes, of the private tmpfs; 0: the kernel's default
+  uint32_t set_groups;  ///< 0: setgroups(2) is denied in this user namespace
+  uint64_t tmpfs_size;  ///< bytes, of the private tmpfs; 0: the kernel's default
   char home[kPathSize];
   uint32_t groups[kMaximumGroups];
 };
@@ -65,12 +94,12 @@ struct Setup {
 using Offset = uint32_t;
 
 struct PlanMount {
-  uint32_t kind;               ///< PlanMountKind
-  int32_t descriptor;          ///< a detached mount, as an index among the descriptors; -1: open `source`
-  Offset source;               ///< host path, with kHostView
+  uint32_t kind;       ///< PlanMountKind
+  int32_t descriptor;  ///< a detached mount, as an index among the descriptors; -1: open `source`
+  Offset source;       ///< host path, with kHostView
   Offset target;
   uint32_t read_only;
-  uint64_t size;               ///< tmpfs
+  uint64_t size;  ///< tmpfs
 };
 enum PlanMountKind : uint32_t { kMountBind, kMountTmpfs, kMountDevice, kMountWorkingDirectory };
 
@@ -83,30 +112,30 @@ struct PlanRlimit {
 
 struct Plan {
   MessageKind kind;
-  uint32_t size;               ///< of the whole plan; when larger than the packet, descriptor 0 is the memfd
+  uint32_t size;  ///< of the whole plan; when larger than the packet, descriptor 0 is the memfd
   Offset hostname;
-  Offset root_source;          ///< with kHostView and kOwnRoot
+  Offset root_source;  ///< with kHostView and kOwnRoot
   Offset working_directory;
-  Offset script;               ///< written to kScriptPath and executed
+  Offset script;  ///< written to kScriptPath and executed
   uint32_t script_size;
-  Offset arguments;            ///< uint64_t[argument_count + 1]: offsets, made pointers by init; last 0
+  Offset arguments;  ///< uint64_t[argument_count + 1]: offsets, made pointers by init; last 0
   uint32_t argument_count;
-  Offset environment;          ///< likewise
+  Offset environment;  ///< likewise
   uint32_t environment_count;
-  Offset search_path;          ///< PATH of the job
-  Offset mounts;               ///< PlanMount[mount_count]
+  Offset search_path;  ///< PATH of the job
+  Offset mounts;       ///< PlanMount[mount_count]
   uint32_t mount_count;
-  Offset rlimits;              ///< PlanRlimit[rlimit_count]
+  Offset rlimits;  ///< PlanRlimit[rlimit_count]
   uint32_t rlimit_count;
-  Offset seccomp;              ///< sock_filter[seccomp_count]
+  Offset seccomp;  ///< sock_filter[seccomp_count]
   uint32_t seccomp_count;
-  uint64_t tmpfs_size;         ///< differs from Setup's: resize; 0: leave
+  uint64_t tmpfs_size;  ///< differs from Setup's: resize; 0: leave
   int64_t monotonic_offset;
   int64_t boottime_offset;
-  Offset affinity;             ///< CPU mask, where no cpuset holds the job; none: every CPU
+  Offset affinity;  ///< CPU mask, where no cpuset holds the job; none: every CPU
   uint32_t affinity_size;
   uint32_t umask;
-  uint32_t descriptor_count;   ///< [memfd] stdin stdout stderr mounts…
+  uint32_t descriptor_count;  ///< [memfd] stdin stdout stderr mounts…
 };
 
 constexpr const char* kScriptPath = "/run/berth/script";
@@ -119,11 +148,11 @@ struct SignalMessage {
 struct Report {
   ReportKind kind;
   Step step;
-  int32_t error;               ///< errno
-  int32_t wait_status;         ///< exited: of the main process, wait(2) format
-  int64_t at;                  ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
-  int64_t setup_cpu;           ///< started: CPU time that init itself used up to then, nanoseconds
-  char object[kPathSize];      ///< failed: what the step was about
+  int32_t error;           ///< errno
+  int32_t wait_status;     ///< exited: of the main process, wait(2) format
+  int64_t at;              ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
+  int64_t setup_cpu;       ///< started: CPU time that init itself used up to then, nanoseconds
+  char object[kPathSize];  ///< failed: what the step was about
 };
 
 }  // namespace berth::sandbox

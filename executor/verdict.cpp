@@ -35,9 +35,9 @@ Outcome launch_failed(const LaunchFailure& failure) {
   if (failure.stage == "exec") {
     outcome.exit_code = failure.error_number == ENOENT ? 127 : 126;
   }
-  outcome.message = failure.message.empty()
-                        ? "could not start: " + failure.stage + ": " + std::generic_category().message(failure.error_number)
-                        : failure.message;
+  outcome.message = failure.message.empty() ? "could not start: " + failure.stage + ": " +
+                                                  std::generic_category().message(failure.error_number)
+                                            : failure.message;
   return outcome;
 }
 
@@ -64,7 +64,8 @@ void apply_latched(Outcome& outcome, Cause cause, const JobSpec& spec) {
       break;
     case Cause::output_limit:
       outcome.state = JobState::failed;
-      outcome.limit = LimitHit{"limits.output", spec.limits.output ? format_size(*spec.limits.output) : "", ""};
+      outcome.limit =
+          LimitHit{"limits.output", spec.limits.output ? format_size(*spec.limits.output) : "", ""};
       outcome.message = "wrote more than its limits.output of " + outcome.limit->value;
       break;
     case Cause::preempted:
@@ -83,23 +84,28 @@ void apply_latched(Outcome& outcome, Cause cause, const JobSpec& spec) {
 }
 
 bool killed_by(const Observation& observation, int signal) {
-  return !observation.wait_status ? signal == SIGKILL
-                                  : WIFSIGNALED(*observation.wait_status) && WTERMSIG(*observation.wait_status) == signal;
+  return !observation.wait_status
+             ? signal == SIGKILL
+             : WIFSIGNALED(*observation.wait_status) && WTERMSIG(*observation.wait_status) == signal;
 }
 
-void apply_out_of_memory(Outcome& outcome, const Observation& observation, const JobSpec& spec, Bytes memory_limit) {
+void apply_out_of_memory(Outcome& outcome, const Observation& observation, const JobSpec& spec,
+                         Bytes memory_limit) {
   outcome.cause = Cause::out_of_memory;
   outcome.state = JobState::out_of_memory;
   if (observation.limiting_is_own) {
     outcome.limit = LimitHit{"memory_per_node", format_size(memory_limit), observation.own_cgroup};
-    outcome.message = "ran out of memory: its limit of " + outcome.limit->value + " (" +
-                      (spec.memory_per_node ? "memory_per_node" : "its share of the pool's memory; set memory_per_node") +
-                      ") was reached in cgroup " + observation.own_cgroup;
+    outcome.message =
+        "ran out of memory: its limit of " + outcome.limit->value + " (" +
+        (spec.memory_per_node ? "memory_per_node" : "its share of the pool's memory; set memory_per_node") +
+        ") was reached in cgroup " + observation.own_cgroup;
   } else {
     outcome.limit = LimitHit{"ancestor memory limit", "", observation.limiting_cgroup};
-    outcome.message = observation.limiting_cgroup == "/"
-                          ? "killed because the machine ran out of memory, below the job's own limit of " + format_size(memory_limit)
-                          : "killed because cgroup " + observation.limiting_cgroup + " above it ran out of memory";
+    outcome.message =
+        observation.limiting_cgroup == "/"
+            ? "killed because the machine ran out of memory, below the job's own limit of " +
+                  format_size(memory_limit)
+            : "killed because cgroup " + observation.limiting_cgroup + " above it ran out of memory";
   }
 }
 
@@ -127,13 +133,16 @@ Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Byte
   } else if (outcome.signal != 0) {
     outcome.cause = Cause::signalled;
     outcome.state = JobState::failed;
-    outcome.message = "killed by " + signal_name(outcome.signal) + (outcome.core_dumped ? " (core dumped)" : "");
+    outcome.message =
+        "killed by " + signal_name(outcome.signal) + (outcome.core_dumped ? " (core dumped)" : "");
   } else {
     outcome.cause = Cause::exited;
     outcome.state = outcome.exit_code == 0 ? JobState::completed : JobState::failed;
-    outcome.message = outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(outcome.exit_code);
+    outcome.message =
+        outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(outcome.exit_code);
     if (observation.oom_kills > 0) {
-      outcome.message += "; " + std::to_string(observation.oom_kills) + " of its processes were killed for lack of memory";
+      outcome.message +=
+          "; " + std::to_string(observation.oom_kills) + " of its processes were killed for lack of memory";
     }
   }
   return outcome;

@@ -15,9 +15,12 @@ namespace {
 
 const char* level_name(Finding::Level level) {
   switch (level) {
-    case Finding::Level::ok: return "ok";
-    case Finding::Level::limited: return "limited";
-    case Finding::Level::missing: return "missing";
+    case Finding::Level::ok:
+      return "ok";
+    case Finding::Level::limited:
+      return "limited";
+    case Finding::Level::missing:
+      return "missing";
   }
   return "missing";
 }
@@ -35,7 +38,9 @@ void print_json(const std::vector<Finding>& findings) {
 
 /// Green, yellow, red (console_codes(4)).
 const char* colour_of(Finding::Level level) {
-  return level == Finding::Level::ok ? "\x1b[32m" : level == Finding::Level::limited ? "\x1b[33m" : "\x1b[31m";
+  return level == Finding::Level::ok        ? "\x1b[32m"
+         : level == Finding::Level::limited ? "\x1b[33m"
+                                            : "\x1b[31m";
 }
 
 void print_text(const std::vector<Finding>& findings) {
@@ -46,7 +51,8 @@ void print_text(const std::vector<Finding>& findings) {
   }
   for (const Finding& finding : findings) {
     std::printf("%s%-8s%s%-*s  %s\n", coloured ? colour_of(finding.level) : "", level_name(finding.level),
-                coloured ? "\x1b[0m" : "", static_cast<int>(width), finding.subject.c_str(), finding.detail.c_str());
+                coloured ? "\x1b[0m" : "", static_cast<int>(width), finding.subject.c_str(),
+                finding.detail.c_str());
     if (!finding.remedy.empty()) {
       std::printf("        %-*s  -> %s\n", static_cast<int>(width), "", finding.remedy.c_str());
     }

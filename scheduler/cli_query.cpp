@@ -40,7 +40,8 @@ std::vector<ShownJob> load_jobs(const CommandLine& line) {
   for (const std::string& operand : line.operands) {
     const JobId job = parse_job_id(operand, "command line");
     if (store == nullptr) {
-      throw std::runtime_error("there is no job " + operand + ": nothing was recorded in " + database_path(line) + " yet");
+      throw std::runtime_error("there is no job " + operand + ": nothing was recorded in " +
+                               database_path(line) + " yet");
     }
     jobs.push_back(load_job(*store, job));
   }
@@ -63,7 +64,7 @@ HistoryRequest history_request(const CommandLine& line) {
 
 ListingStyle listing_style(const CommandLine& line) {
   ListingStyle style;
-  style.form = line.has("parsable2") ? ListingStyle::Form::parsable2
+  style.form = line.has("parsable2")  ? ListingStyle::Form::parsable2
                : line.has("parsable") ? ListingStyle::Form::parsable
                                       : ListingStyle::Form::table;
   style.header = !line.has("noheader");
@@ -85,8 +86,10 @@ int run_history(const CommandLine& line) {
                                             : line.has("long") ? long_format()
                                                                : default_format();
   const auto store = open_for_reading(line);
-  const std::vector<AccountingRecord> records = store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
-  print(line.has("json") ? listing_json(records) : format_listing(records, columns, listing_style(line), now));
+  const std::vector<AccountingRecord> records =
+      store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
+  print(line.has("json") ? listing_json(records)
+                         : format_listing(records, columns, listing_style(line), now));
   return 0;
 }
 
@@ -112,7 +115,8 @@ int run_efficiency(const CommandLine& line) {
       if (line.has("json")) {
         json += (json.empty() ? "" : ",\n") + efficiency_json(record, now);
       } else {
-        print((&job == &jobs.front() && &record == &job.records.front() ? "" : "\n") + efficiency_text(record, now));
+        print((&job == &jobs.front() && &record == &job.records.front() ? "" : "\n") +
+              efficiency_text(record, now));
       }
     }
   }

@@ -59,7 +59,8 @@ class TerminationSignals {
   /// The next one that came; 0: none.
   int take() const {
     signalfd_siginfo info{};
-    return ::read(descriptor_.get(), &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
+    return ::read(descriptor_.get(), &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo)
+                                                                        : 0;
   }
 
  private:
@@ -114,20 +115,24 @@ void check_supported(const Executor& executor, const std::vector<RequestedJob>& 
   }
 }
 
-/// A working directory that nobody named (the caller's, or the job file's) and that the job's user cannot enter
-/// is replaced by the job's private /tmp, with a warning, as Slurm does. One that was named is refused later.
-void replace_unusable_directories(std::vector<RequestedJob>& jobs, const std::map<std::string, Identity>& identities,
+/// A working directory that nobody named (the caller's, or the job file's) and that the job's user cannot
+/// enter is replaced by the job's private /tmp, with a warning, as Slurm does. One that was named is refused
+/// later.
+void replace_unusable_directories(std::vector<RequestedJob>& jobs,
+                                  const std::map<std::string, Identity>& identities,
                                   const CommandLine& line) {
   std::error_code ignored;
   const std::string current = std::filesystem::current_path(ignored).string();
   for (RequestedJob& job : jobs) {
     std::string& directory = job.spec.current_working_directory;
-    const std::string of_file = std::filesystem::absolute(job.source, ignored).parent_path().lexically_normal().string();
+    const std::string of_file =
+        std::filesystem::absolute(job.source, ignored).parent_path().lexically_normal().string();
     const bool is_default = !line.has("chdir") && (directory == current || directory == of_file);
     const Identity& identity = identities.at(job.spec.isolation.user);
     if (is_default && job.spec.isolation.root.empty() && !can_enter(identity, directory)) {
-      log_warning("job \"" + job.spec.name + "\": its user " + identity.name + " cannot enter " + directory +
-                  ": it runs in its private /tmp instead (-D, current_working_directory or --user choose otherwise)");
+      log_warning(
+          "job \"" + job.spec.name + "\": its user " + identity.name + " cannot enter " + directory +
+          ": it runs in its private /tmp instead (-D, current_working_directory or --user choose otherwise)");
       directory = "/tmp";
     }
   }
@@ -142,7 +147,8 @@ void wait_until_ready(Executor& executor) {
   }
 }
 
-std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs, const std::map<std::string, Identity>& identities,
+std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
+                                       const std::map<std::string, Identity>& identities,
                                        const Caller& caller) {
   const std::string host = host_name();
   std::vector<Submission> submissions;
@@ -203,7 +209,8 @@ ProgressMode progress_mode(const CommandLine& line, std::size_t jobs) {
     throw UsageError(line.command, "--progress: \"" + when + "\" is not auto, live, plain or none");
   }
   const char* terminal = std::getenv("TERM");
-  const bool can_rewrite = ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
+  const bool can_rewrite =
+      ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::strcmp(terminal, "dumb") != 0;
   return can_rewrite ? ProgressMode::live : ProgressMode::plain;
 }
 
@@ -223,8 +230,8 @@ class ProgressObserver final : public JobObserver {
     progress_.queued(job, spec.name);
   }
   void on_started(JobId job, const JobSpec&, const Allocation& allocation, Timestamp) override {
-    log_info("job " + std::to_string(job) + " RUNNING on " + allocation.slot + ", CPUs " + allocation.cpus.to_list() +
-             ", memory " + format_size(allocation.memory));
+    log_info("job " + std::to_string(job) + " RUNNING on " + allocation.slot + ", CPUs " +
+             allocation.cpus.to_list() + ", memory " + format_size(allocation.memory));
     progress_.started(job, allocation, clock_.steady_now());
   }
   void on_ended(const AccountingRecord& record) override {
@@ -319,9 +326,11 @@ class Cancellation {
   int first_signal_ = 0;
 };
 
-void report(const CommandLine& line, const BatchResult& result, bool from_options, OutputTarget& standard_output) {
+void report(const CommandLine& line, const BatchResult& result, bool from_options,
+            OutputTarget& standard_output) {
   for (const std::size_t index : result.unsaved) {
-    log_error("job " + std::to_string(result.records[index].job_id) + " is not recorded: " + result.store_error);
+    log_error("job " + std::to_string(result.records[index].job_id) +
+              " is not recorded: " + result.store_error);
   }
   if (line.has("json")) {
     standard_output.write(records_json(result.records));

@@ -19,21 +19,21 @@ enum class Completion {
   states,   ///< job states, comma separated
   columns,  ///< columns of the listings, comma separated
   users,
-  commands, ///< berth's own commands
+  commands,  ///< berth's own commands
 };
 
 struct Option {
   std::string_view name = {};         ///< long form without dashes
-  char letter = 0;               ///< short form; 0: none
+  char letter = 0;                    ///< short form; 0: none
   std::string_view argument = {};     ///< placeholder ("SIZE"); empty: a flag
   std::string_view description = {};  ///< one or more sentences, without the final full stop
   std::string_view fallback = {};     ///< what holds when the option is absent, as printed
   std::string_view section = {};      ///< heading in help; the same text on neighbours makes one group
   std::string_view field = {};        ///< JSON pointer of the job-file field that it sets; empty: none
   bool repeatable = false;
-  bool hidden = false;           ///< parsed, not shown
+  bool hidden = false;  ///< parsed, not shown
   Completion completion = Completion::none;
-  std::string_view words = {};        ///< for Completion::words
+  std::string_view words = {};  ///< for Completion::words
 };
 
 struct Operands {
@@ -50,15 +50,15 @@ struct Example {
 
 struct CommandSpec {
   std::string_view name = {};
-  std::string_view summary = {};               ///< one line, imperative, no full stop
-  std::span<const std::string_view> usage = {};  ///< after "berth "
+  std::string_view summary = {};                       ///< one line, imperative, no full stop
+  std::span<const std::string_view> usage = {};        ///< after "berth "
   std::span<const std::string_view> description = {};  ///< paragraphs
   std::span<const Option> options = {};
   Operands operands = {};
-  bool takes_command = false;             ///< everything after "--" is a command and its arguments
+  bool takes_command = false;  ///< everything after "--" is a command and its arguments
   std::span<const Example> examples = {};
   std::span<const std::string_view> see_also = {};  ///< manual pages, "berth-run(1)"
-  int usage_status = 2;                   ///< exit status of wrong usage
+  int usage_status = 2;                             ///< exit status of wrong usage
   bool hidden = false;
 };
 

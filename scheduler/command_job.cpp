@@ -27,10 +27,25 @@ constexpr Bytes kMebibyte = 1024 * 1024;
 
 /// What describes the calling session and not the job: inside, the home, the temporary folder and the user
 /// may be others, and a path of the caller's run-time folder leads nowhere.
-constexpr std::array kSessionVariables{
-    "HOME"sv, "USER"sv,     "LOGNAME"sv,  "SHELL"sv,    "MAIL"sv,         "PWD"sv,           "OLDPWD"sv,
-    "SHLVL"sv, "_"sv,       "TMPDIR"sv,   "SUDO_UID"sv, "SUDO_GID"sv,     "SUDO_USER"sv,     "SUDO_COMMAND"sv,
-    "SUDO_HOME"sv, "XDG_RUNTIME_DIR"sv, "XDG_SESSION_ID"sv, "DBUS_SESSION_BUS_ADDRESS"sv, "SSH_AUTH_SOCK"sv};
+constexpr std::array kSessionVariables{"HOME"sv,
+                                       "USER"sv,
+                                       "LOGNAME"sv,
+                                       "SHELL"sv,
+                                       "MAIL"sv,
+                                       "PWD"sv,
+                                       "OLDPWD"sv,
+                                       "SHLVL"sv,
+                                       "_"sv,
+                                       "TMPDIR"sv,
+                                       "SUDO_UID"sv,
+                                       "SUDO_GID"sv,
+                                       "SUDO_USER"sv,
+                                       "SUDO_COMMAND"sv,
+                                       "SUDO_HOME"sv,
+                                       "XDG_RUNTIME_DIR"sv,
+                                       "XDG_SESSION_ID"sv,
+                                       "DBUS_SESSION_BUS_ADDRESS"sv,
+                                       "SSH_AUTH_SOCK"sv};
 
 bool is_session_variable(std::string_view name) {
   return std::find(kSessionVariables.begin(), kSessionVariables.end(), name) != kSessionVariables.end();
@@ -40,8 +55,11 @@ bool is_session_variable(std::string_view name) {
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t size = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                             : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+    const std::size_t size = lead < 0x80                   ? 1
+                             : lead >= 0xC2 && lead < 0xE0 ? 2
+                             : lead >= 0xE0 && lead < 0xF0 ? 3
+                             : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                           : 0;
     if (size == 0 || i + size > text.size()) {
       return false;
     }
@@ -83,8 +101,12 @@ Number parse_number(std::string_view text, std::string_view kind) {
   return number;
 }
 
-std::uint64_t parse_count(std::string_view text) { return parse_number<std::uint64_t>(text, "a count (use 1, 2, 3 …)"); }
-std::int64_t parse_integer(std::string_view text) { return parse_number<std::int64_t>(text, "a whole number"); }
+std::uint64_t parse_count(std::string_view text) {
+  return parse_number<std::uint64_t>(text, "a count (use 1, 2, 3 …)");
+}
+std::int64_t parse_integer(std::string_view text) {
+  return parse_number<std::int64_t>(text, "a whole number");
+}
 
 Mount parse_long_mount(std::string_view text) {
   Mount mount;
@@ -210,8 +232,8 @@ void parse_time_offset(std::string_view text, Isolation& isolation) {
     if (equals == std::string_view::npos || (clock != "monotonic" && clock != "boottime")) {
       throw std::invalid_argument("is not a time offset (use monotonic=SECONDS,boottime=SECONDS)");
     }
-    (clock == "monotonic" ? isolation.time_offset_monotonic_seconds : isolation.time_offset_boottime_seconds) =
-        parse_integer(part.substr(equals + 1));
+    (clock == "monotonic" ? isolation.time_offset_monotonic_seconds
+                          : isolation.time_offset_boottime_seconds) = parse_integer(part.substr(equals + 1));
   }
 }
 
@@ -253,12 +275,14 @@ class SpecBuilder {
   void add_job() {
     each("job-name", [&](const std::string& text) { spec_.name = text; });
     spec_.current_working_directory = caller_.directory;
-    each("chdir", [&](const std::string& text) { spec_.current_working_directory = absolute(text, caller_); });
+    each("chdir",
+         [&](const std::string& text) { spec_.current_working_directory = absolute(text, caller_); });
     each("input", [&](const std::string& text) { spec_.standard_input = absolute_pattern(text, caller_); });
     each("output", [&](const std::string& text) { spec_.standard_output = absolute_pattern(text, caller_); });
     each("error", [&](const std::string& text) { spec_.standard_error = absolute_pattern(text, caller_); });
     each("open-mode", [&](const std::string& text) {
-      spec_.open_mode = one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});
+      spec_.open_mode =
+          one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});
     });
     each("account", [&](const std::string& text) { spec_.account = text; });
     each("comment", [&](const std::string& text) { spec_.comment = text; });
@@ -274,8 +298,11 @@ class SpecBuilder {
     each("mem", [&](const std::string& text) { spec_.memory_per_node = parse_size(text, kMebibyte); });
     each("time", [&](const std::string& text) { spec_.time_limit = parse_duration(text); });
     each("signal", [&](const std::string& text) { parse_signal_option(text, spec_); });
-    each("grace", [&](const std::string& text) { spec_.grace_period = parse_duration(text, std::chrono::seconds(1)); });
-    each("no-output-timeout", [&](const std::string& text) { spec_.no_output_timeout = parse_duration(text); });
+    each("grace", [&](const std::string& text) {
+      spec_.grace_period = parse_duration(text, std::chrono::seconds(1));
+    });
+    each("no-output-timeout",
+         [&](const std::string& text) { spec_.no_output_timeout = parse_duration(text); });
     Limits& limits = spec_.limits;
     each("cpu-time", [&](const std::string& text) { limits.cpu_time = parse_duration(text); });
     each("cpu-quota", [&](const std::string& text) {
@@ -307,7 +334,8 @@ class SpecBuilder {
   void add_isolation() {
     Isolation& isolation = spec_.isolation;
     each("network", [&](const std::string& text) {
-      isolation.network = one_of<NetworkMode>(text, {{"none", NetworkMode::none}, {"loopback", NetworkMode::loopback}});
+      isolation.network =
+          one_of<NetworkMode>(text, {{"none", NetworkMode::none}, {"loopback", NetworkMode::loopback}});
     });
     each("mount", [&](const std::string& text) { isolation.mounts.push_back(parse_mount(text)); });
     each("root", [&](const std::string& text) { isolation.root = absolute(text, caller_); });
@@ -316,8 +344,9 @@ class SpecBuilder {
     each("user", [&](const std::string& text) { isolation.user = text; });
     each("hostname", [&](const std::string& text) { isolation.hostname = text; });
     each("device", [&](const std::string& text) { isolation.devices.push_back(text); });
-    each("seccomp",
-         [&](const std::string& text) { isolation.seccomp = one_of<bool>(text, {{"default", true}, {"none", false}}); });
+    each("seccomp", [&](const std::string& text) {
+      isolation.seccomp = one_of<bool>(text, {{"default", true}, {"none", false}});
+    });
     each("time-offset", [&](const std::string& text) { parse_time_offset(text, isolation); });
   }
 
@@ -327,7 +356,9 @@ class SpecBuilder {
       spec_.argv = *line_.job_command;
     }
     if (spec_.name.empty()) {
-      const std::string from = !script.empty() ? std::string(script_name) : spec_.argv.empty() ? "" : spec_.argv[0];
+      const std::string from = !script.empty()      ? std::string(script_name)
+                               : spec_.argv.empty() ? ""
+                                                    : spec_.argv[0];
       spec_.name = std::filesystem::path(from).filename().string();
     }
     if (!is_utf8(spec_.script)) {
@@ -335,7 +366,8 @@ class SpecBuilder {
     }
     for (const std::string& word : spec_.argv) {
       if (!is_utf8(word)) {
-        faults_.push_back({kSource, "", "\"" + word + "\" is not UTF-8, which records are kept in; name it otherwise"});
+        faults_.push_back(
+            {kSource, "", "\"" + word + "\" is not UTF-8, which records are kept in; name it otherwise"});
       }
     }
   }
@@ -430,8 +462,8 @@ CallerContext caller_context() {
   return context;
 }
 
-std::map<std::string, std::string> exported_environment(std::string_view list,
-                                                        const std::map<std::string, std::string>& environment) {
+std::map<std::string, std::string> exported_environment(
+    std::string_view list, const std::map<std::string, std::string>& environment) {
   std::map<std::string, std::string> exported;
   const std::vector<std::string_view> words = split(list, ',');
   if (std::find(words.begin(), words.end(), "ALL") != words.end()) {

@@ -12,7 +12,7 @@ namespace berth {
 
 /// What a command-line job takes over from the process that asks for it.
 struct CallerContext {
-  std::string directory;                            ///< absolute current directory
+  std::string directory;  ///< absolute current directory
   std::map<std::string, std::string> environment;
 };
 CallerContext caller_context();
@@ -23,7 +23,7 @@ JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, s
                          std::string_view script_name = {});
 
 /// --export's list applied to the caller's environment.
-std::map<std::string, std::string> exported_environment(std::string_view list,
-                                                        const std::map<std::string, std::string>& environment);
+std::map<std::string, std::string> exported_environment(
+    std::string_view list, const std::map<std::string, std::string>& environment);
 
 }  // namespace berth

@@ -14,10 +14,11 @@ namespace {
 namespace po = boost::program_options;
 
 // No guessing: an abbreviation that is unique today may not be tomorrow, and scripts outlive releases.
-constexpr int kStyle = po::command_line_style::allow_long | po::command_line_style::allow_short |
-                       po::command_line_style::allow_dash_for_short | po::command_line_style::short_allow_adjacent |
-                       po::command_line_style::short_allow_next | po::command_line_style::long_allow_adjacent |
-                       po::command_line_style::long_allow_next | po::command_line_style::allow_sticky;
+constexpr int kStyle =
+    po::command_line_style::allow_long | po::command_line_style::allow_short |
+    po::command_line_style::allow_dash_for_short | po::command_line_style::short_allow_adjacent |
+    po::command_line_style::short_allow_next | po::command_line_style::long_allow_adjacent |
+    po::command_line_style::long_allow_next | po::command_line_style::allow_sticky;
 
 void describe(std::span<const Option> table, po::options_description& description) {
   for (const Option& option : table) {
@@ -52,7 +53,8 @@ std::string unknown_option_message(const CommandSpec* command, std::string_view 
   const bool is_long = typed.starts_with("--");
   if (command != nullptr && command->takes_command) {
     for (const AbsentOption& absent : absent_options()) {
-      if (is_long ? typed.substr(2) == absent.name : absent.letter != 0 && typed.substr(1, 1)[0] == absent.letter) {
+      if (is_long ? typed.substr(2) == absent.name
+                  : absent.letter != 0 && typed.substr(1, 1)[0] == absent.letter) {
         return where + ": " + std::string(typed) + " is not supported yet; " + std::string(absent.remedy);
       }
     }
@@ -133,7 +135,8 @@ void run_parser(const std::vector<std::string>& words, CommandLine& line) {
   } catch (const po::invalid_command_line_syntax& error) {
     const auto kind = error.kind();
     const std::string typed = error.get_option_name();
-    if (kind == po::invalid_syntax::missing_parameter || kind == po::invalid_syntax::empty_adjacent_parameter) {
+    if (kind == po::invalid_syntax::missing_parameter ||
+        kind == po::invalid_syntax::empty_adjacent_parameter) {
       throw UsageError(line.command, missing_argument_message(line.command, typed));
     }
     if (kind == po::invalid_syntax::extra_parameter) {
@@ -145,18 +148,22 @@ void run_parser(const std::vector<std::string>& words, CommandLine& line) {
   }
 }
 
-bool is_help_request(const CommandLine& line) { return line.has("help") || line.has("version"); }
+bool is_help_request(const CommandLine& line) {
+  return line.has("help") || line.has("version");
+}
 
 void check_operands(const CommandLine& line) {
   const CommandSpec& command = *line.command;
   const Operands& operands = command.operands;
   if (line.operands.empty() && operands.required) {
     throw UsageError(&command, "berth " + std::string(command.name) + " needs " +
-                                   (operands.repeatable ? "at least one " : "a ") + std::string(operands.argument));
+                                   (operands.repeatable ? "at least one " : "a ") +
+                                   std::string(operands.argument));
   }
   const std::size_t most = operands.argument.empty() ? 0 : operands.repeatable ? line.operands.size() : 1;
   if (line.operands.size() > most) {
-    throw UsageError(&command, "berth " + std::string(command.name) + " does not take \"" + line.operands[most] + "\"");
+    throw UsageError(&command,
+                     "berth " + std::string(command.name) + " does not take \"" + line.operands[most] + "\"");
   }
 }
 
@@ -219,7 +226,8 @@ const Option* CommandLine::first_of_section(std::string_view section) const {
 CommandLine parse_command_line(const std::vector<std::string>& arguments) {
   CommandLine line;
   const std::size_t position = find_command_position(arguments);
-  std::vector<std::string> words(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(position));
+  std::vector<std::string> words(arguments.begin(),
+                                 arguments.begin() + static_cast<std::ptrdiff_t>(position));
   std::vector<std::string> after_dashes;
   if (position < arguments.size()) {
     line.command = find_command(arguments[position]);
@@ -257,7 +265,8 @@ std::string nearest_word(std::string_view typed, const std::vector<std::string_v
   std::size_t best_distance = std::max<std::size_t>(typed.size() / 3, 1) + 1;
   for (const std::string_view word : known) {
     // A cut-off word ("--cpus-per" for "--cpus-per-task") is near however much is missing.
-    const std::size_t distance = typed.size() >= 3 && word.starts_with(typed) ? 1 : edit_distance(typed, word);
+    const std::size_t distance =
+        typed.size() >= 3 && word.starts_with(typed) ? 1 : edit_distance(typed, word);
     if (distance < best_distance) {
       best = word;
       best_distance = distance;

@@ -45,7 +45,9 @@ class CommandLine {
   /// The first option that was given out of this section of the command's table; null when none was.
   const Option* first_of_section(std::string_view section) const;
 
-  void add(std::string option, std::string value) { given_.emplace_back(std::move(option), std::move(value)); }
+  void add(std::string option, std::string value) {
+    given_.emplace_back(std::move(option), std::move(value));
+  }
 
  private:
   std::vector<std::pair<std::string, std::string>> given_;

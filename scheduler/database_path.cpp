@@ -25,7 +25,8 @@ std::string database_path(const CommandLine& line) {
     home = entry == nullptr ? nullptr : entry->pw_dir;
   }
   if (home == nullptr || home[0] != '/') {
-    throw std::runtime_error("no place for the job database: this user has no home; name one with --database FILE");
+    throw std::runtime_error(
+        "no place for the job database: this user has no home; name one with --database FILE");
   }
   return std::string(home) + "/.local/state/berth/berth.db";
 }

@@ -10,7 +10,9 @@
 namespace berth {
 namespace {
 
-Timestamp now() { return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now()); }
+Timestamp now() {
+  return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+}
 
 /// poll(2)'s timeout; rounded up, so that it never returns just before the deadline and spins.
 int milliseconds_until(std::chrono::steady_clock::time_point deadline) {
@@ -36,9 +38,12 @@ OutputSink sink_of(StreamSink stream) {
 
 }  // namespace
 
-ExecutorLauncher::ExecutorLauncher(Executor& executor, JobStreams& streams, std::map<std::string, Identity> identities,
-                                   std::vector<int> wake_up)
-    : executor_(executor), streams_(streams), identities_(std::move(identities)), wake_up_(std::move(wake_up)) {}
+ExecutorLauncher::ExecutorLauncher(Executor& executor, JobStreams& streams,
+                                   std::map<std::string, Identity> identities, std::vector<int> wake_up)
+    : executor_(executor),
+      streams_(streams),
+      identities_(std::move(identities)),
+      wake_up_(std::move(wake_up)) {}
 
 void ExecutorLauncher::set_tick(std::chrono::milliseconds interval, std::function<void()> tick) {
   tick_interval_ = interval;

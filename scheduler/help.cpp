@@ -19,8 +19,10 @@ namespace {
 using std::string_view_literals::operator""sv;
 
 constexpr std::array kProgramDescription{
-    "berth runs batch jobs on Linux, each as though it had the machine to itself: its own CPUs and memory, its own "
-    "namespaces (user, pid, mount, network, IPC, UTS, cgroup, time) and cgroups, limits that hold, and a record of what "
+    "berth runs batch jobs on Linux, each as though it had the machine to itself: its own CPUs and memory, "
+    "its own "
+    "namespaces (user, pid, mount, network, IPC, UTS, cgroup, time) and cgroups, limits that hold, and a "
+    "record of what "
     "it used."sv,
     "Job states, options and columns have the names that Slurm gave them."sv,
 };
@@ -39,25 +41,31 @@ struct Meaning {
 };
 
 constexpr std::array kRunExitStatus{
-    Meaning{"0-123", "The job's own exit status (125 to 255 too, when the job exits so). With several jobs: 0 when all "
-                     "COMPLETED, else the status of the first, in submit order, that did not."},
+    Meaning{
+        "0-123",
+        "The job's own exit status (125 to 255 too, when the job exits so). With several jobs: 0 when all "
+        "COMPLETED, else the status of the first, in submit order, that did not."},
     Meaning{"124", "The job ran out of time: wall time, CPU time, or no output for too long."},
     Meaning{"125", "berth failed or refused; the job did not run, or berth could not see it to its end."},
     Meaning{"126", "The command could not be executed."},
     Meaning{"127", "The command was not found."},
-    Meaning{"128+N", "Signal N ended the job: 137 (SIGKILL) when it ran out of memory. When Ctrl-C or a signal to berth "
-                     "cancelled the run: 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP), 131 (SIGQUIT)."},
+    Meaning{
+        "128+N",
+        "Signal N ended the job: 137 (SIGKILL) when it ran out of memory. When Ctrl-C or a signal to berth "
+        "cancelled the run: 130 (SIGINT), 143 (SIGTERM), 129 (SIGHUP), 131 (SIGQUIT)."},
 };
 
 constexpr std::array kOtherExitStatus{
     Meaning{"0", "Success."},
-    Meaning{"1", "The answer is no: a faulty job file, no such job, something that jobs need is missing; or berth "
-                 "failed. Standard error says which."},
+    Meaning{"1",
+            "The answer is no: a faulty job file, no such job, something that jobs need is missing; or berth "
+            "failed. Standard error says which."},
     Meaning{"2", "Wrong usage."},
 };
 
 constexpr std::array kEnvironment{
-    Meaning{"XDG_STATE_HOME", "Where the database is when --database does not say so; ~/.local/state when unset."},
+    Meaning{"XDG_STATE_HOME",
+            "Where the database is when --database does not say so; ~/.local/state when unset."},
     Meaning{"SUDO_UID, SUDO_GID", "As root: whom jobs run as by default and who is recorded."},
     Meaning{"COLUMNS", "Width of --help."},
 };
@@ -68,7 +76,8 @@ constexpr std::array kFiles{
 };
 
 std::span<const Meaning> exit_status_of(const CommandSpec& command) {
-  return command.name == "run" ? std::span<const Meaning>(kRunExitStatus) : std::span<const Meaning>(kOtherExitStatus);
+  return command.name == "run" ? std::span<const Meaning>(kRunExitStatus)
+                               : std::span<const Meaning>(kOtherExitStatus);
 }
 
 std::string option_synopsis(const Option& option) {
@@ -95,12 +104,13 @@ std::string option_text(const Option& option) {
 
 /// Columns that UTF-8 text takes on a terminal, for the characters that the tables use.
 std::size_t columns_of(std::string_view text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
 }
 
 /// Appends `text` from column `column` on, wrapped, continuation lines indented.
-void append_wrapped(std::string& out, std::string_view text, std::size_t column, std::size_t indent, std::size_t width) {
+void append_wrapped(std::string& out, std::string_view text, std::size_t column, std::size_t indent,
+                    std::size_t width) {
   bool line_has_word = false;
   while (!text.empty()) {
     const std::size_t space = text.find(' ');
@@ -144,7 +154,8 @@ void append_entry(std::string& out, std::string_view term, std::string_view text
   append_wrapped(out, text, text_column, text_column, width);
 }
 
-void append_options(std::string& out, std::span<const Option> options, std::string_view heading, std::size_t width) {
+void append_options(std::string& out, std::span<const Option> options, std::string_view heading,
+                    std::size_t width) {
   constexpr std::size_t kTextColumn = 30;
   std::string_view section = "\n"sv;  // no section is called that
   for (const Option& option : options) {
@@ -184,14 +195,29 @@ std::string roff(std::string_view text) {
       continue;
     }
     switch (text[i]) {
-      case '\\': out += "\\e"; break;
-      case '-': out += "\\-"; break;
-      case '\'': out += "\\(aq"; break;
-      case '`': out += "\\(ga"; break;
-      case '"': out += "\\(dq"; break;
-      case '~': out += "\\(ti"; break;
-      case '^': out += "\\(ha"; break;
-      default: out += text[i];
+      case '\\':
+        out += "\\e";
+        break;
+      case '-':
+        out += "\\-";
+        break;
+      case '\'':
+        out += "\\(aq";
+        break;
+      case '`':
+        out += "\\(ga";
+        break;
+      case '"':
+        out += "\\(dq";
+        break;
+      case '~':
+        out += "\\(ti";
+        break;
+      case '^':
+        out += "\\(ha";
+        break;
+      default:
+        out += text[i];
     }
   }
   return out;
@@ -214,9 +240,9 @@ std::string upper(std::string_view text) {
 }
 
 std::string manual_header(std::string_view page, std::string_view summary) {
-  return ".\\\" Made from berth's option tables; do not edit.\n.TH " + upper(page) + " 1 \"\" \"berth " BERTH_VERSION
-         "\" \"User Commands\"\n.nh\n.SH NAME\n" +
-         roff(page) + " \\- " + roff(summary) + '\n';
+  return ".\\\" Made from berth's option tables; do not edit.\n.TH " + upper(page) +
+         " 1 \"\" \"berth " BERTH_VERSION "\" \"User Commands\"\n.nh\n.SH NAME\n" + roff(page) + " \\- " +
+         roff(summary) + '\n';
 }
 
 void append_manual_option(std::string& out, const Option& option) {
@@ -266,7 +292,8 @@ void append_manual_examples(std::string& out, std::span<const Example> examples)
   }
   out += ".SH EXAMPLES\n";
   for (const Example& example : examples) {
-    out += ".PP\n" + roff_line(example.explanation) + ".PP\n.RS 4\n.EX\n" + roff_line(example.command) + ".EE\n.RE\n";
+    out += ".PP\n" + roff_line(example.explanation) + ".PP\n.RS 4\n.EX\n" + roff_line(example.command) +
+           ".EE\n.RE\n";
   }
 }
 
@@ -312,14 +339,22 @@ std::string state_words() {
 
 std::string completion_action(const Option& option) {
   switch (option.completion) {
-    case Completion::none: return "return";
-    case Completion::file: return "_berth_files; return";
-    case Completion::directory: return "compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return";
-    case Completion::words: return "_berth_words '" + std::string(option.words) + "'; return";
-    case Completion::states: return "_berth_list \"$_berth_states\"; return";
-    case Completion::columns: return "_berth_list \"$_berth_columns\"; return";
-    case Completion::users: return "COMPREPLY=($(compgen -u -- \"$cur\")); return";
-    case Completion::commands: return "_berth_words \"$_berth_commands\"; return";
+    case Completion::none:
+      return "return";
+    case Completion::file:
+      return "_berth_files; return";
+    case Completion::directory:
+      return "compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return";
+    case Completion::words:
+      return "_berth_words '" + std::string(option.words) + "'; return";
+    case Completion::states:
+      return "_berth_list \"$_berth_states\"; return";
+    case Completion::columns:
+      return "_berth_list \"$_berth_columns\"; return";
+    case Completion::users:
+      return "COMPREPLY=($(compgen -u -- \"$cur\")); return";
+    case Completion::commands:
+      return "_berth_words \"$_berth_commands\"; return";
   }
   return "return";
 }
@@ -443,7 +478,9 @@ std::string command_help(const CommandSpec& command, unsigned width) {
 
 std::string program_manual_page() {
   std::string out = manual_header("berth", "run batch jobs, each as though it had the machine to itself");
-  out += ".SH SYNOPSIS\n.B berth\n[\\fIOPTION\\fR\\[u2026]] \\fICOMMAND\\fR [\\fIARGUMENT\\fR\\[u2026]]\n.SH DESCRIPTION\n";
+  out +=
+      ".SH SYNOPSIS\n.B berth\n[\\fIOPTION\\fR\\[u2026]] \\fICOMMAND\\fR [\\fIARGUMENT\\fR\\[u2026]]\n.SH "
+      "DESCRIPTION\n";
   append_manual_paragraphs(out, kProgramDescription);
   out += ".SH COMMANDS\n";
   std::vector<std::string> pages;
@@ -509,7 +546,10 @@ std::string bash_completion(std::string_view columns) {
     out += "      options+=' " + option_words(command->options) + "'\n";
     const bool files = command->operands.completion == Completion::file;
     out += std::string("      operands=") +
-           (files ? "files" : command->operands.completion == Completion::commands ? "commands" : "none") + '\n';
+           (files                                                  ? "files"
+            : command->operands.completion == Completion::commands ? "commands"
+                                                                   : "none") +
+           '\n';
     out += "      case \"$prev\" in\n";
     append_completion_cases(out, command->options);
     out += "      esac\n      ;;\n";
@@ -542,7 +582,8 @@ void write_manual_pages(const std::string& directory) {
   write_text_file(directory + "/berth.1", program_manual_page());
   for (const CommandSpec* command : commands()) {
     if (!command->hidden) {
-      write_text_file(directory + "/berth-" + std::string(command->name) + ".1", command_manual_page(*command));
+      write_text_file(directory + "/berth-" + std::string(command->name) + ".1",
+                      command_manual_page(*command));
     }
   }
 }

@@ -102,12 +102,13 @@ void OutputTarget::close_after(int error_number) {
   pending_.clear();
   // A reader that went away (`berth run … | head -1`) is no fault.
   if (error_number != EPIPE) {
-    log_error("cannot write job output to " + description_ + ": " + std::generic_category().message(error_number) +
-              "; the rest is dropped");
+    log_error("cannot write job output to " + description_ + ": " +
+              std::generic_category().message(error_number) + "; the rest is dropped");
   }
 }
 
-LinePrefixer::LinePrefixer(OutputTarget& target, std::string prefix) : target_(target), prefix_(std::move(prefix)) {}
+LinePrefixer::LinePrefixer(OutputTarget& target, std::string prefix)
+    : target_(target), prefix_(std::move(prefix)) {}
 
 void LinePrefixer::write(std::string_view data) {
   std::string lines;

@@ -24,7 +24,9 @@ struct JobStreams::Job {
 namespace {
 
 StreamState state_of(const OutputTarget& target) {
-  return target.is_closed() ? StreamState::closed : target.is_congested() ? StreamState::wait : StreamState::more;
+  return target.is_closed()      ? StreamState::closed
+         : target.is_congested() ? StreamState::wait
+                                 : StreamState::more;
 }
 
 }  // namespace
@@ -46,8 +48,9 @@ JobStreams::Streams JobStreams::open(JobId id, const JobSpec& spec) {
   const std::string output = expand_pattern(spec.standard_output, values);
   const std::string error = expand_pattern(spec.standard_error, values);
   streams.standard_output =
-      output.empty() ? stream_sink(*job, spec.name, options_.output_to_error ? standard_error_ : standard_output_)
-                     : file_sink(*job, output, spec.open_mode);
+      output.empty()
+          ? stream_sink(*job, spec.name, options_.output_to_error ? standard_error_ : standard_output_)
+          : file_sink(*job, output, spec.open_mode);
   // One file for both streams is opened once, so that what is written first stays first.
   streams.joined = (error.empty() && !output.empty()) || (!error.empty() && error == output);
   if (!streams.joined) {

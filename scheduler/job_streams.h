@@ -23,20 +23,20 @@ enum class StreamState { more, wait, closed };
 using StreamSink = std::function<StreamState(const char* data, std::size_t size)>;
 
 struct StreamOptions {
-  FileOwner owner;                  ///< who files are opened as, and %u
-  bool prefix = false;              ///< "name | " before each streamed line
-  std::size_t name_columns = 0;     ///< names are padded to it
-  bool output_to_error = false;     ///< streamed standard output goes to our standard error (--json)
-  int inherited_input = -1;         ///< for jobs that name no standard_input; -1: /dev/null
+  FileOwner owner;               ///< who files are opened as, and %u
+  bool prefix = false;           ///< "name | " before each streamed line
+  std::size_t name_columns = 0;  ///< names are padded to it
+  bool output_to_error = false;  ///< streamed standard output goes to our standard error (--json)
+  int inherited_input = -1;      ///< for jobs that name no standard_input; -1: /dev/null
 };
 
 class JobStreams {
  public:
   struct Streams {
-    int standard_input = -1;        ///< owned by JobStreams until close(); -1: /dev/null
+    int standard_input = -1;  ///< owned by JobStreams until close(); -1: /dev/null
     StreamSink standard_output;
     StreamSink standard_error;
-    bool joined = false;            ///< both go to one file: standard_error is empty
+    bool joined = false;  ///< both go to one file: standard_error is empty
   };
 
   JobStreams(StreamOptions options, OutputTarget& standard_output, OutputTarget& standard_error);

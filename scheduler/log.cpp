@@ -13,12 +13,14 @@ constinit LogLevel current_level = LogLevel::warning;
 using Callback = void (*)();
 constinit Callback before_log = nullptr;
 
-constexpr std::array<std::string_view, 7> kNames{"trace", "debug", "info", "warning", "error", "critical", "off"};
+constexpr std::array<std::string_view, 7> kNames{"trace", "debug",    "info", "warning",
+                                                 "error", "critical", "off"};
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
     // Single-threaded (_st): one thread writes log lines, and a mutex would only hide it if that changed.
-    auto made = std::make_shared<spdlog::logger>("berth", std::make_shared<spdlog::sinks::stderr_color_sink_st>());
+    auto made =
+        std::make_shared<spdlog::logger>("berth", std::make_shared<spdlog::sinks::stderr_color_sink_st>());
     made->set_level(spdlog::level::trace);
     made->set_pattern("berth: %^%l%$: %v");
     return made;
@@ -28,9 +30,13 @@ spdlog::logger& logger() {
 
 }  // namespace
 
-void set_log_level(LogLevel level) { current_level = level; }
+void set_log_level(LogLevel level) {
+  current_level = level;
+}
 
-LogLevel log_level() { return current_level; }
+LogLevel log_level() {
+  return current_level;
+}
 
 bool parse_log_level(std::string_view name, LogLevel& level) {
   for (std::size_t i = 0; i < kNames.size(); ++i) {
@@ -42,7 +48,9 @@ bool parse_log_level(std::string_view name, LogLevel& level) {
   return false;
 }
 
-void set_before_log(void (*callback)()) { before_log = callback; }
+void set_before_log(void (*callback)()) {
+  before_log = callback;
+}
 
 void log_line(LogLevel level, std::string_view message) {
   if (level < current_level || level == LogLevel::off) {

@@ -16,9 +16,17 @@ void set_before_log(void (*callback)());
 
 void log_line(LogLevel level, std::string_view message);
 
-inline void log_debug(std::string_view message) { log_line(LogLevel::debug, message); }
-inline void log_info(std::string_view message) { log_line(LogLevel::info, message); }
-inline void log_warning(std::string_view message) { log_line(LogLevel::warning, message); }
-inline void log_error(std::string_view message) { log_line(LogLevel::error, message); }
+inline void log_debug(std::string_view message) {
+  log_line(LogLevel::debug, message);
+}
+inline void log_info(std::string_view message) {
+  log_line(LogLevel::info, message);
+}
+inline void log_warning(std::string_view message) {
+  log_line(LogLevel::warning, message);
+}
+inline void log_error(std::string_view message) {
+  log_line(LogLevel::error, message);
+}
 
 }  // namespace berth

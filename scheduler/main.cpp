@@ -20,14 +20,17 @@
 namespace berth {
 namespace {
 
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
 
 void configure_log(const CommandLine& line) {
   if (const auto name = line.value("log-level")) {
     LogLevel level{};
     if (!parse_log_level(*name, level)) {
-      throw UsageError(line.command, "--log-level: \"" + *name +
-                                         "\" is not one of trace, debug, info, warning, error, critical, off");
+      throw UsageError(
+          line.command,
+          "--log-level: \"" + *name + "\" is not one of trace, debug, info, warning, error, critical, off");
     }
     set_log_level(level);
     return;
@@ -125,7 +128,8 @@ int run_program(const std::vector<std::string>& arguments) {
     }
     return status;
   } catch (const UsageError& error) {
-    return report_failure(std::string(error.what()) + "\nTry \"" + error.help_command() + "\".", error.status());
+    return report_failure(std::string(error.what()) + "\nTry \"" + error.help_command() + "\".",
+                          error.status());
   } catch (const InputError& error) {
     return report_failure(error.what(), failure_status(line));
   } catch (const std::exception& error) {

@@ -10,7 +10,6 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
-
 // -- every command --------------------------------------------------------------------------------------
 
 constexpr std::array kGlobalOptions{
@@ -18,7 +17,8 @@ constexpr std::array kGlobalOptions{
     Option{.name = "version", .description = "Prints the version and exits"},
     Option{.name = "verbose",
            .letter = 'v',
-           .description = "Logs more to standard error: -v tells when jobs start and end, -vv what berth uses and each step",
+           .description = "Logs more to standard error: -v tells when jobs start and end, -vv what berth "
+                          "uses and each step",
            .repeatable = true},
     Option{.name = "quiet",
            .letter = 'q',
@@ -63,38 +63,42 @@ constexpr std::array kRunOptions{
            .completion = Completion::directory},
     Option{.name = "export",
            .argument = "LIST",
-           .description = "Environment variables that the job gets: ALL, NONE, or a comma-separated list of NAME and "
-                          "NAME=VALUE; ALL may be one of the list. ALL leaves out what describes the calling session "
-                          "and not the job (HOME, USER, LOGNAME, SHELL, PWD, TMPDIR, SUDO_*, XDG_RUNTIME_DIR …), "
-                          "unless the list names it",
+           .description =
+               "Environment variables that the job gets: ALL, NONE, or a comma-separated list of NAME and "
+               "NAME=VALUE; ALL may be one of the list. ALL leaves out what describes the calling session "
+               "and not the job (HOME, USER, LOGNAME, SHELL, PWD, TMPDIR, SUDO_*, XDG_RUNTIME_DIR …), "
+               "unless the list names it",
            .fallback = "ALL",
            .section = kSectionJob,
            .completion = Completion::words,
            .words = "ALL NONE"},
     Option{.name = "env",
            .argument = "NAME[=VALUE]",
-           .description = "Sets one environment variable, or passes the caller's on; stronger than --export, and the "
-                          "value may hold commas",
+           .description =
+               "Sets one environment variable, or passes the caller's on; stronger than --export, and the "
+               "value may hold commas",
            .section = kSectionJob,
            .field = "/environment",
            .repeatable = true},
-    Option{.name = "input",
-           .letter = 'i',
-           .argument = "FILE",
-           .description = "File for the job's standard input",
-           .fallback = "berth's own standard input when it is no terminal and there is one job, else /dev/null",
-           .section = kSectionJob,
-           .field = "/standard_input",
-           .completion = Completion::file},
+    Option{
+        .name = "input",
+        .letter = 'i',
+        .argument = "FILE",
+        .description = "File for the job's standard input",
+        .fallback = "berth's own standard input when it is no terminal and there is one job, else /dev/null",
+        .section = kSectionJob,
+        .field = "/standard_input",
+        .completion = Completion::file},
     Option{.name = "stdin",
            .description = "Passes berth's own standard input to the job even when it is a terminal",
            .section = kSectionJob},
     Option{.name = "output",
            .letter = 'o',
            .argument = "FILE",
-           .description = "File for the job's standard output and, without --error, its standard error. Patterns: %j "
-                          "job id, %A job id, %x job name, %u user, %% a per cent sign; %5j pads with zeros. Opened as "
-                          "the calling user; folders are not made",
+           .description =
+               "File for the job's standard output and, without --error, its standard error. Patterns: %j "
+               "job id, %A job id, %x job name, %u user, %% a per cent sign; %5j pads with zeros. Opened as "
+               "the calling user; folders are not made",
            .fallback = "berth's own standard output and error",
            .section = kSectionJob,
            .field = "/standard_output",
@@ -147,16 +151,18 @@ constexpr std::array kRunOptions{
            .field = "/cpus_per_task"},
     Option{.name = "mem",
            .argument = "SIZE",
-           .description = "Memory of the job (512M, 2GiB; a bare number is MiB, as in Slurm); more ends it as "
-                          "OUT_OF_MEMORY",
+           .description =
+               "Memory of the job (512M, 2GiB; a bare number is MiB, as in Slurm); more ends it as "
+               "OUT_OF_MEMORY",
            .fallback = "the pool's memory shared out by CPUs",
            .section = kSectionLimits,
            .field = "/memory_per_node"},
     Option{.name = "time",
            .letter = 't',
            .argument = "TIME",
-           .description = "Wall time ([D-]HH:MM:SS, 90s, 10min; a bare number is minutes, as in Slurm); more ends it "
-                          "as TIMEOUT",
+           .description =
+               "Wall time ([D-]HH:MM:SS, 90s, 10min; a bare number is minutes, as in Slurm); more ends it "
+               "as TIMEOUT",
            .section = kSectionLimits,
            .field = "/time_limit"},
     Option{.name = "signal",
@@ -169,8 +175,9 @@ constexpr std::array kRunOptions{
            .words = "HUP INT USR1 USR2 TERM"},
     Option{.name = "grace",
            .argument = "TIME",
-           .description = "Time between SIGTERM and the kill of everything that the job started (a bare number is "
-                          "seconds)",
+           .description =
+               "Time between SIGTERM and the kill of everything that the job started (a bare number is "
+               "seconds)",
            .fallback = "5s",
            .section = kSectionLimits,
            .field = "/grace_period"},
@@ -245,8 +252,9 @@ constexpr std::array kRunOptions{
            .field = "/limits/locked_memory"},
     Option{.name = "io",
            .argument = "DEVICE:KEY=VALUE,…",
-           .description = "Bandwidth and operations per second of one block device: read_bps, write_bps, read_iops, "
-                          "write_iops",
+           .description =
+               "Bandwidth and operations per second of one block device: read_bps, write_bps, read_iops, "
+               "write_iops",
            .section = kSectionLimits,
            .field = "/limits/io",
            .repeatable = true,
@@ -259,8 +267,9 @@ constexpr std::array kRunOptions{
            .repeatable = true},
     Option{.name = "net-class",
            .argument = "ID",
-           .description = "Class of the job's packets for tc(8) and iptables(8), a number or MAJOR:MINOR in hexadecimal "
-                          "(net_cls.classid)",
+           .description =
+               "Class of the job's packets for tc(8) and iptables(8), a number or MAJOR:MINOR in hexadecimal "
+               "(net_cls.classid)",
            .section = kSectionLimits,
            .field = "/limits/net_class"},
 
@@ -345,14 +354,16 @@ constexpr std::array kRunOptions{
            .fallback = "the machine's",
            .section = kSectionPool},
 
-    Option{.name = "result",
-           .argument = "FILE",
-           .description = "Writes the accounting record as JSON: one object for one job, an array for several",
-           .section = kSectionReport,
-           .completion = Completion::file},
+    Option{
+        .name = "result",
+        .argument = "FILE",
+        .description = "Writes the accounting record as JSON: one object for one job, an array for several",
+        .section = kSectionReport,
+        .completion = Completion::file},
     Option{.name = "json",
-           .description = "Prints the accounting record as JSON on standard output at the end, in place of the usage "
-                          "table; the job's own output then goes to standard error",
+           .description =
+               "Prints the accounting record as JSON on standard output at the end, in place of the usage "
+               "table; the job's own output then goes to standard error",
            .section = kSectionReport},
     Option{.name = "no-prefix",
            .description = "With several jobs: leaves the job's name off its output lines",
@@ -369,21 +380,29 @@ constexpr std::array kRunOptions{
 constexpr std::array kRunUsage{"run [OPTION…] -- COMMAND [ARGUMENT…]"sv, "run [OPTION…] JOB.json…"sv,
                                "run [OPTION…] SCRIPT [-- ARGUMENT…]"sv};
 constexpr std::array kRunDescription{
-    "Runs jobs to their end, each in its own namespaces and cgroups and under its limits, without a daemon; records "
+    "Runs jobs to their end, each in its own namespaces and cgroups and under its limits, without a daemon; "
+    "records "
     "them in the database; prints what they used; and exits as the job did."sv,
-    "A job is a command after \"--\", a script that begins with #!, or the jobs of one or more JSON files (\"-\" is "
-    "standard input). Options describe the job of the first two forms. With JSON files only the options of the pool "
+    "A job is a command after \"--\", a script that begins with #!, or the jobs of one or more JSON files "
+    "(\"-\" is "
+    "standard input). Options describe the job of the first two forms. With JSON files only the options of "
+    "the pool "
     "and of output and results are taken: a job file says itself what its jobs are."sv,
-    "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and memory "
-    "for. A job that can never fit, or that asks for what this machine cannot enforce, is refused before anything "
+    "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and "
+    "memory "
+    "for. A job that can never fit, or that asks for what this machine cannot enforce, is refused before "
+    "anything "
     "runs."sv,
-    "The output of one job is passed on byte for byte. With several jobs each complete line is prefixed with the "
+    "The output of one job is passed on byte for byte. With several jobs each complete line is prefixed with "
+    "the "
     "job's name. A job whose output nobody reads any more gets SIGPIPE when it writes."sv,
-    "Ctrl-C, SIGTERM and SIGHUP cancel: SIGTERM to each job, its grace period, then a kill of everything that it "
+    "Ctrl-C, SIGTERM and SIGHUP cancel: SIGTERM to each job, its grace period, then a kill of everything "
+    "that it "
     "started. A second one, or SIGQUIT, kills at once."sv,
 };
 constexpr std::array kRunExamples{
-    Example{"berth run -- make -j2 test", "Runs a command as its own job, in this directory, and exits as it did."},
+    Example{"berth run -- make -j2 test",
+            "Runs a command as its own job, in this directory, and exits as it did."},
     Example{"berth run -c 2 --mem 2G -t 10 --network none -- ./tests.sh",
             "Two CPUs, 2 GiB, ten minutes, and no network."},
     Example{"berth run --overlay -- sh -c 'echo 127.0.0.1 db >> /etc/hosts.new; ls /etc'",
@@ -393,7 +412,8 @@ constexpr std::array kRunExamples{
     Example{"berth run --slots 4 nightly.json", "The jobs of a file, at most four at once."},
     Example{"generate-jobs | berth run -", "Jobs from standard input."},
 };
-constexpr std::array kRunSeeAlso{"berth-check(1)"sv, "berth-show(1)"sv, "berth-history(1)"sv, "berth-doctor(1)"sv};
+constexpr std::array kRunSeeAlso{"berth-check(1)"sv, "berth-show(1)"sv, "berth-history(1)"sv,
+                                 "berth-doctor(1)"sv};
 constexpr CommandSpec kRun{.name = "run",
                            .summary = "Run jobs to their end and exit as they did",
                            .usage = kRunUsage,
@@ -412,7 +432,8 @@ constexpr std::array kCheckOptions{
 };
 constexpr std::array kCheckUsage{"check FILE…"sv, "check --schema"sv};
 constexpr std::array kCheckDescription{
-    "Validates job files without running anything and prints every fault of every file, one line each: file, JSON "
+    "Validates job files without running anything and prints every fault of every file, one line each: file, "
+    "JSON "
     "pointer, what is wrong, and what to do."sv,
     "Exits with 0 when all files are valid and with 1 otherwise."sv,
 };
@@ -440,7 +461,8 @@ constexpr std::array kHistoryOptions{
     Option{.name = "starttime",
            .letter = 'S',
            .argument = "WHEN",
-           .description = "Jobs in any state after this instant: 2026-11-23, 2026-11-23T17:00, 17:30, today, now-1hour",
+           .description =
+               "Jobs in any state after this instant: 2026-11-23, 2026-11-23T17:00, 17:30, today, now-1hour",
            .fallback = "jobs of any age",
            .section = kSectionFilter},
     Option{.name = "endtime",
@@ -466,28 +488,26 @@ constexpr std::array kHistoryOptions{
            .argument = "LIST",
            .description = "Jobs of these accounts",
            .section = kSectionFilter},
-    Option{.name = "name",
-           .argument = "LIST",
-           .description = "Jobs of these names",
-           .section = kSectionFilter},
+    Option{
+        .name = "name", .argument = "LIST", .description = "Jobs of these names", .section = kSectionFilter},
     Option{.name = "jobs",
            .letter = 'j',
            .argument = "LIST",
            .description = "These job ids; the same as naming them without an option",
            .section = kSectionFilter},
-    Option{.name = "last",
-           .argument = "N",
-           .description = "Only the newest N",
-           .section = kSectionFilter},
-    Option{.name = "format",
-           .letter = 'o',
-           .argument = "LIST",
-           .description = "Columns, each optionally with a width (JobName%20, a negative width aligns left); --helpformat "
-                          "lists them",
-           .section = kSectionFormat,
-           .completion = Completion::columns},
+    Option{.name = "last", .argument = "N", .description = "Only the newest N", .section = kSectionFilter},
+    Option{
+        .name = "format",
+        .letter = 'o',
+        .argument = "LIST",
+        .description =
+            "Columns, each optionally with a width (JobName%20, a negative width aligns left); --helpformat "
+            "lists them",
+        .section = kSectionFormat,
+        .completion = Completion::columns},
     Option{.name = "long", .letter = 'l', .description = "Prints every column", .section = kSectionFormat},
-    Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
+    Option{
+        .name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
     Option{.name = "parsable2",
            .letter = 'P',
            .description = "Columns separated by |, full width",
@@ -501,12 +521,15 @@ constexpr std::array kHistoryOptions{
            .description = "Separator for -P and -p",
            .fallback = "|",
            .section = kSectionFormat},
-    Option{.name = "json", .description = "Prints the complete records as JSON: {\"jobs\":[…]}", .section = kSectionFormat},
+    Option{.name = "json",
+           .description = "Prints the complete records as JSON: {\"jobs\":[…]}",
+           .section = kSectionFormat},
     Option{.name = "helpformat", .description = "Lists the columns and exits", .section = kSectionFormat},
 };
 constexpr std::array kHistoryUsage{"history [OPTION…] [JOBID…]"sv};
 constexpr std::array kHistoryDescription{
-    "Lists jobs from the database with sacct's columns: every attempt that was made, how it ended and what it used. "
+    "Lists jobs from the database with sacct's columns: every attempt that was made, how it ended and what "
+    "it used. "
     "The newest comes last."sv,
     "A counter that the kernel did not offer is printed as nothing, never as 0."sv,
 };
@@ -529,11 +552,14 @@ constexpr CommandSpec kHistory{.name = "history",
 // -- show -----------------------------------------------------------------------------------------------
 
 constexpr std::array kShowOptions{
-    Option{.name = "json", .description = "Prints the complete records (one per attempt) and events as JSON: {\"jobs\":[…],\"events\":[…]}"},
+    Option{.name = "json",
+           .description = "Prints the complete records (one per attempt) and events as JSON: "
+                          "{\"jobs\":[…],\"events\":[…]}"},
 };
 constexpr std::array kShowUsage{"show [--json] JOBID…"sv};
 constexpr std::array kShowDescription{
-    "Prints everything that is known about a job: what was asked for, what was granted, how each attempt ended and "
+    "Prints everything that is known about a job: what was asked for, what was granted, how each attempt "
+    "ended and "
     "why, what it used, and its events in order."sv,
 };
 constexpr std::array kShowExamples{
@@ -557,7 +583,8 @@ constexpr std::array kEfficiencyOptions{
 };
 constexpr std::array kEfficiencyUsage{"efficiency [--json] JOBID…"sv};
 constexpr std::array kEfficiencyDescription{
-    "Sets what a job used against what it was granted, with seff's formulas: CPU time against CPUs times wall time, "
+    "Sets what a job used against what it was granted, with seff's formulas: CPU time against CPUs times "
+    "wall time, "
     "and peak memory against the memory limit."sv,
 };
 constexpr std::array kEfficiencyExamples{
@@ -580,8 +607,10 @@ constexpr std::array kDoctorOptions{
 };
 constexpr std::array kDoctorUsage{"doctor [--json]"sv};
 constexpr std::array kDoctorDescription{
-    "Tells what this machine offers to jobs, each found by trying or reading it: every namespace, every controller and "
-    "its version, swap accounting, pressure figures, delegation, subordinate ids; with a remedy for each lack. Nothing "
+    "Tells what this machine offers to jobs, each found by trying or reading it: every namespace, every "
+    "controller and "
+    "its version, swap accounting, pressure figures, delegation, subordinate ids; with a remedy for each "
+    "lack. Nothing "
     "is changed and nothing is left behind."sv,
     "Exits with 0 when jobs can be run here, with 1 when something that every job needs is missing."sv,
 };
@@ -645,7 +674,8 @@ constexpr CommandSpec kGenerateMan{.name = "generate-man",
                                    .see_also = {},
                                    .hidden = true};
 constexpr std::array kGenerateCompletionUsage{"generate-completion FILE"sv};
-constexpr std::array kGenerateCompletionDescription{"Writes the bash completion to a file; the build calls it."sv};
+constexpr std::array kGenerateCompletionDescription{
+    "Writes the bash completion to a file; the build calls it."sv};
 constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .summary = "Write the bash completion",
                                           .usage = kGenerateCompletionUsage,
@@ -656,9 +686,9 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 10> kCommands{&kRun,  &kCheck,  &kHistory,     &kShow,
-                                                       &kEfficiency, &kDoctor, &kVersion, &kHelp,
-                                                       &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 10> kCommands{
+    &kRun,    &kCheck,   &kHistory, &kShow,        &kEfficiency,
+    &kDoctor, &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "put the jobs into a job file"},
@@ -682,17 +712,23 @@ constexpr std::array kAbsentOptions{
 
 }  // namespace
 
-std::span<const CommandSpec* const> commands() { return kCommands; }
+std::span<const CommandSpec* const> commands() {
+  return kCommands;
+}
 
 const CommandSpec* find_command(std::string_view name) {
-  const auto* const found =
-      std::find_if(kCommands.begin(), kCommands.end(), [&](const auto* command) { return command->name == name; });
+  const auto* const found = std::find_if(kCommands.begin(), kCommands.end(),
+                                         [&](const auto* command) { return command->name == name; });
   return found == kCommands.end() ? nullptr : *found;
 }
 
-std::span<const Option> global_options() { return kGlobalOptions; }
+std::span<const Option> global_options() {
+  return kGlobalOptions;
+}
 
-std::span<const AbsentOption> absent_options() { return kAbsentOptions; }
+std::span<const AbsentOption> absent_options() {
+  return kAbsentOptions;
+}
 
 const Option* option_of_field(const CommandSpec& command, std::string_view pointer) {
   const Option* best = nullptr;

@@ -31,7 +31,9 @@ std::string cut(const std::string& text, std::size_t columns) {
   return text.substr(0, i);
 }
 
-std::string job_label(JobId job, const std::string& name) { return "job " + std::to_string(job) + " (" + name + ")"; }
+std::string job_label(JobId job, const std::string& name) {
+  return "job " + std::to_string(job) + " (" + name + ")";
+}
 
 }  // namespace
 
@@ -63,7 +65,9 @@ void Progress::ended(const AccountingRecord& record, SteadyTime now) {
   redraw(now);
 }
 
-void Progress::message(const std::string& text) { write_line("berth: " + text); }
+void Progress::message(const std::string& text) {
+  write_line("berth: " + text);
+}
 
 std::string Progress::live_text(SteadyTime now, unsigned& lines) const {
   std::string text;
@@ -72,14 +76,16 @@ std::string Progress::live_text(SteadyTime now, unsigned& lines) const {
   for (std::size_t i = 0; i < shown; ++i) {
     const Running& running = running_[i];
     const auto elapsed = std::chrono::duration_cast<Milliseconds>(now - running.since);
-    const std::string line = padded(std::to_string(running.job), 8) + padded(cut(running.name, kNameColumns), kNameColumns + 1) +
+    const std::string line = padded(std::to_string(running.job), 8) +
+                             padded(cut(running.name, kNameColumns), kNameColumns + 1) +
                              padded("RUNNING", 10) + padded(format_duration(elapsed), 11) + running.slot;
     text += cut(line, columns_ - 1) + '\n';
   }
-  text += cut(std::to_string(ended_) + " of " + std::to_string(total_) + " ended, " + std::to_string(running_.size()) +
-                  " running, " + std::to_string(waiting_.size()) + " waiting",
-              columns_ - 1) +
-          '\n';
+  text +=
+      cut(std::to_string(ended_) + " of " + std::to_string(total_) + " ended, " +
+              std::to_string(running_.size()) + " running, " + std::to_string(waiting_.size()) + " waiting",
+          columns_ - 1) +
+      '\n';
   lines = static_cast<unsigned>(shown) + 1;
   return text;
 }

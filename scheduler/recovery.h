@@ -47,8 +47,8 @@ struct RecoveryActions {
   /// Names of all berths' cgroups that are there now: a berth killed between its last record and its clean-up
   /// has no open attempt to be found by.
   std::function<std::vector<std::string>()> list;
-  /// Removes a cgroup of `list` whose berth is dead and not in this database, unless it holds jobs: those belong
-  /// to another database, whose next command collects them.
+  /// Removes a cgroup of `list` whose berth is dead and not in this database, unless it holds jobs: those
+  /// belong to another database, whose next command collects them.
   std::function<void(const std::string& cgroup)> remove_empty;
   /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
   std::function<void(const Supervisor&)> remove;

@@ -31,7 +31,8 @@ std::optional<std::string> read_script(const std::string& path) {
   file.seekg(0);
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   if (text.size() > kLargestScript) {
-    throw InputError(path, "", "is larger than 4M, which is the most that a script may be; let a small script run it");
+    throw InputError(path, "",
+                     "is larger than 4M, which is the most that a script may be; let a small script run it");
   }
   return text;
 }
@@ -39,9 +40,10 @@ std::optional<std::string> read_script(const std::string& path) {
 void refuse_job_options(const CommandLine& line) {
   for (const char* section : {"The job", "Limits", "Isolation"}) {
     if (const Option* option = line.first_of_section(section)) {
-      throw UsageError(line.command, "--" + std::string(option->name) +
-                                         " describes the job of a command or a script; a job file says itself what its "
-                                         "jobs are");
+      throw UsageError(line.command,
+                       "--" + std::string(option->name) +
+                           " describes the job of a command or a script; a job file says itself what its "
+                           "jobs are");
     }
   }
 }
@@ -76,7 +78,8 @@ RequestedJobs requested_jobs(const CommandLine& line) {
   RequestedJobs requested;
   if (line.operands.empty()) {
     if (!line.job_command || line.job_command->empty()) {
-      throw UsageError(line.command, "berth run needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script");
+      throw UsageError(line.command,
+                       "berth run needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script");
     }
     requested.jobs.push_back({job_from_options(line, caller_context()), "command line"});
     requested.from_options = true;
@@ -84,7 +87,8 @@ RequestedJobs requested_jobs(const CommandLine& line) {
   }
   if (line.operands.size() == 1) {
     if (const auto script = read_script(line.operands[0])) {
-      requested.jobs.push_back({job_from_options(line, caller_context(), *script, line.operands[0]), line.operands[0]});
+      requested.jobs.push_back(
+          {job_from_options(line, caller_context(), *script, line.operands[0]), line.operands[0]});
       requested.from_options = true;
       return requested;
     }

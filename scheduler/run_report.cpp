@@ -56,7 +56,9 @@ std::string records_json(const std::vector<AccountingRecord>& records) {
 }
 
 int run_exit_status(const std::vector<AccountingRecord>& records, int signal_number) {
-  const auto is_cancelled = [](const AccountingRecord& record) { return record.state == JobState::cancelled; };
+  const auto is_cancelled = [](const AccountingRecord& record) {
+    return record.state == JobState::cancelled;
+  };
   if (signal_number != 0 && std::any_of(records.begin(), records.end(), is_cancelled)) {
     return 128 + signal_number;
   }

@@ -257,7 +257,8 @@ Query Database::query(const char* sql) {
 /// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
 /// proportion to the file and is left to check_integrity().
 void Database::identify() {
-  const SQLite::Transaction snapshot(connection_);  // another process may be making the database at this moment
+  const SQLite::Transaction snapshot(
+      connection_);  // another process may be making the database at this moment
   const int application = connection_.execAndGet("PRAGMA application_id").getInt();
   const int user_version = connection_.execAndGet("PRAGMA user_version").getInt();
   const int objects = connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt();
@@ -303,7 +304,8 @@ void Database::configure() {
 /// Between transactions only (https://www.sqlite.org/pragma.html#pragma_synchronous).
 void Database::set_durability(Durability durability) {
   if (durability != durability_) {
-    connection_.exec(durability == Durability::power_cut ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+    connection_.exec(durability == Durability::power_cut ? "PRAGMA synchronous = FULL"
+                                                         : "PRAGMA synchronous = NORMAL");
     durability_ = durability;
   }
 }

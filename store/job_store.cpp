@@ -378,40 +378,44 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
 }
 
 void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) {
-  database_->write([&] {
-    const Standing before = require_transition(job, JobState::configuring);
-    require_attempt(job, {before.state, before.attempt + 1}, attempt);
-    set_state(job, JobState::configuring, attempt, std::nullopt);
-    const std::string cpus = allocation.cpus.to_list();
-    const std::string nodes = allocation.memory_nodes.to_list();
-    const auto memory = static_cast<std::int64_t>(allocation.memory);
-    Query insert = database_->query(
-        "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot, cpus, memory_nodes, memory, "
-        "configure_us) SELECT id, ?, supervisor_id, 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs WHERE id = ?");
-    insert.bind(std::int64_t{attempt}).bind(allocation.slot).bind(cpus).bind(nodes).bind(memory);
-    insert.bind(to_column(at)).bind(job).execute();
-    Query event = database_->query(
-        "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'CONFIGURING', "
-        "json_object('slot', ?, 'cpus', ?, 'memory_nodes', ?, 'memory', ?))");
-    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at));
-    event.bind(allocation.slot).bind(cpus).bind(nodes).bind(memory).execute();
-    return true;
-  }, Database::Durability::process_kill);
+  database_->write(
+      [&] {
+        const Standing before = require_transition(job, JobState::configuring);
+        require_attempt(job, {before.state, before.attempt + 1}, attempt);
+        set_state(job, JobState::configuring, attempt, std::nullopt);
+        const std::string cpus = allocation.cpus.to_list();
+        const std::string nodes = allocation.memory_nodes.to_list();
+        const auto memory = static_cast<std::int64_t>(allocation.memory);
+        Query insert = database_->query(
+            "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot, cpus, memory_nodes, memory, "
+            "configure_us) SELECT id, ?, supervisor_id, 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs WHERE id = ?");
+        insert.bind(std::int64_t{attempt}).bind(allocation.slot).bind(cpus).bind(nodes).bind(memory);
+        insert.bind(to_column(at)).bind(job).execute();
+        Query event = database_->query(
+            "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'CONFIGURING', "
+            "json_object('slot', ?, 'cpus', ?, 'memory_nodes', ?, 'memory', ?))");
+        event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at));
+        event.bind(allocation.slot).bind(cpus).bind(nodes).bind(memory).execute();
+        return true;
+      },
+      Database::Durability::process_kill);
 }
 
 void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
-  database_->write([&] {
-    require_attempt(job, require_transition(job, JobState::running), attempt);
-    set_state(job, JobState::running, attempt, std::nullopt);
-    Query update = database_->query(
-        "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND "
-        "attempt = ?");
-    update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
-    Query event =
-        database_->query("INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
-    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
-    return true;
-  }, Database::Durability::process_kill);
+  database_->write(
+      [&] {
+        require_attempt(job, require_transition(job, JobState::running), attempt);
+        set_state(job, JobState::running, attempt, std::nullopt);
+        Query update = database_->query(
+            "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND "
+            "attempt = ?");
+        update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
+        Query event = database_->query(
+            "INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
+        event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
+        return true;
+      },
+      Database::Durability::process_kill);
 }
 
 bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,

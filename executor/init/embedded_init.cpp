@@ -3,7 +3,8 @@
 asm(".section .rodata\n"
     ".balign 16\n"
     "berth_init_begin:\n"
-    ".incbin \"" BERTH_INIT_FILE "\"\n"
+    ".incbin \"" BERTH_INIT_FILE
+    "\"\n"
     "berth_init_end:\n"
     ".previous\n");
 

@@ -26,10 +26,10 @@ namespace {
 constexpr int kCloexec = 02000000;
 constexpr unsigned kOpenTreeClone = 1;
 constexpr unsigned kOpenTreeCloexec = kCloexec;
-constexpr unsigned kRecursive = 0x8000;      // AT_RECURSIVE
-constexpr unsigned kEmptyPath = 0x1000;      // AT_EMPTY_PATH
-constexpr int kDetach = 2;                   // MNT_DETACH
-constexpr int kCurrent = -100;               // AT_FDCWD
+constexpr unsigned kRecursive = 0x8000;  // AT_RECURSIVE
+constexpr unsigned kEmptyPath = 0x1000;  // AT_EMPTY_PATH
+constexpr int kDetach = 2;               // MNT_DETACH
+constexpr int kCurrent = -100;           // AT_FDCWD
 constexpr int kMsPrivate = 1 << 18;
 constexpr long kEnoent = -2;
 constexpr long kEexist = -17;
@@ -127,7 +127,9 @@ long make_mount_point(const char* path, bool directory) {
   return file == kEexist ? 0 : file;
 }
 
-bool exists(const char* path) { return sys(SYS_faccessat, kCurrent, path, 0, 0) == 0; }
+bool exists(const char* path) {
+  return sys(SYS_faccessat, kCurrent, path, 0, 0) == 0;
+}
 
 /// Moves a detached mount to `target`, which is made when it can be. Symbolic links in `target` are resolved
 /// inside the job's root, which is already "/"; magic links are not followed.
@@ -139,7 +141,8 @@ void place(long tree, const char* target, Step step) {
   how.flags = O_PATH | kCloexec;
   how.resolve = RESOLVE_NO_MAGICLINKS;
   const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
-  expect(sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), step, target);
+  expect(sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), step,
+         target);
   sys(SYS_close, point);
   sys(SYS_close, tree);
 }
@@ -150,9 +153,9 @@ void place(long tree, const char* target, Step step) {
 /// attached at /tmp of the template meanwhile: only an attached mount can be cloned before Linux 6.15.
 void make_private(const Setup& setup, long (&trees)[kPrivateCount], bool keep_attached) {
   char digits[24];
-  const Option options[] = {{"mode", "0755"},
-                            {setup.tmpfs_size != 0 ? "size" : nullptr,
-                             decimal(static_cast<int64_t>(setup.tmpfs_size), digits)}};
+  const Option options[] = {
+      {"mode", "0755"},
+      {setup.tmpfs_size != 0 ? "size" : nullptr, decimal(static_cast<int64_t>(setup.tmpfs_size), digits)}};
   const long tmpfs = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_private, "tmpfs");
   expect(attach(tmpfs, "/tmp"), Step::mount_private, "/tmp");
   for (size_t index = 0; index < kPrivateCount; ++index) {
@@ -206,19 +209,22 @@ void make_read_only(const char* path) {
     return;
   }
   expect(tree, Step::mask_proc, path);
-  expect(set_attributes(tree, MOUNT_ATTR_RDONLY | kPlainAttributes | MOUNT_ATTR_NOEXEC, 0), Step::mask_proc, path);
+  expect(set_attributes(tree, MOUNT_ATTR_RDONLY | kPlainAttributes | MOUNT_ATTR_NOEXEC, 0), Step::mask_proc,
+         path);
   expect(attach(tree, path), Step::mask_proc, path);
   sys(SYS_close, tree);
 }
 
 void mount_proc() {
   const Option options[] = {{nullptr, nullptr}};
-  const long proc = expect(new_mount("proc", options, kPlainAttributes | MOUNT_ATTR_NOEXEC), Step::mount_proc, "proc");
+  const long proc =
+      expect(new_mount("proc", options, kPlainAttributes | MOUNT_ATTR_NOEXEC), Step::mount_proc, "proc");
   expect(attach(proc, "/proc"), Step::mount_proc, "/proc");
   sys(SYS_close, proc);
   // File modes already deny all of these to a user that is not the host's root; the masks hold even if one
   // mode were wrong.
-  for (const char* file : {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kmsg"}) {
+  for (const char* file :
+       {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kmsg"}) {
     cover("/dev/null", file);
   }
   for (const char* directory : {"/proc/acpi", "/proc/scsi"}) {
@@ -248,8 +254,8 @@ void pivot_into_template() {
   pivot_into(tree);
 }
 
-/// Overlay of one directory with its upper layer in the private tmpfs (attached at /tmp); negative errno when the
-/// kernel cannot.
+/// Overlay of one directory with its upper layer in the private tmpfs (attached at /tmp); negative errno when
+/// the kernel cannot.
 long overlay_of(const char* lower, const char* upper_name) {
   char upper[sandbox::kPathSize] = "/tmp/upper-";
   char work[sandbox::kPathSize] = "/tmp/work-";
@@ -257,7 +263,8 @@ long overlay_of(const char* lower, const char* upper_name) {
   append(work, upper_name, sizeof work);
   expect(sys(SYS_mkdirat, kCurrent, upper, 0755), Step::mount_overlay, upper);
   expect(sys(SYS_mkdirat, kCurrent, work, 0700), Step::mount_overlay, work);
-  const Option options[] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"userxattr", nullptr}};
+  const Option options[] = {
+      {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {"userxattr", nullptr}};
   return new_mount("overlay", options, kPlainAttributes);
 }
 
@@ -281,7 +288,8 @@ bool is_private_or_special(const char* name) {
 /// The template's top-level directories are mounts of their own, and an overlay does not cross mounts: one
 /// overlay for each.
 void overlay_top_level() {
-  const long root = expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_overlay, "/");
+  const long root =
+      expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_overlay, "/");
   alignas(8) char buffer[4096];
   long size;
   while ((size = sys(SYS_getdents64, root, buffer, sizeof buffer)) > 0) {
@@ -352,10 +360,12 @@ void mount_devpts() {
 /// /dev is a read-only tmpfs of the template; to add nodes, this job gets one of its own.
 void rebuild_dev() {
   const Option options[] = {{"mode", "0755"}, {"size", "64k"}};
-  const long dev = expect(new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), Step::mount_dev, "tmpfs");
+  const long dev =
+      expect(new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC), Step::mount_dev, "tmpfs");
   const long pts = expect(clone_tree("/dev/pts"), Step::mount_dev, "/dev/pts");
   const long shm = expect(clone_tree("/dev/shm"), Step::mount_dev, "/dev/shm");
-  constexpr const char* kNodes[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"};
+  constexpr const char* kNodes[] = {"/dev/null",   "/dev/zero",    "/dev/full",
+                                    "/dev/random", "/dev/urandom", "/dev/tty"};
   constexpr size_t kNodeCount = sizeof kNodes / sizeof kNodes[0];
   constexpr size_t kPrefix = 5;  // "/dev/"
   long nodes[kNodeCount];
@@ -367,14 +377,18 @@ void rebuild_dev() {
   constexpr struct {
     const char* target;
     const char* name;
-  } kLinks[] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
-                {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
+  } kLinks[] = {{"/proc/self/fd", "fd"},
+                {"/proc/self/fd/0", "stdin"},
+                {"/proc/self/fd/1", "stdout"},
+                {"/proc/self/fd/2", "stderr"},
+                {"pts/ptmx", "ptmx"}};
   for (const auto& link : kLinks) {
     expect(sys(SYS_symlinkat, link.target, dev, link.name), Step::mount_dev, link.name);
   }
   expect(sys(SYS_mkdirat, dev, "pts", 0755), Step::mount_dev, "pts");
   expect(sys(SYS_mkdirat, dev, "shm", 0755), Step::mount_dev, "shm");
-  expect(attach(dev, "/dev"), Step::mount_dev, "/dev");  // first: only an attached mount takes further ones before Linux 6.15
+  expect(attach(dev, "/dev"), Step::mount_dev,
+         "/dev");  // first: only an attached mount takes further ones before Linux 6.15
   for (size_t index = 0; index < kNodeCount; ++index) {
     expect(attach(nodes[index], kNodes[index]), Step::mount_dev, kNodes[index]);
     sys(SYS_close, nodes[index]);
@@ -390,7 +404,8 @@ void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
   char digits[24];
   const char* target = received.text(mount.target);
   const Option options[] = {{"mode", "1777"}, {"size", decimal(static_cast<int64_t>(mount.size), digits)}};
-  place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target, Step::mount_tmpfs);
+  place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target,
+        Step::mount_tmpfs);
 }
 
 long opened_sources[sandbox::kMaximumMounts];
@@ -419,7 +434,8 @@ void rebuild_root() {
   const Option options[] = {{"mode", "0755"}, {"size", "1m"}};
   const long fresh = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_root, "tmpfs");
   const long root = expect(sys(SYS_openat, kCurrent, "/", O_DIRECTORY | kCloexec, 0), Step::mount_root, "/");
-  // Over the old root, which `root` still reaches: only an attached mount takes further ones before Linux 6.15.
+  // Over the old root, which `root` still reaches: only an attached mount takes further ones before
+  // Linux 6.15.
   expect(attach(fresh, "/"), Step::mount_root, "/");
   alignas(8) char buffer[4096];
   long size;
@@ -432,13 +448,16 @@ void rebuild_root() {
       }
       if (entry->type == 10 /* DT_LNK */) {
         char target[sandbox::kPathSize] = {};
-        expect(sys(SYS_readlinkat, root, entry->name, target, sizeof target - 1), Step::mount_root, entry->name);
+        expect(sys(SYS_readlinkat, root, entry->name, target, sizeof target - 1), Step::mount_root,
+               entry->name);
         expect(sys(SYS_symlinkat, target, fresh, entry->name), Step::mount_root, entry->name);
       } else if (entry->type == 4 /* DT_DIR */) {
-        const long tree = expect(sys(SYS_open_tree, root, entry->name, kOpenTreeClone | kOpenTreeCloexec | kRecursive),
-                                 Step::mount_root, entry->name);
+        const long tree =
+            expect(sys(SYS_open_tree, root, entry->name, kOpenTreeClone | kOpenTreeCloexec | kRecursive),
+                   Step::mount_root, entry->name);
         expect(sys(SYS_mkdirat, fresh, entry->name, 0755), Step::mount_root, entry->name);
-        expect(sys(SYS_move_mount, tree, "", fresh, entry->name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_root, entry->name);
+        expect(sys(SYS_move_mount, tree, "", fresh, entry->name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_root,
+               entry->name);
         sys(SYS_close, tree);
       }
     }
@@ -476,7 +495,8 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
   if (host_view) {
     pivot_into_template();
     if (plan != nullptr && opened_root >= 0) {
-      const uint64_t read_only = (setup.flags & sandbox::kOwnRootWritable) != 0 ? 0u : unsigned{MOUNT_ATTR_RDONLY};
+      const uint64_t read_only =
+          (setup.flags & sandbox::kOwnRootWritable) != 0 ? 0u : unsigned{MOUNT_ATTR_RDONLY};
       expect(set_attributes(opened_root, kPlainAttributes | read_only, kRecursive), Step::mount_root, "root");
       own_root = static_cast<int>(opened_root);
     }
@@ -522,16 +542,18 @@ void apply_mounts(const ReceivedPlan& received, bool host_view) {
 void resize_private_tmpfs(uint64_t size) {
   char digits[24];
   const long context = expect(sys(SYS_fspick, kCurrent, "/tmp", FSPICK_CLOEXEC), Step::resize_tmpfs, "/tmp");
-  expect(sys(SYS_fsconfig, context, FSCONFIG_SET_STRING, "size", decimal(static_cast<int64_t>(size), digits), 0),
-         Step::resize_tmpfs, "size");
+  expect(
+      sys(SYS_fsconfig, context, FSCONFIG_SET_STRING, "size", decimal(static_cast<int64_t>(size), digits), 0),
+      Step::resize_tmpfs, "size");
   expect(sys(SYS_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0), Step::resize_tmpfs, "/tmp");
   sys(SYS_close, context);
 }
 
 void write_script(const char* text, size_t size) {
   expect(sys(SYS_mkdirat, kCurrent, "/run/berth", 0755), Step::write_script, "/run/berth");
-  const long file = expect(sys(SYS_openat, kCurrent, sandbox::kScriptPath, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0500),
-                           Step::write_script, sandbox::kScriptPath);
+  const long file =
+      expect(sys(SYS_openat, kCurrent, sandbox::kScriptPath, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0500),
+             Step::write_script, sandbox::kScriptPath);
   while (size > 0) {
     const long written = expect(sys(SYS_write, file, text, size), Step::write_script, sandbox::kScriptPath);
     text += written;

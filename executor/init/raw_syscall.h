@@ -35,11 +35,21 @@ inline long syscall6(long number, long a, long b, long c, long d, long e, long f
 #error "berth's init knows x86-64 and arm64"
 #endif
 
-inline long as_argument(long value) { return value; }
-inline long as_argument(int value) { return value; }
-inline long as_argument(unsigned value) { return static_cast<long>(value); }
-inline long as_argument(unsigned long value) { return static_cast<long>(value); }
-inline long as_argument(const void* value) { return reinterpret_cast<long>(value); }
+inline long as_argument(long value) {
+  return value;
+}
+inline long as_argument(int value) {
+  return value;
+}
+inline long as_argument(unsigned value) {
+  return static_cast<long>(value);
+}
+inline long as_argument(unsigned long value) {
+  return static_cast<long>(value);
+}
+inline long as_argument(const void* value) {
+  return reinterpret_cast<long>(value);
+}
 
 /// sys(SYS_read, fd, buffer, size) …: up to six arguments.
 template <typename... Arguments>

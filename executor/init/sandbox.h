@@ -24,9 +24,13 @@ inline long expect(long result, Step step, const char* object) {
 struct ReceivedPlan {
   Plan* plan = nullptr;
   const int* descriptors = nullptr;
-  char* text(sandbox::Offset offset) const { return offset == 0 ? nullptr : reinterpret_cast<char*>(plan) + offset; }
+  char* text(sandbox::Offset offset) const {
+    return offset == 0 ? nullptr : reinterpret_cast<char*>(plan) + offset;
+  }
   template <typename Item>
-  Item* array(sandbox::Offset offset) const { return reinterpret_cast<Item*>(reinterpret_cast<char*>(plan) + offset); }
+  Item* array(sandbox::Offset offset) const {
+    return reinterpret_cast<Item*>(reinterpret_cast<char*>(plan) + offset);
+  }
 };
 
 // -- filesystem.cpp --

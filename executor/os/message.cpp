@@ -36,7 +36,8 @@ int send_message(int socket, const void* data, std::size_t size, std::span<const
   return retry_eintr([&] { return ::sendmsg(socket, &message, MSG_NOSIGNAL); }) < 0 ? errno : 0;
 }
 
-ssize_t receive_message(int socket, void* data, std::size_t size, Descriptors& descriptors, MessageWait wait) {
+ssize_t receive_message(int socket, void* data, std::size_t size, Descriptors& descriptors,
+                        MessageWait wait) {
   iovec part{data, size};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaximumDescriptors)> control;
   msghdr message{};

@@ -10,8 +10,12 @@ namespace {
 
 constexpr Bytes kLimit = 64u << 20;
 
-int exited(int code) { return code << 8; }
-int signalled(int number) { return number; }
+int exited(int code) {
+  return code << 8;
+}
+int signalled(int number) {
+  return number;
+}
 
 Observation ended_with(int wait_status) {
   Observation observation;

@@ -47,7 +47,9 @@ class FlakyStore final : public JobStore {
     return real->finish(job, attempt, outcome, usage, at);
   }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
-  std::optional<Supervisor> find_supervisor(const std::string& cgroup) override { return real->find_supervisor(cgroup); }
+  std::optional<Supervisor> find_supervisor(const std::string& cgroup) override {
+    return real->find_supervisor(cgroup);
+  }
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override {
     return real->history(filter);
   }

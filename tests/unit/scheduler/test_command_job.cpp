@@ -13,8 +13,9 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-const CallerContext kCaller{"/home/ann/project",
-                            {{"PATH", "/bin"}, {"CI", "true"}, {"HOME", "/home/ann"}, {"SUDO_UID", "1"}, {"A", "1"}}};
+const CallerContext kCaller{
+    "/home/ann/project",
+    {{"PATH", "/bin"}, {"CI", "true"}, {"HOME", "/home/ann"}, {"SUDO_UID", "1"}, {"A", "1"}}};
 
 JobSpec job(Words options, const Words& command = {"/usr/bin/make", "all"}) {
   options.insert(options.begin(), "run");
@@ -44,9 +45,10 @@ TEST_CASE("a bare command gets its name from the program and its folder from the
 }
 
 TEST_CASE("sbatch's options fill the fields that they name in a job file") {
-  const JobSpec spec = job({"-J", "n", "-c", "2", "-t", "10", "--mem", "512", "-A", "acct", "--comment", "c d", "--nice", "-3",
-                            "--priority", "7", "--signal", "USR1@90", "--open-mode", "append", "-o", "out-%j", "-e",
-                            "/abs/err", "-i", "in", "-D", "sub"});
+  const JobSpec spec = job({"-J",         "n",  "-c",       "2",         "-t",          "10",     "--mem",
+                            "512",        "-A", "acct",     "--comment", "c d",         "--nice", "-3",
+                            "--priority", "7",  "--signal", "USR1@90",   "--open-mode", "append", "-o",
+                            "out-%j",     "-e", "/abs/err", "-i",        "in",          "-D",     "sub"});
   CHECK(spec.name == "n");
   CHECK(spec.cpus_per_task == 2);
   CHECK(spec.time_limit == std::chrono::minutes(10));
@@ -65,13 +67,53 @@ TEST_CASE("sbatch's options fill the fields that they name in a job file") {
 }
 
 TEST_CASE("berth's own options fill limits and isolation") {
-  const JobSpec spec =
-      job({"--cpu-time", "90s", "--cpu-quota", "0.5", "--cpu-weight", "200", "--swap", "1G", "--pids", "50", "--output-limit",
-           "1M", "--tmpfs", "64M", "--open-files", "256", "--file-size", "2M", "--core-size", "3M", "--stack-size", "4M",
-           "--locked-memory", "5M", "--grace", "3", "--no-output-timeout", "2", "--network", "none", "--hostname", "h1",
-           "--user", "1000:100", "--overlay", "--device", "/dev/fuse", "--seccomp", "none", "--time-offset",
-           "monotonic=100,boottime=-5", "--net-class", "10:1", "--hugetlb", "2MB=4M", "--io",
-           "254:0:read_bps=1M,write_iops=10"});
+  const JobSpec spec = job({"--cpu-time",
+                            "90s",
+                            "--cpu-quota",
+                            "0.5",
+                            "--cpu-weight",
+                            "200",
+                            "--swap",
+                            "1G",
+                            "--pids",
+                            "50",
+                            "--output-limit",
+                            "1M",
+                            "--tmpfs",
+                            "64M",
+                            "--open-files",
+                            "256",
+                            "--file-size",
+                            "2M",
+                            "--core-size",
+                            "3M",
+                            "--stack-size",
+                            "4M",
+                            "--locked-memory",
+                            "5M",
+                            "--grace",
+                            "3",
+                            "--no-output-timeout",
+                            "2",
+                            "--network",
+                            "none",
+                            "--hostname",
+                            "h1",
+                            "--user",
+                            "1000:100",
+                            "--overlay",
+                            "--device",
+                            "/dev/fuse",
+                            "--seccomp",
+                            "none",
+                            "--time-offset",
+                            "monotonic=100,boottime=-5",
+                            "--net-class",
+                            "10:1",
+                            "--hugetlb",
+                            "2MB=4M",
+                            "--io",
+                            "254:0:read_bps=1M,write_iops=10"});
   CHECK(spec.limits.cpu_time == std::chrono::seconds(90));
   CHECK(spec.limits.cpu_quota == 0.5);
   CHECK(spec.limits.cpu_weight == 200U);
@@ -103,8 +145,8 @@ TEST_CASE("berth's own options fill limits and isolation") {
 }
 
 TEST_CASE("mounts are read in the short and the long form, read-only unless they say rw") {
-  const auto mounts = job({"--mount", "/a", "--mount", "/b:/in", "--mount", "/c:/d:rw", "--mount", "/e:rw", "--mount",
-                           "type=bind,source=/s,target=/t,rw", "--mount", "src=/u", "--mount",
+  const auto mounts = job({"--mount", "/a", "--mount", "/b:/in", "--mount", "/c:/d:rw", "--mount", "/e:rw",
+                           "--mount", "type=bind,source=/s,target=/t,rw", "--mount", "src=/u", "--mount",
                            "type=tmpfs,target=/scratch,size=64M"})
                           .isolation.mounts;
   REQUIRE(mounts.size() == 7);
@@ -120,7 +162,8 @@ TEST_CASE("mounts are read in the short and the long form, read-only unless they
 }
 
 TEST_CASE("all faults come at once, each with its option and its text") {
-  const Words found = faults({"--mem", "2GX", "--pids", "many", "--signal", "NOPE", "--network", "host", "--mount", "/a:/b:/c"});
+  const Words found = faults(
+      {"--mem", "2GX", "--pids", "many", "--signal", "NOPE", "--network", "host", "--mount", "/a:/b:/c"});
   REQUIRE(found.size() == 5);
   std::string all;
   for (const std::string& fault : found) {
@@ -156,7 +199,8 @@ TEST_CASE("the caller's environment is exported, but for what describes the sess
 
 TEST_CASE("--export takes NONE, names, values and ALL among them") {
   CHECK(job({"--export=NONE"}).environment.empty());
-  CHECK(job({"--export=A,X=y=z,MISSING"}).environment == std::map<std::string, std::string>{{"A", "1"}, {"X", "y=z"}});
+  CHECK(job({"--export=A,X=y=z,MISSING"}).environment ==
+        std::map<std::string, std::string>{{"A", "1"}, {"X", "y=z"}});
   const auto all = job({"--export=ALL,HOME,A=2"}).environment;
   CHECK(all.at("HOME") == "/home/ann");
   CHECK(all.at("A") == "2");
@@ -164,7 +208,8 @@ TEST_CASE("--export takes NONE, names, values and ALL among them") {
 }
 
 TEST_CASE("--env is stronger than --export and keeps commas") {
-  const auto environment = job({"--export=NONE", "--env", "X=1,2", "--env", "CI", "--env", "MISSING"}).environment;
+  const auto environment =
+      job({"--export=NONE", "--env", "X=1,2", "--env", "CI", "--env", "MISSING"}).environment;
   CHECK(environment == std::map<std::string, std::string>{{"X", "1,2"}, {"CI", "true"}});
 }
 
@@ -182,7 +227,8 @@ TEST_CASE("a script is a job whose arguments follow two dashes") {
   CHECK(requested.from_options);
 }
 
-TEST_CASE("job files are read all, faults of all come at once, and options of a job are refused beside them") {
+TEST_CASE(
+    "job files are read all, faults of all come at once, and options of a job are refused beside them") {
   const TemporaryDirectory directory;
   std::ofstream(directory.path() + "/good.json") << R"([{"argv":["a"]},{"argv":["b"]}])";
   std::ofstream(directory.path() + "/bad.json") << R"({"argvv":["a"]})";
@@ -203,7 +249,8 @@ TEST_CASE("job files are read all, faults of all come at once, and options of a 
 }
 
 TEST_CASE("the bounds of the pool are checked") {
-  const PoolBounds bounds = pool_bounds(parse_command_line({"run", "--slots", "3", "--cpus", "0-1", "--memory", "2G"}));
+  const PoolBounds bounds =
+      pool_bounds(parse_command_line({"run", "--slots", "3", "--cpus", "0-1", "--memory", "2G"}));
   CHECK(bounds.slots == 3U);
   CHECK(bounds.cpus == CpuSet{0, 1});
   CHECK(bounds.memory == Bytes{2} << 30U);

@@ -142,7 +142,9 @@ JobSpec spec_named(const std::string& name) {
   return spec;
 }
 
-void send(const StreamSink& sink, const std::string& text) { sink(text.data(), text.size()); }
+void send(const StreamSink& sink, const std::string& text) {
+  sink(text.data(), text.size());
+}
 
 TEST_CASE("with several jobs names are padded and both streams go their way") {
   const Pipe output;

@@ -41,7 +41,8 @@ TEST_CASE("option values are taken after a space, after an equals sign and stuck
 }
 
 TEST_CASE("everything after two dashes belongs to the job's command") {
-  const CommandLine line = parse_command_line({"run", "-c", "2", "--", "make", "-c", "--mem", "9", "--", "x"});
+  const CommandLine line =
+      parse_command_line({"run", "-c", "2", "--", "make", "-c", "--mem", "9", "--", "x"});
   CHECK(line.value("cpus-per-task") == "2");
   CHECK_FALSE(line.has("mem"));
   CHECK(line.job_command == Words{"make", "-c", "--mem", "9", "--", "x"});
@@ -66,7 +67,8 @@ TEST_CASE("negative numbers are values") {
 }
 
 TEST_CASE("the last of an option given twice wins, a repeatable one keeps all") {
-  const CommandLine line = parse_command_line({"run", "-t", "1", "--mount", "/a", "-t", "2", "--mount", "/b", "--", "x"});
+  const CommandLine line =
+      parse_command_line({"run", "-t", "1", "--mount", "/a", "-t", "2", "--mount", "/b", "--", "x"});
   CHECK(line.value("time") == "2");
   CHECK(line.values("mount") == Words{"/a", "/b"});
 }
@@ -79,7 +81,8 @@ TEST_CASE("an unknown option names the nearest known one") {
 }
 
 TEST_CASE("abbreviations are refused, with the whole name") {
-  CHECK_THAT(usage_fault({"run", "--cpus-per", "1", "--", "x"}), Catch::Contains("did you mean --cpus-per-task?"));
+  CHECK_THAT(usage_fault({"run", "--cpus-per", "1", "--", "x"}),
+             Catch::Contains("did you mean --cpus-per-task?"));
 }
 
 TEST_CASE("an unknown command names the nearest known one, never a hidden one") {

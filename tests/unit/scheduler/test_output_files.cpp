@@ -18,7 +18,9 @@ namespace {
 
 const FileOwner kMyself{::getuid(), ::getgid(), "root"};
 
-std::string expand(std::string_view pattern) { return expand_pattern(pattern, {42, "build/x", "ann"}); }
+std::string expand(std::string_view pattern) {
+  return expand_pattern(pattern, {42, "build/x", "ann"});
+}
 
 void write_to(const std::string& path, OpenMode mode, const std::string& text) {
   const int descriptor = open_output_file(path, mode, kMyself);
@@ -93,7 +95,8 @@ TEST_CASE("folders are not made and the message says so") {
 
 TEST_CASE("standard input must exist and not be a folder") {
   const TemporaryDirectory directory;
-  CHECK_THROWS_WITH(open_input_file(directory.path() + "/none", kMyself), Catch::Contains("there is no such file"));
+  CHECK_THROWS_WITH(open_input_file(directory.path() + "/none", kMyself),
+                    Catch::Contains("there is no such file"));
   CHECK_THROWS_WITH(open_input_file(directory.path(), kMyself), Catch::Contains("folder"));
 }
 
@@ -108,7 +111,8 @@ TEST_CASE("root opens files with the calling user's rights and gets its own back
   (void)::getgroups(static_cast<int>(groups_before.size()), groups_before.data());
 
   REQUIRE(::chmod(directory.path().c_str(), 0755) == 0);
-  CHECK_THROWS_AS(open_output_file(directory.path() + "/denied", OpenMode::truncate, nobody), std::system_error);
+  CHECK_THROWS_AS(open_output_file(directory.path() + "/denied", OpenMode::truncate, nobody),
+                  std::system_error);
   const std::string secret = directory.path() + "/secret";
   std::ofstream(secret) << "x";
   REQUIRE(::chmod(secret.c_str(), 0600) == 0);

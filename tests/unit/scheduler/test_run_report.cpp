@@ -1,10 +1,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
-#include <nlohmann/json.hpp>
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "scheduler/progress.h"
@@ -13,7 +13,8 @@
 namespace berth {
 namespace {
 
-AccountingRecord record(JobId id, const std::string& name, JobState state, int exit_code = 0, int signal = 0) {
+AccountingRecord record(JobId id, const std::string& name, JobState state, int exit_code = 0,
+                        int signal = 0) {
   AccountingRecord made;
   made.job_id = id;
   made.spec.name = name;
@@ -65,8 +66,8 @@ TEST_CASE("the usage table is aligned and leaves out what was not measured") {
 
 TEST_CASE("one record is an object, several are an array") {
   CHECK(nlohmann::json::parse(records_json({record(1, "a", JobState::completed)})).at("job_id") == 1);
-  const auto several =
-      nlohmann::json::parse(records_json({record(1, "a", JobState::completed), record(2, "b", JobState::completed)}));
+  const auto several = nlohmann::json::parse(
+      records_json({record(1, "a", JobState::completed), record(2, "b", JobState::completed)}));
   REQUIRE(several.is_array());
   CHECK(several.at(1).at("job_id") == 2);
   CHECK(nlohmann::json::parse(records_json({})).is_array());
