@@ -78,6 +78,9 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
       throw_cgroup_error(*hierarchy, name_, "", "", error_number);
     }
     directories_.push_back(std::move(directory));
+    if (hierarchy->controllers.contains(Controller::memory)) {
+      ancestor_hits_ = hierarchy->ancestor_hits;
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -70,6 +71,7 @@ class OpenJobCgroup final : public JobCgroup {
   bool applied_is_known_;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;  // only the sampled ones
+  std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown
   // Open from their first use on: read again and again while the job runs.
   UniqueFd memory_stat_, swap_current_, pids_current_, cpu_usage_, events_;
 };

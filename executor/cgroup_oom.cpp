@@ -53,10 +53,11 @@ std::vector<Ancestor> ancestors(const Hierarchy& hierarchy) {
 }  // namespace
 
 void note_ancestor_hits(Hierarchy& hierarchy) {
-  hierarchy.ancestor_hits.clear();
+  std::vector<std::uint64_t> hits;
   for (const Ancestor& ancestor : ancestors(hierarchy)) {
-    hierarchy.ancestor_hits.push_back(own_hits(ancestor.fd.get(), hierarchy.version));
+    hits.push_back(own_hits(ancestor.fd.get(), hierarchy.version));
   }
+  hierarchy.ancestor_hits = std::make_shared<const std::vector<std::uint64_t>>(std::move(hits));
 }
 
 std::string OpenJobCgroup::limiting_cgroup() {
@@ -70,12 +71,13 @@ std::string OpenJobCgroup::limiting_cgroup() {
   }
   std::string limiting = "/";
   const std::vector<Ancestor> above = ancestors(hierarchy);
-  for (std::size_t i = 0; i < above.size() && i < hierarchy.ancestor_hits.size(); ++i) {
-    if (was_hit(above[i].fd.get(), hierarchy.version, hierarchy.ancestor_hits[i])) {
+  for (std::size_t i = 0; ancestor_hits_ && i < above.size() && i < ancestor_hits_->size(); ++i) {
+    if (was_hit(above[i].fd.get(), hierarchy.version, (*ancestor_hits_)[i])) {
       limiting = above[i].path;
       break;
     }
   }
+  // For the jobs to come. Those that live now keep what they began with: one hit may kill several of them.
   note_ancestor_hits(hierarchy);
   return limiting;
 }

@@ -336,6 +336,28 @@ TEST_CASE("a job killed by a limit above it names the cgroup with that limit") {
   CHECK(job->limiting_cgroup() == fs::path(job->path(Controller::memory)).parent_path());
 }
 
+TEST_CASE("a limit above kills several jobs and is named for each of them, but for none made later") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const auto one = tree->make_job("job-1.1", {});
+  const auto other = tree->make_job("job-2.1", {});
+  const fs::path above = fs::path(directory(*one, Controller::memory)).parent_path();
+  const bool v1 = machine().at(Controller::memory).version == 1;
+  const auto limit = [&](const char* file, const char* value) { std::ofstream(above / file) << value; };
+  limit(v1 ? "memory.limit_in_bytes" : "memory.max", "16777216");
+  limit(v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? "16777216" : "0");
+  for (JobCgroup* job : {one.get(), other.get()}) {
+    Child child{spawn_in(*job, use_64_mib)};
+    CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  }
+  const std::string limited = fs::path(one->path(Controller::memory)).parent_path();
+  CHECK(one->limiting_cgroup() == limited);
+  CHECK(other->limiting_cgroup() == limited);
+  if (!v1) {  // v1 may not count hits: there the highest use speaks, and it stays
+    CHECK(tree->make_job("job-3.1", {})->limiting_cgroup() == "/");
+  }
+}
+
 TEST_CASE("a job whose name is taken in one hierarchy is made in none") {
   const NothingLeft nothing_left;
   const auto tree = CgroupTree::create(machine(), tree_name());
