@@ -1,15 +1,17 @@
 """Limits: what the kernel was told before the job's first instruction, and that it holds."""
 
+import errno
 import glob
+import json
 import os
 import re
 import stat
 
-from berth_case import BerthCase, main, own_cgroups, read
+from berth_case import BerthCase, hierarchies, main, own_cgroups, read
 
 
 def block_devices():
-    return sorted(path for path in glob.glob("/dev/[vsx]d[a-z]") + glob.glob("/dev/loop0") if stat.S_ISBLK(os.stat(path).st_mode))
+    return sorted(path for path in glob.glob("/dev/[vsx]d[a-z]") + glob.glob("/dev/nvme0n1") + glob.glob("/dev/loop0") if stat.S_ISBLK(os.stat(path).st_mode))
 
 
 class Limits(BerthCase):
@@ -72,8 +74,11 @@ class Limits(BerthCase):
         self.end()
 
     def test_swap_is_added_to_memory_or_refused(self):
-        accounted = any(os.path.exists(f"{own}/{name}") for own in own_cgroups()
-                        for name in ("memory.memsw.limit_in_bytes", "memory.swap.max"))
+        # The root of the v2 tree has no memory.swap.max, though its children have.
+        on_v1 = any("memory" in options.split(",") for _, options in hierarchies())
+        accounted = os.path.exists("/proc/swaps") and (
+            not on_v1 or any(os.path.exists(f"{own}/memory.memsw.limit_in_bytes") for own in own_cgroups())
+        )
         if not accounted:
             run = self.run_job("exit", 0, limits={"swap": "32M"})
             self.assert_refused(run, "limits.swap", "swapaccount")
@@ -139,11 +144,41 @@ class Limits(BerthCase):
 
     def test_devices_are_denied_but_for_the_harmless(self):
         pid = self.hold()
-        rows = sorted(self.read_control(pid, "devices", "devices.list").splitlines())
+        folder = self.cgroup_of(pid, "devices")
+        if folder is None:
+            results = self.opens_in(self.cgroup_of(pid, "unified"), "/dev/null", "/dev/zero", "/dev/urandom", "/dev/kmsg", *block_devices())
+            self.end()
+            allowed = {path for path, error in results.items() if error == 0}
+            self.assertEqual(allowed, {"/dev/null", "/dev/zero", "/dev/urandom"}, results)
+            self.assertEqual({results[path] for path in set(results) - allowed}, {errno.EPERM}, results)
+            return
+        rows = sorted(read(os.path.join(folder, "devices.list")).splitlines())
         self.end()
         allowed = {re.match(r"([abc]) (\S+) ", row).group(2) for row in rows}
         self.assertEqual(allowed, {"1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:2", "136:*"})
         self.assertTrue(all(row.startswith("c ") for row in rows), rows)
+
+    def opens_in(self, folder, *paths):
+        """What open(2) says to root in that cgroup, as path -> errno: cgroup v2 has no file that lists the devices."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with open(os.path.join(folder, "cgroup.procs"), "w", encoding="ascii") as file:
+                file.write("0")
+            results = {}
+            for path in paths:
+                try:
+                    os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                    results[path] = 0
+                except OSError as error:
+                    results[path] = error.errno
+            os.write(writer, json.dumps(results).encode())
+            os._exit(0)
+        os.close(writer)
+        with open(reader, encoding="ascii") as file:
+            text = file.read()
+        os.waitpid(child, 0)
+        return json.loads(text)
 
     def test_named_device_is_allowed_and_there(self):
         if not os.path.exists("/dev/kvm") and not os.path.exists("/dev/fuse") and not os.path.exists("/dev/net/tun"):
