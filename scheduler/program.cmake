@@ -21,7 +21,8 @@ berth_library(berth_cli
   cli_check.cpp
   cli_version.cpp
 )
-target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog)
+# berth_executor: for output_files alone, which opens what a job could have changed.
+target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog berth_executor)
 set_source_files_properties(help.cpp cli_version.cpp PROPERTIES
   COMPILE_DEFINITIONS "BERTH_VERSION=\"${PROJECT_VERSION}\"")
 
