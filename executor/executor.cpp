@@ -52,8 +52,7 @@ std::string job_cgroup_name(JobId job, unsigned attempt) {
 /// With v2 controllers a job is born in its own cgroup by clone3 at no cost, and a cgroup cannot be renamed
 /// there: nothing is armed.
 bool uses_unified_controllers(const CgroupMachine& machine) {
-  return std::any_of(machine.controllers.begin(), machine.controllers.end(),
-                     [](const ControllerMount& mount) { return mount.version == 2; });
+  return machine.at(Controller::memory).version == 2;  // a hybrid machine may have hugetlb alone in v2
 }
 
 /// A job holds some twenty descriptors of ours (cgroup files, pipes, pidfd). Jobs get their own limit.
