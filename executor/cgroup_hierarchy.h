@@ -61,8 +61,8 @@ struct Hierarchy {
   /// v1 cpuset: what a new job inherits; empty when unknown.
   std::string cpuset_cpus, cpuset_mems;
 
-  /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those of
-  /// the time when it was made.
+  /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those
+  /// of the time when it was made.
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits;
 
   std::string berth_path() const { return own_path == "/" ? "/berth" : own_path + "/berth"; }

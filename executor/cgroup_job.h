@@ -70,7 +70,7 @@ class OpenJobCgroup final : public JobCgroup {
   CgroupLimits applied_;  ///< of memory, swap and CPU quota; meaningless for a leftover
   bool applied_is_known_;
   mutable std::vector<JobDirectory> directories_;
-  Usage peaks_;  // only the sampled ones
+  Usage peaks_;                                                      // only the sampled ones
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown
   // Open from their first use on: read again and again while the job runs.
   UniqueFd memory_stat_, swap_current_, pids_current_, cpu_usage_, events_;

@@ -52,7 +52,8 @@ long fail(int error_number) {
 long open_file(const char* path, int flags) {
   const int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK);
   struct stat status {};
-  const bool is_masked = fd >= 0 && fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  const bool is_masked =
+      fd >= 0 && fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
   return is_masked ? fail(ENODATA) : fd;  // what opened is /dev/null, laid over it
 }
 
