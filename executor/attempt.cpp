@@ -195,7 +195,10 @@ void Attempt::kill(Time now) {
 
 void Attempt::check_cpu_time(Time now) {
   const Micros limit = *request_.spec.limits.cpu_time;
-  const std::optional<Micros> used = sandbox_->cgroup().cpu_time();
+  std::optional<Micros> used = sandbox_->cgroup().cpu_time();
+  if (used) {
+    *used -= setup_cpu_;  // as the record counts it
+  }
   if (used && *used >= limit) {
     cpu_check_at_.reset();
     stop(Cause::cpu_time, request_.spec.grace_period, now);
