@@ -58,6 +58,8 @@ struct Hierarchy {
   std::string added_to_own;  ///< "memory pids": put into cgroup.subtree_control
   bool moved_to_daemon = false;
 
+  /// v1 blkio: disks ("254:0") whose I/O this kernel counts only in cgroups that throttle it.
+  std::vector<std::string> count_io_of;
   /// v1 cpuset: what a new job inherits; empty when unknown.
   std::string cpuset_cpus, cpuset_mems;
 

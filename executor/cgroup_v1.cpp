@@ -1,5 +1,7 @@
 #include "executor/cgroup_v1.h"
 
+#include <sys/utsname.h>
+
 #include <fcntl.h>
 
 #include <algorithm>
@@ -122,7 +124,32 @@ void apply_devices(const JobDirectory& directory, const CgroupLimits& limits, co
   }
 }
 
-void apply_blkio(const JobDirectory& directory, const CgroupLimits& limits, const std::string& job) {
+/// From Linux 5.16 (a7b36ee6ba29) until 6.5 (ad7c3b41e86b) blkio.throttle.io_* count what goes through the throttle
+/// alone: only I/O of a cgroup with a limit in that direction.
+bool counts_throttled_io_alone() {
+  utsname name{};
+  ::uname(&name);
+  unsigned major = 0, minor = 0;
+  if (std::sscanf(name.release, "%u.%u", &major, &minor) != 2) {
+    return false;
+  }
+  const auto version = std::pair(major, minor);
+  return version >= std::pair(5U, 16U) && version < std::pair(6U, 5U);
+}
+
+/// Limits that no disk reaches, so that the kernel counts. Failures leave the counters as they are.
+void count_io(const JobDirectory& directory) {
+  for (const std::string& disk : directory.hierarchy->count_io_of) {
+    const std::string text = disk + " 1099511627776";  // 1 TiB/s
+    directory.try_write("blkio.throttle.read_bps_device", text);
+    directory.try_write("blkio.throttle.write_bps_device", text);
+  }
+}
+
+void apply_blkio(const JobDirectory& directory, const CgroupLimits& limits, Age age, const std::string& job) {
+  if (age == Age::fresh) {
+    count_io(directory);
+  }
   for (const IoDeviceLimit& limit : limits.io) {
     const auto write_one = [&](const char* file, const std::optional<std::uint64_t>& value) {
       if (value) {
@@ -199,7 +226,7 @@ void apply_v1(const JobDirectory& directory, Controller controller, const Cgroup
       apply_devices(directory, limits, job);
       break;
     case Controller::blkio:
-      apply_blkio(directory, limits, job);
+      apply_blkio(directory, limits, age, job);
       break;
     case Controller::net_cls:
       if (limits.net_class) {
@@ -279,7 +306,11 @@ bool v1_memory_limit_reached(int directory) {
          reached("memory.memsw.limit_in_bytes", "memory.memsw.max_usage_in_bytes");
 }
 
-void start_io_counting(const Hierarchy& hierarchy) {
+void start_io_counting(Hierarchy& hierarchy) {
+  if (counts_throttled_io_alone()) {
+    hierarchy.count_io_of = disks();
+    return;
+  }
   char buffer[kControlFileBytes];
   const std::string_view counted =
       read_control(hierarchy.own.get(), "blkio.throttle.io_service_bytes_recursive", buffer);

@@ -30,7 +30,8 @@ bool v1_memory_limit_reached(int directory);
 
 /// Since Linux 6.10 blkio.throttle.io_* of a disk stay empty until somebody limits that disk: writes "no
 /// limit" once for each disk that is not counted yet. Failures leave the counters as they are.
-void start_io_counting(const Hierarchy& hierarchy);
+/// Kernels from 5.16 on and before 6.5 count only what is throttled: there each job gets limits out of reach.
+void start_io_counting(Hierarchy& hierarchy);
 
 /// Gives a new cgroup between own and job what its children need before a process can be in them: CPUs and
 /// memory nodes, the hierarchical memory account of kernels before 5.11. Throws CgroupError.

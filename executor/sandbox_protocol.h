@@ -75,6 +75,8 @@ enum SetupFlag : uint32_t {
   kOwnRoot = 1u << 2,  ///< isolation.root: descriptor 0, or Plan's root_source with kHostView
   kOwnRootWritable = 1u << 3,
   kOverlay = 1u << 4,  ///< writes to the root go to the private tmpfs
+  /// Not born in the cgroup that counts CPU time: what was used before the attach is not in that count.
+  kCpuFromAttach = 1u << 5,
 };
 
 struct Setup {

@@ -51,6 +51,7 @@ struct Cmsghdr {
 
 alignas(16) char packet[sandbox::kInlinePlan];
 alignas(16) Setup setup;
+int64_t cpu_before_attach = 0;  // what the cgroup's counter of CPU time does not have
 int setup_descriptors[kMaximumDescriptors];
 int plan_descriptors[kMaximumDescriptors];
 
@@ -87,7 +88,7 @@ void report(sandbox::ReportKind kind, Step step, long error, int wait_status, co
   message.error = static_cast<int32_t>(error);
   message.wait_status = wait_status;
   message.at = job != nullptr ? job->forked_at : read_clock(1 /* CLOCK_MONOTONIC */);
-  message.setup_cpu = job != nullptr ? job->setup_cpu : 0;
+  message.setup_cpu = job != nullptr ? job->setup_cpu - cpu_before_attach : 0;
   copy(message.object, object, sizeof message.object);
   const size_t size = offsetof(sandbox::Report, object) + length(message.object) + 1;
   sys(SYS_sendto, sandbox::kChannelFd, &message, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
@@ -160,6 +161,9 @@ ReceivedPlan receive_plan() {
 /// Joins the cgroup, then makes the namespaces whose view begins there. In this order: a cgroup namespace
 /// made before the attach would have the wrong root (cgroup_namespaces(7)).
 void enter_cgroup(const int* tasks) {
+  if ((setup.flags & sandbox::kCpuFromAttach) != 0) {
+    cpu_before_attach = read_clock(2 /* CLOCK_PROCESS_CPUTIME_ID */);
+  }
   for (uint32_t index = 0; index < setup.attach_count; ++index) {
     // "0" is the writing thread itself: the kernel then skips cgroup_threadgroup_rwsem, whose write side
     // costs an RCU grace period (11 ms on an idle machine).

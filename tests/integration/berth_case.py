@@ -200,7 +200,7 @@ class BerthCase(unittest.TestCase):
                     os.rmdir(path)
 
     def skip(self, reason):
-        print(f"SKIPPED: {self.id()}: {reason}", flush=True)
+        print(f"\nSKIPPED: {self.id().removeprefix('__main__.')}: {reason}", flush=True)
         raise unittest.SkipTest(reason)
 
     # -- running --
@@ -370,6 +370,37 @@ class BerthCase(unittest.TestCase):
         self.fail(f"{len(left)} left behind: " + "; ".join(left[:12]))
 
 
+class CaseLines(unittest.TextTestResult):
+    """Where BERTH_CASES is set: one line "CASE: passed NAME", "CASE: failed NAME" or "CASE: skipped NAME" for each test,
+    for scripts/test-matrix."""
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.known = "passed"
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self.known = "skipped"
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.known = "failed"
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.known = "failed"
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.known = "failed"
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        if os.environ.get("BERTH_CASES"):
+            print(f"CASE: {self.known} {test.id().removeprefix('__main__.')}", flush=True)
+
+
 def main():
     """Runs the calling module; 77 when nothing could run, so that CTest counts it as skipped."""
     for program in (BERTH, PAYLOAD):
@@ -377,7 +408,8 @@ def main():
             print(f"set BERTH_PROGRAM and BERTH_PAYLOAD to the built programs ({program} is not there)")
             sys.exit(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    result = unittest.main(verbosity=2, exit=False).result
+    runner = unittest.TextTestRunner(verbosity=2, resultclass=CaseLines)
+    result = unittest.main(testRunner=runner, exit=False).result
     if not result.wasSuccessful():
         sys.exit(1)
     if result.testsRun == len(result.skipped) and result.skipped:
