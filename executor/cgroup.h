@@ -18,6 +18,7 @@
 #include <system_error>
 #include <vector>
 
+#include "executor/cpu_partition.h"
 #include "executor/os/unique_fd.h"
 #include "schemas/cpu_set.h"
 #include "schemas/quantities.h"
@@ -60,6 +61,8 @@ struct CgroupLimits {
   std::optional<unsigned> cpu_weight;  ///< 1-10000: cpu.shares (scaled) | cpu.weight
   std::optional<Bytes> memory;         ///< memory.limit_in_bytes | memory.max
   std::optional<Bytes> swap;  ///< beside memory: memory.memsw.limit_in_bytes = memory+swap | memory.swap.max
+  std::optional<Bytes> memory_high;                ///< memory.high; v2 only
+  bool oom_group = false;                          ///< memory.oom.group; v2 only
   std::optional<std::uint64_t> pids;               ///< pids.max
   std::optional<std::vector<DeviceRule>> devices;  ///< deny all but these; absent: inherit
   std::vector<IoDeviceLimit> io;                   ///< blkio.throttle.* | io.max
@@ -116,9 +119,16 @@ class CgroupTree {
 
   /// True when limits of this controller can be applied to jobs of this tree.
   virtual bool usable(Controller controller) const = 0;
+  /// 1 or 2 when usable, else 0.
+  virtual int version(Controller controller) const = 0;
   /// Why not, with the remedy; empty when usable.
   virtual std::string reason_unusable(Controller controller) const = 0;
   virtual bool accounts_swap() const = 0;
+  /// Makes the CPUs of each job to come a cpuset partition of its own (slots.partition), out of `cpus`.
+  /// Returns why that cannot be, with the remedy; nothing when it is so. executor/cpuset_partition.h.
+  virtual std::string use_partition(CpuPartition kind, const CpuSet& cpus) = 0;
+  /// Why partitions cannot be had at all, with the remedy; nothing when it depends on the CPUs alone.
+  virtual std::string why_no_partitions() const = 0;
   /// Names of the trees beside this one: of other berths that run, or that died and left theirs.
   virtual std::vector<std::string> siblings() const = 0;
 

@@ -63,6 +63,10 @@ struct Hierarchy {
   /// v1 cpuset: what a new job inherits; empty when unknown.
   std::string cpuset_cpus, cpuset_mems;
 
+  /// v2 cpuset, executor/cpuset_partition.h: "root" or "isolated" when each job is a partition.
+  std::string job_partition;
+  CpuSet partition_cpus;
+
   /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those
   /// of the time when it was made.
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits;

@@ -10,6 +10,7 @@
 
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_v1.h"
+#include "executor/cpuset_partition.h"
 #include "executor/os/syscall.h"
 
 namespace berth {
@@ -37,7 +38,7 @@ ControllerSet controllers_of(const CgroupLimits& limits) {
   };
   need(limits.cpus || limits.memory_nodes, Controller::cpuset);
   need(limits.cpu_quota || limits.cpu_weight, Controller::cpu);
-  need(limits.memory || limits.swap, Controller::memory);
+  need(limits.memory || limits.swap || limits.memory_high || limits.oom_group, Controller::memory);
   need(limits.pids.has_value(), Controller::pids);
   need(limits.devices.has_value(), Controller::devices);
   need(!limits.io.empty(), Controller::blkio);
@@ -255,6 +256,10 @@ CgroupCounters OpenJobCgroup::read() {
     counters.usage.pids_peak.reset();
   }
   fold_peaks(counters.usage);
+  if (const JobDirectory* cpuset = find(Controller::cpuset);
+      cpuset != nullptr && !cpuset->hierarchy->job_partition.empty() && empty()) {
+    free_partition(*cpuset);  // the next job may be given these CPUs before this cgroup is removed
+  }
   return counters;
 }
 

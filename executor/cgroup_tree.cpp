@@ -11,6 +11,7 @@
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_job.h"
 #include "executor/cgroup_v1.h"
+#include "executor/cpuset_partition.h"
 #include "executor/os/syscall.h"
 
 namespace berth {
@@ -51,9 +52,13 @@ int make_tree_directory(Hierarchy& hierarchy, const std::string& name) {
 }
 
 void remove_tree_directory(Hierarchy& hierarchy, const std::string& name) noexcept {
+  const bool was_partition = !hierarchy.job_partition.empty();
   if (hierarchy.tree) {
     remove_cgroup(hierarchy.berth.get(), name.c_str(), std::chrono::seconds(2));
     hierarchy.tree.reset();
+  }
+  if (was_partition) {
+    leave_partition(hierarchy);
   }
   if (hierarchy.version == 2 && hierarchy.berth) {
     restore_own_v2(hierarchy);
@@ -108,10 +113,19 @@ class OpenCgroupTree final : public CgroupTree {
   OpenCgroupTree(const CgroupMachine& machine, const std::string& name);
 
   bool usable(Controller controller) const override { return hierarchy_of(controller) != nullptr; }
+  int version(Controller controller) const override {
+    const Hierarchy* hierarchy = hierarchy_of(controller);
+    return hierarchy == nullptr ? 0 : hierarchy->version;
+  }
   std::string reason_unusable(Controller controller) const override {
     return usable(controller) ? std::string() : tree_->reasons[index_of(controller)];
   }
   bool accounts_swap() const override { return accounts_swap_; }
+  std::string use_partition(CpuPartition kind, const CpuSet& cpus) override;
+  std::string why_no_partitions() const override {
+    const Hierarchy* hierarchy = hierarchy_of(Controller::cpuset);
+    return hierarchy == nullptr ? reason_unusable(Controller::cpuset) : berth::why_no_partitions(*hierarchy);
+  }
   std::vector<std::string> siblings() const override;
   std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) override;
 
@@ -262,6 +276,14 @@ Hierarchy* OpenCgroupTree::hierarchy_of(Controller controller) const {
     reason = std::string("berth cannot mount it: ") + error.what();
     return nullptr;
   }
+}
+
+std::string OpenCgroupTree::use_partition(CpuPartition kind, const CpuSet& cpus) {
+  Hierarchy* hierarchy = hierarchy_of(Controller::cpuset);
+  if (hierarchy == nullptr) {
+    return kind == CpuPartition::none ? std::string() : reason_unusable(Controller::cpuset);
+  }
+  return enter_partition(*hierarchy, kind, cpus, siblings().empty());
 }
 
 std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits) {

@@ -124,8 +124,8 @@ void apply_devices(const JobDirectory& directory, const CgroupLimits& limits, co
   }
 }
 
-/// From Linux 5.16 (a7b36ee6ba29) until 6.5 (ad7c3b41e86b) blkio.throttle.io_* count what goes through the throttle
-/// alone: only I/O of a cgroup with a limit in that direction.
+/// From Linux 5.16 (a7b36ee6ba29) until 6.5 (ad7c3b41e86b) blkio.throttle.io_* count what goes through the
+/// throttle alone: only I/O of a cgroup with a limit in that direction.
 bool counts_throttled_io_alone() {
   utsname name{};
   ::uname(&name);

@@ -5,6 +5,7 @@
 
 #include "executor/block_devices.h"
 #include "executor/cgroup_files.h"
+#include "executor/cpuset_partition.h"
 
 namespace berth {
 namespace {
@@ -42,8 +43,14 @@ void apply_memory(const JobDirectory& directory, const CgroupLimits& limits, con
   if (limits.swap) {
     directory.write("memory.swap.max", NumberText(*limits.swap), job);
   }
+  if (limits.memory_high) {
+    directory.write("memory.high", NumberText(*limits.memory_high), job);
+  }
   if (limits.memory) {
     directory.write("memory.max", NumberText(*limits.memory), job);
+  }
+  if (limits.oom_group) {
+    directory.write("memory.oom.group", "1", job);
   }
 }
 
@@ -157,6 +164,9 @@ void apply_v2(const JobDirectory& directory, const CgroupLimits& limits, DeviceP
   }
   if (has.contains(Controller::cpuset) && limits.cpus) {
     directory.write("cpuset.cpus", limits.cpus->to_list(), job);
+    if (!directory.hierarchy->job_partition.empty()) {
+      make_job_partition(directory, job);
+    }
   }
   if (has.contains(Controller::memory)) {
     apply_memory(directory, limits, job);

@@ -17,6 +17,13 @@ Finding lack(const std::string& subject, const std::string& reason, const std::s
                                     : missing(subject, reason.substr(0, split), reason.substr(split + 2));
 }
 
+/// Jobs are kept apart by plain cpusets all the same.
+Finding lack_of_partitions(const std::string& reason) {
+  const std::size_t split = reason.find("; ");
+  return limited("cpuset partitions", "plain cpusets are used: " + reason.substr(0, split),
+                 split == std::string::npos ? "see controller cpuset" : reason.substr(split + 2));
+}
+
 Finding examine_controller(const CgroupMachine& machine, const CgroupTree& tree, Controller controller) {
   const std::string name = std::string("controller ") + to_string(controller);
   const ControllerMount& where = machine.at(controller);
@@ -96,6 +103,13 @@ Finding examine_favordynmods() {
                                 : "not set: berth lets jobs be born in their cgroups, so nothing is lost");
 }
 
+Finding examine_partitions(CgroupTree& tree) {
+  const std::string reason = tree.why_no_partitions();
+  return reason.empty()
+             ? ok("cpuset partitions", "--slots-partition can keep everything else off the CPUs of jobs")
+             : lack_of_partitions(reason);
+}
+
 Finding examine_delegation(const CgroupMachine& machine, const CgroupTree& tree) {
   if (machine.unified.version != 2) {
     return ok("cgroup delegation", "cgroup v1 only: berth needs root");
@@ -123,6 +137,7 @@ Findings examine_cgroups() {
       findings.push_back(examine_controller(machine, *tree, static_cast<Controller>(i)));
     }
     findings.push_back(examine_delegation(machine, *tree));
+    findings.push_back(examine_partitions(*tree));
     findings.push_back(examine_swap(*tree));
     findings.push_back(examine_pressure(machine));
     examine_job_cgroup(*tree, machine, findings);

@@ -99,6 +99,9 @@ class Executor::Implementation {
   }
 
   void wait_until_ready() { launcher_.wait_until_ready(); }
+  std::string use_partition(CpuPartition kind, const CpuSet& cpus) {
+    return tree_->use_partition(kind, cpus);
+  }
   std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
 
   void check_supported(const JobSpec& spec) {
@@ -543,7 +546,7 @@ std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLim
                         take_difference(have.swap, want.swap, change.swap) &&
                         take_difference(have.pids, want.pids, change.pids);
   if (!possible || !same_devices(have.devices, want.devices) || !have.io.empty() || !want.hugetlb.empty() ||
-      want.net_class) {
+      want.net_class || have.memory_high != want.memory_high || have.oom_group != want.oom_group) {
     return std::nullopt;
   }
   if (change.swap && !change.memory) {
@@ -566,6 +569,9 @@ void Executor::check_supported(const JobSpec& spec, const Identity&) const {
 }
 void Executor::wait_until_ready() {
   implementation_->wait_until_ready();
+}
+std::string Executor::use_partition(CpuPartition kind, const CpuSet& cpus) {
+  return implementation_->use_partition(kind, cpus);
 }
 std::vector<std::string> Executor::other_supervisors() const {
   return implementation_->other_supervisors();

@@ -19,6 +19,7 @@
 #include <variant>
 #include <vector>
 
+#include "executor/cpu_partition.h"
 #include "schemas/accounting_record.h"
 
 namespace berth {
@@ -128,6 +129,8 @@ class Executor {
   void wait_until_ready();
   /// Names of other berths' cgroups (ExecutorOptions::cgroup), running or left by dead ones.
   std::vector<std::string> other_supervisors() const;
+  /// slots.partition: CgroupTree::use_partition. Call it before the first launch, and also for `none`.
+  std::string use_partition(CpuPartition kind, const CpuSet& cpus);
 
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);

@@ -65,6 +65,15 @@ void require(const CgroupTree& tree, bool asked, const char* field, Controller c
   }
 }
 
+void require_v2_memory(const CgroupTree& tree, bool asked, const char* field, const char* file) {
+  require(tree, asked, field, Controller::memory);
+  if (asked && tree.version(Controller::memory) != 2) {
+    throw LaunchError(field, ENOTSUP,
+                      std::string(field) + " cannot be enforced here: cgroup v1 has no " + file +
+                          "; boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave it out");
+  }
+}
+
 }  // namespace
 
 void check_limits(const JobSpec& spec, const CgroupTree& tree) {
@@ -76,6 +85,8 @@ void check_limits(const JobSpec& spec, const CgroupTree& tree) {
         "limits.swap", ENOTSUP,
         "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
   }
+  require_v2_memory(tree, limits.memory_high.has_value(), "limits.memory_high", "memory.high");
+  require_v2_memory(tree, limits.oom_group, "limits.oom_group", "memory.oom.group");
   require(tree, limits.pids.has_value(), "limits.pids", Controller::pids);
   require(tree, limits.cpu_quota || limits.cpu_weight,
           limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
@@ -104,6 +115,8 @@ CgroupLimits job_cgroup_limits(const JobSpec& spec, const Allocation& allocation
       limits.swap = spec.limits.swap.value_or(0);
     }
   }
+  limits.memory_high = spec.limits.memory_high;
+  limits.oom_group = spec.limits.oom_group;
   if (tree.usable(Controller::pids)) {
     limits.pids = spec.limits.pids.value_or(kDefaultPids);
   }

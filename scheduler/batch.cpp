@@ -125,7 +125,8 @@ void Batch::submit(std::vector<Submission> submissions) {
 }
 
 Resources Batch::wanted_by(const JobSpec& spec) const {
-  return {spec.cpus_per_task, pool_.memory_for(slot_request(spec)), 1};
+  const SlotRequest request = slot_request(spec);
+  return {pool_.cpus_for(request), pool_.memory_for(request), 1};
 }
 
 std::vector<RunningJob> Batch::running_jobs() const {

@@ -176,6 +176,27 @@ SlotPool make_pool(const PoolBounds& bounds) {
   }
 }
 
+CpuPartition wanted_partition(const CommandLine& line) {
+  const std::string wanted = line.value("slots-partition").value_or("none");
+  if (wanted != "none" && wanted != "root" && wanted != "isolated") {
+    throw UsageError(line.command, "--slots-partition: \"" + wanted + "\" is not none, root or isolated");
+  }
+  return wanted == "root"       ? CpuPartition::root
+         : wanted == "isolated" ? CpuPartition::isolated
+                                : CpuPartition::none;
+}
+
+/// What the machine does not permit is a warning: plain cpusets keep the jobs apart too.
+void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) {
+  const std::string reason = executor.use_partition(kind, pool.cpus());
+  if (!reason.empty() && kind == CpuPartition::none) {
+    throw InputError("command line", "--slots-partition", reason);
+  }
+  if (!reason.empty()) {
+    log_warning("no cpuset partitions, jobs get plain cpusets: " + reason);
+  }
+}
+
 std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& executor, Timestamp now) {
   const std::string path = database_path(line);
   log_debug("job database " + path);
@@ -354,6 +375,7 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
 
 int run_jobs(const CommandLine& line) {
   const PoolBounds bounds = pool_bounds(line);
+  const CpuPartition partition = wanted_partition(line);
   RequestedJobs requested = requested_jobs(line);
   const bool from_options = requested.from_options;
   Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
@@ -378,6 +400,7 @@ int run_jobs(const CommandLine& line) {
     throw InputError(std::move(faults));
   }
   const std::unique_ptr<JobStore> store = open_store(line, executor, clock.system_now());
+  use_partition(executor, partition, pool);
   wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");

@@ -312,6 +312,8 @@ class SpecBuilder {
       limits.cpu_weight = parse_number<unsigned>(text, "a weight (use 1 to 10000)");
     });
     size("swap", limits.swap);
+    size("memory-high", limits.memory_high);
+    limits.oom_group = line_.has("oom-group");
     size("output-limit", limits.output);
     size("tmpfs", limits.tmpfs);
     size("file-size", limits.file_size);

@@ -213,6 +213,15 @@ constexpr std::array kRunOptions{
            .fallback = "0",
            .section = kSectionLimits,
            .field = "/limits/swap"},
+    Option{.name = "memory-high",
+           .argument = "SIZE",
+           .description = "Memory beyond which the job is slowed down, not killed (cgroup v2)",
+           .section = kSectionLimits,
+           .field = "/limits/memory_high"},
+    Option{.name = "oom-group",
+           .description = "Running out of memory ends the whole job, not one process of it (cgroup v2)",
+           .section = kSectionLimits,
+           .field = "/limits/oom_group"},
     Option{.name = "pids",
            .argument = "N",
            .description = "Processes and threads at once",
@@ -353,6 +362,25 @@ constexpr std::array kRunOptions{
            .description = "Memory that all jobs together may be promised; one job's is --mem",
            .fallback = "the machine's",
            .section = kSectionPool},
+    Option{.name = "slots-smt",
+           .argument = "SHARING",
+           .description =
+               "Whether two jobs may have hardware threads of one core: shared, or exclusive, which "
+               "rounds each job's CPUs up to whole cores",
+           .fallback = "shared",
+           .section = kSectionPool,
+           .completion = Completion::words,
+           .words = "shared exclusive"},
+    Option{.name = "slots-partition",
+           .argument = "KIND",
+           .description =
+               "Make the CPUs of each job a cpuset partition of its own, root or isolated (without load "
+               "balancing): nothing else of the machine runs there. Needs cgroup v2 and a CPU outside "
+               "the pool; else plain cpusets are used, with a warning",
+           .fallback = "none",
+           .section = kSectionPool,
+           .completion = Completion::words,
+           .words = "none root isolated"},
 
     Option{
         .name = "result",

@@ -121,6 +121,12 @@ PoolBounds pool_bounds(const CommandLine& line) {
   };
   apply("slots", [&](const std::string& text) { bounds.slots = parse_slots(text); });
   apply("cpus", [&](const std::string& text) { bounds.cpus = CpuSet::parse(text); });
+  apply("slots-smt", [&](const std::string& text) {
+    if (text != "shared" && text != "exclusive") {
+      throw std::invalid_argument("is neither shared nor exclusive");
+    }
+    bounds.smt = text == "exclusive" ? SmtSharing::exclusive : SmtSharing::shared;
+  });
   apply("memory", [&](const std::string& text) { bounds.memory = parse_size(text, Bytes{1024} * 1024); });
   if (!faults.empty()) {
     throw InputError(std::move(faults));

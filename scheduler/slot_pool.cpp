@@ -65,6 +65,36 @@ std::string slot_name(const CpuSet& cpus, unsigned first) {
   return name;
 }
 
+/// Whoever has the rest of a core would share it with the job.
+void require_whole_cores(const std::vector<TopologyCpu>& cpus, const CpuSet& bound) {
+  for (const TopologyCpu& outside : cpus) {
+    for (const TopologyCpu& inside : cpus) {
+      if (outside.core == inside.core && !bound.contains(outside.cpu) && bound.contains(inside.cpu)) {
+        throw std::invalid_argument("CPU " + std::to_string(outside.cpu) + " shares a core with CPU " +
+                                    std::to_string(inside.cpu) +
+                                    ", so cores cannot be exclusive: name both or neither");
+      }
+    }
+  }
+}
+
+/// Leaves as many CPUs in each core as the smallest has; returns that number. `cpus` are sorted by core.
+unsigned trim_cores(std::vector<TopologyCpu>& cpus) {
+  std::unordered_map<unsigned, unsigned> threads;
+  for (const TopologyCpu& cpu : cpus) {
+    ++threads[cpu.core];
+  }
+  unsigned fewest = std::numeric_limits<unsigned>::max();
+  for (const auto& [core, count] : threads) {
+    fewest = std::min(fewest, count);
+  }
+  std::unordered_map<unsigned, unsigned> kept;
+  cpus.erase(std::remove_if(cpus.begin(), cpus.end(),
+                            [&](const TopologyCpu& cpu) { return ++kept[cpu.core] > fewest; }),
+             cpus.end());
+  return fewest;
+}
+
 std::string count_of_cpus(unsigned count) {
   return std::to_string(count) + (count == 1 ? " CPU" : " CPUs");
 }
@@ -85,6 +115,7 @@ class SlotPool::State {
   };
 
   PoolBounds bounds_;
+  unsigned threads_per_core_ = 1;  // what leases are multiples of; 1 while cores are shared
   std::vector<unsigned> numbers_;  // the kernel's number of each CPU
   std::vector<unsigned> core_of_;  // by CPU
   std::vector<bool> free_;         // by CPU
@@ -114,6 +145,9 @@ class SlotPool::State {
 
 SlotPool::State::State(Topology topology, PoolBounds bounds) : bounds_(std::move(bounds)) {
   std::vector<TopologyCpu>& cpus = topology.cpus;
+  if (bounds_.cpus && bounds_.smt == SmtSharing::exclusive) {
+    require_whole_cores(cpus, *bounds_.cpus);
+  }
   if (bounds_.cpus) {
     CpuSet there;
     for (const TopologyCpu& cpu : cpus) {
@@ -137,6 +171,9 @@ SlotPool::State::State(Topology topology, PoolBounds bounds) : bounds_(std::move
   std::sort(cpus.begin(), cpus.end(), [](const TopologyCpu& a, const TopologyCpu& b) {
     return std::tie(a.node, a.cache, a.core, a.cpu) < std::tie(b.node, b.cache, b.core, b.cpu);
   });
+  if (bounds_.smt == SmtSharing::exclusive) {
+    threads_per_core_ = trim_cores(cpus);
+  }
   build_groups(cpus);
 }
 
@@ -398,21 +435,27 @@ SlotPool::SlotPool(Topology topology, PoolBounds bounds)
 
 SlotPool::~SlotPool() = default;
 
+unsigned SlotPool::cpus_for(const SlotRequest& request) const {
+  const unsigned rest = request.cpus % state_->threads_per_core_;
+  return rest == 0 ? request.cpus : request.cpus + (state_->threads_per_core_ - rest);
+}
+
 Bytes SlotPool::memory_for(const SlotRequest& request) const {
   if (request.memory) {
     return *request.memory;
   }
-  return whole_mebibytes(in_proportion(total_memory(), std::min(request.cpus, total_cpus()), total_cpus()));
+  return whole_mebibytes(
+      in_proportion(total_memory(), std::min(cpus_for(request), total_cpus()), total_cpus()));
 }
 
 std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
   const Bytes memory = memory_for(request);
-  if (request.cpus == 0 || request.cpus > free_cpus() || memory == 0 || memory > free_memory() ||
-      free_slots() == 0) {
+  const unsigned cpus = cpus_for(request);
+  if (cpus == 0 || cpus > free_cpus() || memory == 0 || memory > free_memory() || free_slots() == 0) {
     return std::nullopt;
   }
   State::Held held;
-  held.cpus = state_->take_cpus(request.cpus, memory);
+  held.cpus = state_->take_cpus(cpus, memory);
   held.memory = state_->take_memory(held.cpus, memory);
   state_->free_memory_ -= memory;
   Allocation allocation;
@@ -467,6 +510,13 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
   return lacks.size() == 1 ? lacks.front() : lacks.front() + "; and " + lacks.back();
 }
 
+CpuSet SlotPool::cpus() const {
+  CpuSet all;
+  for (const unsigned number : state_->numbers_) {
+    all.insert(number);
+  }
+  return all;
+}
 unsigned SlotPool::total_cpus() const {
   return static_cast<unsigned>(state_->numbers_.size());
 }

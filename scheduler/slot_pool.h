@@ -52,12 +52,18 @@ Topology detect_topology();
 /// Throws std::invalid_argument when hwloc does not understand it.
 Topology synthetic_topology(const std::string& description, Bytes memory_per_node);
 
+/// slots.smt: whether jobs may share a core, each on threads of its own.
+enum class SmtSharing { shared, exclusive };
+
 struct PoolBounds {
   std::optional<unsigned> slots;  ///< jobs at once; absent: as many as there are CPUs
   std::optional<CpuSet> cpus;     ///< absent: all of the topology's
   /// Absent: the machine's (nodes, or memory cgroup limit if that is less) minus the smaller of a tenth and
   /// 1 GiB, which stays with the kernel, berth itself and everyone else; whole MiB. Given: up to the whole.
   std::optional<Bytes> memory;
+  /// exclusive: a lease takes whole cores, all their threads; a request is rounded up to them. Where cores
+  /// have different numbers of threads, each counts with the smallest and its further threads stay idle.
+  SmtSharing smt = SmtSharing::shared;
 };
 
 struct SlotRequest {
@@ -99,9 +105,12 @@ class SlotPool {
   /// Why the request can never fit, even on the empty pool; nothing when it can. Completes "the job …":
   /// "needs 4 CPUs, but the pool has 2 (…)".
   std::optional<std::string> never_fits(const SlotRequest& request) const;
+  /// The CPUs that a lease for this request takes: more than asked for when cores are exclusive.
+  unsigned cpus_for(const SlotRequest& request) const;
   /// The bytes that a lease for this request takes.
   Bytes memory_for(const SlotRequest& request) const;
 
+  CpuSet cpus() const;
   unsigned total_cpus() const;
   Bytes total_memory() const;
   unsigned total_slots() const;

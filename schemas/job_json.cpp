@@ -67,6 +67,10 @@ Json limits_value(const Limits& limits) {
   put_number(object, "cpu_quota", limits.cpu_quota);
   put_number(object, "cpu_weight", limits.cpu_weight);
   put_size(object, "swap", limits.swap);
+  put_size(object, "memory_high", limits.memory_high);
+  if (limits.oom_group) {
+    object["oom_group"] = true;
+  }
   put_number(object, "pids", limits.pids);
   put_size(object, "output", limits.output);
   put_size(object, "tmpfs", limits.tmpfs);

@@ -28,13 +28,15 @@ struct IoLimit {
 /// limits{}: what is enforced beside memory_per_node, cpus_per_task and time_limit. Absent: no limit,
 /// or the default that the field names.
 struct Limits {
-  std::optional<Milliseconds> cpu_time;     ///< CPU time of the whole tree
-  std::optional<double> cpu_quota;          ///< CPUs' worth of time, e.g. 0.5 (cpu.cfs_quota_us | cpu.max)
-  std::optional<unsigned> cpu_weight;       ///< 1-10000, 100 is normal (cpu.shares | cpu.weight)
-  std::optional<Bytes> swap;                ///< beside memory_per_node; absent: 0 where accounted
-  std::optional<std::uint64_t> pids;        ///< tasks at once (pids.max); absent: 4096
-  std::optional<Bytes> output;              ///< standard output and error together
-  std::optional<Bytes> tmpfs;               ///< the private /tmp, /var/tmp, /run, /dev/shm, home together
+  std::optional<Milliseconds> cpu_time;  ///< CPU time of the whole tree
+  std::optional<double> cpu_quota;       ///< CPUs' worth of time, e.g. 0.5 (cpu.cfs_quota_us | cpu.max)
+  std::optional<unsigned> cpu_weight;    ///< 1-10000, 100 is normal (cpu.shares | cpu.weight)
+  std::optional<Bytes> swap;             ///< beside memory_per_node; absent: 0 where accounted
+  std::optional<Bytes> memory_high;      ///< slowed down and reclaimed from beyond it (memory.high, v2 only)
+  bool oom_group = false;                ///< an OOM kill ends the whole job (memory.oom.group, v2 only)
+  std::optional<std::uint64_t> pids;     ///< tasks at once (pids.max); absent: 4096
+  std::optional<Bytes> output;           ///< standard output and error together
+  std::optional<Bytes> tmpfs;            ///< the private /tmp, /var/tmp, /run, /dev/shm, home together
   std::optional<std::uint64_t> open_files;  ///< RLIMIT_NOFILE
   std::optional<Bytes> file_size;           ///< RLIMIT_FSIZE
   std::optional<Bytes> core_size;           ///< RLIMIT_CORE; absent: 0

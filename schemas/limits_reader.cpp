@@ -163,6 +163,10 @@ void read_cpu_weight(const Field& field, Limits& limits) {
   }
 }
 
+void read_oom_group(const Field& field, Limits& limits) {
+  limits.oom_group = field.boolean().value_or(false);
+}
+
 void read_pids(const Field& field, Limits& limits) {
   if (const auto pids = field.integer(1, kMaximumTasks)) {
     limits.pids = static_cast<std::uint64_t>(*pids);
@@ -216,6 +220,8 @@ constexpr Member<Limits> kLimitMembers[] = {
     {"cpu_quota", read_cpu_quota},
     {"cpu_weight", read_cpu_weight},
     {"swap", read_size_or_zero<&Limits::swap>},
+    {"memory_high", read_size<&Limits::memory_high>},
+    {"oom_group", read_oom_group},
     {"pids", read_pids},
     {"output", read_size<&Limits::output>},
     {"tmpfs", read_size<&Limits::tmpfs>},

@@ -83,14 +83,16 @@ def processes():
         if not name.isdigit():
             continue
         try:
+            try:
+                program = os.readlink(f"/proc/{name}/exe")
+            except FileNotFoundError:
+                continue  # a thread of the kernel, or a zombie: on a large machine most of what there is
+            except OSError:
+                program = ""
             with open(f"/proc/{name}/cgroup", encoding="utf-8") as file:
                 cgroups = file.read()
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 command = file.read().replace(b"\0", b" ").decode(errors="replace")
-            try:
-                program = os.readlink(f"/proc/{name}/exe")
-            except OSError:
-                program = ""
             with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
                 state = file.read().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError, PermissionError):

@@ -89,6 +89,32 @@ class Limits(BerthCase):
         )
         self.end()
 
+    def test_memory_high_is_written_or_refused_on_v1(self):
+        if self.memory_is_v1():
+            self.assert_refused(self.run_job("exit", 0, limits={"memory_high": "32M"}), "limits.memory_high", "v2")
+            return
+        pid = self.hold(memory_per_node="64M", limits={"memory_high": "32M"})
+        self.assertEqual(self.limit(pid, "memory", "", "memory.high"), str(32 << 20))
+        self.end()
+        run = self.run_job("allocate", 48, memory_per_node="128M", limits={"memory_high": "32M", "swap": "64M"})
+        self.assert_state(run, "COMPLETED")
+        self.assertLess(run.usage["memory_peak"], 48 << 20, "what is beyond went to swap")
+
+    def test_oom_group_ends_the_whole_job_or_is_refused_on_v1(self):
+        if self.memory_is_v1():
+            self.assert_refused(self.run_job("exit", 0, limits={"oom_group": True}), "limits.oom_group", "v2")
+            return
+        run = self.run_job("memory_bomb_child", memory_per_node="32M")
+        self.assert_state(run, "COMPLETED")
+        self.assertEqual(run.out, "child signal 9\n")
+        run = self.run_job("memory_bomb_child", memory_per_node="32M", limits={"oom_group": True})
+        self.assert_state(run, "OUT_OF_MEMORY", "out_of_memory", 137)
+        self.assertEqual(run.outcome["limit"]["name"], "memory_per_node", run)
+
+    @staticmethod
+    def memory_is_v1():
+        return any("memory" in options.split(",") for _, options in hierarchies())
+
     def test_cpuset_has_the_leased_cpus_and_nodes(self):
         pid = self.hold(cpus_per_task=1)
         cpus = self.limit(pid, "cpuset", "cpuset.cpus", "cpuset.cpus")

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from berth_case import BerthCase, eventually, main
+from berth_case import TIMEOUT, BerthCase, eventually, main
 
 
 class Queue(BerthCase):
@@ -95,7 +95,7 @@ class Queue(BerthCase):
     def test_any_number_of_jobs_needs_no_more_descriptors_than_a_few(self):
         # Ended jobs keep nothing open, however busy berth is with the next ones.
         jobs = [self.job("exit", 0, name=f"j{number}") for number in range(150)]
-        run = self.run_jobs(*jobs, program=["prlimit", "--nofile=256"])
+        run = self.run_jobs(*jobs, program=["prlimit", "--nofile=384"], arguments=["--slots", "2"], timeout=3 * TIMEOUT)
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"}, run.err)
 
     def test_output_lines_of_several_jobs_carry_their_names(self):

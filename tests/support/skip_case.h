@@ -1,4 +1,5 @@
-// What Catch2 2.13 lacks: a test case that says at run time that it cannot run here, and why. A skip is never a pass.
+// What Catch2 2.13 lacks: a test case that says at run time that it cannot run here, and why. A skip is never
+// a pass.
 #pragma once
 
 #include <string>

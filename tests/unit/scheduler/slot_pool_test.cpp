@@ -386,4 +386,35 @@ TEST_CASE("random leases never overlap, never exceed the memory, and all come ba
   CHECK(pool.lease({total, pool.total_memory()}));
 }
 
+TEST_CASE("with exclusive cores a job gets all threads of its cores, and no two jobs share one") {
+  PoolBounds bounds;
+  bounds.smt = SmtSharing::exclusive;
+  SlotPool pool(synthetic_topology("core:3 pu:2", kGibibyte), bounds);
+  CHECK(pool.cpus_for(cpus(1)) == 2);
+  CHECK(pool.cpus_for(cpus(4)) == 4);
+  const SlotLease one = pool.lease(cpus(1)).value();
+  CHECK(one.allocation().cpus == CpuSet{0, 1});
+  const SlotLease three = pool.lease(cpus(3)).value();
+  CHECK(three.allocation().cpus == CpuSet{2, 3, 4, 5});
+  CHECK(pool.free_cpus() == 0);
+}
+
+TEST_CASE("with exclusive cores a pool of half a core is refused, and both threads are named") {
+  PoolBounds bounds;
+  bounds.smt = SmtSharing::exclusive;
+  bounds.cpus = CpuSet{0, 2, 3};
+  CHECK_THROWS_WITH(SlotPool(synthetic_topology("core:2 pu:2", kGibibyte), bounds),
+                    Catch::Contains("CPU 1 shares a core with CPU 0"));
+}
+
+TEST_CASE("with exclusive cores of different sizes each counts with the smallest") {
+  Topology topology = synthetic_topology("core:3 pu:2", kGibibyte);
+  topology.cpus.pop_back();  // the last core has one thread
+  PoolBounds bounds;
+  bounds.smt = SmtSharing::exclusive;
+  SlotPool pool(topology, bounds);
+  CHECK(pool.total_cpus() == 3);
+  CHECK(pool.lease(cpus(3)).value().allocation().cpus == CpuSet{0, 2, 4});
+}
+
 }  // namespace berth

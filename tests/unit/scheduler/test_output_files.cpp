@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "scheduler/output_files.h"
-#include "tests/support/temporary_directory.h"
 #include "tests/support/skip_case.h"
+#include "tests/support/temporary_directory.h"
 
 namespace berth {
 namespace {
