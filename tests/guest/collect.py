@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Collects what the guest needs to run the integration tests of a build: collect.py BUILD SOURCE WORK.
+"""Collects what the guest needs to run the integration tests of a build: collect.py BUILD WORK.
 
 Every program that a test of label `integration` names goes to WORK/build, where it is in BUILD, without its debug
 information; WORK/CTestTestfile.cmake names the same tests with the paths of the guest. So a new test needs no word here.
@@ -55,7 +55,9 @@ class Collection:
 
 
 def main():
-    build, source, work = (os.path.realpath(path) for path in sys.argv[1:4])
+    build, work = (os.path.realpath(path) for path in sys.argv[1:3])
+    with open(build + "/CMakeCache.txt", encoding="utf-8") as file:
+        source = next(line for line in file if line.startswith("CMAKE_HOME_DIRECTORY:")).partition("=")[2].strip()
     listing = subprocess.run(
         ["ctest", "--test-dir", build, "-L", "integration", "--show-only=json-v1"], check=True, capture_output=True, text=True
     )

@@ -5,7 +5,9 @@ The folder of a test is below /srv (or BERTH_TEST_DIRECTORY): /tmp, /var/tmp, /r
 private inside jobs, and jobs run as an unprivileged user who has to reach it.
 """
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -117,6 +119,18 @@ def watched_files():
     return found
 
 
+@functools.cache
+def shared_payload():
+    """A copy of the payload that every test has under a name of its own: jobs' users reach it, and an emulator translates
+    its code but once."""
+    path = os.path.join(BASE, f".berth-payload-{os.getpid()}")
+    shutil.copy(PAYLOAD, path)
+    os.chmod(path, 0o755)
+    own = os.getpid()
+    atexit.register(lambda: os.getpid() == own and os.unlink(path))
+    return path
+
+
 class Run:
     """A finished `berth run`."""
 
@@ -161,6 +175,7 @@ class BerthCase(unittest.TestCase):
     def setUp(self):
         if self.needs_root and os.geteuid() != 0:
             self.skip("needs root: it makes cgroups and runs jobs as other users; run scripts/test as root or with sudo")
+        shared_payload()
         self.before_mounts = mount_table()
         self.before_links = set(os.listdir("/sys/class/net"))
         self.before_files = watched_files()
@@ -169,8 +184,7 @@ class BerthCase(unittest.TestCase):
         os.chmod(self.directory, 0o755)
         self.addCleanup(shutil.rmtree, self.directory, True)
         self.payload = os.path.join(self.directory, "payload")
-        shutil.copy(PAYLOAD, self.payload)
-        os.chmod(self.payload, 0o755)
+        os.link(shared_payload(), self.payload)
         self.work = os.path.join(self.directory, "work")
         os.mkdir(self.work)
         os.chmod(self.work, 0o777)
