@@ -387,8 +387,7 @@ std::vector<std::string> OpenCgroupTree::siblings() const {
   std::set<std::string> names;
   for (const auto& hierarchy : tree_->hierarchies) {
     if (hierarchy->berth) {
-      names = child_cgroups(hierarchy->berth.get());  // every tree is in every hierarchy: one answers for all
-      break;
+      names.merge(child_cgroups(hierarchy->berth.get()));  // one that was killed at its end is in some alone
     }
   }
   names.erase(tree_->name);

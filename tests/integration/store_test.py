@@ -1,12 +1,13 @@
 """The database under the program: two at once, killed at any moment, full or broken."""
 
+import glob
 import os
 import random
 import signal
 import sqlite3
 import time
 
-from berth_case import BerthCase, eventually, main
+from berth_case import BerthCase, eventually, main, own_cgroups
 
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "NODE_FAIL"}
 
@@ -89,6 +90,21 @@ class Store(BerthCase):
         for row in rows:
             self.assertIn("outcome", row)
         self.check_integrity()
+
+    def test_a_tree_that_is_left_in_any_one_hierarchy_is_removed(self):
+        # As by a berth that was killed while it removed its tree from one hierarchy after the other.
+        process = self.run_start(self.job("hold", 1000))
+        self.wait_for_job(process)
+        used = [own for own in sorted(set(own_cgroups())) if glob.glob(f"{own}/berth/run-{process.pid}-*")]
+        process.terminate()
+        self.run_finish(process)
+        self.assertTrue(used)
+        for own in used:
+            left = os.path.join(own, "berth", "run-2147483647-1")
+            with self.subTest(cgroup=left):
+                os.makedirs(left)
+                self.recover()
+                self.assertFalse(os.path.exists(left))
 
     def test_a_living_berths_jobs_are_not_taken_for_orphans(self):
         process = self.run_start(self.job("hold", 1000, name="long"))
