@@ -45,12 +45,14 @@ struct DeviceRule {
   unsigned major = 0;
   std::optional<unsigned> minor;  ///< absent: every minor ("*")
   std::string access = "rw";      ///< of r, w, m
+  bool operator==(const DeviceRule&) const = default;
 };
 
 struct IoDeviceLimit {
   unsigned major = 0;
   unsigned minor = 0;
   std::optional<std::uint64_t> read_bps, write_bps, read_iops, write_iops;
+  bool operator==(const IoDeviceLimit&) const = default;
 };
 
 /// What is written before the job's first instruction. Absent: leave the kernel's default.

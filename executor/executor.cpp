@@ -13,9 +13,10 @@
 #include <cerrno>
 #include <csignal>
 #include <deque>
-#include <list>
+#include <limits>
 #include <map>
 
+#include "executor/armed_sandboxes.h"
 #include "executor/attempt.h"
 #include "executor/cgroup.h"
 #include "executor/job_limits.h"
@@ -42,9 +43,6 @@ Timestamp wall_clock() {
   return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
 }
 
-/// Cgroups of ended jobs that wait for their removal.
-constexpr std::size_t kMostFinished = 16;
-
 std::string job_cgroup_name(JobId job, unsigned attempt) {
   return "job-" + std::to_string(job) + "." + std::to_string(attempt);
 }
@@ -63,10 +61,6 @@ void raise_descriptor_limit() {
     ::setrlimit(RLIMIT_NOFILE, &limit);
   }
 }
-
-/// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
-/// impossible because a limit would have to be taken away.
-std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want);
 
 }  // namespace
 
@@ -163,8 +157,7 @@ class Executor::Implementation {
     for (auto& [token, attempt] : attempts_) {
       attempt->handle_time(now);
     }
-    // With jobs back to back there is never nothing to do, and each cgroup that waits keeps its descriptors.
-    if (count == 0 || finished_.size() > kMostFinished) {
+    if (count == 0) {
       remove_finished(std::chrono::milliseconds::zero());
     }
     arm_timer();
@@ -172,12 +165,6 @@ class Executor::Implementation {
   }
 
  private:
-  struct Armed {
-    std::unique_ptr<Sandbox> sandbox;
-    CgroupLimits limits;
-    bool spawned = false;
-  };
-
   void watch(int fd, std::uint64_t data) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -210,16 +197,8 @@ class Executor::Implementation {
   std::unique_ptr<Sandbox> sandbox_for(const LaunchRequest& request, const SandboxProfile& profile,
                                        const CgroupLimits& limits) {
     const std::string name = job_cgroup_name(request.job_id, request.attempt);
-    for (auto armed = armed_.begin(); armed != armed_.end(); ++armed) {
-      const std::optional<CgroupLimits> change = difference(armed->limits, limits);
-      if (!(armed->sandbox->profile() == profile) || !change) {
-        continue;
-      }
-      std::unique_ptr<Sandbox> sandbox = std::move(armed->sandbox);
-      armed_.erase(armed);
-      sandbox->cgroup().apply(*change);
-      sandbox->cgroup().rename(name);
-      return sandbox;
+    if (std::unique_ptr<Sandbox> armed = armed_.take(profile, limits, name)) {
+      return armed;
     }
     UniqueFd own_root;
     if (profile.own_root && !host_view()) {
@@ -257,7 +236,10 @@ class Executor::Implementation {
     attempts_.emplace(
         token, std::make_unique<Attempt>(std::move(request), std::move(sandbox), std::move(output.first),
                                          std::move(error.first), Attempt::Clock::now()));
+    // The job is on its way: time for what the next one would wait for. With jobs back to back there is no
+    // other.
     arm_ahead();
+    remove_finished(std::chrono::milliseconds::zero(), 2);
   }
 
   /// The attempt never came to be: its end is the only event.
@@ -279,17 +261,14 @@ class Executor::Implementation {
         uses_unified_controllers(machine_)) {
       return;
     }
-    while (armed_.size() < options_.armed_ahead) {
-      try {
-        CgroupLimits limits = last_limits_;
-        limits.net_class.reset();
-        limits.hugetlb.clear();
-        armed_.push_back(
-            {make_sandbox("armed-" + std::to_string(last_token_ + 1), last_profile_, limits, UniqueFd{}),
-             limits, false});
-      } catch (const std::exception&) {
-        return;  // arming is an optimisation; the launch itself will tell what is wrong
+    armed_.keep_fitting(last_profile_, last_limits_);
+    try {
+      while (armed_.size() < options_.armed_ahead) {
+        const std::string name = "armed-" + std::to_string(last_token_ + 1);
+        armed_.add(make_sandbox(name, last_profile_, last_limits_, UniqueFd{}), last_limits_);
       }
+    } catch (const std::exception&) {
+      return;  // arming is an optimisation; the launch itself will tell what is wrong
     }
   }
 
@@ -373,17 +352,8 @@ class Executor::Implementation {
   void take_spawned(Spawned spawned, Time now) {
     const auto found = attempts_.find(spawned.token);
     if (found == attempts_.end()) {
-      const auto armed = std::find_if(armed_.begin(), armed_.end(), [&](const Armed& entry) {
-        return entry.sandbox->token() == spawned.token;
-      });
-      if (armed != armed_.end() && spawned.error_number == 0) {
-        armed->sandbox->take(std::move(spawned));
-        armed->sandbox->cgroup().close_attach_descriptors();
-        return;
-      }
-      abandon(spawned);
-      if (armed != armed_.end()) {
-        armed_.erase(armed);
+      if (!armed_.receive(spawned)) {
+        abandon(spawned);
       }
       return;
     }
@@ -459,10 +429,11 @@ class Executor::Implementation {
     }
   }
 
-  /// rmdir costs some hundred microseconds, so it happens when nothing else is to be done.
-  /// One that is still busy waits behind the others for its next turn.
-  void remove_finished(std::chrono::milliseconds patience) {
-    for (std::size_t left = finished_.size(); left > 0; --left) {
+  /// rmdir costs some hundred microseconds, so it happens while a job starts, or when nothing else is to be
+  /// done. One that is still busy waits behind the others for its next turn.
+  void remove_finished(std::chrono::milliseconds patience,
+                       std::size_t most = std::numeric_limits<std::size_t>::max()) {
+    for (std::size_t left = std::min(finished_.size(), most); left > 0; --left) {
       std::unique_ptr<JobCgroup> cgroup = std::move(finished_.front());
       finished_.pop_front();
       if (!cgroup->remove(patience) && patience == std::chrono::milliseconds::zero()) {
@@ -503,7 +474,7 @@ class Executor::Implementation {
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;
   Attempts attempts_;
-  std::list<Armed> armed_;
+  ArmedSandboxes armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;
   std::vector<ExecutorEvent> events_;
   std::optional<Time> timer_at_;
@@ -511,54 +482,6 @@ class Executor::Implementation {
   CgroupLimits last_limits_;
   std::uint64_t last_token_ = 0;
 };
-
-namespace {
-
-template <typename Value>
-bool take_difference(const std::optional<Value>& have, const std::optional<Value>& want,
-                     std::optional<Value>& change) {
-  if (have == want) {
-    return true;
-  }
-  change = want;
-  return want.has_value();
-}
-
-bool same_devices(const std::optional<std::vector<DeviceRule>>& left,
-                  const std::optional<std::vector<DeviceRule>>& right) {
-  if (left.has_value() != right.has_value()) {
-    return false;
-  }
-  return !left || std::equal(left->begin(), left->end(), right->begin(), right->end(),
-                             [](const DeviceRule& a, const DeviceRule& b) {
-                               return a.type == b.type && a.major == b.major && a.minor == b.minor &&
-                                      a.access == b.access;
-                             });
-}
-
-std::optional<CgroupLimits> difference(const CgroupLimits& have, const CgroupLimits& want) {
-  CgroupLimits change;
-  const bool possible = take_difference(have.cpus, want.cpus, change.cpus) &&
-                        take_difference(have.memory_nodes, want.memory_nodes, change.memory_nodes) &&
-                        take_difference(have.cpu_quota, want.cpu_quota, change.cpu_quota) &&
-                        take_difference(have.cpu_weight, want.cpu_weight, change.cpu_weight) &&
-                        take_difference(have.memory, want.memory, change.memory) &&
-                        take_difference(have.swap, want.swap, change.swap) &&
-                        take_difference(have.pids, want.pids, change.pids);
-  if (!possible || !same_devices(have.devices, want.devices) || !have.io.empty() || !want.hugetlb.empty() ||
-      want.net_class || have.memory_high != want.memory_high || have.oom_group != want.oom_group) {
-    return std::nullopt;
-  }
-  if (change.swap && !change.memory) {
-    change.memory = want.memory;  // v1 limits memory and memory+swap: both are needed to write the sum
-  } else if (change.memory && !change.swap) {
-    change.swap = want.swap;
-  }
-  change.io = want.io;
-  return change;
-}
-
-}  // namespace
 
 Executor::Executor(ExecutorOptions options)
     : implementation_(std::make_unique<Implementation>(std::move(options))) {}

@@ -1,0 +1,45 @@
+// ArmedSandboxes: sandboxes made ahead of need. Each has its namespaces, its root and a fresh cgroup, and its
+// init waits for a job; a launch then costs little more than the job's own fork and exec.
+//
+// A used sandbox is never armed again: each serves one job. Single-threaded.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+
+#include "executor/cgroup.h"
+#include "executor/sandbox.h"
+
+namespace berth {
+
+class ArmedSandboxes {
+ public:
+  /// `limits` are those that its cgroup was made with.
+  void add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits);
+  /// One for a job of this profile and these limits, its cgroup limited and renamed for it; null when none
+  /// fits. Throws CgroupError when a limit cannot be written.
+  std::unique_ptr<Sandbox> take(const SandboxProfile& profile, const CgroupLimits& limits,
+                                const std::string& cgroup_name);
+  /// Drops those that do not fit jobs of this profile and these limits.
+  void keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits);
+  /// The launcher's answer for the sandbox with its token: takes it over, or drops the sandbox that could not
+  /// be made. False when it is none of these.
+  bool receive(Spawned& spawned);
+
+  std::size_t size() const { return entries_.size(); }
+  void clear() { entries_.clear(); }
+
+ private:
+  struct Entry {
+    std::unique_ptr<Sandbox> sandbox;
+    CgroupLimits limits;
+  };
+  std::list<Entry> entries_;
+};
+
+/// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
+/// impossible, because a limit would have to be taken away or a controller is missing.
+std::optional<CgroupLimits> limits_to_add(const CgroupLimits& have, const CgroupLimits& want);
+
+}  // namespace berth
