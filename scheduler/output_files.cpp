@@ -107,8 +107,12 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     const char letter = pattern[i] == '%' && i + 1 < pattern.size() ? pattern[i + 1] : '\0';
-    if (letter == 'j' || letter == 'A') {
+    if (letter == 'j') {
       out += std::to_string(values.job_id);
+    } else if (letter == 'A') {
+      out += std::to_string(values.array_job_id.value_or(values.job_id));
+    } else if (letter == 'a' && values.array_task_id) {
+      out += std::to_string(*values.array_task_id);
     } else if (letter == 'x') {
       std::string name{values.job_name};
       std::replace(name.begin(), name.end(), '/', '_');

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,9 +25,11 @@ struct PatternValues {
   JobId job_id = 0;
   std::string_view job_name;
   std::string_view user;
+  std::optional<JobId> array_job_id = std::nullopt;  ///< of a task of an array
+  std::optional<unsigned> array_task_id = std::nullopt;
 };
 
-/// %j and %A: job id; %x: job name, slashes as _; %u: user; %%: a per cent sign (sbatch(1), "filename
+/// %j: job id; %A: the array's job id, else the job's; %a: number of the array's task, else nothing; %x: job name, slashes as _; %u: user; %%: a per cent sign (sbatch(1), "filename
 /// pattern"). Other letters are kept as they are; validation refuses them before.
 std::string expand_pattern(std::string_view pattern, const PatternValues& values);
 

@@ -253,6 +253,33 @@ Query Database::query(const char* sql) {
   return Query(*statement);
 }
 
+Database::SavePoint::~SavePoint() {
+  if (!kept_) {
+    try {
+      database_.query("ROLLBACK TO part").execute();
+      database_.query("RELEASE part").execute();
+    } catch (const std::exception&) {
+      // SQLite has rolled the whole transaction back (a full disk); its commit will fail and tell.
+    }
+  }
+}
+
+void Database::together(const std::function<void()>& body) {
+  translate_errors([&] {
+    set_durability(Durability::power_cut);
+    SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
+    is_together_ = true;
+    try {
+      body();
+    } catch (...) {
+      is_together_ = false;
+      throw;
+    }
+    is_together_ = false;
+    transaction.commit();
+  });
+}
+
 /// Refuses another program's database before anything in it is changed. Reading these also makes SQLite
 /// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
 /// proportion to the file and is left to check_integrity().
