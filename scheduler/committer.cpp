@@ -6,7 +6,10 @@
 namespace berth {
 
 Committer::Committer(std::unique_ptr<JobStore> store, Post post, Trouble trouble)
-    : store_(std::move(store)), post_(std::move(post)), trouble_(std::move(trouble)), thread_([this] { run(); }) {}
+    : store_(std::move(store)),
+      post_(std::move(post)),
+      trouble_(std::move(trouble)),
+      thread_([this] { run(); }) {}
 
 Committer::~Committer() {
   {

@@ -4,9 +4,9 @@
 // commit): the more there is to do, the more one fdatasync serves. Order is kept. The store belongs to this
 // thread alone from the constructor on.
 //
-// Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not be
-// lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried again
-// every kRetryInterval until the database works, and the trouble callback is told.
+// Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not
+// be lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried
+// again every kRetryInterval until the database works, and the trouble callback is told.
 #pragma once
 
 #include <chrono>

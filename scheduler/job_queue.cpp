@@ -91,7 +91,7 @@ class JobQueue::Merge {
 };
 
 void JobQueue::push(const QueuedJob& job) {
-  size_ += owners_[job.owner].insert(job).second ? 1 : 0;
+  size_ += owners_[job.owner].insert(job).second ? 1U : 0U;
 }
 
 QueuedJob JobQueue::take(unsigned owner, Jobs::const_iterator job) {

@@ -161,6 +161,26 @@ int open_output_file(const std::string& path, OpenMode mode, const FileOwner& ow
   return descriptor;
 }
 
+int open_output_to_read(const std::string& path, const FileOwner& owner) {
+  int descriptor = -1;
+  int error_number = 0;
+  {
+    const ActAs as_owner(owner);
+    descriptor =
+        open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
+    error_number = errno;
+  }
+  if (descriptor < 0) {
+    fail(error_number, path, error_number == ENOENT ? "" : open_remedy(error_number));
+  }
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    fail(EINVAL, path, "it is no regular file");
+  }
+  return descriptor;
+}
+
 int open_input_file(const std::string& path, const FileOwner& owner) {
   int descriptor = -1;
   int error_number = 0;

@@ -18,7 +18,8 @@ class RecordSpool {
 
   /// On the disk when it returns. Throws std::system_error that names the file.
   void put(const RunnerMessage& ended) const;
-  /// Every record that is there, oldest job first; a file that cannot be read is named in `problems` and left.
+  /// Every record that is there, oldest job first; a file that cannot be read is named in `problems` and
+  /// left.
   std::vector<RunnerMessage> read_all(std::vector<std::string>& problems) const;
   /// Does nothing when there is none.
   void remove(AttemptId id) const;

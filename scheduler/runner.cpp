@@ -1,6 +1,7 @@
 #include "scheduler/runner.h"
 
 #include <poll.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <system_error>
 
@@ -34,14 +36,22 @@ UniqueFd listen_at(const std::string& path) {
     throw std::system_error(ENAMETOOLONG, std::generic_category(), "socket " + path);
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  UniqueFd socket{
-      check(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
+  UniqueFd socket{check(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
   const mode_t mask = ::umask(0177);
   const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   ::umask(mask);
   check(bound, "bind", path);
   check(::listen(socket.get(), 4), "listen", path);
   return socket;
+}
+
+/// SIGTERM as a descriptor; blocked before the launcher is forked, which resets it for its own.
+UniqueFd termination_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  check(::sigprocmask(SIG_BLOCK, &set, nullptr), "sigprocmask");
+  return UniqueFd{check(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd")};
 }
 
 std::string name_of(AttemptId id) {
@@ -55,6 +65,7 @@ Runner::Runner(const RunnerOptions& options, Supervisor self)
       spool_(options.spool_folder),
       socket_path_(options.socket_folder + "/" + self_.cgroup + ".sock"),
       listener_(listen_at(socket_path_)),
+      signals_(termination_signals()),
       executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead}),
       idle_since_(std::chrono::steady_clock::now()) {
   executor_.wait_until_ready();
@@ -66,9 +77,10 @@ Runner::~Runner() {
 
 void Runner::run() {
   while (!may_end()) {
-    std::array<pollfd, 3> descriptors{{{executor_.event_descriptor(), POLLIN, 0},
+    std::array<pollfd, 4> descriptors{{{executor_.event_descriptor(), POLLIN, 0},
                                        {listener_.get(), POLLIN, 0},
-                                       {connection_.get(), POLLIN, 0}}};
+                                       {connection_.get(), POLLIN, 0},
+                                       {signals_.get(), POLLIN, 0}}};
     if (!unsent_.empty()) {
       descriptors[2].events |= POLLOUT;
     }
@@ -88,6 +100,9 @@ void Runner::run() {
     if (descriptors[1].revents != 0) {
       accept_connection();
     }
+    if (descriptors[3].revents != 0) {
+      end_jobs();
+    }
     flush();
     if (!jobs_.empty() || connection_) {
       idle_since_ = std::chrono::steady_clock::now();
@@ -99,9 +114,24 @@ bool Runner::may_end() const {
   if (!jobs_.empty() || executor_.running() > 0) {
     return false;
   }
+  if (terminated_) {
+    return true;  // what was not acknowledged is in the spool
+  }
   const bool abandoned = !connection_ && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
                          spooled_.size() == unacknowledged_.size();
   return abandoned || (retiring_ && unacknowledged_.empty());
+}
+
+void Runner::end_jobs() {
+  signalfd_siginfo info{};
+  (void)!::read(signals_.get(), &info, sizeof info);
+  terminated_ = true;
+  for (const auto& [job_id, job] : jobs_) {
+    executor_.stop(job_id, Cause::node_fail, job.grace);
+  }
+  for (const auto& [id, ended] : unacknowledged_) {
+    spool(ended);
+  }
 }
 
 /// A new berthd takes the place of the one before. What it has not acknowledged is sent to it again.
@@ -144,7 +174,7 @@ void Runner::drop_connection() {
   reader_ = {};
   unsent_.clear();
   for (const auto& [id, ended] : unacknowledged_) {
-    finish(ended);
+    spool(ended);
   }
 }
 
@@ -255,7 +285,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   LaunchRequest request;
   request.job_id = message.id.job_id;
   request.attempt = message.id.attempt;
-  request.spec = parse_job_file(message.spec_text, name_of(message.id), "/").at(0);
+  request.spec = parse_stored_job(message.spec_text, name_of(message.id));
   request.allocation = message.allocation;
   request.caller = Caller{message.user_id, message.group_id, message.user};
   request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
@@ -341,17 +371,25 @@ void Runner::report(const ExecutorEvent& event) {
   finish(std::move(message));
 }
 
+void Runner::spool(const RunnerMessage& ended) {
+  if (spooled_.contains(ended.id)) {
+    return;
+  }
+  try {
+    spool_.put(ended);
+    spooled_.insert(ended.id);
+  } catch (const std::system_error& error) {
+    log_error(name_of(ended.id) + ": its record cannot be spooled and waits in memory: " + error.what());
+  }
+}
+
 /// Sends the record when there is a berthd, else spools it; it stays here until it is acknowledged.
 void Runner::finish(RunnerMessage ended) {
   if (connection_) {
     send(ended);
-  } else if (!spooled_.contains(ended.id)) {
-    try {
-      spool_.put(ended);
-      spooled_.insert(ended.id);
-    } catch (const std::system_error& error) {
-      log_error(name_of(ended.id) + ": its record cannot be spooled and waits in memory: " + error.what());
-    }
+  }
+  if (!connection_ || terminated_) {
+    spool(ended);
   }
   const AttemptId id = ended.id;
   unacknowledged_.insert_or_assign(id, std::move(ended));

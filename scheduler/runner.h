@@ -1,9 +1,9 @@
 // Runner: what berth-runner does: holds jobs for berthd, and goes on holding them when berthd is gone.
 //
 // One process and one thread: an Executor, a listening socket and at most one connection, of berthd. It opens
-// the jobs' files as their submitters, supervises the jobs' limits (Executor) and reports. Reports that nobody
-// takes go into the spool. It ends when it is told to retire and has no job, or when it has had neither a job
-// nor a berthd for kLinger.
+// the jobs' files as their submitters, supervises the jobs' limits (Executor) and reports. Reports that
+// nobody takes go into the spool. It ends when it is told to retire and has no job, or when it has had
+// neither a job nor a berthd for kLinger.
 #pragma once
 
 #include <chrono>
@@ -37,7 +37,8 @@ class Runner {
   Runner& operator=(const Runner&) = delete;
 
   const std::string& socket_path() const { return socket_path_; }
-  /// Returns when the runner has nothing to live for.
+  /// Returns when the runner has nothing to live for. SIGTERM, which comes when the machine is shut down,
+  /// ends its jobs as NODE_FAIL and then the runner.
   void run();
 
  private:
@@ -50,6 +51,7 @@ class Runner {
     std::vector<UniqueFd> outputs;
   };
 
+  void end_jobs();
   void accept_connection();
   void drop_connection();
   void read_connection();
@@ -62,6 +64,7 @@ class Runner {
   void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
   void report(const ExecutorEvent& event);
   void finish(RunnerMessage ended);
+  void spool(const RunnerMessage& ended);
   Job* find(AttemptId id);
   bool may_end() const;
 
@@ -69,6 +72,7 @@ class Runner {
   RecordSpool spool_;
   std::string socket_path_;
   UniqueFd listener_;
+  UniqueFd signals_;
   Executor executor_;
   UniqueFd connection_;
   FrameReader reader_;
@@ -77,6 +81,7 @@ class Runner {
   std::map<AttemptId, RunnerMessage> unacknowledged_;
   std::set<AttemptId> spooled_;
   bool retiring_ = false;
+  bool terminated_ = false;
   std::chrono::steady_clock::time_point idle_since_;
 };
 

@@ -28,8 +28,10 @@ void detach() {
   const berth::FdPair ready = berth::make_pipe();
   if (berth::check(::fork(), "fork") > 0) {
     char path[4096];
-    const ssize_t count =
-        berth::retry_eintr([&] { ::close(ready.second.get()); return ::read(ready.first.get(), path, sizeof path); });
+    const ssize_t count = berth::retry_eintr([&] {
+      ::close(ready.second.get());
+      return ::read(ready.first.get(), path, sizeof path);
+    });
     const bool ok = count > 0 && berth::write_all(STDOUT_FILENO, path, static_cast<std::size_t>(count));
     ::_exit(ok ? 0 : 1);
   }
@@ -45,8 +47,9 @@ int run(char** arguments) {
   for (const int number : {SIGHUP, SIGINT, SIGPIPE}) {
     ::signal(number, SIG_IGN);
   }
-  berth::Runner runner({arguments[1], arguments[2], static_cast<unsigned>(std::strtoul(arguments[3], nullptr, 10))},
-                       berth::this_supervisor());
+  berth::Runner runner(
+      {arguments[1], arguments[2], static_cast<unsigned>(std::strtoul(arguments[3], nullptr, 10))},
+      berth::this_supervisor());
   const std::string& path = runner.socket_path();
   berth::write_all(STDOUT_FILENO, path.data(), path.size());
   const berth::UniqueFd null = berth::open_at(AT_FDCWD, "/dev/null", O_RDWR);

@@ -4,10 +4,10 @@
 //   frame: u32 size of the header, u32 size of the body (host byte order: one machine), header, body
 //
 // berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge` and
-// `retire`; the runner sends `hello` once per connection, then `started` and `ended`. An `ended` is sent again
-// on the next connection until it is acknowledged, and berthd takes only the first: at least once here, exactly
-// once in the database. A runner that has no connection puts each `ended` into the spool, as a file of one
-// frame.
+// `retire`; the runner sends `hello` once per connection, then `started` and `ended`. An `ended` is sent
+// again on the next connection until it is acknowledged, and berthd takes only the first: at least once here,
+// exactly once in the database. A runner that has no connection puts each `ended` into the spool, as a file
+// of one frame.
 #pragma once
 
 #include <cstdint>
@@ -78,7 +78,8 @@ std::string to_frame(const RunnerMessage& message);
 class FrameReader {
  public:
   void append(const char* data, std::size_t size) { buffer_.append(data, size); }
-  /// The next whole message; nothing when more bytes are needed. Throws std::runtime_error on what is no frame.
+  /// The next whole message; nothing when more bytes are needed. Throws std::runtime_error on what is no
+  /// frame.
   std::optional<RunnerMessage> next();
   bool empty() const { return buffer_.size() == position_; }
 

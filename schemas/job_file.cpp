@@ -126,6 +126,19 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
   return jobs;
 }
 
+JobSpec parse_stored_job(std::string_view text, const std::string& name) {
+  ReadContext context{name, "/", {}};
+  const std::optional<Json> document = parse_json(text, name, context.faults);
+  JobSpec spec;
+  if (document) {
+    spec = read_job(Field(*document, "", context));
+  }
+  if (!context.faults.empty()) {
+    throw InputError(std::move(context.faults));
+  }
+  return spec;
+}
+
 std::vector<JobSpec> load_job_file(const std::string& path) {
   if (path == "-") {
     return parse_job_file(read_all(stdin, "standard input"), "standard input",

@@ -108,8 +108,8 @@ class Database {
       return result;
     });
   }
-  /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A write()
-  /// that throws undoes its own part.
+  /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
+  /// write() that throws undoes its own part.
   void together(const std::function<void()>& body);
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
   template <typename Body>

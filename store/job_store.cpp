@@ -338,7 +338,8 @@ JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
   Query insert = database_->query(
       "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
       "state, "
-      "submit_us, group_id, array_job_id, array_task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, "
+      "submit_us, group_id, array_job_id, array_task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, "
+      "?, "
       "?) RETURNING id");
   insert.bind(supervisor)
       .bind(job.user)
@@ -409,7 +410,8 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
 
 void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
                                        const QueueFacts& facts) {
-  Query query = database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  Query query =
+      database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.bind(job).bind(std::int64_t{user_id}).bind(std::int64_t{attempt}).bind(facts.priority);
   query.bind(std::int64_t{facts.cpus});
   if (facts.memory) {
@@ -434,8 +436,8 @@ void SqliteJobStore::leave_queue(JobId job) {
 
 void SqliteJobStore::insert_event(JobId job, unsigned attempt, Timestamp at, JobState state,
                                   const std::string& detail) {
-  Query event = database_->query(
-      "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, ?)");
+  Query event =
+      database_->query("INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, ?)");
   event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(state)).bind(detail);
   event.execute();
 }
@@ -528,7 +530,8 @@ void SqliteJobStore::visit_queue(const std::function<void(WaitingJob&&)>& visit)
 std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
   return database_->read([&]() -> std::optional<StoredJob> {
     Query query = database_->query(
-        "SELECT id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, spec FROM jobs "
+        "SELECT id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, spec FROM "
+        "jobs "
         "WHERE id = ?");
     query.bind(job);
     if (!query.step()) {
@@ -608,7 +611,8 @@ std::vector<JobEvent> SqliteJobStore::events_after(std::int64_t sequence, std::s
                                                    std::optional<unsigned> user_id) {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT e.sequence, e.job_id, e.attempt, e.at_us, e.state, e.detail FROM events e JOIN jobs j ON j.id "
+        "SELECT e.sequence, e.job_id, e.attempt, e.at_us, e.state, e.detail FROM events e JOIN jobs j ON "
+        "j.id "
         "= e.job_id WHERE e.sequence > ? AND (?2 IS NULL OR j.user_id = ?2) ORDER BY e.sequence LIMIT ?3");
     query.bind(sequence);
     if (user_id) {
@@ -644,7 +648,8 @@ std::vector<JobId> SqliteJobStore::array_tasks(JobId array_job) {
 std::vector<OpenAttempt> SqliteJobStore::running_attempts() {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT j.id, j.attempt, j.state, s.boot_id, s.pid, s.start_time, s.cgroup, a.start_us, a.slot, a.cpus, "
+        "SELECT j.id, j.attempt, j.state, s.boot_id, s.pid, s.start_time, s.cgroup, a.start_us, a.slot, "
+        "a.cpus, "
         "a.memory_nodes, a.memory FROM jobs j "
         "JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt "
         "JOIN supervisors s ON s.id = a.supervisor_id "
@@ -675,8 +680,14 @@ void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& al
         const auto memory = static_cast<std::int64_t>(allocation.memory);
         Query insert = database_->query(
             "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot, cpus, memory_nodes, memory, "
-            "configure_us) SELECT id, ?, coalesce(?, supervisor_id), 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs WHERE id = ?");
-        insert.bind(std::int64_t{attempt}).bind(supervisor).bind(allocation.slot).bind(cpus).bind(nodes).bind(memory);
+            "configure_us) SELECT id, ?, coalesce(?, supervisor_id), 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs "
+            "WHERE id = ?");
+        insert.bind(std::int64_t{attempt})
+            .bind(supervisor)
+            .bind(allocation.slot)
+            .bind(cpus)
+            .bind(nodes)
+            .bind(memory);
         insert.bind(to_column(at)).bind(job).execute();
         Query event = database_->query(
             "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'CONFIGURING', "

@@ -180,7 +180,8 @@ class JobStore {
   virtual void together(const std::function<void()>& body) = 0;
   /// RUNNING to SUSPENDED and back.
   virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
-  /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its event.
+  /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its
+  /// event.
   virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
   /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,

@@ -1,0 +1,836 @@
+#include "scheduler/daemon.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "scheduler/log.h"
+#include "scheduler/recovery.h"
+#include "scheduler/submission.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+using Kind = RunnerMessage::Kind;
+
+/// A timer sleeps no longer than this: the system clock, by which begin times and deadlines go, may jump.
+constexpr std::chrono::seconds kLongestSleep{10};
+/// Between attempts to start a runner.
+constexpr std::chrono::seconds kRunnerRetry{5};
+
+Outcome ended_before_start(JobState state, Cause cause, const std::string& message) {
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = cause;
+  outcome.message = message;
+  return outcome;
+}
+
+std::string text_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& exception) {
+    return exception.what();
+  }
+}
+
+SlotPool make_pool(const DaemonConfig::Pool& pool) {
+  return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
+}
+
+std::string job_name(JobId job) {
+  return "job " + std::to_string(job);
+}
+
+std::string action_detail(const std::string& action, const Actor& actor) {
+  return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
+}
+
+}  // namespace
+
+const Supervisor& queue_supervisor() {
+  static const Supervisor kQueue{"", 0, 0, "berthd"};
+  return kQueue;
+}
+
+Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<JobStore> writer,
+               JobStore& reader, const Clock& clock, LeftoverActions leftovers)
+    : loop_(loop),
+      config_(std::move(config)),
+      reader_(reader),
+      clock_(clock),
+      pool_(make_pool(config_.pool)),
+      leftovers_(std::move(leftovers)),
+      spool_(config_.state_directory + "/spool"),
+      waiting_([this](unsigned cpus, std::optional<Bytes> wish) {
+        return pool_.memory_for({cpus, wish});
+      }),
+      timer_(loop) {
+  draining_ = std::filesystem::exists(drain_file());
+  take_in_spool(*writer);
+  take_over(*writer);
+  load_queue(*writer);
+  committer_ = std::make_unique<Committer>(
+      std::move(writer), [&loop](std::function<void()> task) { boost::asio::post(loop, std::move(task)); },
+      [this](const std::string& trouble) {
+        store_trouble_ = trouble;
+        if (trouble.empty()) {
+          log_warning("the job database works again");
+          schedule();
+        } else {
+          log_error(trouble);
+        }
+      });
+  keep_runners();
+  if (links_.empty()) {
+    throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
+  }
+  for (const auto& link : links_) {
+    attach(link);
+  }
+  schedule();
+}
+
+Daemon::~Daemon() {
+  stopping_ = true;
+  for (const auto& link : links_) {
+    link->close();  // the runners go on
+  }
+  committer_.reset();
+}
+
+RunnerPaths Daemon::runner_paths() const {
+  return {config_.runner_program, config_.runtime_directory + "/runners", config_.state_directory + "/spool",
+          config_.state_directory + "/runners.log", config_.armed_ahead};
+}
+
+unsigned Daemon::wanted_runners() const {
+  constexpr unsigned kMostByDefault = 8;
+  return config_.runners > 0 ? config_.runners : std::min(pool_.total_cpus(), kMostByDefault);
+}
+
+RunnerMachine Daemon::machine() const {
+  return links_.empty() ? RunnerMachine{} : links_.front()->hello().machine;
+}
+
+// -- taking over after a restart ------------------------------------------------------------------------
+
+/// Records of jobs that ended while there was no berthd.
+void Daemon::take_in_spool(JobStore& store) {
+  std::vector<std::string> problems;
+  for (const RunnerMessage& record : spool_.read_all(problems)) {
+    try {
+      store.together([&] {
+        const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+        if (stored && stored->state == JobState::configuring && record.started_at) {
+          store.run(record.id.job_id, record.id.attempt, *record.started_at);
+        }
+        store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
+      });
+    } catch (const StoreError& error) {
+      const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+      if (stored && stored->attempt == record.id.attempt && !is_final(stored->state)) {
+        throw;
+      }
+      log_warning("spooled record of " + job_name(record.id.job_id) + ": " + error.what());
+    }
+    spool_.remove(record.id);
+  }
+  for (const std::string& problem : problems) {
+    log_warning(problem);
+  }
+}
+
+void Daemon::take_over(JobStore& store) {
+  links_ = find_runners(loop_, runner_paths());
+  std::vector<Supervisor> dead;
+  for (const OpenAttempt& open : store.running_attempts()) {
+    const std::optional<StoredJob> stored = store.find_stored(open.job_id);
+    const auto runner = std::find_if(links_.begin(), links_.end(),
+                                     [&](const auto& link) { return link->runner() == open.supervisor; });
+    if (runner != links_.end()) {
+      adopt(open, *stored);
+      continue;
+    }
+    Usage usage;
+    const AttemptId id{open.job_id, open.attempt};
+    const Outcome outcome = node_failure(open.supervisor, id, usage);
+    store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+    log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
+    if (std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
+      dead.push_back(open.supervisor);
+    }
+  }
+  for (const Supervisor& runner : dead) {
+    if (of_this_boot(runner) && leftovers_.remove) {
+      leftovers_.remove(runner);
+    }
+  }
+}
+
+/// An attempt of a runner that lives. One that the runner does not know was never sent to it.
+void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
+  const auto link = *std::find_if(links_.begin(), links_.end(),
+                                  [&](const auto& one) { return one->runner() == open.supervisor; });
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(open.job_id));
+  const AttemptId id{open.job_id, open.attempt};
+  Active& active = active_[open.job_id];
+  active.id = id;
+  active.user_id = stored.user_id;
+  active.waiting.job_id = open.job_id;
+  active.waiting.user_id = stored.user_id;
+  active.waiting.facts = queue_facts(spec);
+  active.lease = pool_.adopt(*open.allocation);
+  active.holds = {spec.cpus_per_task, open.allocation->memory, 1};
+  active.latest_end = clock_.steady_now() + longest_stay(spec);
+  active.runner = link;
+  active.state = open.state;
+  const std::vector<AttemptId>& known = link->hello().jobs;
+  active.sent = std::find(known.begin(), known.end(), id) != known.end();
+  if (!active.lease) {
+    log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
+  }
+  if (!active.sent) {
+    ++link->jobs;
+    boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
+  }
+}
+
+void Daemon::load_queue(JobStore& store) {
+  const Timestamp now = clock_.system_now();
+  store.visit_queue([&](WaitingJob&& job) { waiting_.add(job, now); });
+}
+
+// -- runners --------------------------------------------------------------------------------------------
+
+void Daemon::keep_runners() {
+  while (links_.size() < wanted_runners()) {
+    try {
+      links_.push_back(start_runner(loop_, runner_paths()));
+    } catch (const std::exception& error) {
+      log_error(error.what());
+      return;
+    }
+  }
+}
+
+void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
+  log_debug("runner " + link->runner().cgroup + " with " + std::to_string(link->jobs) + " jobs");
+  link->start([this](const auto& from, const RunnerMessage& message) { handle(from, message); },
+              [this](const auto& from) { handle_gone(from); });
+}
+
+std::shared_ptr<RunnerLink> Daemon::least_busy() const {
+  const auto least = std::min_element(links_.begin(), links_.end(),
+                                      [](const auto& a, const auto& b) { return a->jobs < b->jobs; });
+  return least == links_.end() ? nullptr : *least;
+}
+
+void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  if (message.kind == Kind::ended) {
+    handle_ended(link, message);
+    return;
+  }
+  Active* active = find_active(message.id.job_id);
+  if (message.kind == Kind::started && active != nullptr && active->id == message.id) {
+    handle_started(*active, message);
+  }
+}
+
+void Daemon::handle_started(Active& active, const RunnerMessage& message) {
+  if (active.state != JobState::configuring) {
+    return;  // told again after a restart
+  }
+  active.state = JobState::running;
+  active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
+  committer_->commit_surely(
+      [id = message.id, at = message.at](JobStore& store) { store.run(id.job_id, id.attempt, at); },
+      [this, id = message.id](const std::exception_ptr& error) {
+        if (error) {
+          log_warning(job_name(id.job_id) + ": " + text_of(error));
+        }
+        committed();
+      });
+}
+
+void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  Active* active = find_active(message.id.job_id);
+  if (active == nullptr || active->id != message.id) {
+    // Its record was committed, and berthd was killed before it could say so.
+    RunnerMessage acknowledge;
+    acknowledge.kind = Kind::acknowledge;
+    acknowledge.id = message.id;
+    link->send(acknowledge);
+    return;
+  }
+  if (!active->runner) {
+    return;  // told twice: its commit is under way
+  }
+  if (active->state == JobState::configuring && message.started_at) {
+    RunnerMessage started = message;
+    started.at = *message.started_at;
+    handle_started(*active, started);
+  }
+  finish(*active, message.outcome, message.usage, message.at, link);
+}
+
+/// The attempt is over: its slot is free at once; the job is over when that is on the disk.
+void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
+                    const std::shared_ptr<RunnerLink>& link) {
+  active.lease.reset();
+  active.runner.reset();
+  if (link) {
+    --link->jobs;
+  }
+  WaitingJob again = active.waiting;
+  again.attempt = active.id.attempt;
+  const bool requeue = active.requeue;
+  committer_->commit_surely(
+      [id = active.id, outcome, usage, at, requeue, facts = again.facts](JobStore& store) {
+        store.finish(id.job_id, id.attempt, outcome, usage, at);
+        if (requeue) {
+          store.requeue(id.job_id, facts, at, R"({"action":"requeue"})");
+        }
+      },
+      [this, id = active.id, outcome, link, requeue, again](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        if (link) {
+          RunnerMessage acknowledge;
+          acknowledge.kind = Kind::acknowledge;
+          acknowledge.id = id;
+          link->send(acknowledge);
+        }
+        active_.erase(id.job_id);
+        if (requeue) {
+          waiting_.add(again, clock_.system_now());
+          schedule();
+        } else {
+          tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+        }
+        committed();
+      });
+  schedule();
+}
+
+Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage) {
+  const bool same_boot = of_this_boot(runner);
+  if (same_boot && leftovers_.collect) {
+    try {
+      usage = leftovers_.collect(runner, id.job_id, id.attempt).value_or(Usage{});
+    } catch (const std::exception& error) {
+      log_warning("leftovers of " + job_name(id.job_id) + ": " + error.what());
+    }
+  }
+  return ended_before_start(
+      JobState::node_fail, Cause::node_fail,
+      same_boot ? "the berth-runner that held it (pid " + std::to_string(runner.pid) + ") died"
+                : std::string("the machine was restarted under it"));
+}
+
+void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
+  if (stopping_) {
+    return;
+  }
+  log_error("runner " + link->runner().cgroup + " died");
+  links_.erase(std::remove(links_.begin(), links_.end(), link), links_.end());
+  std::vector<JobId> lost;
+  for (const auto& [job, active] : active_) {
+    if (active.runner == link) {
+      lost.push_back(job);
+    }
+  }
+  for (const JobId job : lost) {
+    Active& active = active_.at(job);
+    Usage usage;
+    const Outcome outcome = node_failure(link->runner(), active.id, usage);
+    finish(active, outcome, usage, clock_.system_now(), nullptr);
+  }
+  if (leftovers_.remove) {
+    leftovers_.remove(link->runner());
+  }
+  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
+  const std::size_t before = links_.size();
+  keep_runners();
+  for (std::size_t index = before; index < links_.size(); ++index) {
+    attach(links_[index]);
+  }
+  schedule();
+}
+
+// -- deciding -------------------------------------------------------------------------------------------
+
+/// Decides once, after everything that is happening now.
+void Daemon::schedule() {
+  if (!scheduled_) {
+    scheduled_ = true;
+    boost::asio::post(loop_, [this] {
+      scheduled_ = false;
+      decide();
+    });
+  }
+}
+
+std::vector<RunningJob> Daemon::running_jobs() const {
+  std::vector<RunningJob> running;
+  running.reserve(active_.size());
+  for (const auto& [job, active] : active_) {
+    if (active.lease) {
+      running.push_back({active.holds, active.latest_end});
+    }
+  }
+  return running;
+}
+
+Resources Daemon::allowance(unsigned user_id) const {
+  const DaemonConfig::UserLimits& limits = config_.user_limits;
+  Resources rest{limits.cpus.value_or(CpuSet::kMaximumCpu + 1), limits.memory.value_or(~Bytes{0} >> 1U),
+                 limits.running_jobs.value_or(CpuSet::kMaximumCpu + 1)};
+  if (!limits.cpus && !limits.memory && !limits.running_jobs) {
+    return rest;
+  }
+  for (const auto& [job, active] : active_) {
+    if (active.user_id == user_id && active.lease) {
+      rest.cpus -= std::min(rest.cpus, active.holds.cpus);
+      rest.memory -= std::min(rest.memory, active.holds.memory);
+      rest.slots -= std::min(rest.slots, active.holds.slots);
+    }
+  }
+  return rest;
+}
+
+void Daemon::decide() {
+  const Timestamp now = clock_.system_now();
+  for (const JobId job : waiting_.take_overdue(now)) {
+    const unsigned attempt = 0;
+    end_waiting(
+        job, attempt,
+        ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
+        {});
+  }
+  waiting_.advance(now);
+  while (!draining_ && store_trouble_.empty() && !links_.empty()) {
+    const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+    const std::optional<WaitingJob> next = waiting_.take_next(
+        free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
+    if (!next || !start(*next)) {
+      break;
+    }
+  }
+  arm_timer();
+}
+
+void Daemon::arm_timer() {
+  std::chrono::milliseconds sleep = kLongestSleep;
+  if (const std::optional<Timestamp> next = waiting_.next_instant()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - clock_.system_now());
+    sleep = std::clamp<std::chrono::milliseconds>(left, std::chrono::milliseconds(1), sleep);
+  }
+  if (links_.size() < wanted_runners()) {
+    sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
+  }
+  timer_.expires_after(sleep);
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error || stopping_) {
+      return;
+    }
+    const std::size_t before = links_.size();
+    keep_runners();
+    for (std::size_t index = before; index < links_.size(); ++index) {
+      attach(links_[index]);
+    }
+    decide();
+  });
+}
+
+bool Daemon::start(const WaitingJob& job) {
+  std::optional<SlotLease> lease = pool_.lease({job.facts.cpus, job.facts.memory});
+  if (!lease) {
+    waiting_.add(job, clock_.system_now());
+    return false;
+  }
+  const AttemptId id{job.job_id, job.attempt + 1};
+  Active& active = active_[job.job_id];
+  active.id = id;
+  active.user_id = job.user_id;
+  active.waiting = job;
+  active.holds = {job.facts.cpus, lease->allocation().memory, 1};
+  active.latest_end = clock_.steady_now() + job.facts.stay;
+  active.runner = least_busy();
+  ++active.runner->jobs;
+  const auto stored = std::make_shared<StoredJob>();
+  committer_->commit(
+      [id, allocation = lease->allocation(), runner = active.runner->runner(), at = clock_.system_now(),
+       stored](JobStore& store) {
+        store.configure(id.job_id, id.attempt, allocation, at, &runner);
+        *stored = store.find_stored(id.job_id).value();
+      },
+      [this, id, stored](const std::exception_ptr& error) {
+        if (!error) {
+          send_start(id, *stored);
+          committed();
+          return;
+        }
+        const auto found = active_.find(id.job_id);
+        const WaitingJob again = found->second.waiting;
+        const bool cancelled = found->second.stop.has_value();
+        if (found->second.runner) {
+          --found->second.runner->jobs;
+        }
+        active_.erase(found);
+        log_error(job_name(id.job_id) + ": " + text_of(error));
+        if (cancelled) {
+          end_waiting(
+              id.job_id, again.attempt,
+              ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+        } else {
+          waiting_.add(again, clock_.system_now());
+        }
+      });
+  active.lease = std::move(lease);
+  return true;
+}
+
+void Daemon::send_start(AttemptId id, const StoredJob& stored) {
+  Active* active = find_active(id.job_id);
+  if (active == nullptr || active->id != id || !active->runner) {
+    return;  // its runner died meanwhile
+  }
+  RunnerMessage message;
+  message.kind = Kind::start;
+  message.id = id;
+  message.user = stored.user;
+  message.user_id = stored.user_id;
+  message.group_id = stored.group_id;
+  message.array_job_id = stored.array_job_id;
+  message.array_task_id = stored.array_task_id;
+  message.spec_text = stored.spec_text;
+  if (active->lease) {
+    message.allocation = active->lease->allocation();
+  }
+  active->runner->send(message);
+  active->sent = true;
+  if (active->stop) {
+    active->runner->send(*active->stop);
+  }
+}
+
+// -- what callers ask for -------------------------------------------------------------------------------
+
+void Daemon::committed() {
+  if (on_commit_) {
+    on_commit_();
+  }
+}
+
+void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
+  std::vector<InputFault> faults;
+  for (const NewJob& job : jobs) {
+    if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  const auto ids = std::make_shared<std::vector<JobId>>();
+  const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
+  committer_->commit([shared, ids](JobStore& store) { *ids = store.submit(*shared, queue_supervisor()); },
+                     [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
+                       if (!error) {
+                         const Timestamp now = clock_.system_now();
+                         for (std::size_t index = 0; index < ids->size(); ++index) {
+                           const NewJob& job = (*shared)[index];
+                           waiting_.add({(*ids)[index], job.user_id, 0, *job.queue}, now);
+                         }
+                         schedule();
+                       }
+                       reply(error, *ids);
+                       committed();
+                     });
+}
+
+Daemon::Active* Daemon::find_active(JobId job) {
+  const auto found = active_.find(job);
+  return found == active_.end() ? nullptr : &found->second;
+}
+
+StoredJob Daemon::require(JobId job, const Actor& actor) {
+  std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (!stored || (!actor.administrator && stored->user_id != actor.user_id)) {
+    throw ApiError(404, "there is no job " + std::to_string(job) + (stored ? " of yours" : ""));
+  }
+  return std::move(*stored);
+}
+
+WaitingJob Daemon::require_waiting(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  std::optional<WaitingJob> waiting = waiting_.find(job);
+  if (!waiting) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not wait");
+  }
+  return std::move(*waiting);
+}
+
+Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  Active* active = find_active(job);
+  if (active == nullptr || !active->runner) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not run");
+  }
+  return *active;
+}
+
+void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
+  committer_->commit_surely(
+      [job, attempt, outcome, at = clock_.system_now()](JobStore& store) {
+        const std::optional<StoredJob> stored = store.find_stored(job);
+        store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+      },
+      [this, job, outcome, reply = std::move(reply)](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(job) + ": " + text_of(error));
+        }
+        tell_end(job, {outcome.state, exit_status(outcome)});
+        if (reply) {
+          reply(error);
+        }
+        committed();
+      });
+}
+
+void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr && active->runner) {
+    active->requeue = false;
+    RunnerMessage stop;
+    stop.kind = Kind::stop;
+    stop.id = active->id;
+    stop.at_once = at_once;
+    if (active->sent) {
+      active->runner->send(stop);
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+    waiting_.remove(job);
+    end_waiting(job, waiting->attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled,
+                                   "cancelled by " + actor.name + " before it started"),
+                std::move(reply));
+    return;
+  }
+  throw ApiError(
+      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+}
+
+void Daemon::change(WaitingJob job, const std::string& action, const Actor& actor,
+                    const std::string& spec_text, Reply reply) {
+  const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
+  waiting_.remove(job.job_id);  // it must not start with what it is being changed from
+  committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
+                         JobStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
+                     [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
+                       waiting_.add(error ? *before : job, clock_.system_now());
+                       schedule();
+                       reply(error);
+                       committed();
+                     });
+}
+
+void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  waiting.facts.hold =
+      actor.administrator && waiting.user_id != actor.user_id ? Hold::administrator : Hold::user;
+  change(std::move(waiting), "hold", actor, "", std::move(reply));
+}
+
+void Daemon::release(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  if (waiting.facts.hold == Hold::administrator && !actor.administrator) {
+    throw ApiError(403, job_name(job) + " is held by an administrator, who alone can release it");
+  }
+  waiting.facts.hold = Hold::none;
+  change(std::move(waiting), "release", actor, "", std::move(reply));
+}
+
+void Daemon::update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
+                    Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  std::string spec_text = require(job, actor).spec_text;
+  edit(waiting.facts, spec_text);
+  change(std::move(waiting), "update", actor, spec_text, std::move(reply));
+}
+
+void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply) {
+  Active& active = require_active(job, actor);
+  const JobState wanted = suspended ? JobState::running : JobState::suspended;
+  if (active.state != wanted) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(active.state)) + ", not " +
+                            std::string(to_string(wanted)));
+  }
+  RunnerMessage message;
+  message.kind = suspended ? Kind::suspend : Kind::resume;
+  message.id = active.id;
+  active.runner->send(message);
+  active.state = suspended ? JobState::suspended : JobState::running;
+  committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
+                                JobStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
+                            [this, reply = std::move(reply)](const std::exception_ptr& error) {
+                              reply(error);
+                              committed();
+                            });
+}
+
+void Daemon::signal(JobId job, const Actor& actor, int signal_number, Reply reply) {
+  Active& active = require_active(job, actor);
+  if (active.state == JobState::configuring) {
+    throw ApiError(409, job_name(job) + " has not started yet");
+  }
+  RunnerMessage message;
+  message.kind = Kind::signal;
+  message.id = active.id;
+  message.signal_number = signal_number;
+  active.runner->send(message);
+  reply(nullptr);
+}
+
+void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr) {
+    if (!active->runner) {
+      throw ApiError(409, job_name(job) + " is ending; try again");
+    }
+    active->requeue = true;
+    RunnerMessage stop;
+    stop.kind = Kind::stop;
+    stop.id = active->id;
+    stop.cause = Cause::preempted;
+    if (active->sent) {
+      active->runner->send(stop);
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  if (!is_final(stored.state)) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and waits already");
+  }
+  WaitingJob again;
+  again.job_id = job;
+  again.user_id = stored.user_id;
+  again.attempt = stored.attempt;
+  again.facts = queue_facts(parse_stored_job(stored.spec_text, job_name(job)));
+  committer_->commit([again, detail = action_detail("requeue", actor), at = clock_.system_now()](
+                         JobStore& store) { store.requeue(again.job_id, again.facts, at, detail); },
+                     [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
+                       if (!error) {
+                         waiting_.add(again, clock_.system_now());
+                         schedule();
+                       }
+                       reply(error);
+                       committed();
+                     });
+}
+
+std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
+    const std::vector<AccountingRecord> records = reader_.find(job);
+    const bool has_outcome =
+        !records.empty() && records.back().outcome && stored->state == records.back().state;
+    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : 143});
+    return 0;
+  }
+  waiters_[job].emplace(++last_waiter_, std::move(reply));
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait(JobId job, std::uint64_t number) {
+  const auto found = waiters_.find(job);
+  if (found != waiters_.end()) {
+    found->second.erase(number);
+    if (found->second.empty()) {
+      waiters_.erase(found);
+    }
+  }
+}
+
+void Daemon::tell_end(JobId job, const JobEnd& end) {
+  if (auto waiters = waiters_.extract(job)) {
+    for (const auto& [number, reply] : waiters.mapped()) {
+      reply(end);
+    }
+  }
+}
+
+std::optional<WaitReason> Daemon::reason(JobId job) {
+  if (!waiting_.contains(job)) {
+    return std::nullopt;
+  }
+  if (const auto own = waiting_.own_reason(job, clock_.system_now())) {
+    return own;
+  }
+  if (draining_) {
+    return WaitReason::draining;
+  }
+  const std::vector<QueuedJob> first = waiting_.first(1);
+  return !first.empty() && first.front().sequence == static_cast<std::size_t>(job) ? WaitReason::resources
+                                                                                   : WaitReason::priority;
+}
+
+std::string Daemon::drain_file() const {
+  return config_.state_directory + "/draining";
+}
+
+/// Lasts over restarts: a file says so.
+void Daemon::drain(bool draining) {
+  if (draining) {
+    std::ofstream file(drain_file());
+    if (!file.flush()) {
+      throw ApiError(507, drain_file() + ": cannot be made, so draining would not last over a restart");
+    }
+  } else {
+    std::filesystem::remove(drain_file());
+  }
+  draining_ = draining;
+  schedule();
+}
+
+std::vector<Daemon::RunningView> Daemon::running() const {
+  std::vector<RunningView> views;
+  for (const auto& [job, active] : active_) {
+    if (active.lease && active.runner) {
+      views.push_back({job, active.lease->allocation(), active.runner->runner().cgroup});
+    }
+  }
+  return views;
+}
+
+void Daemon::reconfigure(DaemonConfig config) {
+  DaemonConfig next = config;
+  next.user_limits = config_.user_limits;
+  next.api = config_.api;
+  next.administrators = config_.administrators;
+  next.log_level = config_.log_level;
+  if (!(next == config_)) {
+    log_warning("only user_limits, api, administrators and log_level change without a restart of berthd");
+  }
+  config_.user_limits = config.user_limits;
+  config_.api = config.api;
+  config_.administrators = config.administrators;
+  config_.log_level = config.log_level;
+  schedule();
+}
+
+}  // namespace berth
