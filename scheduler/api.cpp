@@ -164,13 +164,13 @@ ApiResponse api_failure(const std::exception_ptr& error) {
   }
 }
 
-Api::Api(boost::asio::io_context& loop, Daemon& daemon, JobStore& reader, const std::string& database,
+Api::Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, const std::string& database,
          const Clock& clock)
     : loop_(loop),
       daemon_(daemon),
       reader_(reader),
       clock_(clock),
-      slow_reader_(JobStore::open_existing(database)) {
+      slow_reader_(QueueStore::open_existing(database)) {
   daemon_.on_commit([this] {
     for (const auto& follower : std::exchange(followers_, {})) {
       if (const auto callback = follower.lock()) {
@@ -277,7 +277,7 @@ void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiResp
     daemon_.require(job, actor);
     const std::string as = parameter(request, "as", "json");
     read(
-        [job, as, now = clock_.system_now()](JobStore& store) {
+        [job, as, now = clock_.system_now()](QueueStore& store) {
           const ShownJob shown = load_job(store, job);
           if (as == "text") {
             return text_response(show_text(shown, now), "text/plain");
@@ -398,7 +398,7 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
   }
   const auto found = std::make_shared<std::vector<JobSummary>>();
   read(
-      [filter, found](JobStore& store) {
+      [filter, found](QueueStore& store) {
         *found = store.summaries(filter);
         return ApiResponse{};
       },
@@ -452,7 +452,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   style.header = !flag(request, "noheader");
   style.delimiter = parameter(request, "delimiter", "|");
   read(
-      [=](JobStore& store) {
+      [=](QueueStore& store) {
         const std::vector<AccountingRecord> records = store.history(filter);
         return as == "json" ? text_response(listing_json(records), "application/json")
                             : text_response(format_listing(records, columns, style, now), "text/plain");
@@ -490,7 +490,7 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
       after == "now" ? reader_.last_event() : static_cast<std::int64_t>(number(request, "after", 0));
   response.stream = make_event_stream(
       *this,
-      [this](const std::function<void(JobStore&)>& work, std::function<void()> done) {
+      [this](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
         boost::asio::post(thread_, [this, work, done = std::move(done)] {
           work(*slow_reader_);
           boost::asio::post(loop_, done);

@@ -19,7 +19,7 @@ namespace berth {
 class Api {
  public:
   /// `reader` is for this thread's short look-ups, `database` is opened again for the other's.
-  Api(boost::asio::io_context& loop, Daemon& daemon, JobStore& reader, const std::string& database,
+  Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, const std::string& database,
       const Clock& clock);
   ~Api();
   Api(const Api&) = delete;
@@ -36,7 +36,7 @@ class Api {
     Actor actor;
     SteadyTime until;
   };
-  using Work = std::function<ApiResponse(JobStore&)>;
+  using Work = std::function<ApiResponse(QueueStore&)>;
 
   const Actor& actor_of(const Peer& peer);
   void route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
@@ -55,11 +55,11 @@ class Api {
 
   boost::asio::io_context& loop_;
   Daemon& daemon_;
-  JobStore& reader_;
+  QueueStore& reader_;
   const Clock& clock_;
   std::unordered_map<unsigned, Known> users_;
   std::vector<std::weak_ptr<std::function<void()>>> followers_;
-  std::unique_ptr<JobStore> slow_reader_;  // of the thread below alone
+  std::unique_ptr<QueueStore> slow_reader_;  // of the thread below alone
   boost::asio::thread_pool thread_{1};
 };
 

@@ -130,7 +130,7 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
       api_.when_changed(wake_);
     }
     read_([found, after = after_,
-           user = user_id_](JobStore& store) { *found = store.events_after(after, kEventsAtOnce, user); },
+           user = user_id_](QueueStore& store) { *found = store.events_after(after, kEventsAtOnce, user); },
           [self = shared_from_this(), found, give = std::move(give)] { self->take(*found, give); });
   }
 

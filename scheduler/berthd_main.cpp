@@ -135,8 +135,8 @@ int serve(const Arguments& arguments) {
 
   boost::asio::io_context loop(1);
   const SystemClock clock;
-  std::unique_ptr<JobStore> writer = JobStore::open(database);
-  const std::unique_ptr<JobStore> reader = JobStore::open_existing(database);
+  std::unique_ptr<QueueStore> writer = QueueStore::open(database);
+  const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
   const LeftoverActions leftovers{[](const Supervisor& runner, JobId job, unsigned attempt) {
                                     return collect_leftover(runner.cgroup, job, attempt);
                                   },

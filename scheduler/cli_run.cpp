@@ -180,6 +180,11 @@ std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& ex
   const std::string path = database_path(line);
   log_debug("job database " + path);
   auto store = JobStore::open(path);
+  if (store->find_supervisor("berthd")) {
+    throw std::runtime_error(
+        path + ": is berthd's own database: hand the job to berthd with berth submit, or name " +
+        "another file with --database");
+  }
   RecoveryActions actions;
   actions.collect = [](const Supervisor& supervisor, JobId job, unsigned attempt) {
     return collect_leftover(supervisor.cgroup, job, attempt);

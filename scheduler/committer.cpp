@@ -5,7 +5,7 @@
 
 namespace berth {
 
-Committer::Committer(std::unique_ptr<JobStore> store, Post post, Trouble trouble)
+Committer::Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble)
     : store_(std::move(store)),
       post_(std::move(post)),
       trouble_(std::move(trouble)),

@@ -19,13 +19,13 @@
 #include <thread>
 #include <vector>
 
-#include "store/job_store.h"
+#include "store/queue_store.h"
 
 namespace berth {
 
 class Committer {
  public:
-  using Work = std::function<void(JobStore&)>;
+  using Work = std::function<void(QueueStore&)>;
   /// Null: it is on the disk. Called on the event loop, in the order of the work.
   using Done = std::function<void(std::exception_ptr)>;
   /// Runs a function on the event loop; may be called from any thread.
@@ -35,7 +35,7 @@ class Committer {
 
   static constexpr std::chrono::milliseconds kRetryInterval{1000};
 
-  Committer(std::unique_ptr<JobStore> store, Post post, Trouble trouble);
+  Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble);
   /// Writes what is still to be written, if the database works.
   ~Committer();
   Committer(const Committer&) = delete;
@@ -58,7 +58,7 @@ class Committer {
   bool write(std::vector<Item>& items, std::string& trouble);
   void give_back(std::vector<Item>& items, bool written);
 
-  std::unique_ptr<JobStore> store_;
+  std::unique_ptr<QueueStore> store_;
   Post post_;
   Trouble trouble_;
   std::mutex mutex_;

@@ -58,8 +58,8 @@ const Supervisor& queue_supervisor() {
   return kQueue;
 }
 
-Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<JobStore> writer,
-               JobStore& reader, const Clock& clock, LeftoverActions leftovers)
+Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
+               QueueStore& reader, const Clock& clock, LeftoverActions leftovers)
     : loop_(loop),
       config_(std::move(config)),
       reader_(reader),
@@ -121,7 +121,7 @@ RunnerMachine Daemon::machine() const {
 // -- taking over after a restart ------------------------------------------------------------------------
 
 /// Records of jobs that ended while there was no berthd.
-void Daemon::take_in_spool(JobStore& store) {
+void Daemon::take_in_spool(QueueStore& store) {
   std::vector<std::string> problems;
   for (const RunnerMessage& record : spool_.read_all(problems)) {
     try {
@@ -146,7 +146,7 @@ void Daemon::take_in_spool(JobStore& store) {
   }
 }
 
-void Daemon::take_over(JobStore& store) {
+void Daemon::take_over(QueueStore& store) {
   links_ = find_runners(loop_, runner_paths());
   std::vector<Supervisor> dead;
   for (const OpenAttempt& open : store.running_attempts()) {
@@ -201,7 +201,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
 }
 
-void Daemon::load_queue(JobStore& store) {
+void Daemon::load_queue(QueueStore& store) {
   const Timestamp now = clock_.system_now();
   store.visit_queue([&](WaitingJob&& job) { waiting_.add(job, now); });
 }
@@ -249,7 +249,7 @@ void Daemon::handle_started(Active& active, const RunnerMessage& message) {
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   committer_->commit_surely(
-      [id = message.id, at = message.at](JobStore& store) { store.run(id.job_id, id.attempt, at); },
+      [id = message.id, at = message.at](QueueStore& store) { store.run(id.job_id, id.attempt, at); },
       [this, id = message.id](const std::exception_ptr& error) {
         if (error) {
           log_warning(job_name(id.job_id) + ": " + text_of(error));
@@ -291,7 +291,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   again.attempt = active.id.attempt;
   const bool requeue = active.requeue;
   committer_->commit_surely(
-      [id = active.id, outcome, usage, at, requeue, facts = again.facts](JobStore& store) {
+      [id = active.id, outcome, usage, at, requeue, facts = again.facts](QueueStore& store) {
         store.finish(id.job_id, id.attempt, outcome, usage, at);
         if (requeue) {
           store.requeue(id.job_id, facts, at, R"({"action":"requeue"})");
@@ -467,8 +467,8 @@ bool Daemon::start(const WaitingJob& job) {
   const auto stored = std::make_shared<StoredJob>();
   committer_->commit(
       [id, allocation = lease->allocation(), runner = active.runner->runner(), at = clock_.system_now(),
-       stored](JobStore& store) {
-        store.configure(id.job_id, id.attempt, allocation, at, &runner);
+       stored](QueueStore& store) {
+        store.configure_on(runner, id.job_id, id.attempt, allocation, at);
         *stored = store.find_stored(id.job_id).value();
       },
       [this, id, stored](const std::exception_ptr& error) {
@@ -530,6 +530,11 @@ void Daemon::committed() {
 }
 
 void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
+  if (const auto most = config_.user_limits.waiting_jobs;
+      most && !jobs.empty() && waiting_.size_of_user(jobs.front().user_id) + jobs.size() > *most) {
+    throw ApiError(429, "with these more than " + std::to_string(*most) +
+                            " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
+  }
   std::vector<InputFault> faults;
   for (const NewJob& job : jobs) {
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
@@ -541,7 +546,7 @@ void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
   }
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
-  committer_->commit([shared, ids](JobStore& store) { *ids = store.submit(*shared, queue_supervisor()); },
+  committer_->commit([shared, ids](QueueStore& store) { *ids = store.submit(*shared, queue_supervisor()); },
                      [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
                        if (!error) {
                          const Timestamp now = clock_.system_now();
@@ -589,7 +594,7 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
 
 void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
   committer_->commit_surely(
-      [job, attempt, outcome, at = clock_.system_now()](JobStore& store) {
+      [job, attempt, outcome, at = clock_.system_now()](QueueStore& store) {
         const std::optional<StoredJob> stored = store.find_stored(job);
         store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
       },
@@ -638,7 +643,7 @@ void Daemon::change(WaitingJob job, const std::string& action, const Actor& acto
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
   waiting_.remove(job.job_id);  // it must not start with what it is being changed from
   committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
-                         JobStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
+                         QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
                      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
                        waiting_.add(error ? *before : job, clock_.system_now());
                        schedule();
@@ -684,7 +689,7 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
   active.runner->send(message);
   active.state = suspended ? JobState::suspended : JobState::running;
   committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
-                                JobStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
+                                QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
                             [this, reply = std::move(reply)](const std::exception_ptr& error) {
                               reply(error);
                               committed();
@@ -732,7 +737,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
   again.attempt = stored.attempt;
   again.facts = queue_facts(parse_stored_job(stored.spec_text, job_name(job)));
   committer_->commit([again, detail = action_detail("requeue", actor), at = clock_.system_now()](
-                         JobStore& store) { store.requeue(again.job_id, again.facts, at, detail); },
+                         QueueStore& store) { store.requeue(again.job_id, again.facts, at, detail); },
                      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
                        if (!error) {
                          waiting_.add(again, clock_.system_now());

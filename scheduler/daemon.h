@@ -71,8 +71,8 @@ class Daemon {
 
   /// Everything that a restart takes over has been taken over when it returns. `reader` is a connection of
   /// its own to the database that `writer` writes. Throws what keeps berthd from serving.
-  Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<JobStore> writer,
-         JobStore& reader, const Clock& clock, LeftoverActions leftovers);
+  Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
+         QueueStore& reader, const Clock& clock, LeftoverActions leftovers);
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
@@ -138,10 +138,10 @@ class Daemon {
     bool requeue = false;               ///< waits again when it has ended
   };
 
-  void take_in_spool(JobStore& store);
-  void take_over(JobStore& store);
+  void take_in_spool(QueueStore& store);
+  void take_over(QueueStore& store);
   void adopt(const OpenAttempt& open, const StoredJob& stored);
-  void load_queue(JobStore& store);
+  void load_queue(QueueStore& store);
   void keep_runners();
   void attach(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
@@ -173,7 +173,7 @@ class Daemon {
 
   boost::asio::io_context& loop_;
   DaemonConfig config_;
-  JobStore& reader_;
+  QueueStore& reader_;
   const Clock& clock_;
   SlotPool pool_;
   LeftoverActions leftovers_;

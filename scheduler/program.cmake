@@ -103,5 +103,6 @@ install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 F
 install(FILES ${berth_generated}/completion/berth
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json ${PROJECT_SOURCE_DIR}/schemas/berthd.schema.json
+              ${PROJECT_SOURCE_DIR}/schemas/berthd.openapi.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)

@@ -60,6 +60,7 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
   remove(job.job_id);
   const QueueFacts& facts = job.facts;
   Entry& entry = jobs_[job.job_id];
+  ++of_users_[job.user_id];
   entry.priority = facts.priority;
   entry.memory = facts.memory.value_or(0);
   entry.stay = facts.stay;
@@ -87,6 +88,7 @@ bool WaitingJobs::remove(JobId job) {
     return false;
   }
   const Entry& entry = found->second;
+  --of_users_[entry.user_id];
   if (entry.queued) {
     queue_.erase(queued(job, entry));
   }

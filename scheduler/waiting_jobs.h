@@ -15,7 +15,7 @@
 
 #include "scheduler/job_queue.h"
 #include "schemas/job.h"
-#include "store/job_store.h"
+#include "store/queue_store.h"
 
 namespace berth {
 
@@ -47,6 +47,10 @@ class WaitingJobs {
   bool contains(JobId job) const { return jobs_.contains(job); }
   std::optional<WaitingJob> find(JobId job) const;
   std::size_t size() const { return jobs_.size(); }
+  std::size_t size_of_user(unsigned user_id) const {
+    const auto found = of_users_.find(user_id);
+    return found == of_users_.end() ? 0 : found->second;
+  }
   std::size_t eligible() const { return queue_.size(); }
 
   /// What the job depended on is over; or an array has a task less than its limit.
@@ -96,6 +100,7 @@ class WaitingJobs {
 
   MemoryOf memory_of_;
   std::unordered_map<JobId, Entry> jobs_;
+  std::unordered_map<unsigned, std::size_t> of_users_;
   JobQueue queue_;
   std::set<std::pair<Timestamp, JobId>> begins_;
   std::set<std::pair<Timestamp, JobId>> deadlines_;

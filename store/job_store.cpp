@@ -1,4 +1,4 @@
-#include "store/job_store.h"
+#include "store/queue_store.h"
 
 #include <algorithm>
 #include <limits>
@@ -243,13 +243,18 @@ struct Standing {
   unsigned attempt = 0;
 };
 
-class SqliteJobStore final : public JobStore {
+class SqliteJobStore final : public QueueStore {
  public:
   explicit SqliteJobStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
 
   std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) override;
-  void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at,
-                 const Supervisor* runner) override;
+  void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) override {
+    configure(nullptr, job, attempt, allocation, at);
+  }
+  void configure_on(const Supervisor& runner, JobId job, unsigned attempt, const Allocation& allocation,
+                    Timestamp at) override {
+    configure(&runner, job, attempt, allocation, at);
+  }
   void together(const std::function<void()>& body) override { database_->together(body); }
   void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) override;
   void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) override;
@@ -275,6 +280,8 @@ class SqliteJobStore final : public JobStore {
  private:
   std::int64_t supervisor_id(const Supervisor& supervisor);
   JobId insert_job(const NewJob& job, std::int64_t supervisor);
+  void configure(const Supervisor* runner, JobId job, unsigned attempt, const Allocation& allocation,
+                 Timestamp at);
   void read_open_attempt(Row& row, OpenAttempt& attempt) const;
   std::vector<JobEvent> read_events(Query& query) const;
   void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
@@ -665,8 +672,8 @@ std::vector<OpenAttempt> SqliteJobStore::running_attempts() {
   });
 }
 
-void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at,
-                               const Supervisor* runner) {
+void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned attempt,
+                               const Allocation& allocation, Timestamp at) {
   database_->write(
       [&] {
         const std::optional<std::int64_t> supervisor =
@@ -868,7 +875,7 @@ std::vector<JobEvent> SqliteJobStore::events(JobId job) {
   });
 }
 
-std::unique_ptr<JobStore> open_store(const std::string& path, Database::Missing missing) {
+std::unique_ptr<QueueStore> open_store(const std::string& path, Database::Missing missing) {
   std::unique_ptr<Database> database = Database::open(path, missing);
   return database ? std::make_unique<SqliteJobStore>(std::move(database)) : nullptr;
 }
@@ -880,6 +887,14 @@ std::unique_ptr<JobStore> JobStore::open(const std::string& path) {
 }
 
 std::unique_ptr<JobStore> JobStore::open_existing(const std::string& path) {
+  return open_store(path, Database::Missing::refuse);
+}
+
+std::unique_ptr<QueueStore> QueueStore::open(const std::string& path) {
+  return open_store(path, Database::Missing::create);
+}
+
+std::unique_ptr<QueueStore> QueueStore::open_existing(const std::string& path) {
   return open_store(path, Database::Missing::refuse);
 }
 

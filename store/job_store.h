@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "schemas/accounting_record.h"
+#include "store/queue_facts.h"
 
 namespace berth {
 
@@ -33,71 +33,6 @@ struct Supervisor {
   std::uint64_t start_time = 0;  ///< clock ticks after boot
   std::string cgroup;            ///< name of its cgroup below berth's own, "run-PID-STARTTIME"
   bool operator==(const Supervisor&) const = default;
-};
-
-/// Who keeps a waiting job from starting until it is released.
-enum class Hold { none, user, administrator };
-
-/// What berthd schedules a waiting job by; kept beside the job so that a restart reads no spec.
-struct QueueFacts {
-  std::int64_t priority = 0;  ///< effective: priority - nice
-  unsigned cpus = 1;
-  std::optional<Bytes> memory;  ///< absent: the pool's share
-  Milliseconds stay{0};         ///< longest stay in a slot
-  Hold hold = Hold::none;
-  std::optional<Timestamp> begin;     ///< not before
-  std::optional<Timestamp> deadline;  ///< must have ended by then
-  std::string dependency;             ///< as sbatch's --dependency; empty: none
-  std::string array_tasks;            ///< an array's tasks that have not started, as a list; empty: no array
-  unsigned array_limit = 0;           ///< its tasks at once; 0: no limit
-  bool operator==(const QueueFacts&) const = default;
-};
-
-/// A row of the queue.
-struct WaitingJob {
-  JobId job_id = 0;
-  unsigned user_id = 0;
-  unsigned attempt = 0;  ///< attempts made before
-  QueueFacts facts;
-};
-
-/// What starting, showing and judging access to a job needs; without parsing its spec.
-struct StoredJob {
-  JobId job_id = 0;
-  JobState state = JobState::pending;
-  unsigned attempt = 0;
-  std::string name;
-  std::string user;
-  unsigned user_id = 0;
-  unsigned group_id = 0;
-  std::optional<JobId> array_job_id;
-  std::optional<unsigned> array_task_id;
-  std::string spec_text;  ///< JSON
-};
-
-/// One line of a listing of jobs that are not over, or that the listing was asked for.
-struct JobSummary {
-  JobId job_id = 0;
-  unsigned attempt = 0;
-  JobState state = JobState::pending;
-  std::string name;
-  std::string user;
-  unsigned user_id = 0;
-  std::string account;
-  Timestamp submit;
-  std::optional<Timestamp> start;
-  std::string slot;
-  std::string cpus;  ///< granted, as a list
-  std::optional<Bytes> memory;
-  std::optional<JobId> array_job_id;
-  std::optional<unsigned> array_task_id;
-  std::optional<QueueFacts> queue;  ///< while it waits
-};
-
-struct SummaryFilter {
-  std::optional<unsigned> user_id;  ///< only of this user
-  std::vector<JobState> states;     ///< empty: all that are not final
-  std::optional<std::uint64_t> limit;
 };
 
 struct NewJob {
@@ -165,41 +100,14 @@ class JobStore {
   // -- the scheduler's side, in the order of a job's life --
   /// All or none; returns their ids in order. State PENDING under `supervisor`.
   virtual std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) = 0;
-  /// `runner`: which process supervises the attempt, where that is not the job's own supervisor.
-  virtual void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at,
-                         const Supervisor* runner = nullptr) = 0;
+  virtual void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) = 0;
   virtual void run(JobId job, unsigned attempt, Timestamp at) = 0;
   /// Final record and state in one transaction. A second final record for one attempt is refused
   /// (returns false and changes nothing). attempt 0: the job ends without ever having had one.
   virtual bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
                       Timestamp at) = 0;
 
-  // -- berthd's side --
-  /// Runs `body`, whose writes become one durable transaction. A write that throws undoes itself alone; when
-  /// together() throws, nothing of `body` has happened.
-  virtual void together(const std::function<void()>& body) = 0;
-  /// RUNNING to SUSPENDED and back.
-  virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
-  /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its
-  /// event.
-  virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
-  /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
-  virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
-                      const std::string& spec_text) = 0;
-  /// Every row of the queue, in the order of job ids.
-  virtual void visit_queue(const std::function<void(WaitingJob&&)>& visit) = 0;
-  virtual std::optional<StoredJob> find_stored(JobId job) = 0;
-  virtual std::vector<JobSummary> summaries(const SummaryFilter& filter) = 0;
-  /// Events after `sequence`, oldest first, at most `limit`; only of one user's jobs when given.
-  virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
-                                             std::optional<unsigned> user_id) = 0;
-  virtual std::int64_t last_event() = 0;
-  /// The tasks of an array that have rows of their own.
-  virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
-
   // -- recovery --
-  /// As open_attempts(), but only those that have an attempt; with their allocations.
-  virtual std::vector<OpenAttempt> running_attempts() = 0;
   /// Every job that is not final, of every supervisor, oldest first.
   virtual std::vector<OpenAttempt> open_attempts() = 0;
   /// The newest supervisor of this database with that cgroup name.

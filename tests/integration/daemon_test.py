@@ -4,9 +4,10 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 
 from berth_case import eventually, main
-from daemon_case import DaemonCase
+from daemon_case import BERTHD, DaemonCase
 
 
 class Submitting(DaemonCase):
@@ -174,6 +175,52 @@ class Changing(DaemonCase):
             ["PENDING", "CONFIGURING", "RUNNING", "COMPLETED"],
         )
         self.assertEqual([event["sequence"] for event in events], sorted(event["sequence"] for event in events))
+
+
+class Limits(DaemonCase):
+    configuration = {"user_limits": {"running_jobs": 1, "waiting_jobs": 3}, "api": {"body": "10K"}}
+
+    def test_limits_of_a_user_keep_jobs_waiting_and_bound_what_waits(self):
+        self.start_daemon()
+        mine = [self.submit("hold", 600) for _ in range(2)]
+        other = self.submit("hold", 600, user="postgres")
+        self.wait_for_state(other, "RUNNING")
+        self.wait_for_state(mine[0], "RUNNING")
+        self.assertEqual(self.state(mine[1]), "PENDING")
+        path = self.job_file(*[self.job("exit", 0) for _ in range(3)])
+        status, _, err = self.cli("submit", path)
+        self.assertEqual(status, 125)
+        self.assertIn("user_limits.waiting_jobs", err)
+        path = self.job_file(self.job("exit", 0, comment="x" * 20000))
+        self.assertIn("api.body", self.cli("submit", path)[2])
+        # Less strict from now on, and no job notices.
+        self.write_config(user_limits={}, api={})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.ok("cancel", other)
+        self.wait_for_state(mine[1], "RUNNING")
+        self.assertEqual(self.state(mine[0]), "RUNNING")
+        self.ok("cancel", *mine)
+        self.cli("wait", *mine)
+
+    def test_a_faulty_configuration_is_refused_with_every_fault_and_ignored_by_sighup(self):
+        self.start_daemon()
+        self.write_config(runners="many")
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "stays as it was" in self.read_log()))
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--check-config"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/runners", done.stderr)
+        self.ok("slots")
+
+    def test_a_second_berthd_and_berth_run_leave_the_database_alone(self):
+        self.start_daemon()
+        self.ok("wait", self.submit("exit", 0))
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=20)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("another berthd uses it", done.stderr)
+        status, _, err = self.berth("run", "--database", f"{self.state_folder}/berthd.db", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("berth submit", err)
 
 
 class Surviving(DaemonCase):
