@@ -34,6 +34,37 @@ constexpr std::chrono::seconds kActorLifetime{30};
 constexpr std::size_t kSmallBody = 16 * 1024;
 constexpr std::uint64_t kListed = 10'000;
 
+/// What a waiting job's owner may change.
+constexpr std::array<std::string_view, 12> kChangeable{
+    "name",       "comment",    "account",       "priority",        "nice", "begin_time", "deadline",
+    "dependency", "time_limit", "cpus_per_task", "memory_per_node", "retry"};
+
+std::string_view explanation(WaitReason reason) {
+  switch (reason) {
+    case WaitReason::resources:
+      return "it is next, and waits until enough CPUs, memory and a slot are free";
+    case WaitReason::priority:
+      return "jobs of higher priority, or submitted earlier, come first";
+    case WaitReason::job_held_user:
+      return "its user holds it; berth release lets it start";
+    case WaitReason::job_held_admin:
+      return "an administrator holds it, and alone can release it";
+    case WaitReason::begin_time:
+      return "its begin time has not come";
+    case WaitReason::dependency:
+      return "what it depends on is not over";
+    case WaitReason::dependency_never_satisfied:
+      return "what it depends on can never be fulfilled any more; cancel it, or change it with berth update";
+    case WaitReason::array_task_limit:
+      return "as many tasks of its array run as its limit after % allows";
+    case WaitReason::user_limit:
+      return "its user's running jobs have as much as user_limits allows";
+    case WaitReason::draining:
+      return "an administrator has drained the pool: no job starts";
+  }
+  return "";
+}
+
 ApiResponse json_response(const Json& body, unsigned status = 200) {
   ApiResponse response;
   response.status = status;
@@ -268,7 +299,7 @@ void Api::route_jobs(const ApiRequest& request, const Actor& actor, const ApiRes
 }
 
 void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
-  const JobId job = parse_job_id(request.path[2], "path");
+  const JobId job = job_of(request.path[2]);
   const std::string action = request.path.size() == 4 ? request.path[3] : "";
   if (request.path.size() > 4) {
     throw ApiError(404, "there is nothing here");
@@ -298,11 +329,100 @@ void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiResp
     wait(request, job, actor, respond);
   } else if (request.method == "GET" && action == "output") {
     output(request, job, actor, respond);
+  } else if (request.method == "GET" && action == "why") {
+    why(job, actor, respond);
+  } else if (request.method == "PATCH" && action.empty()) {
+    update(request, job, actor, respond);
   } else if (request.method == "POST" && !action.empty()) {
     act(request, job, actor, respond);
   } else {
     throw ApiError(404, "there is no " + request.method + " " + action + " of a job");
   }
+}
+
+/// "36", or "36_4" for a task of an array.
+JobId Api::job_of(const std::string& text) {
+  const std::size_t underscore = text.find('_');
+  const JobId job = parse_job_id(text.substr(0, underscore), "path");
+  if (underscore == std::string::npos) {
+    return job;
+  }
+  const JobId task =
+      text.substr(underscore + 1) == "0" ? 0 : parse_job_id(text.substr(underscore + 1), "path");
+  const std::optional<JobId> found = reader_.find_task(job, static_cast<unsigned>(task));
+  if (!found) {
+    throw ApiError(404, "there is no job " + text + "; a task of an array has one from its start on");
+  }
+  return *found;
+}
+
+void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
+  const StoredJob stored = daemon_.require(job, actor);
+  Json answer{{"job_id", job}, {"state", std::string(to_string(stored.state))}};
+  if (const std::optional<WaitReason> reason = daemon_.reason(job)) {
+    answer["reason"] = std::string(to_string(*reason));
+    answer["explanation"] = std::string(explanation(*reason));
+    const std::size_t before = daemon_.jobs_before(job);
+    if (*reason == WaitReason::priority) {
+      answer["jobs_before"] = before;
+    }
+    const bool is_eligible = *reason == WaitReason::priority || *reason == WaitReason::resources;
+    if (const auto start = is_eligible ? daemon_.expected_start(job) : std::nullopt) {
+      answer["expected_start"] = format_instant_utc(*start);
+    }
+    const std::optional<WaitingJob> waiting = daemon_.find_waiting(job);
+    if (waiting && *reason == WaitReason::begin_time) {
+      answer["expected_start"] = format_instant_utc(*waiting->facts.begin);
+    }
+    if (waiting && !waiting->facts.dependency.empty()) {
+      answer["dependency"] = waiting->facts.dependency;
+    }
+  } else if (is_final(stored.state)) {
+    const std::vector<AccountingRecord> records = reader_.find(job);
+    answer["explanation"] = !records.empty() && records.back().outcome ? records.back().outcome->message
+                                                                       : "all its tasks have ended";
+  } else {
+    answer["explanation"] = stored.state == JobState::pending ? "its tasks run" : "it has a slot";
+  }
+  respond(json_response(answer));
+}
+
+void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  const Json changes = Json::parse(request.body, nullptr, false);
+  if (!changes.is_object()) {
+    throw ApiError(400, "the body is no JSON object of fields to change");
+  }
+  for (const auto& [name, value] : changes.items()) {
+    if (std::find(kChangeable.begin(), kChangeable.end(), name) == kChangeable.end()) {
+      throw ApiError(422,
+                     "\"" + name + "\" of a waiting job cannot be changed; cancel it and submit another");
+    }
+  }
+  daemon_.update(
+      job, actor,
+      [&](QueueFacts& facts, std::string& spec_text) {
+        Json spec_json = Json::parse(spec_text);
+        for (const auto& [name, value] : changes.items()) {
+          value.is_null() ? spec_json.erase(name) : (spec_json[name] = value, 0U);
+        }
+        const JobSpec spec = parse_job_file(spec_json.dump(), "request", "/").at(0);
+        if (!actor.administrator &&
+            (spec.nice < 0 || spec.priority > parse_stored_job(spec_text, "job").priority)) {
+          throw ApiError(403, "only administrators raise a priority");
+        }
+        const QueueFacts before = facts;
+        facts = queue_facts(spec);
+        facts.hold = before.hold;
+        facts.array_tasks = before.array_tasks;
+        if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
+          throw ApiError(422, "the job " + *reason);
+        }
+        check_submission(spec, daemon_.machine());
+        spec_text = to_json_text(spec);
+      },
+      [respond, job](const std::exception_ptr& error) {
+        respond(error ? api_failure(error) : json_response({{"job_id", job}}));
+      });
 }
 
 void Api::act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {

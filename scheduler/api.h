@@ -42,6 +42,9 @@ class Api {
   void route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void route_jobs(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  JobId job_of(const std::string& text);
+  void why(JobId job, const Actor& actor, const ApiRespond& respond);
+  void update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);

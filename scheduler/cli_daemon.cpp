@@ -10,6 +10,7 @@
 #include "scheduler/cli_history.h"
 #include "scheduler/clock.h"
 #include "scheduler/listing.h"
+#include "schemas/index_list.h"
 
 namespace berth {
 namespace {
@@ -20,12 +21,20 @@ void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-std::vector<JobId> job_ids(const std::vector<std::string>& operands) {
-  std::vector<JobId> jobs;
+/// "36", or "36_4" for a task of an array, as typed.
+std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
   for (const std::string& operand : operands) {
-    jobs.push_back(parse_job_id(operand, "command line"));
+    const std::size_t underscore = operand.find('_');
+    parse_job_id(operand.substr(0, underscore), "command line");
+    if (underscore != std::string::npos) {
+      (void)IndexList::parse(operand.substr(underscore + 1));
+    }
   }
-  return jobs;
+  return operands;
+}
+
+std::string path_of(const std::string& job) {
+  return "/v1/jobs/" + job;
 }
 
 std::string user_number(const CommandLine& line, const std::string& user) {
@@ -55,6 +64,16 @@ constexpr int kQueueWidths[] = {10, 16, 10, 11, 12, 5, 9, -24};
 constexpr const char* kQueueHeads[] = {"JOBID", "NAME", "USER",   "STATE",
                                        "TIME",  "CPUS", "MEMORY", "SLOT(REASON)"};
 
+/// "36", "36_4" for a task, "36_[5-99]" for the rest of an array.
+std::string shown_id(const Json& job) {
+  if (job.contains("array_job_id")) {
+    return std::to_string(job["array_job_id"].get<JobId>()) + "_" +
+           std::to_string(job["array_task_id"].get<unsigned>());
+  }
+  const std::string tasks = job.value("queue", Json::object()).value("array_tasks", "");
+  return std::to_string(job["job_id"].get<JobId>()) + (tasks.empty() ? "" : "_[" + tasks + "]");
+}
+
 QueueRow queue_row(const Json& job, Timestamp now) {
   const Json queue = job.value("queue", Json::object());
   const bool waits = job["state"] == "PENDING";
@@ -62,8 +81,8 @@ QueueRow queue_row(const Json& job, Timestamp now) {
   const Bytes memory = waits ? queue.value("memory", Bytes{0}) : job.value("allocated_memory", Bytes{0});
   const std::string cpus = waits ? std::to_string(queue.value("cpus", 1U))
                                  : std::to_string(CpuSet::parse(job.value("allocated_cpus", "")).size());
-  return {{std::to_string(job["job_id"].get<JobId>()), printable(job["name"].get<std::string>()),
-           job["user"].get<std::string>(), job["state"].get<std::string>(), elapsed(job, now), cpus,
+  return {{shown_id(job), printable(job["name"].get<std::string>()), job["user"].get<std::string>(),
+           job["state"].get<std::string>(), elapsed(job, now), cpus,
            memory == 0 ? "share" : format_size(memory), std::move(place)}};
 }
 
@@ -120,10 +139,10 @@ int run_queue(const CommandLine& line) {
   return 0;
 }
 
-int wait_for_jobs(ApiClient& client, const std::vector<JobId>& jobs, bool as_json) {
+int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json) {
   int status = 0;
-  for (const JobId job : jobs) {
-    const std::string answer = client.request("GET", "/v1/jobs/" + std::to_string(job) + "/wait");
+  for (const std::string& job : jobs) {
+    const std::string answer = client.request("GET", path_of(job) + "/wait");
     const Json end = Json::parse(answer);
     if (as_json) {
       print(answer);
@@ -140,14 +159,14 @@ int run_wait(const CommandLine& line) {
 }
 
 int run_logs(const CommandLine& line) {
-  const JobId job = job_ids(line.operands).at(0);
+  const std::string job = job_ids(line.operands).at(0);
   QueryWords query{{"follow", line.has("follow") ? "1" : "0"},
                    {"stream", line.has("error") ? "error" : "output"}};
   if (const auto offset = line.value("offset")) {
     query.emplace("offset", *offset);
   }
   ApiClient client(daemon_socket(line));
-  client.stream("/v1/jobs/" + std::to_string(job) + "/output", query, [](std::string_view piece) {
+  client.stream(path_of(job) + "/output", query, [](std::string_view piece) {
     print(piece);
     return std::fflush(stdout) == 0;
   });
@@ -187,6 +206,81 @@ int run_slots(const CommandLine& line) {
   return 0;
 }
 
+int run_why(const CommandLine& line) {
+  ApiClient client(daemon_socket(line));
+  for (const std::string& job : job_ids(line.operands)) {
+    const std::string answer = client.request("GET", path_of(job) + "/why");
+    if (line.has("json")) {
+      print(answer);
+      continue;
+    }
+    const Json why = Json::parse(answer);
+    std::string text = "job " + job + " is " + why["state"].get<std::string>();
+    if (why.contains("reason")) {
+      text += " (" + why["reason"].get<std::string>() + ")";
+    }
+    text += ": " + why["explanation"].get<std::string>() + "\n";
+    if (why.contains("jobs_before")) {
+      text += "  jobs before it: " + std::to_string(why["jobs_before"].get<std::size_t>()) + "\n";
+    }
+    if (why.contains("dependency")) {
+      text += "  depends on: " + why["dependency"].get<std::string>() + "\n";
+    }
+    if (why.contains("expected_start")) {
+      const Timestamp start =
+          parse_instant(why["expected_start"].get<std::string>(), SystemClock().system_now());
+      text += "  starts by: " + format_instant(start) + "\n";
+    }
+    print(text);
+  }
+  return 0;
+}
+
+int run_update(const CommandLine& line) {
+  Json changes = Json::object();
+  for (const auto& [option, field] : {std::pair{"job-name", "name"},
+                                      {"comment", "comment"},
+                                      {"account", "account"},
+                                      {"begin", "begin_time"},
+                                      {"deadline", "deadline"},
+                                      {"dependency", "dependency"}}) {
+    if (const auto text = line.value(option)) {
+      changes[field] = *text == "none" ? Json() : Json(*text);
+    }
+  }
+  const auto add = [&](const char* option, const char* field, const auto& parse) {
+    if (const auto text = line.value(option)) {
+      try {
+        changes[field] = parse(*text);
+      } catch (const std::exception& error) {
+        throw UsageError(line.command, "--" + std::string(option) + ": \"" + *text + "\" " + error.what());
+      }
+    }
+  };
+  const auto integer = [](const std::string& text) {
+    std::size_t end = 0;
+    const long long value = std::stoll(text, &end);
+    if (end != text.size()) {
+      throw std::invalid_argument("is not a whole number");
+    }
+    return value;
+  };
+  add("priority", "priority", integer);
+  add("nice", "nice", integer);
+  add("cpus-per-task", "cpus_per_task", integer);
+  add("time", "time_limit", [](const std::string& text) { return format_duration(parse_duration(text)); });
+  add("mem", "memory_per_node",
+      [](const std::string& text) { return std::to_string(parse_size(text, Bytes{1} << 20U)) + "B"; });
+  if (changes.empty()) {
+    throw UsageError(line.command, "berth update needs an option that says what to change");
+  }
+  ApiClient client(daemon_socket(line));
+  for (const std::string& job : job_ids(line.operands)) {
+    client.request("PATCH", path_of(job), {}, changes.dump());
+  }
+  return 0;
+}
+
 int run_drain(const CommandLine& line) {
   ApiClient client(daemon_socket(line));
   client.request("POST", "/v1/" + std::string(line.command->name));
@@ -209,10 +303,9 @@ int run_job_action(const CommandLine& line) {
   }
   ApiClient client(daemon_socket(line));
   int status = 0;
-  for (const JobId job : job_ids(operands)) {
+  for (const std::string& job : job_ids(operands)) {
     try {
-      client.request("POST", "/v1/jobs/" + std::to_string(job) + "/" + std::string(line.command->name),
-                     query);
+      client.request("POST", path_of(job) + "/" + std::string(line.command->name), query);
     } catch (const ApiRefusal& refusal) {
       (void)std::fprintf(stderr, "berth: %s\n", refusal.what());
       status = 1;

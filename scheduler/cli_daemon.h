@@ -1,7 +1,8 @@
 // The commands that ask berthd: queue, cancel, wait, logs, hold, release, requeue, suspend, resume, signal,
-// slots, drain, undrain, events.
+// why, update, slots, drain, undrain, events.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "scheduler/api_client.h"
@@ -15,6 +16,8 @@ int run_queue(const CommandLine& line);
 int run_wait(const CommandLine& line);
 int run_logs(const CommandLine& line);
 int run_slots(const CommandLine& line);
+int run_why(const CommandLine& line);
+int run_update(const CommandLine& line);
 int run_drain(const CommandLine& line);
 int run_events(const CommandLine& line);
 /// cancel, hold, release, requeue, suspend, resume, signal: one request for each job; goes on after a
@@ -22,6 +25,6 @@ int run_events(const CommandLine& line);
 int run_job_action(const CommandLine& line);
 
 /// The exit status of the first that did not complete, else 0; `as_json` prints each end.
-int wait_for_jobs(ApiClient& client, const std::vector<JobId>& jobs, bool as_json);
+int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);
 
 }  // namespace berth

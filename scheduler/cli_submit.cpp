@@ -79,11 +79,13 @@ int run_submit(const CommandLine& line) {
       "POST", "/v1/jobs", {{"directory", request.directory}, {"file", request.file}}, request.text);
   const auto ids = nlohmann::json::parse(answer).at("job_ids").get<std::vector<JobId>>();
   const bool bare = line.has("parsable");
+  std::vector<std::string> names;
   for (const JobId id : ids) {
+    names.push_back(std::to_string(id));
     std::printf(bare ? "%lld\n" : "Submitted batch job %lld\n", static_cast<long long>(id));
   }
   (void)std::fflush(stdout);
-  return line.has("wait") ? wait_for_jobs(client, ids, false) : 0;
+  return line.has("wait") ? wait_for_jobs(client, names, false) : 0;
 }
 
 }  // namespace berth

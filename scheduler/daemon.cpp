@@ -10,6 +10,7 @@
 #include "scheduler/log.h"
 #include "scheduler/recovery.h"
 #include "scheduler/submission.h"
+#include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 
@@ -22,6 +23,8 @@ using Kind = RunnerMessage::Kind;
 constexpr std::chrono::seconds kLongestSleep{10};
 /// Between attempts to start a runner.
 constexpr std::chrono::seconds kRunnerRetry{5};
+/// Jobs before one whose start is asked for.
+constexpr std::size_t kLookedAhead = 1000;
 
 Outcome ended_before_start(JobState state, Cause cause, const std::string& message) {
   Outcome outcome;
@@ -45,6 +48,16 @@ SlotPool make_pool(const DaemonConfig::Pool& pool) {
 
 std::string job_name(JobId job) {
   return "job " + std::to_string(job);
+}
+
+/// What the job, or the one task of an array, is scheduled by when it waits again.
+QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
+  QueueFacts facts = queue_facts(spec);
+  if (stored.array_job_id) {
+    facts.array_tasks.clear();
+    facts.array_limit = 0;
+  }
+  return facts;
 }
 
 std::string action_detail(const std::string& action, const Actor& actor) {
@@ -160,7 +173,18 @@ void Daemon::take_over(QueueStore& store) {
     Usage usage;
     const AttemptId id{open.job_id, open.attempt};
     const Outcome outcome = node_failure(open.supervisor, id, usage);
-    store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+    const JobSpec spec = parse_stored_job(stored->spec_text, job_name(open.job_id));
+    const std::optional<QueueFacts> again =
+        facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, *stored), open.allocation->memory,
+                       open.attempt, outcome, clock_.system_now());
+    store.together([&] {
+      store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+      if (again) {
+        store.requeue(open.job_id, *again, clock_.system_now(), R"({"action":"retry"})");
+      } else if (stored->array_job_id) {
+        store.settle_array(*stored->array_job_id, clock_.system_now());
+      }
+    });
     log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
     if (std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
       dead.push_back(open.supervisor);
@@ -184,7 +208,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   active.user_id = stored.user_id;
   active.waiting.job_id = open.job_id;
   active.waiting.user_id = stored.user_id;
-  active.waiting.facts = queue_facts(spec);
+  active.waiting.facts = task_facts(spec, stored);
   active.lease = pool_.adopt(*open.allocation);
   active.holds = {spec.cpus_per_task, open.allocation->memory, 1};
   active.latest_end = clock_.steady_now() + longest_stay(spec);
@@ -195,6 +219,11 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   if (!active.lease) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
+  active.rule = {spec.requeue, spec.retry};
+  active.array = stored.array_job_id;
+  if (active.array) {
+    ++arrays_[*active.array].running;
+  }
   if (!active.sent) {
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
@@ -203,7 +232,112 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
 
 void Daemon::load_queue(QueueStore& store) {
   const Timestamp now = clock_.system_now();
-  store.visit_queue([&](WaitingJob&& job) { waiting_.add(job, now); });
+  store.visit_queue([&](WaitingJob&& job) { enqueue(job, now); });
+  // Only now is every job known that another may depend on.
+  std::vector<JobId> waiting;
+  for (const auto& [job, dependent] : dependents_) {
+    waiting.push_back(job);
+  }
+  for (const JobId job : waiting) {
+    examine(job, now);
+  }
+}
+
+// -- dependencies and arrays ----------------------------------------------------------------------------
+
+/// Into the queue, blocked while it depends on something.
+void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
+  const QueueFacts& facts = job.facts;
+  if (!facts.dependency.empty()) {
+    Dependent& dependent = dependents_[job.job_id];
+    dependent.dependency = parse_dependency(facts.dependency);
+    for (const Dependency::Condition& condition : dependent.dependency.conditions) {
+      if (condition.type == Dependency::Type::singleton) {
+        singletons_.push_back(job.job_id);
+      } else {
+        depended_on_[condition.job].push_back(job.job_id);
+      }
+    }
+  }
+  const bool is_full = !facts.array_tasks.empty() && facts.array_limit > 0 && arrays_.contains(job.job_id) &&
+                       arrays_[job.job_id].running >= facts.array_limit;
+  waiting_.add(job, now, is_full || dependents_.contains(job.job_id));
+  if (committer_) {  // not while the queue is being loaded
+    examine(job.job_id, now);
+  }
+}
+
+void Daemon::forget(JobId job) {
+  dependents_.erase(job);
+  singletons_.erase(std::remove(singletons_.begin(), singletons_.end(), job), singletons_.end());
+}
+
+/// Does what the job depends on allow it now?
+void Daemon::examine(JobId job, Timestamp now) {
+  const auto found = dependents_.find(job);
+  if (found == dependents_.end()) {
+    return;
+  }
+  const Dependency& dependency = found->second.dependency;
+  std::size_t yes = 0;
+  std::size_t never = 0;
+  for (const Dependency::Condition& condition : dependency.conditions) {
+    Fulfilment state = Fulfilment::yes;
+    if (condition.type == Dependency::Type::singleton) {
+      state = reader_.has_earlier_namesake(job) ? Fulfilment::no : Fulfilment::yes;
+    } else if (const std::optional<StoredJob> other = reader_.find_stored(condition.job)) {
+      state = fulfilment(condition.type, other->state);
+    } else {
+      state = Fulfilment::never;  // it was removed from the history
+    }
+    yes += state == Fulfilment::yes ? 1U : 0U;
+    never += state == Fulfilment::never ? 1U : 0U;
+  }
+  const std::size_t all = dependency.conditions.size();
+  found->second.never = dependency.any ? never == all : never > 0;
+  if (dependency.any ? yes > 0 : yes == all) {
+    forget(job);
+    waiting_.unblock(job, now);
+    schedule();
+  }
+}
+
+/// After the commit that changed the job's state.
+void Daemon::release_dependents(JobId ended) {
+  const Timestamp now = clock_.system_now();
+  if (const auto found = depended_on_.find(ended); found != depended_on_.end()) {
+    const std::vector<JobId> waiting = found->second;
+    for (const JobId job : waiting) {
+      examine(job, now);
+    }
+    std::vector<JobId>& left = depended_on_[ended];
+    left.erase(
+        std::remove_if(left.begin(), left.end(), [&](JobId job) { return !dependents_.contains(job); }),
+        left.end());
+    if (left.empty()) {
+      depended_on_.erase(ended);
+    }
+  }
+  const std::vector<JobId> singletons = singletons_;  // examine() may change it
+  for (const JobId job : singletons) {
+    examine(job, now);
+  }
+}
+
+/// One task less of the array runs.
+void Daemon::task_left(JobId array) {
+  const auto found = arrays_.find(array);
+  if (found == arrays_.end()) {
+    return;
+  }
+  --found->second.running;
+  if (!dependents_.contains(array)) {
+    waiting_.unblock(array, clock_.system_now());
+  }
+  if (found->second.running == 0 && !waiting_.contains(array)) {
+    arrays_.erase(found);
+  }
+  schedule();
 }
 
 // -- runners --------------------------------------------------------------------------------------------
@@ -254,6 +388,7 @@ void Daemon::handle_started(Active& active, const RunnerMessage& message) {
         if (error) {
           log_warning(job_name(id.job_id) + ": " + text_of(error));
         }
+        release_dependents(id.job_id);
         committed();
       });
 }
@@ -288,16 +423,29 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
     --link->jobs;
   }
   WaitingJob again = active.waiting;
+  again.job_id = active.id.job_id;
   again.attempt = active.id.attempt;
-  const bool requeue = active.requeue;
+  const std::optional<QueueFacts> facts =
+      active.requeue
+          ? std::optional(again.facts)
+          : facts_of_retry(active.rule, again.facts, active.holds.memory, active.id.attempt, outcome, at);
+  const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
+  if (facts) {
+    again.facts = *facts;
+  }
+  const auto array_end = std::make_shared<std::optional<JobState>>();
   committer_->commit_surely(
-      [id = active.id, outcome, usage, at, requeue, facts = again.facts](QueueStore& store) {
+      [id = active.id, outcome, usage, at, facts, detail, array = active.array,
+       array_end](QueueStore& store) {
         store.finish(id.job_id, id.attempt, outcome, usage, at);
-        if (requeue) {
-          store.requeue(id.job_id, facts, at, R"({"action":"requeue"})");
+        if (facts) {
+          store.requeue(id.job_id, *facts, at, detail);
+        } else if (array) {
+          *array_end = store.settle_array(*array, at);
         }
       },
-      [this, id = active.id, outcome, link, requeue, again](const std::exception_ptr& error) {
+      [this, id = active.id, outcome, link, facts, again, array = active.array,
+       array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
@@ -308,11 +456,19 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           link->send(acknowledge);
         }
         active_.erase(id.job_id);
-        if (requeue) {
-          waiting_.add(again, clock_.system_now());
+        if (facts) {
+          enqueue(again, clock_.system_now());
           schedule();
         } else {
           tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+          release_dependents(id.job_id);
+        }
+        if (array) {
+          task_left(*array);
+        }
+        if (*array_end) {
+          tell_end(*array, {**array_end, **array_end == JobState::completed ? 0 : 1});
+          release_dependents(*array);
         }
         committed();
       });
@@ -408,9 +564,9 @@ Resources Daemon::allowance(unsigned user_id) const {
 void Daemon::decide() {
   const Timestamp now = clock_.system_now();
   for (const JobId job : waiting_.take_overdue(now)) {
-    const unsigned attempt = 0;
+    forget(job);
     end_waiting(
-        job, attempt,
+        job, 0,
         ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
         {});
   }
@@ -455,46 +611,112 @@ bool Daemon::start(const WaitingJob& job) {
     waiting_.add(job, clock_.system_now());
     return false;
   }
-  const AttemptId id{job.job_id, job.attempt + 1};
-  Active& active = active_[job.job_id];
-  active.id = id;
+  IndexList tasks = IndexList::parse(job.facts.array_tasks);
+  const std::optional<unsigned> task = tasks.take_first();
+  const JobId key = task ? --last_placeholder_ : job.job_id;
+  Active& active = active_[key];
+  active.id = {key, job.attempt + 1};
   active.user_id = job.user_id;
   active.waiting = job;
   active.holds = {job.facts.cpus, lease->allocation().memory, 1};
   active.latest_end = clock_.steady_now() + job.facts.stay;
   active.runner = least_busy();
   ++active.runner->jobs;
-  const auto stored = std::make_shared<StoredJob>();
+  if (task) {
+    active.array = job.job_id;
+    active.waiting.facts.array_tasks.clear();
+    active.waiting.facts.array_limit = 0;
+    active.waiting.facts.dependency.clear();
+    ++arrays_[job.job_id].running;
+    if (!tasks.empty()) {
+      WaitingJob rest = job;
+      rest.facts.array_tasks = tasks.to_text();
+      enqueue_rest(rest);
+    }
+  } else {
+    forget(job.job_id);
+  }
+  const auto stored = std::make_shared<std::optional<StoredJob>>();
   committer_->commit(
-      [id, allocation = lease->allocation(), runner = active.runner->runner(), at = clock_.system_now(),
-       stored](QueueStore& store) {
-        store.configure_on(runner, id.job_id, id.attempt, allocation, at);
-        *stored = store.find_stored(id.job_id).value();
+      [job, task, left = tasks.to_text(), attempt = active.id.attempt, allocation = lease->allocation(),
+       runner = active.runner->runner(), at = clock_.system_now(), stored](QueueStore& store) {
+        const JobId id = task ? store.add_task(job.job_id, *task, left, at) : job.job_id;
+        store.configure_on(runner, id, attempt, allocation, at);
+        *stored = store.find_stored(id);
       },
-      [this, id, stored](const std::exception_ptr& error) {
-        if (!error) {
-          send_start(id, *stored);
-          committed();
-          return;
-        }
-        const auto found = active_.find(id.job_id);
-        const WaitingJob again = found->second.waiting;
-        const bool cancelled = found->second.stop.has_value();
-        if (found->second.runner) {
-          --found->second.runner->jobs;
-        }
-        active_.erase(found);
-        log_error(job_name(id.job_id) + ": " + text_of(error));
-        if (cancelled) {
-          end_waiting(
-              id.job_id, again.attempt,
-              ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
-        } else {
-          waiting_.add(again, clock_.system_now());
-        }
-      });
+      [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
   active.lease = std::move(lease);
   return true;
+}
+
+/// What is left of an array after a task has been taken from it: its dependencies have been fulfilled.
+void Daemon::enqueue_rest(const WaitingJob& array) {
+  const ArrayState& state = arrays_[array.job_id];
+  waiting_.add(array, clock_.system_now(),
+               array.facts.array_limit > 0 && state.running >= array.facts.array_limit);
+}
+
+/// The start is on the disk, or could not be.
+void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
+                          const std::exception_ptr& error) {
+  auto node = active_.extract(key);
+  if (node.empty()) {
+    return;
+  }
+  Active& active = node.mapped();
+  if (!error && stored->has_value()) {
+    active.id.job_id = (*stored)->job_id;
+    active.waiting.job_id = (*stored)->job_id;
+    if (active.stop) {
+      active.stop->id = active.id;
+    }
+    const std::string& text = (*stored)->spec_text;
+    if (text.find("\"retry\"") != std::string::npos || text.find("\"requeue\"") != std::string::npos) {
+      const JobSpec spec = parse_stored_job(text, job_name(active.id.job_id));
+      active.rule = {spec.requeue, spec.retry};
+    }
+    const AttemptId id = active.id;
+    node.key() = id.job_id;
+    active_.insert(std::move(node));
+    if (!active_.at(id.job_id).runner || !active_.at(id.job_id).runner->is_open()) {
+      // The runner died while the start was being committed: nothing of it has run.
+      Usage usage;
+      const Outcome outcome = ended_before_start(JobState::node_fail, Cause::node_fail,
+                                                 "the berth-runner that was to hold it died");
+      finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
+      return;
+    }
+    send_start(id, **stored);
+    committed();
+    return;
+  }
+  if (active.runner) {
+    --active.runner->jobs;
+  }
+  log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
+  if (active.array) {
+    give_task_back(*active.array);
+  } else if (active.stop) {
+    end_waiting(active.waiting.job_id, active.waiting.attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+  } else if (store_holds_as_waiting(active.waiting.job_id)) {
+    enqueue(active.waiting, clock_.system_now());
+  }
+}
+
+/// The database has the truth about which tasks have not started.
+void Daemon::give_task_back(JobId array) {
+  task_left(array);
+  for (const JobSummary& job : reader_.summaries({std::nullopt, {JobState::pending}, std::nullopt})) {
+    if (job.job_id == array && job.queue) {
+      waiting_.add({array, job.user_id, 0, *job.queue}, clock_.system_now());
+    }
+  }
+}
+
+bool Daemon::store_holds_as_waiting(JobId job) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  return stored && stored->state == JobState::pending;
 }
 
 void Daemon::send_start(AttemptId id, const StoredJob& stored) {
@@ -552,7 +774,7 @@ void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
                          const Timestamp now = clock_.system_now();
                          for (std::size_t index = 0; index < ids->size(); ++index) {
                            const NewJob& job = (*shared)[index];
-                           waiting_.add({(*ids)[index], job.user_id, 0, *job.queue}, now);
+                           enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
                          }
                          schedule();
                        }
@@ -597,12 +819,16 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
       [job, attempt, outcome, at = clock_.system_now()](QueueStore& store) {
         const std::optional<StoredJob> stored = store.find_stored(job);
         store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+        if (stored && stored->array_job_id) {
+          store.settle_array(*stored->array_job_id, at);
+        }
       },
       [this, job, outcome, reply = std::move(reply)](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
         tell_end(job, {outcome.state, exit_status(outcome)});
+        release_dependents(job);
         if (reply) {
           reply(error);
         }
@@ -626,12 +852,23 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     reply(nullptr);
     return;
   }
+  const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
+  for (const JobId task : tasks) {
+    if (!is_over(task)) {
+      cancel(task, actor, at_once, [](const std::exception_ptr&) {});
+    }
+  }
   if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
     waiting_.remove(job);
+    forget(job);
     end_waiting(job, waiting->attempt,
                 ended_before_start(JobState::cancelled, Cause::cancelled,
                                    "cancelled by " + actor.name + " before it started"),
                 std::move(reply));
+    return;
+  }
+  if (!tasks.empty() && !is_final(stored.state)) {
+    reply(nullptr);
     return;
   }
   throw ApiError(
@@ -645,7 +882,8 @@ void Daemon::change(WaitingJob job, const std::string& action, const Actor& acto
   committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
                          QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
                      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
-                       waiting_.add(error ? *before : job, clock_.system_now());
+                       forget(job.job_id);
+                       enqueue(error ? *before : job, clock_.system_now());
                        schedule();
                        reply(error);
                        committed();
@@ -735,12 +973,17 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
   again.job_id = job;
   again.user_id = stored.user_id;
   again.attempt = stored.attempt;
-  again.facts = queue_facts(parse_stored_job(stored.spec_text, job_name(job)));
+  again.facts = task_facts(parse_stored_job(stored.spec_text, job_name(job)), stored);
+  again.facts.hold = Hold::none;
+  again.facts.begin.reset();
+  if (!again.facts.array_tasks.empty()) {
+    throw ApiError(409, job_name(job) + " is an array: requeue its tasks, or submit it again");
+  }
   committer_->commit([again, detail = action_detail("requeue", actor), at = clock_.system_now()](
                          QueueStore& store) { store.requeue(again.job_id, again.facts, at, detail); },
                      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
                        if (!error) {
-                         waiting_.add(again, clock_.system_now());
+                         enqueue(again, clock_.system_now());
                          schedule();
                        }
                        reply(error);
@@ -784,14 +1027,38 @@ std::optional<WaitReason> Daemon::reason(JobId job) {
     return std::nullopt;
   }
   if (const auto own = waiting_.own_reason(job, clock_.system_now())) {
-    return own;
+    const auto dependent = dependents_.find(job);
+    const bool is_dependency = *own == WaitReason::dependency && dependent != dependents_.end();
+    return is_dependency && dependent->second.never ? WaitReason::dependency_never_satisfied : own;
   }
   if (draining_) {
     return WaitReason::draining;
   }
+  const WaitingJob waiting = *waiting_.find(job);
+  if (!allowance(waiting.user_id).holds(waiting_.wanted_by(waiting.facts))) {
+    return WaitReason::user_limit;
+  }
   const std::vector<QueuedJob> first = waiting_.first(1);
   return !first.empty() && first.front().sequence == static_cast<std::size_t>(job) ? WaitReason::resources
                                                                                    : WaitReason::priority;
+}
+
+std::size_t Daemon::jobs_before(JobId job) const {
+  const std::vector<QueuedJob> first = waiting_.first(kLookedAhead);
+  const auto found = std::find_if(first.begin(), first.end(), [&](const QueuedJob& queued) {
+    return queued.sequence == static_cast<std::size_t>(job);
+  });
+  return static_cast<std::size_t>(found - first.begin());
+}
+
+std::optional<Timestamp> Daemon::expected_start(JobId job) {
+  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+  const std::optional<SteadyTime> start = latest_start(
+      static_cast<std::size_t>(job), waiting_.first(kLookedAhead), free, running_jobs(), clock_.steady_now());
+  if (draining_ || !start) {
+    return std::nullopt;
+  }
+  return clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - clock_.steady_now());
 }
 
 std::string Daemon::drain_file() const {

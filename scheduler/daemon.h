@@ -24,10 +24,12 @@
 #include "scheduler/clock.h"
 #include "scheduler/committer.h"
 #include "scheduler/record_spool.h"
+#include "scheduler/retry.h"
 #include "scheduler/runner_link.h"
 #include "scheduler/slot_pool.h"
 #include "scheduler/waiting_jobs.h"
 #include "schemas/daemon_config.h"
+#include "schemas/dependency.h"
 
 namespace berth {
 
@@ -105,6 +107,11 @@ class Daemon {
   /// Throws ApiError 404 where there is no such job, or none that the actor may see.
   StoredJob require(JobId job, const Actor& actor);
   std::optional<WaitReason> reason(JobId job);
+  /// When a waiting job starts at the latest, if the jobs before it keep to their time limits; nothing when
+  /// that cannot be told.
+  std::optional<Timestamp> expected_start(JobId job);
+  /// How many eligible jobs come before it, as far as they were looked at.
+  std::size_t jobs_before(JobId job) const;
   /// No job starts until undrained.
   void drain(bool draining);
   bool draining() const { return draining_; }
@@ -118,6 +125,7 @@ class Daemon {
   std::size_t waiting() const { return waiting_.size(); }
   /// Neither waits nor runs, and its end is on the disk.
   bool is_over(JobId job) const { return !waiting_.contains(job) && !active_.contains(job); }
+  std::optional<WaitingJob> find_waiting(JobId job) const { return waiting_.find(job); }
   std::size_t runners() const { return links_.size(); }
 
   /// Called after each commit that changed a job, for those who follow events.
@@ -136,6 +144,18 @@ class Daemon {
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     bool requeue = false;               ///< waits again when it has ended
+    RetryRule rule;
+    std::optional<JobId> array;  ///< whose task it is
+  };
+  /// A waiting job that depends on others.
+  struct Dependent {
+    Dependency dependency;
+    bool never = false;
+  };
+  /// An array with tasks that run, or wait after an attempt.
+  struct ArrayState {
+    unsigned running = 0;
+    unsigned limit = 0;
   };
 
   void take_in_spool(QueueStore& store);
@@ -146,6 +166,16 @@ class Daemon {
   void attach(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
+  void enqueue(const WaitingJob& job, Timestamp now);
+  void forget(JobId job);
+  void examine(JobId job, Timestamp now);
+  void release_dependents(JobId ended);
+  void enqueue_rest(const WaitingJob& array);
+  void give_task_back(JobId array);
+  bool store_holds_as_waiting(JobId job);
+  void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
+                    const std::exception_ptr& error);
+  void task_left(JobId array);
   void handle_started(Active& active, const RunnerMessage& message);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
@@ -181,6 +211,11 @@ class Daemon {
   WaitingJobs waiting_;
   std::unordered_map<JobId, Active> active_;
   std::vector<std::shared_ptr<RunnerLink>> links_;
+  std::unordered_map<JobId, Dependent> dependents_;
+  std::unordered_map<JobId, std::vector<JobId>> depended_on_;  ///< on a job: who waits for it
+  std::vector<JobId> singletons_;
+  std::unordered_map<JobId, ArrayState> arrays_;
+  JobId last_placeholder_ = 0;  ///< negative: a task whose job has no id yet
   std::unordered_map<JobId, std::map<std::uint64_t, EndReply>> waiters_;
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;

@@ -64,6 +64,31 @@ std::int64_t effective_priority(const JobSpec& spec) {
   return result;
 }
 
+std::optional<SteadyTime> latest_start(std::size_t sequence, const std::vector<QueuedJob>& waiting,
+                                       Resources free, std::vector<RunningJob> running, SteadyTime now) {
+  const auto later = [](const RunningJob& a, const RunningJob& b) { return a.latest_end > b.latest_end; };
+  std::make_heap(running.begin(), running.end(), later);
+  SteadyTime at = now;
+  for (const QueuedJob& job : waiting) {
+    while (!free.holds(job.wants)) {
+      if (running.empty() || running.front().latest_end - now >= kUnlimited / 2) {
+        return std::nullopt;
+      }
+      std::pop_heap(running.begin(), running.end(), later);
+      at = std::max(at, running.back().latest_end);
+      free += running.back().holds;
+      running.pop_back();
+    }
+    if (job.sequence == sequence) {
+      return at;
+    }
+    free -= job.wants;
+    running.push_back({job.wants, at + job.stay});
+    std::push_heap(running.begin(), running.end(), later);
+  }
+  return std::nullopt;
+}
+
 /// The jobs of several owners in the queue's order.
 class JobQueue::Merge {
  public:

@@ -49,6 +49,14 @@ Milliseconds longest_stay(const JobSpec& spec);
 /// priority - nice, without overflow.
 std::int64_t effective_priority(const JobSpec& spec);
 
+struct RunningJob;
+struct QueuedJob;
+
+/// When `sequence`, one of `waiting` in their order, starts at the latest if no later job passes it and all
+/// jobs use up their longest stay; nothing when it is not there, or a job without a time limit is in its way.
+std::optional<SteadyTime> latest_start(std::size_t sequence, const std::vector<QueuedJob>& waiting,
+                                       Resources free, std::vector<RunningJob> running, SteadyTime now);
+
 struct QueuedJob {
   std::int64_t priority = 0;  ///< effective_priority()
   std::size_t sequence = 0;   ///< order of submission; also identifies the job

@@ -693,6 +693,60 @@ constexpr CommandSpec kDoctor{.name = "doctor",
 
 constexpr auto kSectionSubmit = "Submitting"sv;
 
+constexpr auto kSectionQueue = "In the queue"sv;
+
+constexpr std::array kQueueingOptions{
+    Option{.name = "array",
+           .letter = 'a',
+           .argument = "LIST",
+           .description =
+               "Runs a task for each index (0-15, 1,3,5-7, 0-20:4), with %N at most N at once. Tasks find "
+               "theirs in SLURM_ARRAY_TASK_ID",
+           .section = kSectionQueue,
+           .field = "/array"},
+    Option{.name = "begin",
+           .letter = 'b',
+           .argument = "WHEN",
+           .description = "Not before this instant: 2026-11-24T06:00, 17:30, tomorrow, now+2hours",
+           .section = kSectionQueue,
+           .field = "/begin_time"},
+    Option{.name = "deadline",
+           .argument = "WHEN",
+           .description = "Ends as DEADLINE when it could not have ended by then",
+           .section = kSectionQueue,
+           .field = "/deadline"},
+    Option{.name = "dependency",
+           .letter = 'd',
+           .argument = "LIST",
+           .description =
+               "Waits for other jobs: afterok:12:13,afterany:14 (all of them), with ? in place of , (any); "
+               "after, afterany, afterok, afternotok, singleton",
+           .section = kSectionQueue,
+           .field = "/dependency"},
+    Option{.name = "hold",
+           .letter = 'H',
+           .description = "Waits until berth release",
+           .section = kSectionQueue,
+           .field = "/hold"},
+    Option{.name = "requeue",
+           .description = "Runs again after NODE_FAIL",
+           .section = kSectionQueue,
+           .field = "/requeue"},
+    Option{.name = "retry",
+           .argument = "N",
+           .description = "Runs again after a failure, at most N times; a job file's retry says more",
+           .section = kSectionQueue,
+           .field = "/retry"},
+    Option{.name = "retry-backoff",
+           .argument = "TIME",
+           .description = "Time before the next attempt, doubled with each (a bare number is seconds)",
+           .section = kSectionQueue},
+    Option{.name = "memory-factor",
+           .argument = "FACTOR",
+           .description = "With --retry: multiplies the memory after OUT_OF_MEMORY",
+           .section = kSectionQueue},
+};
+
 constexpr std::array kSubmitOwnOptions{
     Option{.name = "wrap",
            .argument = "COMMAND",
@@ -704,7 +758,8 @@ constexpr std::array kSubmitOwnOptions{
            .description = "Waits until the jobs have ended and exits as the first that did not complete",
            .section = kSectionSubmit},
 };
-constexpr auto kSubmitOptions = join(kJobOptions, kSubmitStreamOptions, kMoreJobOptions, kSubmitOwnOptions);
+constexpr auto kSubmitOptions =
+    join(kJobOptions, kSubmitStreamOptions, kMoreJobOptions, kQueueingOptions, kSubmitOwnOptions);
 constexpr std::array kSubmitUsage{"submit [OPTION…] -- COMMAND [ARGUMENT…]"sv, "submit [OPTION…] JOB.json…"sv,
                                   "submit [OPTION…] SCRIPT [-- ARGUMENT…]"sv,
                                   "submit [OPTION…] --wrap COMMAND"sv};
@@ -925,6 +980,59 @@ constexpr CommandSpec kSignal{.name = "signal",
                               .examples = kSignalExamples,
                               .see_also = kControlSeeAlso};
 
+constexpr std::array kWhyOptions{
+    Option{.name = "json", .description = "Prints one JSON object for each job"}};
+constexpr std::array kWhyUsage{"why [--json] JOBID…"sv};
+constexpr std::array kWhyDescription{
+    "Says what keeps a job waiting, by name and in a sentence, and when it starts at the latest if all jobs "
+    "before it "
+    "use their whole time limits; a job without one makes that unknowable. Of a job that has ended it says why."sv};
+constexpr std::array kWhyExamples{Example{"berth why 36", "Why does job 36 not start?"}};
+constexpr CommandSpec kWhy{.name = "why",
+                           .summary = "Say what keeps a job waiting",
+                           .usage = kWhyUsage,
+                           .description = kWhyDescription,
+                           .options = kWhyOptions,
+                           .operands = {"JOBID", true, true, Completion::jobs},
+                           .examples = kWhyExamples,
+                           .see_also = kControlSeeAlso};
+
+constexpr std::array kUpdateOptions{
+    Option{.name = "job-name", .letter = 'J', .argument = "NAME", .description = "Name of the job"},
+    Option{.name = "comment", .argument = "TEXT", .description = "Free text kept with the record"},
+    Option{.name = "account", .letter = 'A', .argument = "ACCOUNT", .description = "Account"},
+    Option{.name = "priority",
+           .argument = "N",
+           .description = "Larger runs first; raised by administrators alone"},
+    Option{.name = "nice", .argument = "N", .description = "Lowers the priority by N"},
+    Option{.name = "begin",
+           .letter = 'b',
+           .argument = "WHEN",
+           .description = "Not before this instant; \"now\""},
+    Option{.name = "deadline", .argument = "WHEN", .description = "Ends as DEADLINE when not ended by then"},
+    Option{.name = "dependency",
+           .letter = 'd',
+           .argument = "LIST",
+           .description = "Waits for other jobs, as in berth submit; \"none\" for no more"},
+    Option{.name = "time", .letter = 't', .argument = "TIME", .description = "Wall time"},
+    Option{.name = "cpus-per-task", .letter = 'c', .argument = "N", .description = "Whole CPUs"},
+    Option{.name = "mem", .argument = "SIZE", .description = "Memory"},
+};
+constexpr std::array kUpdateUsage{"update OPTION… JOBID…"sv};
+constexpr std::array kUpdateDescription{
+    "Changes jobs that wait. A job that runs has got what it asked for, and keeps it."sv};
+constexpr std::array kUpdateExamples{
+    Example{"berth update -t 2h --mem 4G 36", "Twice the time, more memory."},
+    Example{"berth update --nice 100 37", "Lets your other jobs go first."}};
+constexpr CommandSpec kUpdate{.name = "update",
+                              .summary = "Change jobs that wait",
+                              .usage = kUpdateUsage,
+                              .description = kUpdateDescription,
+                              .options = kUpdateOptions,
+                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .examples = kUpdateExamples,
+                              .see_also = kControlSeeAlso};
+
 constexpr std::array kSlotsOptions{Option{.name = "json", .description = "Prints the pool as JSON"}};
 constexpr std::array kSlotsUsage{"slots [--json]"sv};
 constexpr std::array kSlotsDescription{
@@ -1046,31 +1154,34 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 25> kCommands{
-    &kRun,     &kCheck,   &kSubmit,  &kQueue,       &kCancel,
-    &kWait,    &kLogs,    &kHold,    &kRelease,     &kRequeue,
-    &kSuspend, &kResume,  &kSignal,  &kSlots,       &kDrain,
-    &kUndrain, &kEvents,  &kHistory, &kShow,        &kEfficiency,
-    &kDoctor,  &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 27> kCommands{&kRun,        &kCheck,       &kSubmit,
+                                                       &kQueue,      &kCancel,      &kWait,
+                                                       &kLogs,       &kHold,        &kRelease,
+                                                       &kRequeue,    &kSuspend,     &kResume,
+                                                       &kSignal,     &kWhy,         &kUpdate,
+                                                       &kSlots,      &kDrain,       &kUndrain,
+                                                       &kEvents,     &kHistory,     &kShow,
+                                                       &kEfficiency, &kDoctor,      &kVersion,
+                                                       &kHelp,       &kGenerateMan, &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
-    AbsentOption{"array", 'a', "put the jobs into a job file"},
-    AbsentOption{"begin", 'b', "start berth at that time, for example with at(1) or a systemd timer"},
-    AbsentOption{"deadline", 0, "use --time"},
-    AbsentOption{"dependency", 'd', "run the jobs one after another: berth run -- A && berth run -- B"},
+    AbsentOption{"array", 'a', "use berth submit"},
+    AbsentOption{"begin", 'b', "use berth submit"},
+    AbsentOption{"deadline", 0, "use berth submit, or --time"},
+    AbsentOption{"dependency", 'd', "use berth submit, or: berth run -- A && berth run -- B"},
     AbsentOption{"exclusive", 0, "CPUs are exclusive anyhow; use -c"},
     AbsentOption{"gres", 0, "use --device for a device node"},
-    AbsentOption{"hold", 'H', "start berth when the job may run"},
+    AbsentOption{"hold", 'H', "use berth submit"},
     AbsentOption{"licenses", 'L', "bound the jobs at once with --slots"},
     AbsentOption{"nodes", 'N', "a job runs on this machine alone"},
     AbsentOption{"ntasks", 'n', "a job is one task; use -c for its CPUs"},
     AbsentOption{"partition", 'p', "bound the pool with --cpus and --memory"},
     AbsentOption{"qos", 0, "use --priority"},
-    AbsentOption{"requeue", 0, "start the job again when it failed"},
+    AbsentOption{"requeue", 0, "use berth submit"},
     AbsentOption{"reservation", 0, "bound the pool with --cpus and --memory"},
-    AbsentOption{"retry", 0, "start the job again when it failed"},
+    AbsentOption{"retry", 0, "use berth submit"},
     AbsentOption{"wait", 'W', "berth run waits anyhow"},
-    AbsentOption{"wrap", 0, "use: berth run -- sh -c 'COMMAND'"},
+    AbsentOption{"wrap", 0, "use berth submit, or: berth run -- sh -c 'COMMAND'"},
 };
 
 }  // namespace

@@ -64,7 +64,7 @@ unsigned parse_slots(const std::string& text) {
 }  // namespace
 
 void refuse_job_options(const CommandLine& line) {
-  for (const char* section : {"The job", "Limits", "Isolation"}) {
+  for (const char* section : {"The job", "Limits", "Isolation", "In the queue"}) {
     if (const Option* option = line.first_of_section(section)) {
       throw UsageError(line.command,
                        "--" + std::string(option->name) +

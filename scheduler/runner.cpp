@@ -290,6 +290,13 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   request.caller = Caller{message.user_id, message.group_id, message.user};
   request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
   executor_.check_supported(request.spec, request.identity);
+  if (message.array_job_id) {
+    for (const char* prefix : {"SLURM_", "BERTH_"}) {
+      request.spec.environment[std::string(prefix) + "ARRAY_JOB_ID"] = std::to_string(*message.array_job_id);
+      request.spec.environment[std::string(prefix) + "ARRAY_TASK_ID"] =
+          std::to_string(message.array_task_id.value_or(0));
+    }
+  }
   const JobSpec& spec = request.spec;
   job.grace = spec.grace_period;
 

@@ -8,6 +8,7 @@
 
 #include "executor/executor.h"
 #include "scheduler/job_queue.h"
+#include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 
@@ -32,7 +33,8 @@ std::string host_name() {
 void complete(JobSpec& spec) {
   if (spec.standard_output.empty()) {
     const std::string& folder = spec.current_working_directory;
-    spec.standard_output = folder + (folder.ends_with('/') ? "" : "/") + "berth-%j.out";
+    spec.standard_output = folder + (folder.ends_with('/') ? "" : "/") +
+                           (spec.array.empty() ? "berth-%j.out" : "berth-%A_%a.out");
   }
 }
 
@@ -44,7 +46,24 @@ QueueFacts queue_facts(const JobSpec& spec) {
   facts.cpus = spec.cpus_per_task;
   facts.memory = spec.memory_per_node;
   facts.stay = longest_stay(spec);
+  facts.hold = spec.hold ? Hold::user : Hold::none;
+  facts.begin = spec.begin_time;
+  facts.deadline = spec.deadline;
+  facts.dependency = spec.dependency;
+  if (!spec.array.empty()) {
+    const ArraySpec array = parse_array(spec.array);
+    facts.array_tasks = array.tasks.to_text();
+    facts.array_limit = array.limit;
+  }
   return facts;
+}
+
+void check_submission(const JobSpec& spec, const RunnerMachine& machine) {
+  try {
+    check_reported_limits(spec, {machine.unusable, machine.accounts_swap});
+  } catch (const LaunchError& error) {
+    throw InputError("job \"" + spec.name + "\"", "", error.what());
+  }
 }
 
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,

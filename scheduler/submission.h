@@ -22,6 +22,9 @@ struct Submitter {
 /// What a waiting job is scheduled by, as its spec says.
 QueueFacts queue_facts(const JobSpec& spec);
 
+/// Throws InputError for a limit that the machine cannot enforce.
+void check_submission(const JobSpec& spec, const RunnerMachine& machine);
+
 /// `text` is a job file (one job or an array of jobs); relative paths start at `directory`. Throws InputError
 /// with every fault. Safe from any thread.
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,

@@ -266,6 +266,10 @@ class SqliteJobStore final : public QueueStore {
   std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
                                      std::optional<unsigned> user_id) override;
   std::int64_t last_event() override;
+  JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) override;
+  std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
+  std::optional<JobId> find_task(JobId array_job, unsigned task) override;
+  bool has_earlier_namesake(JobId job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   std::vector<OpenAttempt> running_attempts() override;
   void run(JobId job, unsigned attempt, Timestamp at) override;
@@ -640,6 +644,73 @@ std::int64_t SqliteJobStore::last_event() {
   });
 }
 
+JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) {
+  return database_->write([&] {
+    Query insert = database_->query(
+        "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
+        "state, "
+        "submit_us, group_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, job_user, "
+        "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, id, ? FROM jobs WHERE id = "
+        "? AND "
+        "end_us IS NULL RETURNING id");
+    insert.bind(std::int64_t{task}).bind(array_job);
+    if (!insert.step()) {
+      refuse(array_job, "is over, so no task of it starts");
+    }
+    const JobId id = insert.integer(0);
+    if (left.empty()) {
+      leave_queue(array_job);
+    } else {
+      Query update = database_->query("UPDATE queue SET array_tasks = ? WHERE job_id = ?");
+      update.bind(left).bind(array_job).execute();
+    }
+    insert_event(id, 0, at, JobState::pending,
+                 "{\"array_job_id\":" + std::to_string(array_job) +
+                     ",\"array_task_id\":" + std::to_string(task) + "}");
+    return id;
+  });
+}
+
+std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp at) {
+  return database_->write([&]() -> std::optional<JobState> {
+    {
+      Query open = database_->query(
+          "SELECT 1 WHERE EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) OR EXISTS (SELECT 1 FROM jobs WHERE "
+          "array_job_id = ?1 AND end_us IS NULL) OR NOT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND end_us "
+          "IS NULL)");
+      if (open.bind(array_job).step()) {
+        return std::nullopt;
+      }
+    }
+    JobState state = JobState::completed;
+    {
+      Query failed =
+          database_->query("SELECT 1 FROM jobs WHERE array_job_id = ? AND state <> 'COMPLETED' LIMIT 1");
+      state = failed.bind(array_job).step() ? JobState::failed : JobState::completed;
+    }
+    set_state(array_job, state, 0, at);
+    insert_event(array_job, 0, at, state, R"({"array":"all tasks have ended"})");
+    return state;
+  });
+}
+
+std::optional<JobId> SqliteJobStore::find_task(JobId array_job, unsigned task) {
+  return database_->read([&]() -> std::optional<JobId> {
+    Query query = database_->query("SELECT id FROM jobs WHERE array_job_id = ? AND array_task_id = ?");
+    query.bind(array_job).bind(std::int64_t{task});
+    return query.step() ? std::optional(query.integer(0)) : std::nullopt;
+  });
+}
+
+bool SqliteJobStore::has_earlier_namesake(JobId job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT 1 FROM jobs j JOIN jobs e ON e.user_id = j.user_id AND e.name = j.name AND e.id < j.id WHERE "
+        "j.id = ? AND e.end_us IS NULL LIMIT 1");
+    return query.bind(job).step();
+  });
+}
+
 std::vector<JobId> SqliteJobStore::array_tasks(JobId array_job) {
   return database_->read([&] {
     Query query = database_->query("SELECT id FROM jobs WHERE array_job_id = ? ORDER BY array_task_id");
@@ -904,9 +975,11 @@ JobState replay(const std::vector<JobEvent>& events) {
   }
   JobState state = JobState::pending;
   for (auto event = events.begin() + 1; event != events.end(); ++event) {
+    const bool is_array =
+        state == JobState::pending && is_final(event->state) && event->detail.starts_with("{\"array\"");
     const bool is_change = event->state == JobState::pending && event->state == state;
     const bool is_requeue = event->state == JobState::pending && is_final(state);
-    if (!is_change && !is_requeue && !may_transition(state, event->state)) {
+    if (!is_array && !is_change && !is_requeue && !may_transition(state, event->state)) {
       throw StoreError("job " + std::to_string(event->job_id) + ": event " + std::to_string(event->sequence) +
                        " turns " + std::string(to_string(state)) + " into " +
                        std::string(to_string(event->state)) +

@@ -89,6 +89,16 @@ class QueueStore : public JobStore {
   virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
                                              std::optional<unsigned> user_id) = 0;
   virtual std::int64_t last_event() = 0;
+  /// A job of its own for one task of an array, as a copy of the array's job. `left` are the tasks that have
+  /// not started after it; when there are none the array leaves the queue.
+  virtual JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) = 0;
+  /// When no task of the array waits or runs any more: its final state, COMPLETED when all its tasks are,
+  /// else FAILED, is recorded and returned.
+  virtual std::optional<JobState> settle_array(JobId array_job, Timestamp at) = 0;
+  /// The job that is this task; nothing when there is none yet.
+  virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
+  /// Whether an earlier job of the same user and name waits or runs.
+  virtual bool has_earlier_namesake(JobId job) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
 
