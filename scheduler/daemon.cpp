@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/recovery.h"
 #include "scheduler/submission.h"
@@ -152,7 +153,9 @@ void Daemon::take_in_spool(QueueStore& store) {
       }
       log_warning("spooled record of " + job_name(record.id.job_id) + ": " + error.what());
     }
+    crash_point("spool.after_commit");
     spool_.remove(record.id);
+    crash_point("spool.after_remove");
   }
   for (const std::string& problem : problems) {
     log_warning(problem);
@@ -377,23 +380,29 @@ void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage
 }
 
 void Daemon::handle_started(Active& active, const RunnerMessage& message) {
+  crash_point("run.received");
   if (active.state != JobState::configuring) {
     return;  // told again after a restart
   }
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   committer_->commit_surely(
-      [id = message.id, at = message.at](QueueStore& store) { store.run(id.job_id, id.attempt, at); },
+      [id = message.id, at = message.at](QueueStore& store) {
+        store.run(id.job_id, id.attempt, at);
+        crash_point("run.before_commit");
+      },
       [this, id = message.id](const std::exception_ptr& error) {
         if (error) {
           log_warning(job_name(id.job_id) + ": " + text_of(error));
         }
+        crash_point("run.after_commit");
         release_dependents(id.job_id);
         committed();
       });
 }
 
 void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  crash_point("end.received");
   Active* active = find_active(message.id.job_id);
   if (active == nullptr || active->id != message.id) {
     // Its record was committed, and berthd was killed before it could say so.
@@ -443,17 +452,20 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         } else if (array) {
           *array_end = store.settle_array(*array, at);
         }
+        crash_point("end.before_commit");
       },
       [this, id = active.id, outcome, link, facts, again, array = active.array,
        array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
+        crash_point("end.after_commit");
         if (link) {
           RunnerMessage acknowledge;
           acknowledge.kind = Kind::acknowledge;
           acknowledge.id = id;
           link->send(acknowledge);
+          crash_point("end.after_acknowledge");
         }
         active_.erase(id.job_id);
         if (facts) {
@@ -643,6 +655,7 @@ bool Daemon::start(const WaitingJob& job) {
         const JobId id = task ? store.add_task(job.job_id, *task, left, at) : job.job_id;
         store.configure_on(runner, id, attempt, allocation, at);
         *stored = store.find_stored(id);
+        crash_point("start.before_commit");
       },
       [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
   active.lease = std::move(lease);
@@ -659,6 +672,7 @@ void Daemon::enqueue_rest(const WaitingJob& array) {
 /// The start is on the disk, or could not be.
 void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                           const std::exception_ptr& error) {
+  crash_point("start.after_commit");
   auto node = active_.extract(key);
   if (node.empty()) {
     return;
@@ -737,6 +751,7 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
     message.allocation = active->lease->allocation();
   }
   active->runner->send(message);
+  crash_point("start.after_send");
   active->sent = true;
   if (active->stop) {
     active->runner->send(*active->stop);
@@ -768,19 +783,24 @@ void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
   }
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
-  committer_->commit([shared, ids](QueueStore& store) { *ids = store.submit(*shared, queue_supervisor()); },
-                     [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
-                       if (!error) {
-                         const Timestamp now = clock_.system_now();
-                         for (std::size_t index = 0; index < ids->size(); ++index) {
-                           const NewJob& job = (*shared)[index];
-                           enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
-                         }
-                         schedule();
-                       }
-                       reply(error, *ids);
-                       committed();
-                     });
+  committer_->commit(
+      [shared, ids](QueueStore& store) {
+        *ids = store.submit(*shared, queue_supervisor());
+        crash_point("submit.before_commit");
+      },
+      [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("submit.after_commit");
+        if (!error) {
+          const Timestamp now = clock_.system_now();
+          for (std::size_t index = 0; index < ids->size(); ++index) {
+            const NewJob& job = (*shared)[index];
+            enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
+          }
+          schedule();
+        }
+        reply(error, *ids);
+        committed();
+      });
 }
 
 Daemon::Active* Daemon::find_active(JobId job) {
@@ -822,8 +842,10 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
         if (stored && stored->array_job_id) {
           store.settle_array(*stored->array_job_id, at);
         }
+        crash_point("cancel.before_commit");
       },
       [this, job, outcome, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("cancel.after_commit");
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
@@ -844,8 +866,10 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     stop.kind = Kind::stop;
     stop.id = active->id;
     stop.at_once = at_once;
+    crash_point("cancel.before_send");
     if (active->sent) {
       active->runner->send(stop);
+      crash_point("cancel.after_send");
     } else {
       active->stop = stop;
     }
@@ -979,16 +1003,20 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
   if (!again.facts.array_tasks.empty()) {
     throw ApiError(409, job_name(job) + " is an array: requeue its tasks, or submit it again");
   }
-  committer_->commit([again, detail = action_detail("requeue", actor), at = clock_.system_now()](
-                         QueueStore& store) { store.requeue(again.job_id, again.facts, at, detail); },
-                     [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
-                       if (!error) {
-                         enqueue(again, clock_.system_now());
-                         schedule();
-                       }
-                       reply(error);
-                       committed();
-                     });
+  committer_->commit(
+      [again, detail = action_detail("requeue", actor), at = clock_.system_now()](QueueStore& store) {
+        store.requeue(again.job_id, again.facts, at, detail);
+        crash_point("requeue.before_commit");
+      },
+      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("requeue.after_commit");
+        if (!error) {
+          enqueue(again, clock_.system_now());
+          schedule();
+        }
+        reply(error);
+        committed();
+      });
 }
 
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {

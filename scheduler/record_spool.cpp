@@ -11,6 +11,8 @@
 #include <iterator>
 #include <system_error>
 
+#include "scheduler/crash_point.h"
+
 namespace berth {
 namespace {
 
@@ -62,10 +64,12 @@ void RecordSpool::sync_folder() const {
 void RecordSpool::put(const RunnerMessage& ended) const {
   const std::string path = path_of(ended.id);
   write_and_sync(path + ".new", to_frame(ended));
+  crash_point("runner.spool_written");
   if (::rename((path + ".new").c_str(), path.c_str()) != 0) {
     fail("rename", path);
   }
   sync_folder();
+  crash_point("runner.spooled");
 }
 
 std::vector<RunnerMessage> RecordSpool::read_all(std::vector<std::string>& problems) const {

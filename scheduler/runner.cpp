@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "executor/os/syscall.h"
+#include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/output_files.h"
 #include "schemas/input_error.h"
@@ -268,6 +269,7 @@ void Runner::start(const RunnerMessage& message) {
   if (jobs_.contains(message.id.job_id) || unacknowledged_.contains(message.id)) {
     return;  // sent again by a berthd that could not know that it had been sent
   }
+  crash_point("runner.start_received");
   Job& job = jobs_[message.id.job_id];
   job.id = message.id;
   try {
@@ -317,6 +319,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
     request.standard_error = open_sink(job, error, mode, *request.caller);
   }
   executor_.launch(std::move(request));
+  crash_point("runner.launched");
 }
 
 OutputSink Runner::open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller) {
@@ -392,6 +395,7 @@ void Runner::spool(const RunnerMessage& ended) {
 
 /// Sends the record when there is a berthd, else spools it; it stays here until it is acknowledged.
 void Runner::finish(RunnerMessage ended) {
+  crash_point("runner.before_record");
   if (connection_) {
     send(ended);
   }
