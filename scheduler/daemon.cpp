@@ -163,7 +163,8 @@ void Daemon::take_in_spool(QueueStore& store) {
 }
 
 void Daemon::take_over(QueueStore& store) {
-  links_ = find_runners(loop_, runner_paths());
+  FoundRunners runners = find_runners(loop_, runner_paths());
+  links_ = std::move(runners.alive);
   std::vector<Supervisor> dead;
   for (const OpenAttempt& open : store.running_attempts()) {
     const std::optional<StoredJob> stored = store.find_stored(open.job_id);
@@ -191,6 +192,12 @@ void Daemon::take_over(QueueStore& store) {
     log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
     if (std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
       dead.push_back(open.supervisor);
+    }
+  }
+  for (const std::string& cgroup : runners.dead) {
+    const std::optional<Supervisor> runner = supervisor_of_cgroup(cgroup);
+    if (runner && std::find(dead.begin(), dead.end(), *runner) == dead.end() && !supervisor_alive(*runner)) {
+      dead.push_back(*runner);
     }
   }
   for (const Supervisor& runner : dead) {

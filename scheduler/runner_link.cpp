@@ -189,20 +189,21 @@ void RunnerLink::close() {
   socket_.close(ignored);
 }
 
-std::vector<std::shared_ptr<RunnerLink>> find_runners(asio::io_context& loop, const RunnerPaths& paths) {
-  std::vector<std::shared_ptr<RunnerLink>> links;
+FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
+  FoundRunners found;
   for (const auto& entry : std::filesystem::directory_iterator(paths.socket_folder)) {
     if (entry.path().extension() != ".sock") {
       continue;
     }
     try {
-      links.push_back(connect_runner(loop, entry.path().string()));
+      found.alive.push_back(connect_runner(loop, entry.path().string()));
     } catch (const std::exception& error) {
       log_info("runner " + entry.path().stem().string() + " is gone: " + error.what());
+      found.dead.push_back(entry.path().stem().string());
       std::filesystem::remove(entry.path());
     }
   }
-  return links;
+  return found;
 }
 
 std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPaths& paths) {

@@ -59,10 +59,14 @@ struct RunnerPaths {
   unsigned armed_ahead = 1;
 };
 
+struct FoundRunners {
+  std::vector<std::shared_ptr<RunnerLink>> alive;
+  std::vector<std::string> dead;  ///< names of their cgroups
+};
+
 /// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits at most
 /// some seconds for each.
-std::vector<std::shared_ptr<RunnerLink>> find_runners(boost::asio::io_context& loop,
-                                                      const RunnerPaths& paths);
+FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
 /// Starts one and waits until it listens. Throws std::runtime_error that says why it did not.
 std::shared_ptr<RunnerLink> start_runner(boost::asio::io_context& loop, const RunnerPaths& paths);
 
