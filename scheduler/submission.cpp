@@ -79,7 +79,7 @@ std::vector<NewJob> parse_submission(std::string_view text, const std::string& f
   std::map<std::string, Runner> run_as;  // by isolation.user
   std::vector<InputFault> faults;
   std::vector<NewJob> jobs;
-  for (JobSpec& spec : parse_job_file(text, file_name, directory)) {
+  for (JobSpec& spec : parse_many_jobs(text, file_name, directory)) {
     try {
       auto known = run_as.find(spec.isolation.user);
       if (known == run_as.end()) {

@@ -78,6 +78,8 @@ class Database {
 
   const std::string& path() const { return path_; }
   int version();
+  /// For a process that writes all day: more pages in memory, and a log that is moved into the file seldom.
+  void tune_for_service();
 
   /// A prepared statement, made at its first use and kept. `sql` must outlive the Database (a literal).
   Query query(const char* sql);

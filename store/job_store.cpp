@@ -962,7 +962,9 @@ std::unique_ptr<JobStore> JobStore::open_existing(const std::string& path) {
 }
 
 std::unique_ptr<QueueStore> QueueStore::open(const std::string& path) {
-  return open_store(path, Database::Missing::create);
+  std::unique_ptr<Database> database = Database::open(path, Database::Missing::create);
+  database->tune_for_service();
+  return std::make_unique<SqliteJobStore>(std::move(database));
 }
 
 std::unique_ptr<QueueStore> QueueStore::open_existing(const std::string& path) {
