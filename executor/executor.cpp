@@ -77,7 +77,7 @@ class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
       : options_(std::move(options)),
-        machine_(enter_own_scope(detect_cgroups())),
+        machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
         tree_(CgroupTree::create(machine_, options_.cgroup)) {

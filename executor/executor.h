@@ -74,6 +74,8 @@ struct ExecutorOptions {
   std::string cgroup;
   /// Sandboxes kept armed ahead of need once the first job was launched; 0: none.
   unsigned armed_ahead = 0;
+  /// With cgroup v2 and systemd: in a scope of its own, also where this process's cgroup is delegated.
+  bool own_scope = false;
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
 };

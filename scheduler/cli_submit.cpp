@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "scheduler/api_client.h"
+#include "scheduler/batch_script.h"
 #include "scheduler/cli_daemon.h"
 #include "scheduler/run_jobs_input.h"
 #include "schemas/input_error.h"
@@ -41,6 +42,32 @@ std::optional<Request> single_file(const CommandLine& line) {
   return Request{std::move(text), path, absolute.parent_path().string()};
 }
 
+/// With the options of a script's #SBATCH lines, which those of the command line override.
+CommandLine with_batch_options(const CommandLine& line) {
+  if (line.operands.size() != 1 || line.operands[0] == "-") {
+    return line;
+  }
+  std::ifstream file(line.operands[0], std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::vector<std::string> words =
+      text.starts_with("#!") ? batch_options(text, line.operands[0]) : std::vector<std::string>();
+  if (words.empty()) {
+    return line;
+  }
+  words.insert(words.begin(), "submit");
+  CommandLine merged = line;
+  try {
+    const CommandLine from_script = parse_command_line(words);
+    if (!from_script.operands.empty()) {
+      throw UsageError(line.command, "\"" + from_script.operands[0] + "\" is no option");
+    }
+    merged.inherit(from_script);
+  } catch (const UsageError& error) {
+    throw InputError(line.operands[0], "#SBATCH", error.what());
+  }
+  return merged;
+}
+
 CommandLine with_wrap(const CommandLine& line) {
   const std::optional<std::string> command = line.value("wrap");
   if (!command) {
@@ -62,7 +89,7 @@ Request request_of(const CommandLine& line) {
     return std::move(*request);
   }
   Request request{"", "command line", std::filesystem::current_path().string()};
-  for (const RequestedJob& job : requested_jobs(with_wrap(line)).jobs) {
+  for (const RequestedJob& job : requested_jobs(with_wrap(with_batch_options(line))).jobs) {
     request.text += (request.text.empty() ? "[" : ",\n") + to_json_text(job.spec);
     request.file = job.source;
   }
@@ -85,7 +112,7 @@ int run_submit(const CommandLine& line) {
     std::printf(bare ? "%lld\n" : "Submitted batch job %lld\n", static_cast<long long>(id));
   }
   (void)std::fflush(stdout);
-  return line.has("wait") ? wait_for_jobs(client, names, false) : 0;
+  return with_batch_options(line).has("wait") ? wait_for_jobs(client, names, false) : 0;
 }
 
 }  // namespace berth

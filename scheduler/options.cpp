@@ -771,6 +771,9 @@ constexpr std::array kSubmitDescription{
     "directory "
     "unless options or the job file name another; berth logs prints it. A root without a job file's "
     "isolation.user runs as an id that owns nothing."sv,
+    "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
+    "line "
+    "override them."sv,
     "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
     "with "
     "it all jobs of the same command."sv,

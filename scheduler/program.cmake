@@ -6,6 +6,7 @@ add_library(berth_spdlog INTERFACE)
 target_compile_definitions(berth_spdlog INTERFACE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL=1)
 
 berth_library(berth_cli
+  batch_script.cpp
   options.cpp
   command_line.cpp
   command_job.cpp

@@ -67,7 +67,7 @@ Runner::Runner(const RunnerOptions& options, Supervisor self)
       socket_path_(options.socket_folder + "/" + self_.cgroup + ".sock"),
       listener_(listen_at(socket_path_)),
       signals_(termination_signals()),
-      executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead}),
+      executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead, .own_scope = true}),
       idle_since_(std::chrono::steady_clock::now()) {
   executor_.wait_until_ready();
 }

@@ -44,6 +44,21 @@ class Submitting(DaemonCase):
             file.write("#!/bin/sh\nexit $1\n")
         self.assertEqual(self.cli("submit", "--wait", script, "--", "6")[0], 6)
 
+    def test_the_sbatch_lines_of_a_script_are_options_that_the_command_line_overrides(self):
+        script = os.path.join(self.directory, "script")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH -J first --mem=70M\n# a comment\n#SBATCH --comment='two words'  # why\n\n"
+                       "true\n#SBATCH -J late\n")
+        job = int(self.ok("submit", "--parsable", "--mem", "80M", script))
+        self.ok("wait", job)
+        spec = self.records(job)[-1]["spec"]
+        self.assertEqual((spec["name"], spec["comment"], spec["memory_per_node"]), ("first", "two words", "80M"))
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH --partition=long\ntrue\n")
+        status, _, err = self.cli("submit", script)
+        self.assertEqual(status, 125)
+        self.assertIn("#SBATCH", err)
+
     def test_jobs_run_as_their_submitter_who_sees_only_their_own(self):
         mine = self.submit("report", user="postgres")
         root = self.submit("exit", 0)
