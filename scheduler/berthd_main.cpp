@@ -215,6 +215,15 @@ int run(const std::vector<std::string>& words) {
   }
   try {
     return arguments.check ? check_config(arguments) : serve(arguments);
+  } catch (const StoreError& error) {
+    (void)std::fprintf(
+        stderr,
+        "berthd: %s\n"
+        "berthd: to go on without it, move berthd.db, berthd.db-wal and berthd.db-shm away; to go on with a "
+        "copy, put that in their place (berthd.db.vN.backup is one from before a newer berthd); "
+        "another state_directory chooses another database\n",
+        error.what());
+    return 1;
   } catch (const InputError& error) {
     (void)std::fprintf(stderr, "%s\n", error.what());
     return 2;

@@ -1,5 +1,6 @@
 """berthd: jobs of several users through its socket, and what survives kill -9 of it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -314,6 +315,68 @@ class Surviving(DaemonCase):
             ).fetchall()
             self.assertEqual(doubled, [])
             self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+
+
+class Trouble(DaemonCase):
+    def tearDown(self):
+        self.stop_daemon()
+        self.end_runners()
+        subprocess.run(["umount", self.state_folder], check=False, capture_output=True)
+        super().tearDown()
+
+    def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):
+        os.mkdir(self.state_folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
+        self.start_daemon()
+        job = self.submit("print_slowly", 20, 0.1)
+        self.wait_for_state(job, "RUNNING")
+        filler = os.path.join(self.state_folder, "filler")
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        status = 0
+        for _ in range(200):  # the log has some room left
+            status, _, err = self.cli("submit", "-H", "--", "true")
+            if status != 0:
+                break
+        self.assertEqual(status, 125)
+        self.assertIn("full", err)
+        self.assertTrue(eventually(lambda: len(self.logs(job).splitlines()) == 20), "the running job did not go on")
+        os.remove(filler)
+        self.wait_for_state(job, "COMPLETED")
+        self.ok("wait", self.submit("exit", 0))
+
+    def test_a_damaged_database_is_refused_with_what_to_do(self):
+        self.start_daemon()
+        self.stop_daemon()
+        path = os.path.join(self.state_folder, "berthd.db")
+        with open(path, "r+b") as file:
+            file.write(b"no database" * 100)
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("berthd.db", done.stderr)
+        self.assertIn("backup", done.stderr)
+
+    def test_after_a_restart_of_the_machine_what_ran_has_failed_and_what_waited_waits(self):
+        self.start_daemon()
+        job, again = self.submit("hold", 600), self.submit("hold", 600, requeue=True)
+        self.wait_for_state(job, "RUNNING")
+        self.wait_for_state(again, "RUNNING")
+        self.ok("drain")
+        waiting = self.submit("exit", 0)
+        self.kill_daemon()
+        for pid in self.alive_runners():
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: not self.alive_runners()))
+        with sqlite3.connect(f"{self.state_folder}/berthd.db") as database:
+            database.execute("UPDATE supervisors SET boot_id = 'another' WHERE pid <> 0")
+        self.start_daemon()
+        self.assertEqual([self.state(job), self.state(waiting)], ["NODE_FAIL", "PENDING"])
+        self.assertIn("restarted", self.records(job)[-1]["outcome"]["message"])
+        self.assertEqual(self.queue()[again]["attempt"], 1)
+        self.ok("cancel", again)
+        self.ok("undrain")
+        self.ok("wait", waiting)
 
 
 if __name__ == "__main__":
