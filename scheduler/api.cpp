@@ -612,7 +612,11 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
       *this,
       [this](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
         boost::asio::post(thread_, [this, work, done = std::move(done)] {
-          work(*slow_reader_);
+          try {
+            work(*slow_reader_);
+          } catch (const std::exception& error) {
+            log_error(error.what());  // the reader gets nothing for now
+          }
           boost::asio::post(loop_, done);
         });
       },

@@ -173,7 +173,13 @@ int serve(const Arguments& arguments) {
   log_info("serving at " + config.socket + ": " + std::to_string(daemon.pool().total_cpus()) + " CPUs, " +
            format_size(daemon.pool().total_memory()) + ", " + std::to_string(daemon.runners()) +
            " runners, " + std::to_string(daemon.waiting()) + " jobs waiting");
-  loop.run();
+  while (!loop.stopped()) {
+    try {
+      loop.run();
+    } catch (const StoreError& error) {
+      log_error(error.what());  // of one request or job; the others go on
+    }
+  }
   log_info("stopping; running jobs go on");
   return 0;
 }

@@ -448,14 +448,17 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
   if (facts) {
     again.facts = *facts;
+    if (again.facts.memory) {
+      again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
+    }
   }
   const auto array_end = std::make_shared<std::optional<JobState>>();
   committer_->commit_surely(
-      [id = active.id, outcome, usage, at, facts, detail, array = active.array,
-       array_end](QueueStore& store) {
+      [id = active.id, outcome, usage, at, waits = facts.has_value(), next = again.facts, detail,
+       array = active.array, array_end](QueueStore& store) {
         store.finish(id.job_id, id.attempt, outcome, usage, at);
-        if (facts) {
-          store.requeue(id.job_id, *facts, at, detail);
+        if (waits) {
+          store.requeue(id.job_id, next, at, detail);
         } else if (array) {
           *array_end = store.settle_array(*array, at);
         }
@@ -594,7 +597,19 @@ void Daemon::decide() {
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
     const std::optional<WaitingJob> next = waiting_.take_next(
         free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
-    if (!next || !start(*next)) {
+    if (!next) {
+      break;
+    }
+    if (next->facts.deadline && next->facts.stay < kUnlimited &&
+        now + next->facts.stay > *next->facts.deadline) {
+      forget(next->job_id);
+      end_waiting(next->job_id, next->attempt,
+                  ended_before_start(JobState::deadline, Cause::cancelled,
+                                     "its time limit would have ended after its deadline"),
+                  {});
+      continue;
+    }
+    if (!start(*next)) {
       break;
     }
   }
@@ -885,8 +900,20 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   }
   const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
   for (const JobId task : tasks) {
-    if (!is_over(task)) {
+    if (is_over(task)) {
+      continue;
+    }
+    try {
       cancel(task, actor, at_once, [](const std::exception_ptr&) {});
+    } catch (const ApiError&) {
+      // It has just ended.
+    }
+  }
+  for (auto& [key, active] : active_) {
+    if (active.array == job && key < 0) {  // a task whose start is being committed
+      active.stop.emplace();
+      active.stop->kind = Kind::stop;
+      active.stop->at_once = at_once;
     }
   }
   if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {

@@ -8,7 +8,7 @@ from daemon_case import DaemonCase
 
 
 class Queueing(DaemonCase):
-    configuration = {"pool": {"slots": 2}}
+    configuration = {"pool": {"slots": 2, "memory": "2G"}}
 
     def setUp(self):
         super().setUp()
@@ -47,6 +47,8 @@ class Queueing(DaemonCase):
         self.ok("update", "--begin", "now", job)
         self.ok("wait", job)
         self.wait_for_state(late, "DEADLINE", 20)
+        tight = self.submit("exit", 0, time_limit="2h", deadline="now+1hour")
+        self.wait_for_state(tight, "DEADLINE")
 
     def test_dependencies_hold_release_and_never_hold(self):
         self.ok("drain")
@@ -122,6 +124,11 @@ class Queueing(DaemonCase):
             [("OUT_OF_MEMORY", 64), ("COMPLETED", 128)],
         )
 
+    def test_more_memory_than_the_pool_has_is_not_waited_for(self):
+        job = self.submit("allocate", 100, memory_per_node="64M", retry={"max": 1, "on": ["OUT_OF_MEMORY"], "memory_factor": 100})
+        self.cli("wait", job)
+        self.assertEqual(self.state(job), "COMPLETED")
+
     def test_a_job_with_requeue_runs_again_after_its_runner_died(self):
         job = self.submit("print_slowly", 20, 0.1, requeue=True)
         self.wait_for_state(job, "RUNNING")
@@ -141,7 +148,7 @@ class Queueing(DaemonCase):
         self.assertEqual((why["reason"], why["jobs_before"]), ("Priority", 1))
         self.assertGreater(why["expected_start"], json.loads(self.ok("why", "--json", job))["expected_start"])
         for waiting in self.queue():
-            self.ok("cancel", "--now", waiting)
+            self.cli("cancel", "--now", waiting)
             self.cli("wait", waiting)
 
     def test_a_waiting_job_is_changed_and_a_running_one_is_not(self):
