@@ -334,6 +334,16 @@ std::optional<Supervisor> SqliteJobStore::find_supervisor(const std::string& cgr
 }
 
 std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
+  {
+    Query known = database_->query(
+        "SELECT id FROM supervisors WHERE boot_id = ? AND pid = ? AND start_time = ? AND cgroup = ?");
+    known.bind(supervisor.boot_id)
+        .bind(supervisor.pid)
+        .bind(static_cast<std::int64_t>(supervisor.start_time));
+    if (known.bind(supervisor.cgroup).step()) {
+      return known.integer(0);  // without a page to write
+    }
+  }
   Query query = database_->query(
       "INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES (?, ?, ?, ?) "
       "ON CONFLICT (boot_id, pid, start_time) DO UPDATE SET cgroup = excluded.cgroup RETURNING id");
