@@ -52,7 +52,7 @@ class WithoutJobs(BerthCase):
     def test_options_of_slurm_that_are_not_there_say_what_to_use(self):
         status, _, err = self.berth("run", "--array", "0-3", "--", "/bin/true")
         self.assertEqual(status, 125)
-        self.assertIn("job file", err)
+        self.assertIn("berth submit", err)
 
     def test_examples_are_valid(self):
         folder = os.path.join(SOURCE, "examples")
