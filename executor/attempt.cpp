@@ -168,10 +168,29 @@ void Attempt::fail(LaunchFailure failure) {
   }
 }
 
+void Attempt::freeze(bool frozen, Time now) {
+  if (!started_ || wait_status_ || frozen == frozen_at_.has_value() || (frozen && latched_)) {
+    return;
+  }
+  sandbox_->cgroup().freeze(frozen);
+  if (frozen) {
+    frozen_at_ = now;
+    return;
+  }
+  const auto pause = now - *frozen_at_;
+  frozen_at_.reset();
+  for (std::optional<Time>* deadline : {&wall_deadline_, &warning_at_, &silence_deadline_}) {
+    if (*deadline) {
+      **deadline += pause;
+    }
+  }
+}
+
 void Attempt::stop(Cause cause, milliseconds grace, Time now) {
   if (wait_status_) {
     return;  // its main process has ended by itself
   }
+  freeze(false, now);
   if (!latched_) {
     latched_ = cause;  // before the first signal, so that its effect is never taken for the cause
   }
@@ -222,6 +241,9 @@ void Attempt::handle_time(Time now) {
     fail({"set-up", ETIMEDOUT, "its set-up did not finish within a minute; is a file system hanging?"});
     kill(now);
   }
+  if (frozen_at_) {
+    return;  // no limit of time counts
+  }
   if (is_due(warning_at_, now)) {
     warning_at_.reset();
     sandbox_->send_signal(request_.spec.kill_warning_signal);
@@ -249,6 +271,9 @@ void Attempt::handle_time(Time now) {
 
 std::optional<Attempt::Time> Attempt::next_deadline() const {
   std::optional<Time> next;
+  if (frozen_at_) {
+    return launch_deadline_;
+  }
   for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_,
                                cpu_check_at_, sample_at_, kill_at_}) {
     if (deadline && (!next || *deadline < *next)) {

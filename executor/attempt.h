@@ -44,6 +44,8 @@ class Attempt {
   void fail(LaunchFailure failure);
   void stop(Cause cause, std::chrono::milliseconds grace, Time now);
   void signal(int signal_number) { sandbox_->send_signal(signal_number); }
+  /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
+  void freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }
   bool stopping() const { return latched_.has_value() || failure_.has_value(); }
   /// Init has closed its end: its channel has nothing more to say.
@@ -83,6 +85,7 @@ class Attempt {
   std::optional<Time> silence_deadline_;
   std::optional<Time> cpu_check_at_;
   std::optional<Time> kill_at_;
+  std::optional<Time> frozen_at_;
   std::optional<Time> sample_at_;
   std::chrono::milliseconds sample_interval_{10};
 };

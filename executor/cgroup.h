@@ -98,7 +98,8 @@ CgroupMachine detect_cgroups();
 /// ("berth-PID.scope": gone with its last process), and returns the machine as it looks from there. Else, and
 /// when systemd refuses, returns `machine` as it was: CgroupTree says then what is missing. Call it before
 /// any child is forked. Costs a run of busctl(1), some 10 ms, only where it is needed.
-CgroupMachine enter_own_scope(const CgroupMachine& machine);
+/// `always`: with cgroup v2 also out of a cgroup that is delegated, for a process that shares it with others.
+CgroupMachine enter_own_scope(const CgroupMachine& machine, bool always = false);
 
 /// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
 struct CgroupCounters {

@@ -51,8 +51,9 @@ bool ask_systemd(const std::string& scope) {
 
 }  // namespace
 
-CgroupMachine enter_own_scope(const CgroupMachine& machine) {
-  if (!lacks_delegation(machine) || ::access("/run/systemd/system", F_OK) != 0) {
+CgroupMachine enter_own_scope(const CgroupMachine& machine, bool always) {
+  const bool is_wanted = lacks_delegation(machine) || (always && machine.at(Controller::memory).version == 2);
+  if (!is_wanted || ::access("/run/systemd/system", F_OK) != 0) {
     return machine;
   }
   const std::string scope = "berth-" + std::to_string(::getpid()) + ".scope";

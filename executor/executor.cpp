@@ -71,7 +71,7 @@ class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
       : options_(std::move(options)),
-        machine_(enter_own_scope(detect_cgroups())),
+        machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
         tree_(CgroupTree::create(machine_, options_.cgroup)) {
@@ -97,6 +97,15 @@ class Executor::Implementation {
     return tree_->use_partition(kind, cpus);
   }
   std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
+
+  ControllerReport controllers() const {
+    ControllerReport report;
+    for (std::size_t index = 0; index < kControllerCount; ++index) {
+      report.unusable.push_back(tree_->reason_unusable(static_cast<Controller>(index)));
+    }
+    report.accounts_swap = tree_->accounts_swap();
+    return report;
+  }
 
   void check_supported(const JobSpec& spec) {
     check_limits(spec, *tree_);
@@ -129,6 +138,13 @@ class Executor::Implementation {
   void signal(JobId job, int signal_number) {
     if (Attempt* attempt = find(job)) {
       attempt->signal(signal_number);
+    }
+  }
+
+  void freeze(JobId job, bool frozen) {
+    if (Attempt* attempt = find(job)) {
+      attempt->freeze(frozen, Attempt::Clock::now());
+      arm_timer();
     }
   }
 
@@ -202,7 +218,7 @@ class Executor::Implementation {
     }
     UniqueFd own_root;
     if (profile.own_root && !host_view()) {
-      own_root = open_own_root(request.spec, profile);
+      own_root = open_own_root(request, profile);
     }
     return make_sandbox(name, profile, limits, std::move(own_root));
   }
@@ -490,6 +506,9 @@ Executor::~Executor() = default;
 void Executor::check_supported(const JobSpec& spec, const Identity&) const {
   implementation_->check_supported(spec);
 }
+ControllerReport Executor::controllers() const {
+  return implementation_->controllers();
+}
 void Executor::wait_until_ready() {
   implementation_->wait_until_ready();
 }
@@ -507,6 +526,9 @@ void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) 
 }
 void Executor::signal(JobId job_id, int signal_number) {
   implementation_->signal(job_id, signal_number);
+}
+void Executor::freeze(JobId job_id, bool frozen) {
+  implementation_->freeze(job_id, frozen);
 }
 void Executor::resume_output() {
   implementation_->resume_output();

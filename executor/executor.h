@@ -67,12 +67,16 @@ struct Caller {
   std::string name;
 };
 Caller calling_user();
+/// As above for a job that `caller` asked a service for: only root may name another user in isolation.user.
+Identity resolve_identity(const std::string& isolation_user, const Caller& caller);
 
 struct ExecutorOptions {
   /// Name of this executor's cgroup below berth's own; unique per running process.
   std::string cgroup;
   /// Sandboxes kept armed ahead of need once the first job was launched; 0: none.
   unsigned armed_ahead = 0;
+  /// With cgroup v2 and systemd: in a scope of its own, also where this process's cgroup is delegated.
+  bool own_scope = false;
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
 };
@@ -94,6 +98,8 @@ struct LaunchRequest {
   JobSpec spec;
   Allocation allocation;
   Identity identity;
+  /// With whose rights the paths of the job file are found; absent: calling_user().
+  std::optional<Caller> caller;
   int standard_input = -1;     ///< a descriptor to give to the job (duplicated); -1: /dev/null
   OutputSink standard_output;  ///< may be empty: discarded but counted
   OutputSink standard_error;
@@ -112,6 +118,14 @@ struct Ended {
 };
 using ExecutorEvent = std::variant<Started, Ended>;
 
+/// Which limits an Executor can enforce, as data that can be told to another process.
+struct ControllerReport {
+  std::vector<std::string> unusable;  ///< why, for each controller in its enumeration's order; "": usable
+  bool accounts_swap = false;
+};
+/// As Executor::check_supported() for the limits of a spec. Throws LaunchError.
+void check_reported_limits(const JobSpec& spec, const ControllerReport& report);
+
 class Executor {
  public:
   /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error.
@@ -123,6 +137,8 @@ class Executor {
   /// Throws LaunchError when the spec asks for what this machine cannot enforce; to be called before
   /// anything is queued, so that a limit is never silently dropped.
   void check_supported(const JobSpec& spec, const Identity& identity) const;
+
+  ControllerReport controllers() const;
 
   /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with
   /// the one sentence that tells what to do when the kernel does not permit it.
@@ -142,6 +158,8 @@ class Executor {
   void resume_output();
   /// Sends a signal to every process of a job.
   void signal(JobId job_id, int signal_number);
+  /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
+  void freeze(JobId job_id, bool frozen);
 
   /// Readable when dispatch() has work; for poll(2) or an event loop.
   int event_descriptor() const;

@@ -137,6 +137,8 @@ Account parse_user(const std::string& text) {
   return *account;
 }
 
+Identity resolve(const std::string& isolation_user, const Caller& caller);
+
 }  // namespace
 
 Caller calling_user() {
@@ -170,8 +172,21 @@ bool can_enter(const Identity& identity, const std::string& directory) {
 }
 
 Identity resolve_identity(const std::string& isolation_user) {
+  return resolve(isolation_user, calling_user());
+}
+
+Identity resolve_identity(const std::string& isolation_user, const Caller& caller) {
+  Identity identity = resolve(isolation_user, caller);
+  if (caller.uid != 0 && identity.outside_uid != caller.uid && identity.outside_uid != kUnprivilegedId) {
+    refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out");
+  }
+  return identity;
+}
+
+namespace {
+
+Identity resolve(const std::string& isolation_user, const Caller& caller) {
   const bool privileged = is_privileged();
-  const Caller caller = calling_user();
   std::optional<Account> wanted;
   if (!isolation_user.empty()) {
     wanted = parse_user(isolation_user);
@@ -210,4 +225,5 @@ Identity resolve_identity(const std::string& isolation_user) {
   return unprivileged_identity();
 }
 
+}  // namespace
 }  // namespace berth

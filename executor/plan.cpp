@@ -85,13 +85,11 @@ std::vector<gid_t> groups_of(const Caller& caller) {
 /// set).
 class CallerFileAccess {
  public:
-  CallerFileAccess() {
-    const Caller& caller = who();
-    static const std::vector<gid_t> groups = groups_of(caller);
-    active_ = ::geteuid() == 0 && caller.uid != 0;
+  explicit CallerFileAccess(const Caller& caller) : active_(::geteuid() == 0 && caller.uid != 0) {
     if (!active_) {
       return;
     }
+    const std::vector<gid_t> groups = groups_of(caller);
     own_groups_.resize(static_cast<std::size_t>(check(::getgroups(0, nullptr), "getgroups")));
     check(::getgroups(static_cast<int>(own_groups_.size()), own_groups_.data()), "getgroups");
     check(::setgroups(groups.size(), groups.data()), "setgroups");
@@ -111,15 +109,8 @@ class CallerFileAccess {
   CallerFileAccess(const CallerFileAccess&) = delete;
   CallerFileAccess& operator=(const CallerFileAccess&) = delete;
 
-  static uid_t uid() { return who().uid; }
-
  private:
-  static const Caller& who() {
-    static const Caller caller = calling_user();
-    return caller;
-  }
-
-  bool active_ = false;
+  bool active_;
   std::vector<gid_t> own_groups_;
 };
 
@@ -129,9 +120,11 @@ class CallerFileAccess {
 }
 
 /// What is at `path`, found with the calling user's rights.
-UniqueFd open_object(const std::string& field, const std::string& path) {
-  const CallerFileAccess access;
-  UniqueFd object = open_trusted(path, O_PATH, 0, CallerFileAccess::uid());
+UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
+  static const Caller own = calling_user();
+  const Caller& caller = request.caller ? *request.caller : own;
+  const CallerFileAccess access(caller);
+  UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
   if (!object && errno == ELOOP) {
     throw LaunchError(field, ELOOP,
                       field + ": " + path +
@@ -286,7 +279,7 @@ class PlanBuilder {
 
   void add_source(std::uint32_t kind, const std::string& field, const std::string& source,
                   const std::string& target, bool read_only) {
-    add_source(kind, field, source, open_object(field, source), target, read_only);
+    add_source(kind, field, source, open_object(field, source, request_), target, read_only);
   }
 
   void add_source(std::uint32_t kind, const std::string& field, const std::string& source,
@@ -314,7 +307,7 @@ class PlanBuilder {
     if (within_mount || is_private_directory(directory) || !spec.isolation.root.empty()) {
       return;
     }
-    const UniqueFd object = open_object("current_working_directory", directory);
+    const UniqueFd object = open_object("current_working_directory", directory, request_);
     struct stat status {};
     if (::fstat(object.get(), &status) != 0 || !S_ISDIR(status.st_mode)) {
       refuse("current_working_directory", ENOTDIR, directory);
@@ -493,9 +486,10 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
   return PlanBuilder(request, context).build();
 }
 
-UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile) {
+UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile) {
+  const JobSpec& spec = request.spec;
   const std::string& root = spec.isolation.root;
-  UniqueFd tree = clone_tree("isolation.root", root, open_object("isolation.root", root),
+  UniqueFd tree = clone_tree("isolation.root", root, open_object("isolation.root", root, request),
                              !spec.isolation.root_writable, false);
   if (profile.maps_image) {
     map_owners(tree.get());

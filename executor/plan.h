@@ -50,7 +50,7 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
 
 /// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the
 /// profile says so and the file system can (Linux 5.12; under an overlay 5.19).
-UniqueFd open_own_root(const JobSpec& spec, const SandboxProfile& profile);
+UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile);
 
 /// Name of a step for LaunchError ("exec", "mount /data").
 std::string step_name(sandbox::Step step, const std::string& object);

@@ -1,11 +1,15 @@
 #include "scheduler/cli_query.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "scheduler/api_client.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_show.h"
@@ -48,6 +52,75 @@ std::vector<ShownJob> load_jobs(const CommandLine& line) {
   return jobs;
 }
 
+/// Where there is a berthd its jobs are asked for, unless a database file or the socket of none was named.
+bool asks_daemon(const CommandLine& line) {
+  return line.has("socket") || (!line.has("database") && ::access(daemon_socket(line).c_str(), F_OK) == 0);
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) {
+    text += (text.empty() ? "" : ",") + word;
+  }
+  return text;
+}
+
+int history_of_daemon(const CommandLine& line) {
+  QueryWords query;
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) {
+      query.emplace(name, value);
+    }
+  };
+  add("start", line.value("starttime").value_or(""));
+  add("end", line.value("endtime").value_or(""));
+  add("last", line.value("last").value_or(""));
+  add("format", line.value("format").value_or(""));
+  add("delimiter", line.value("delimiter").value_or(""));
+  add("users", joined(line.values("user")));
+  add("states", joined(line.values("state")));
+  add("accounts", joined(line.values("accounts")));
+  add("names", joined(line.values("name")));
+  std::vector<std::string> jobs = line.values("jobs");
+  jobs.insert(jobs.end(), line.operands.begin(), line.operands.end());
+  add("jobs", joined(jobs));
+  add("long", line.has("long") ? "1" : "");
+  add("noheader", line.has("noheader") ? "1" : "");
+  add("as", line.has("json")        ? "json"
+            : line.has("parsable2") ? "parsable2"
+            : line.has("parsable")  ? "parsable"
+                                    : "table");
+  print(ApiClient(daemon_socket(line)).request("GET", "/v1/history", query));
+  return 0;
+}
+
+/// `as`: text, efficiency or efficiency-json.
+std::vector<std::string> shown_by_daemon(const CommandLine& line, const std::string& as) {
+  ApiClient client(daemon_socket(line));
+  std::vector<std::string> shown;
+  for (const std::string& operand : line.operands) {
+    const JobId job = parse_job_id(operand, "command line");
+    shown.push_back(client.request("GET", "/v1/jobs/" + std::to_string(job), {{"as", as}}));
+  }
+  return shown;
+}
+
+/// {"jobs":[…],"events":[…]} of several jobs as one.
+std::string merged(const std::vector<std::string>& shown) {
+  if (shown.size() == 1) {
+    return shown.front();
+  }
+  nlohmann::ordered_json all{{"jobs", nlohmann::ordered_json::array()},
+                             {"events", nlohmann::ordered_json::array()}};
+  for (const std::string& one : shown) {
+    const auto value = nlohmann::ordered_json::parse(one);
+    for (const char* part : {"jobs", "events"}) {
+      all[part].insert(all[part].end(), value[part].begin(), value[part].end());
+    }
+  }
+  return all.dump();
+}
+
 HistoryRequest history_request(const CommandLine& line) {
   HistoryRequest request;
   request.start = line.value("starttime");
@@ -79,6 +152,9 @@ int run_history(const CommandLine& line) {
     print(listing_help());
     return 0;
   }
+  if (asks_daemon(line)) {
+    return history_of_daemon(line);
+  }
   const Timestamp now = SystemClock().system_now();
   const HistoryFilter filter = make_history_filter(history_request(line), now);
   const auto format = line.value("format");
@@ -94,6 +170,14 @@ int run_history(const CommandLine& line) {
 }
 
 int run_show(const CommandLine& line) {
+  if (asks_daemon(line)) {
+    const std::vector<std::string> shown = shown_by_daemon(line, line.has("json") ? "json" : "text");
+    print(line.has("json") ? merged(shown) : shown.front());
+    for (std::size_t index = 1; index < shown.size() && !line.has("json"); ++index) {
+      print("\n" + shown[index]);
+    }
+    return 0;
+  }
   const std::vector<ShownJob> jobs = load_jobs(line);
   if (line.has("json")) {
     print(show_json(jobs));
@@ -107,6 +191,15 @@ int run_show(const CommandLine& line) {
 }
 
 int run_efficiency(const CommandLine& line) {
+  if (asks_daemon(line)) {
+    std::string text;
+    const bool as_json = line.has("json");
+    for (const std::string& one : shown_by_daemon(line, as_json ? "efficiency-json" : "efficiency")) {
+      text += (text.empty() ? "" : as_json ? ",\n" : "\n") + one;
+    }
+    print(as_json ? "[" + text + "]" : text);
+    return 0;
+  }
   const std::vector<ShownJob> jobs = load_jobs(line);
   const Timestamp now = SystemClock().system_now();
   std::string json;

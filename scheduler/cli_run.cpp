@@ -115,6 +115,29 @@ void check_supported(const Executor& executor, const std::vector<RequestedJob>& 
   }
 }
 
+/// What only a queue that lasts can honour is refused, not dropped.
+void refuse_queueing(const std::vector<RequestedJob>& jobs) {
+  std::vector<InputFault> faults;
+  for (const RequestedJob& job : jobs) {
+    const JobSpec& spec = job.spec;
+    for (const auto& [asked, field] : {std::pair{spec.hold, "/hold"},
+                                       {spec.requeue, "/requeue"},
+                                       {spec.begin_time.has_value(), "/begin_time"},
+                                       {spec.deadline.has_value(), "/deadline"},
+                                       {!spec.dependency.empty(), "/dependency"},
+                                       {!spec.array.empty(), "/array"},
+                                       {spec.retry.has_value(), "/retry"}}) {
+      if (asked) {
+        faults.push_back({job.source, field,
+                          "job \"" + spec.name + "\": needs berthd's queue; use berth submit, or remove it"});
+      }
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+}
+
 /// A working directory that nobody named (the caller's, or the job file's) and that the job's user cannot
 /// enter is replaced by the job's private /tmp, with a warning, as Slurm does. One that was named is refused
 /// later.
@@ -201,6 +224,11 @@ std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& ex
   const std::string path = database_path(line);
   log_debug("job database " + path);
   auto store = JobStore::open(path);
+  if (store->find_supervisor("berthd")) {
+    throw std::runtime_error(
+        path + ": is berthd's own database: hand the job to berthd with berth submit, or name " +
+        "another file with --database");
+  }
   RecoveryActions actions;
   actions.collect = [](const Supervisor& supervisor, JobId job, unsigned attempt) {
     return collect_leftover(supervisor.cgroup, job, attempt);
@@ -377,6 +405,7 @@ int run_jobs(const CommandLine& line) {
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
   RequestedJobs requested = requested_jobs(line);
+  refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
   Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
 

@@ -20,6 +20,7 @@ enum class Completion {
   columns,  ///< columns of the listings, comma separated
   users,
   commands,  ///< berth's own commands
+  jobs,      ///< ids of berthd's jobs
 };
 
 struct Option {

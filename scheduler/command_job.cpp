@@ -291,6 +291,28 @@ class SpecBuilder {
     add_environment();
   }
 
+  void add_queueing() {
+    const auto now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+    each("array", [&](const std::string& text) { spec_.array = text; });
+    each("begin", [&](const std::string& text) { spec_.begin_time = parse_instant(text, now); });
+    each("deadline", [&](const std::string& text) { spec_.deadline = parse_instant(text, now); });
+    each("dependency", [&](const std::string& text) { spec_.dependency = text; });
+    spec_.hold = line_.has("hold");
+    spec_.requeue = line_.has("requeue");
+    each("retry", [&](const std::string& text) {
+      spec_.retry.emplace().max = parse_number<unsigned>(text, "a number of attempts (use 1, 2, 3 …)");
+    });
+    each("retry-backoff",
+         [&](const std::string& text) { retry().backoff = parse_duration(text, std::chrono::seconds(1)); });
+    each("memory-factor", [&](const std::string& text) {
+      char* end = nullptr;
+      retry().memory_factor = std::strtod(text.c_str(), &end);
+      if (text.empty() || *end != '\0') {
+        throw std::invalid_argument("is not a factor (use 1.5)");
+      }
+    });
+  }
+
   void add_limits() {
     each("cpus-per-task", [&](const std::string& text) {
       spec_.cpus_per_task = parse_number<unsigned>(text, "a number of CPUs (use 1, 2, 3 …)");
@@ -389,6 +411,13 @@ class SpecBuilder {
   }
 
  private:
+  Retry& retry() {
+    if (!spec_.retry) {
+      throw std::invalid_argument("says nothing without --retry");
+    }
+    return *spec_.retry;
+  }
+
   /// Calls `apply` with each value of the option; what it throws becomes a fault that quotes the value.
   void each(const char* option, const std::function<void(const std::string&)>& apply) {
     for (const std::string& text : line_.values(option)) {
@@ -494,6 +523,7 @@ JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, s
                          std::string_view script_name) {
   SpecBuilder builder(line, caller);
   builder.add_job();
+  builder.add_queueing();
   builder.add_limits();
   builder.add_isolation();
   builder.add_command(script, script_name);

@@ -45,6 +45,10 @@ class CommandLine {
   /// The first option that was given out of this section of the command's table; null when none was.
   const Option* first_of_section(std::string_view section) const;
 
+  /// The options of `weaker` count as given before these.
+  void inherit(const CommandLine& weaker) {
+    given_.insert(given_.begin(), weaker.given_.begin(), weaker.given_.end());
+  }
   void add(std::string option, std::string value) {
     given_.emplace_back(std::move(option), std::move(value));
   }

@@ -355,6 +355,8 @@ std::string completion_action(const Option& option) {
       return "COMPREPLY=($(compgen -u -- \"$cur\")); return";
     case Completion::commands:
       return "_berth_words \"$_berth_commands\"; return";
+    case Completion::jobs:
+      return "_berth_jobs; return";
   }
   return "return";
 }
@@ -386,6 +388,12 @@ constexpr auto kCompletionFunctions = R"(
 _berth_words() { COMPREPLY=($(compgen -W "$1" -- "$cur")); }
 
 _berth_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); }
+
+_berth_jobs() {
+  local jobs
+  jobs=$(command berth queue -n -P 2>/dev/null | cut -d'|' -f1)
+  _berth_words "$jobs"
+}
 
 # A comma-separated list: completes its last member.
 _berth_list() {
@@ -548,6 +556,7 @@ std::string bash_completion(std::string_view columns) {
     out += std::string("      operands=") +
            (files                                                  ? "files"
             : command->operands.completion == Completion::commands ? "commands"
+            : command->operands.completion == Completion::jobs     ? "jobs"
                                                                    : "none") +
            '\n';
     out += "      case \"$prev\" in\n";
@@ -559,6 +568,8 @@ std::string bash_completion(std::string_view columns) {
     _berth_words "$options"
   elif [[ $operands == commands ]]; then
     _berth_words "$_berth_commands"
+  elif [[ $operands == jobs ]]; then
+    _berth_jobs
   elif [[ $operands == files ]]; then
     _berth_files
   fi

@@ -12,6 +12,9 @@ struct Reservation {
   Resources spare;
 };
 
+constexpr Resources kNoLimit{std::numeric_limits<unsigned>::max(), std::numeric_limits<Bytes>::max(),
+                             std::numeric_limits<unsigned>::max()};
+
 Reservation reserve(const Resources& wants, Resources free, std::vector<RunningJob> running) {
   std::stable_sort(running.begin(), running.end(),
                    [](const RunningJob& a, const RunningJob& b) { return a.latest_end < b.latest_end; });
@@ -61,32 +64,136 @@ std::int64_t effective_priority(const JobSpec& spec) {
   return result;
 }
 
+std::optional<SteadyTime> latest_start(std::size_t sequence, const std::vector<QueuedJob>& waiting,
+                                       Resources free, std::vector<RunningJob> running, SteadyTime now) {
+  const auto later = [](const RunningJob& a, const RunningJob& b) { return a.latest_end > b.latest_end; };
+  std::make_heap(running.begin(), running.end(), later);
+  SteadyTime at = now;
+  for (const QueuedJob& job : waiting) {
+    while (!free.holds(job.wants)) {
+      if (running.empty() || running.front().latest_end - now >= kUnlimited / 2) {
+        return std::nullopt;
+      }
+      std::pop_heap(running.begin(), running.end(), later);
+      at = std::max(at, running.back().latest_end);
+      free += running.back().holds;
+      running.pop_back();
+    }
+    if (job.sequence == sequence) {
+      return at;
+    }
+    free -= job.wants;
+    running.push_back({job.wants, at + job.stay});
+    std::push_heap(running.begin(), running.end(), later);
+  }
+  return std::nullopt;
+}
+
+/// The jobs of several owners in the queue's order.
+class JobQueue::Merge {
+ public:
+  struct Head {
+    Jobs::const_iterator job;
+    Jobs::const_iterator end;
+  };
+
+  void add(const Jobs& jobs) { heads_.push_back({jobs.begin(), jobs.end()}); }
+  void start() { std::make_heap(heads_.begin(), heads_.end(), after); }
+  bool empty() const { return heads_.empty(); }
+  Jobs::const_iterator front() const { return heads_.front().job; }
+  void advance() {
+    std::pop_heap(heads_.begin(), heads_.end(), after);
+    if (++heads_.back().job == heads_.back().end) {
+      heads_.pop_back();
+    } else {
+      std::push_heap(heads_.begin(), heads_.end(), after);
+    }
+  }
+
+ private:
+  static bool after(const Head& a, const Head& b) { return Before{}(*b.job, *a.job); }
+  std::vector<Head> heads_;
+};
+
 void JobQueue::push(const QueuedJob& job) {
-  jobs_.insert(job);
+  size_ += owners_[job.owner].insert(job).second ? 1U : 0U;
+}
+
+QueuedJob JobQueue::take(unsigned owner, Jobs::const_iterator job) {
+  const auto jobs = owners_.find(owner);
+  const QueuedJob taken = jobs->second.extract(job).value();
+  if (jobs->second.empty()) {
+    owners_.erase(jobs);
+  }
+  --size_;
+  return taken;
+}
+
+bool JobQueue::erase(const QueuedJob& job) {
+  const auto jobs = owners_.find(job.owner);
+  if (jobs == owners_.end()) {
+    return false;
+  }
+  const auto found = jobs->second.find(job);
+  if (found == jobs->second.end()) {
+    return false;
+  }
+  take(job.owner, found);
+  return true;
+}
+
+std::vector<QueuedJob> JobQueue::first(std::size_t most) const {
+  Merge merge;
+  for (const auto& [owner, jobs] : owners_) {
+    merge.add(jobs);
+  }
+  merge.start();
+  std::vector<QueuedJob> found;
+  for (; !merge.empty() && found.size() < most; merge.advance()) {
+    found.push_back(*merge.front());
+  }
+  return found;
 }
 
 std::optional<QueuedJob> JobQueue::take_first() {
-  if (jobs_.empty()) {
-    return std::nullopt;
+  const std::vector<QueuedJob> front = first(1);
+  if (!front.empty()) {
+    erase(front.front());
   }
-  return jobs_.extract(jobs_.begin()).value();
+  return front.empty() ? std::nullopt : std::optional(front.front());
 }
 
 std::optional<QueuedJob> JobQueue::take_next(const Resources& free, const std::vector<RunningJob>& running,
-                                             SteadyTime now) {
-  if (jobs_.empty() || free.cpus == 0 || free.slots == 0) {
+                                             SteadyTime now, const Allowance& allowance) {
+  if (empty() || free.cpus == 0 || free.slots == 0) {
     return std::nullopt;
   }
-  const auto first = jobs_.begin();
-  if (free.holds(first->wants)) {
-    return jobs_.extract(first).value();
+  std::map<unsigned, Resources> allowed;
+  Merge merge;
+  for (const auto& [owner, jobs] : owners_) {
+    const Resources limit = allowance ? allowance(owner) : kNoLimit;
+    if (limit.cpus > 0 && limit.memory > 0 && limit.slots > 0) {
+      allowed[owner] = limit;
+      merge.add(jobs);
+    }
   }
-  const Reservation reservation = reserve(first->wants, free, running);
-  std::size_t tried = 0;
-  for (auto job = std::next(first); job != jobs_.end() && tried < kBackfillDepth; ++job, ++tried) {
-    const bool over_in_time = job->stay < kUnlimited && job->stay <= reservation.start - now;
-    if (free.holds(job->wants) && (over_in_time || reservation.spare.holds(job->wants))) {
-      return jobs_.extract(job).value();
+  merge.start();
+  std::optional<Reservation> reservation;  // of the first job, once it is known to be blocked
+  for (std::size_t tried = 0; !merge.empty() && tried <= kBackfillDepth; merge.advance(), ++tried) {
+    const auto job = merge.front();
+    if (!allowed[job->owner].holds(job->wants)) {
+      continue;
+    }
+    if (!reservation) {
+      if (free.holds(job->wants)) {
+        return take(job->owner, job);
+      }
+      reservation = reserve(job->wants, free, running);
+      continue;
+    }
+    const bool over_in_time = job->stay < kUnlimited && job->stay <= reservation->start - now;
+    if (free.holds(job->wants) && (over_in_time || reservation->spare.holds(job->wants))) {
+      return take(job->owner, job);
     }
   }
   return std::nullopt;

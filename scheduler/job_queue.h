@@ -15,6 +15,8 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <vector>
@@ -47,11 +49,20 @@ Milliseconds longest_stay(const JobSpec& spec);
 /// priority - nice, without overflow.
 std::int64_t effective_priority(const JobSpec& spec);
 
+struct RunningJob;
+struct QueuedJob;
+
+/// When `sequence`, one of `waiting` in their order, starts at the latest if no later job passes it and all
+/// jobs use up their longest stay; nothing when it is not there, or a job without a time limit is in its way.
+std::optional<SteadyTime> latest_start(std::size_t sequence, const std::vector<QueuedJob>& waiting,
+                                       Resources free, std::vector<RunningJob> running, SteadyTime now);
+
 struct QueuedJob {
   std::int64_t priority = 0;  ///< effective_priority()
   std::size_t sequence = 0;   ///< order of submission; also identifies the job
   Resources wants;
   Milliseconds stay{0};  ///< longest_stay()
+  unsigned owner = 0;    ///< whose limits it counts against
 };
 
 /// A started job, as seen by the queue.
@@ -62,18 +73,27 @@ struct RunningJob {
 
 class JobQueue {
  public:
+  /// What an owner may still take; asked once for each owner and decision.
+  using Allowance = std::function<Resources(unsigned owner)>;
+
   /// How many jobs behind a blocked first one are tried, as Slurm's bf_max_job_test.
   static constexpr std::size_t kBackfillDepth = 500;
 
   void push(const QueuedJob& job);
-  /// Takes out and returns the job that starts now; nothing when none may.
+  /// By owner, priority and sequence; false when it is not there.
+  bool erase(const QueuedJob& job);
+  /// Takes out and returns the job that starts now; nothing when none may. A job that its owner's allowance
+  /// does not hold is passed over as though it were not there. Without `allowance` owners have no limits.
   std::optional<QueuedJob> take_next(const Resources& free, const std::vector<RunningJob>& running,
-                                     SteadyTime now);
+                                     SteadyTime now, const Allowance& allowance = {});
   /// Takes out and returns the first job in order, whether it fits or not; nothing when there is none.
   std::optional<QueuedJob> take_first();
 
-  bool empty() const { return jobs_.empty(); }
-  std::size_t size() const { return jobs_.size(); }
+  /// The first `most` jobs in order.
+  std::vector<QueuedJob> first(std::size_t most) const;
+
+  bool empty() const { return size_ == 0; }
+  std::size_t size() const { return size_; }
 
  private:
   struct Before {
@@ -81,7 +101,14 @@ class JobQueue {
       return a.priority != b.priority ? a.priority > b.priority : a.sequence < b.sequence;
     }
   };
-  std::set<QueuedJob, Before> jobs_;
+  using Jobs = std::set<QueuedJob, Before>;
+  class Merge;
+
+  QueuedJob take(unsigned owner, Jobs::const_iterator job);
+
+  // By owner, so that one whose allowance is used up is passed over in one step, however much it has waiting.
+  std::map<unsigned, Jobs> owners_;
+  std::size_t size_ = 0;
 };
 
 }  // namespace berth

@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "scheduler/cli_check.h"
+#include "scheduler/cli_daemon.h"
 #include "scheduler/cli_doctor.h"
 #include "scheduler/cli_query.h"
 #include "scheduler/cli_run.h"
+#include "scheduler/cli_submit.h"
 #include "scheduler/cli_version.h"
 #include "scheduler/command_line.h"
 #include "scheduler/help.h"
@@ -56,10 +58,37 @@ int run_help(const CommandLine& line) {
   return 0;
 }
 
+struct DaemonCommand {
+  std::string_view name;
+  int (*run)(const CommandLine& line);
+};
+constexpr DaemonCommand kDaemonCommands[] = {
+    {"submit", run_submit},      {"queue", run_queue},
+    {"wait", run_wait},          {"logs", run_logs},
+    {"slots", run_slots},        {"drain", run_drain},
+    {"undrain", run_drain},      {"events", run_events},
+    {"cancel", run_job_action},  {"hold", run_job_action},
+    {"release", run_job_action}, {"requeue", run_job_action},
+    {"suspend", run_job_action}, {"resume", run_job_action},
+    {"signal", run_job_action},  {"why", run_why},
+    {"update", run_update},
+};
+const DaemonCommand* find_daemon_command(std::string_view name) {
+  for (const DaemonCommand& command : kDaemonCommands) {
+    if (command.name == name) {
+      return &command;
+    }
+  }
+  return nullptr;
+}
+
 int dispatch(const CommandLine& line) {
   const std::string_view name = line.command->name;
   if (name == "run") {
     return run_jobs(line);
+  }
+  if (const auto* command = find_daemon_command(name)) {
+    return command->run(line);
   }
   if (name == "check") {
     return run_check(line);
@@ -112,9 +141,9 @@ int report_failure(const std::string& text, int status) {
   return status;
 }
 
-/// 125 for run, whose other statuses are the job's; 1 for the other commands.
+/// 125 for run and those whose other statuses are a job's; 1 for the other commands.
 int failure_status(const CommandLine& line) {
-  return line.command != nullptr && line.command->takes_command ? 125 : 1;
+  return line.command != nullptr && line.command->usage_status == 125 ? 125 : 1;
 }
 
 int run_program(const std::vector<std::string>& arguments) {

@@ -10,6 +10,19 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
+template <std::size_t... Sizes>
+constexpr auto join(const std::array<Option, Sizes>&... parts) {
+  std::array<Option, (Sizes + ...)> all{};
+  std::size_t next = 0;
+  const auto append = [&](const auto& part) {
+    for (const Option& option : part) {
+      all[next++] = option;
+    }
+  };
+  (append(parts), ...);
+  return all;
+}
+
 // -- every command --------------------------------------------------------------------------------------
 
 constexpr std::array kGlobalOptions{
@@ -32,8 +45,15 @@ constexpr std::array kGlobalOptions{
            .words = "trace debug info warning error critical off"},
     Option{.name = "database",
            .argument = "FILE",
-           .description = "The job database",
+           .description =
+               "The job database of berth run; history, show and efficiency read it instead of asking "
+               "berthd",
            .fallback = "$XDG_STATE_HOME/berth/berth.db, as root /var/lib/berth/berth.db",
+           .completion = Completion::file},
+    Option{.name = "socket",
+           .argument = "FILE",
+           .description = "berthd's socket",
+           .fallback = "$BERTH_SOCKET, else /run/berth/berthd.sock",
            .completion = Completion::file},
 };
 
@@ -45,7 +65,7 @@ constexpr auto kSectionIsolation = "Isolation"sv;
 constexpr auto kSectionPool = "The pool that jobs are run from"sv;
 constexpr auto kSectionReport = "Output and results"sv;
 
-constexpr std::array kRunOptions{
+constexpr std::array kJobOptions{
     Option{.name = "job-name",
            .letter = 'J',
            .argument = "NAME",
@@ -80,6 +100,9 @@ constexpr std::array kRunOptions{
            .section = kSectionJob,
            .field = "/environment",
            .repeatable = true},
+};
+
+constexpr std::array kRunStreamOptions{
     Option{
         .name = "input",
         .letter = 'i',
@@ -110,6 +133,40 @@ constexpr std::array kRunOptions{
            .section = kSectionJob,
            .field = "/standard_error",
            .completion = Completion::file},
+};
+
+constexpr std::array kSubmitStreamOptions{
+    Option{.name = "input",
+           .letter = 'i',
+           .argument = "FILE",
+           .description = "File for the job's standard input",
+           .fallback = "/dev/null",
+           .section = kSectionJob,
+           .field = "/standard_input",
+           .completion = Completion::file},
+    Option{.name = "output",
+           .letter = 'o',
+           .argument = "FILE",
+           .description =
+               "File for the job's standard output and, without --error, its standard error. Patterns: %j "
+               "job id, %A the array's or else the job's id, %x job name, %u user, %% a per cent sign. "
+               "Opened as "
+               "the submitting user; folders are not made",
+           .fallback = "berth-%j.out in the working directory",
+           .section = kSectionJob,
+           .field = "/standard_output",
+           .completion = Completion::file},
+    Option{.name = "error",
+           .letter = 'e',
+           .argument = "FILE",
+           .description = "File for the job's standard error; patterns as for --output",
+           .fallback = "with standard output",
+           .section = kSectionJob,
+           .field = "/standard_error",
+           .completion = Completion::file},
+};
+
+constexpr std::array kMoreJobOptions{
     Option{.name = "open-mode",
            .argument = "MODE",
            .description = "How --output and --error open a file that exists: truncate or append",
@@ -346,7 +403,9 @@ constexpr std::array kRunOptions{
            .description = "Moves the job's monotonic or boottime clock (time_namespaces(7))",
            .section = kSectionIsolation,
            .field = "/isolation/time_offset"},
+};
 
+constexpr std::array kRunOwnOptions{
     Option{.name = "slots",
            .argument = "N",
            .description = "Jobs at once, at most",
@@ -404,6 +463,8 @@ constexpr std::array kRunOptions{
            .completion = Completion::words,
            .words = "auto live plain none"},
 };
+
+constexpr auto kRunOptions = join(kJobOptions, kRunStreamOptions, kMoreJobOptions, kRunOwnOptions);
 
 constexpr std::array kRunUsage{"run [OPTION…] -- COMMAND [ARGUMENT…]"sv, "run [OPTION…] JOB.json…"sv,
                                "run [OPTION…] SCRIPT [-- ARGUMENT…]"sv};
@@ -656,6 +717,416 @@ constexpr CommandSpec kDoctor{.name = "doctor",
                               .examples = kDoctorExamples,
                               .see_also = kDoctorSeeAlso};
 
+// -- berthd's jobs ---------------------------------------------------------------------------------------
+
+constexpr auto kSectionSubmit = "Submitting"sv;
+
+constexpr auto kSectionQueue = "In the queue"sv;
+
+constexpr std::array kQueueingOptions{
+    Option{.name = "array",
+           .letter = 'a',
+           .argument = "LIST",
+           .description =
+               "Runs a task for each index (0-15, 1,3,5-7, 0-20:4), with %N at most N at once. Tasks find "
+               "theirs in SLURM_ARRAY_TASK_ID",
+           .section = kSectionQueue,
+           .field = "/array"},
+    Option{.name = "begin",
+           .letter = 'b',
+           .argument = "WHEN",
+           .description = "Not before this instant: 2026-11-24T06:00, 17:30, tomorrow, now+2hours",
+           .section = kSectionQueue,
+           .field = "/begin_time"},
+    Option{.name = "deadline",
+           .argument = "WHEN",
+           .description = "Ends as DEADLINE when it could not have ended by then",
+           .section = kSectionQueue,
+           .field = "/deadline"},
+    Option{.name = "dependency",
+           .letter = 'd',
+           .argument = "LIST",
+           .description =
+               "Waits for other jobs: afterok:12:13,afterany:14 (all of them), with ? in place of , (any); "
+               "after, afterany, afterok, afternotok, singleton",
+           .section = kSectionQueue,
+           .field = "/dependency"},
+    Option{.name = "hold",
+           .letter = 'H',
+           .description = "Waits until berth release",
+           .section = kSectionQueue,
+           .field = "/hold"},
+    Option{.name = "requeue",
+           .description = "Runs again after NODE_FAIL",
+           .section = kSectionQueue,
+           .field = "/requeue"},
+    Option{.name = "retry",
+           .argument = "N",
+           .description = "Runs again after a failure, at most N times; a job file's retry says more",
+           .section = kSectionQueue,
+           .field = "/retry"},
+    Option{.name = "retry-backoff",
+           .argument = "TIME",
+           .description = "Time before the next attempt, doubled with each (a bare number is seconds)",
+           .section = kSectionQueue},
+    Option{.name = "memory-factor",
+           .argument = "FACTOR",
+           .description = "With --retry: multiplies the memory after OUT_OF_MEMORY",
+           .section = kSectionQueue},
+};
+
+constexpr std::array kSubmitOwnOptions{
+    Option{.name = "wrap",
+           .argument = "COMMAND",
+           .description = "Runs a command line with sh -c, as sbatch's --wrap",
+           .section = kSectionSubmit},
+    Option{.name = "parsable", .description = "Prints job ids alone, one a line", .section = kSectionSubmit},
+    Option{.name = "wait",
+           .letter = 'W',
+           .description = "Waits until the jobs have ended and exits as the first that did not complete",
+           .section = kSectionSubmit},
+};
+constexpr auto kSubmitOptions =
+    join(kJobOptions, kSubmitStreamOptions, kMoreJobOptions, kQueueingOptions, kSubmitOwnOptions);
+constexpr std::array kSubmitUsage{"submit [OPTION…] -- COMMAND [ARGUMENT…]"sv, "submit [OPTION…] JOB.json…"sv,
+                                  "submit [OPTION…] SCRIPT [-- ARGUMENT…]"sv,
+                                  "submit [OPTION…] --wrap COMMAND"sv};
+constexpr std::array kSubmitDescription{
+    "Hands jobs to berthd, prints their ids and returns at once. When it has returned the jobs are on the "
+    "disk: "
+    "neither a crash nor a power cut loses them."sv,
+    "A job runs as the user who submits it. Its output goes to a file, berth-JOBID.out in its working "
+    "directory "
+    "unless options or the job file name another; berth logs prints it. A root without a job file's "
+    "isolation.user runs as an id that owns nothing."sv,
+    "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
+    "line "
+    "override them."sv,
+    "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
+    "with "
+    "it all jobs of the same command."sv,
+};
+constexpr std::array kSubmitExamples{
+    Example{"berth submit -c 2 --mem 2G -t 1h -- make -j2 test", "Prints \"Submitted batch job 36\"."},
+    Example{"berth submit nightly.json", "The jobs of a file: all are taken, or none."},
+    Example{"id=$(berth submit --parsable --wrap 'sort big | uniq -c > counts')", "For scripts."},
+    Example{"berth submit --wait -- ./tests.sh", "Waits for its turn and its end, and exits as it did."},
+};
+constexpr std::array kSubmitSeeAlso{"berth-queue(1)"sv, "berth-logs(1)"sv, "berth-wait(1)"sv,
+                                    "berth-run(1)"sv};
+constexpr CommandSpec kSubmit{.name = "submit",
+                              .summary = "Hand jobs to berthd",
+                              .usage = kSubmitUsage,
+                              .description = kSubmitDescription,
+                              .options = kSubmitOptions,
+                              .operands = {"FILE", false, true, Completion::file},
+                              .takes_command = true,
+                              .examples = kSubmitExamples,
+                              .see_also = kSubmitSeeAlso,
+                              .usage_status = 125};
+
+constexpr std::array kQueueOptions{
+    Option{.name = "user",
+           .letter = 'u',
+           .argument = "USER",
+           .description = "Jobs of this user, by name or number (administrators; others see their own)",
+           .completion = Completion::users},
+    Option{.name = "state",
+           .letter = 't',
+           .argument = "LIST",
+           .description = "Jobs in these states",
+           .fallback = "all that are not over",
+           .completion = Completion::states},
+    Option{.name = "limit", .argument = "N", .description = "At most this many jobs", .fallback = "10000"},
+    Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out"},
+    Option{.name = "parsable2", .letter = 'P', .description = "Columns separated by |, full width"},
+    Option{.name = "json", .description = "Prints the jobs as JSON: {\"jobs\":[…],\"truncated\":false}"},
+};
+constexpr std::array kQueueUsage{"queue [OPTION…]"sv};
+constexpr std::array kQueueDescription{
+    "Lists berthd's jobs that wait or run, oldest first, with squeue's columns. The last column says where a "
+    "job runs or, in parentheses, why it waits: Resources (it is next, and waits for CPUs, memory or a "
+    "slot), "
+    "Priority (others come first), JobHeldUser, JobHeldAdmin, NodeDown (berthd is drained) and so on."sv,
+};
+constexpr std::array kQueueExamples{
+    Example{"berth queue", "Your jobs; as an administrator everybody's."},
+    Example{"berth queue -t PD", "Only those that wait."},
+};
+constexpr std::array kQueueSeeAlso{"berth-submit(1)"sv, "berth-history(1)"sv};
+constexpr CommandSpec kQueue{.name = "queue",
+                             .summary = "List the jobs that wait or run",
+                             .usage = kQueueUsage,
+                             .description = kQueueDescription,
+                             .options = kQueueOptions,
+                             .operands = {},
+                             .examples = kQueueExamples,
+                             .see_also = kQueueSeeAlso};
+
+constexpr std::array kCancelOptions{
+    Option{.name = "now", .description = "Kills at once, without SIGTERM and the grace period"},
+};
+constexpr std::array kCancelUsage{"cancel [--now] JOBID…"sv};
+constexpr std::array kCancelDescription{
+    "Ends jobs: one that waits never starts; one that runs gets SIGTERM and, after its grace period, a kill "
+    "of "
+    "everything that it started. Both end as CANCELLED."sv,
+};
+constexpr std::array kCancelExamples{
+    Example{"berth cancel 36 37", "Returns when it is under way; berth wait waits for the end."}};
+constexpr std::array kCancelSeeAlso{"berth-wait(1)"sv, "berth-signal(1)"sv};
+constexpr CommandSpec kCancel{.name = "cancel",
+                              .summary = "End jobs",
+                              .usage = kCancelUsage,
+                              .description = kCancelDescription,
+                              .options = kCancelOptions,
+                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .examples = kCancelExamples,
+                              .see_also = kCancelSeeAlso};
+
+constexpr std::array kWaitOptions{
+    Option{.name = "json", .description = "Prints how each ended, one JSON object a line"},
+};
+constexpr std::array kWaitUsage{"wait [--json] JOBID…"sv};
+constexpr std::array kWaitDescription{
+    "Waits until jobs have ended, however long that takes, and exits as the first of them that did not "
+    "complete: "
+    "with its own status, 124 after a time limit, 128 + n after signal n, 125 when it could not be started."sv,
+};
+constexpr std::array kWaitExamples{Example{"berth wait 36 && deploy", "Goes on when job 36 has completed."}};
+constexpr std::array kWaitSeeAlso{"berth-submit(1)"sv, "berth-logs(1)"sv};
+constexpr CommandSpec kWait{.name = "wait",
+                            .summary = "Wait for the end of jobs",
+                            .usage = kWaitUsage,
+                            .description = kWaitDescription,
+                            .options = kWaitOptions,
+                            .operands = {"JOBID", true, true, Completion::jobs},
+                            .examples = kWaitExamples,
+                            .see_also = kWaitSeeAlso,
+                            .usage_status = 125};
+
+constexpr std::array kLogsOptions{
+    Option{.name = "follow", .letter = 'f', .description = "Goes on until the job is over"},
+    Option{.name = "error", .letter = 'e', .description = "Standard error, where it has a file of its own"},
+    Option{.name = "offset", .argument = "BYTES", .description = "Begins there", .fallback = "0"},
+};
+constexpr std::array kLogsUsage{"logs [-f] [-e] JOBID"sv};
+constexpr std::array kLogsDescription{
+    "Prints what a job has written, byte for byte, from its output file, which is read with your rights."sv,
+};
+constexpr std::array kLogsExamples{
+    Example{"berth logs -f 36", "Everything so far, and what comes, to its end."}};
+constexpr std::array kLogsSeeAlso{"berth-show(1)"sv, "berth-wait(1)"sv};
+constexpr CommandSpec kLogs{.name = "logs",
+                            .summary = "Print a job's output",
+                            .usage = kLogsUsage,
+                            .description = kLogsDescription,
+                            .options = kLogsOptions,
+                            .operands = {"JOBID", true, false, Completion::jobs},
+                            .examples = kLogsExamples,
+                            .see_also = kLogsSeeAlso};
+
+constexpr std::array kControlSeeAlso{"berth-queue(1)"sv, "berth-show(1)"sv};
+
+constexpr std::array kHoldUsage{"hold JOBID…"sv};
+constexpr std::array kHoldDescription{
+    "Keeps jobs that wait from starting until they are released. What an administrator holds of somebody "
+    "else's, "
+    "only an administrator releases."sv};
+constexpr std::array kHoldExamples{Example{"berth hold 36", "It shows as (JobHeldUser)."}};
+constexpr CommandSpec kHold{.name = "hold",
+                            .summary = "Keep waiting jobs from starting",
+                            .usage = kHoldUsage,
+                            .description = kHoldDescription,
+                            .options = {},
+                            .operands = {"JOBID", true, true, Completion::jobs},
+                            .examples = kHoldExamples,
+                            .see_also = kControlSeeAlso};
+
+constexpr std::array kReleaseUsage{"release JOBID…"sv};
+constexpr std::array kReleaseDescription{"Lets jobs that are held start."sv};
+constexpr std::array kReleaseExamples{
+    Example{"berth release 36", "It takes its place by priority and age again."}};
+constexpr CommandSpec kRelease{.name = "release",
+                               .summary = "Let held jobs start",
+                               .usage = kReleaseUsage,
+                               .description = kReleaseDescription,
+                               .options = {},
+                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .examples = kReleaseExamples,
+                               .see_also = kControlSeeAlso};
+
+constexpr std::array kRequeueUsage{"requeue JOBID…"sv};
+constexpr std::array kRequeueDescription{
+    "Puts jobs back into the queue under their ids. One that runs is ended first, as PREEMPTED; one that has "
+    "ended "
+    "waits again. The new attempt appends to the job's output file, and has a record of its own."sv};
+constexpr std::array kRequeueExamples{Example{"berth requeue 36", "Runs job 36 again."}};
+constexpr CommandSpec kRequeue{.name = "requeue",
+                               .summary = "Run jobs again",
+                               .usage = kRequeueUsage,
+                               .description = kRequeueDescription,
+                               .options = {},
+                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .examples = kRequeueExamples,
+                               .see_also = kControlSeeAlso};
+
+constexpr std::array kSuspendUsage{"suspend JOBID…"sv};
+constexpr std::array kSuspendDescription{
+    "Freezes every process of running jobs. They keep their CPUs and memory; the time does not count against "
+    "their time limits."sv};
+constexpr std::array kSuspendExamples{Example{"berth suspend 36", "Until berth resume 36."}};
+constexpr CommandSpec kSuspend{.name = "suspend",
+                               .summary = "Freeze running jobs",
+                               .usage = kSuspendUsage,
+                               .description = kSuspendDescription,
+                               .options = {},
+                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .examples = kSuspendExamples,
+                               .see_also = kControlSeeAlso};
+
+constexpr std::array kResumeUsage{"resume JOBID…"sv};
+constexpr std::array kResumeDescription{"Lets suspended jobs go on."sv};
+constexpr std::array kResumeExamples{Example{"berth resume 36", "It goes on where it was."}};
+constexpr CommandSpec kResume{.name = "resume",
+                              .summary = "Let suspended jobs go on",
+                              .usage = kResumeUsage,
+                              .description = kResumeDescription,
+                              .options = {},
+                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .examples = kResumeExamples,
+                              .see_also = kControlSeeAlso};
+
+constexpr std::array kSignalUsage{"signal SIGNAL JOBID…"sv};
+constexpr std::array kSignalDescription{
+    "Sends a signal to every process of running jobs: a name (USR1, SIGUSR1) or a number."sv};
+constexpr std::array kSignalExamples{
+    Example{"berth signal USR1 36", "For programs that write a checkpoint on SIGUSR1."}};
+constexpr CommandSpec kSignal{.name = "signal",
+                              .summary = "Send a signal to running jobs",
+                              .usage = kSignalUsage,
+                              .description = kSignalDescription,
+                              .options = {},
+                              .operands = {"SIGNAL JOBID", true, true, Completion::jobs},
+                              .examples = kSignalExamples,
+                              .see_also = kControlSeeAlso};
+
+constexpr std::array kWhyOptions{
+    Option{.name = "json", .description = "Prints one JSON object for each job"}};
+constexpr std::array kWhyUsage{"why [--json] JOBID…"sv};
+constexpr std::array kWhyDescription{
+    "Says what keeps a job waiting, by name and in a sentence, and when it starts at the latest if all jobs "
+    "before it "
+    "use their whole time limits; a job without one makes that unknowable. Of a job that has ended it says why."sv};
+constexpr std::array kWhyExamples{Example{"berth why 36", "Why does job 36 not start?"}};
+constexpr CommandSpec kWhy{.name = "why",
+                           .summary = "Say what keeps a job waiting",
+                           .usage = kWhyUsage,
+                           .description = kWhyDescription,
+                           .options = kWhyOptions,
+                           .operands = {"JOBID", true, true, Completion::jobs},
+                           .examples = kWhyExamples,
+                           .see_also = kControlSeeAlso};
+
+constexpr std::array kUpdateOptions{
+    Option{.name = "job-name", .letter = 'J', .argument = "NAME", .description = "Name of the job"},
+    Option{.name = "comment", .argument = "TEXT", .description = "Free text kept with the record"},
+    Option{.name = "account", .letter = 'A', .argument = "ACCOUNT", .description = "Account"},
+    Option{.name = "priority",
+           .argument = "N",
+           .description = "Larger runs first; raised by administrators alone"},
+    Option{.name = "nice", .argument = "N", .description = "Lowers the priority by N"},
+    Option{.name = "begin",
+           .letter = 'b',
+           .argument = "WHEN",
+           .description = "Not before this instant; \"now\""},
+    Option{.name = "deadline", .argument = "WHEN", .description = "Ends as DEADLINE when not ended by then"},
+    Option{.name = "dependency",
+           .letter = 'd',
+           .argument = "LIST",
+           .description = "Waits for other jobs, as in berth submit; \"none\" for no more"},
+    Option{.name = "time", .letter = 't', .argument = "TIME", .description = "Wall time"},
+    Option{.name = "cpus-per-task", .letter = 'c', .argument = "N", .description = "Whole CPUs"},
+    Option{.name = "mem", .argument = "SIZE", .description = "Memory"},
+};
+constexpr std::array kUpdateUsage{"update OPTION… JOBID…"sv};
+constexpr std::array kUpdateDescription{
+    "Changes jobs that wait. A job that runs has got what it asked for, and keeps it."sv};
+constexpr std::array kUpdateExamples{
+    Example{"berth update -t 2h --mem 4G 36", "Twice the time, more memory."},
+    Example{"berth update --nice 100 37", "Lets your other jobs go first."}};
+constexpr CommandSpec kUpdate{.name = "update",
+                              .summary = "Change jobs that wait",
+                              .usage = kUpdateUsage,
+                              .description = kUpdateDescription,
+                              .options = kUpdateOptions,
+                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .examples = kUpdateExamples,
+                              .see_also = kControlSeeAlso};
+
+constexpr std::array kSlotsOptions{Option{.name = "json", .description = "Prints the pool as JSON"}};
+constexpr std::array kSlotsUsage{"slots [--json]"sv};
+constexpr std::array kSlotsDescription{
+    "Shows what berthd's pool has, what is free, and which job has which CPUs."sv};
+constexpr std::array kSlotsExamples{Example{"berth slots", "Is anything free?"}};
+constexpr CommandSpec kSlots{.name = "slots",
+                             .summary = "Show the pool and who has what of it",
+                             .usage = kSlotsUsage,
+                             .description = kSlotsDescription,
+                             .options = kSlotsOptions,
+                             .operands = {},
+                             .examples = kSlotsExamples,
+                             .see_also = kControlSeeAlso};
+
+constexpr std::array kDrainUsage{"drain"sv};
+constexpr std::array kDrainDescription{
+    "Starts no further job until undrain; running ones go on, and jobs are still taken into the queue. It "
+    "lasts over "
+    "restarts of berthd. For administrators."sv};
+constexpr std::array kDrainExamples{
+    Example{"berth drain", "Before maintenance; berth slots tells when all have ended."}};
+constexpr CommandSpec kDrain{.name = "drain",
+                             .summary = "Start no further jobs",
+                             .usage = kDrainUsage,
+                             .description = kDrainDescription,
+                             .options = {},
+                             .operands = {},
+                             .examples = kDrainExamples,
+                             .see_also = kControlSeeAlso};
+constexpr std::array kUndrainUsage{"undrain"sv};
+constexpr std::array kUndrainDescription{"Lets jobs start again after drain. For administrators."sv};
+constexpr std::array kUndrainExamples{Example{"berth undrain", "After maintenance."}};
+constexpr CommandSpec kUndrain{.name = "undrain",
+                               .summary = "Start jobs again",
+                               .usage = kUndrainUsage,
+                               .description = kUndrainDescription,
+                               .options = {},
+                               .operands = {},
+                               .examples = kUndrainExamples,
+                               .see_also = kControlSeeAlso};
+
+constexpr std::array kEventsOptions{
+    Option{.name = "follow", .letter = 'f', .description = "Goes on with what happens"},
+    Option{.name = "after",
+           .argument = "N",
+           .description = "Events after this sequence number; \"now\": only new ones",
+           .fallback = "0: all"},
+};
+constexpr std::array kEventsUsage{"events [-f] [--after N]"sv};
+constexpr std::array kEventsDescription{
+    "Prints what happened to jobs, one JSON object a line, oldest first: every change of state that is in "
+    "the "
+    "database, each with a sequence number from which a reader can go on later."sv};
+constexpr std::array kEventsExamples{Example{"berth events -f --after now", "What happens from now on."}};
+constexpr CommandSpec kEvents{.name = "events",
+                              .summary = "Print what happened to jobs",
+                              .usage = kEventsUsage,
+                              .description = kEventsDescription,
+                              .options = kEventsOptions,
+                              .operands = {},
+                              .examples = kEventsExamples,
+                              .see_also = kControlSeeAlso};
+
 // -- version, help --------------------------------------------------------------------------------------
 
 constexpr std::array kVersionOptions{
@@ -714,28 +1185,34 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 10> kCommands{
-    &kRun,    &kCheck,   &kHistory, &kShow,        &kEfficiency,
-    &kDoctor, &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 27> kCommands{&kRun,        &kCheck,       &kSubmit,
+                                                       &kQueue,      &kCancel,      &kWait,
+                                                       &kLogs,       &kHold,        &kRelease,
+                                                       &kRequeue,    &kSuspend,     &kResume,
+                                                       &kSignal,     &kWhy,         &kUpdate,
+                                                       &kSlots,      &kDrain,       &kUndrain,
+                                                       &kEvents,     &kHistory,     &kShow,
+                                                       &kEfficiency, &kDoctor,      &kVersion,
+                                                       &kHelp,       &kGenerateMan, &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
-    AbsentOption{"array", 'a', "put the jobs into a job file"},
-    AbsentOption{"begin", 'b', "start berth at that time, for example with at(1) or a systemd timer"},
-    AbsentOption{"deadline", 0, "use --time"},
-    AbsentOption{"dependency", 'd', "run the jobs one after another: berth run -- A && berth run -- B"},
+    AbsentOption{"array", 'a', "use berth submit"},
+    AbsentOption{"begin", 'b', "use berth submit"},
+    AbsentOption{"deadline", 0, "use berth submit, or --time"},
+    AbsentOption{"dependency", 'd', "use berth submit, or: berth run -- A && berth run -- B"},
     AbsentOption{"exclusive", 0, "CPUs are exclusive anyhow; use -c"},
     AbsentOption{"gres", 0, "use --device for a device node"},
-    AbsentOption{"hold", 'H', "start berth when the job may run"},
+    AbsentOption{"hold", 'H', "use berth submit"},
     AbsentOption{"licenses", 'L', "bound the jobs at once with --slots"},
     AbsentOption{"nodes", 'N', "a job runs on this machine alone"},
     AbsentOption{"ntasks", 'n', "a job is one task; use -c for its CPUs"},
     AbsentOption{"partition", 'p', "bound the pool with --cpus and --memory"},
     AbsentOption{"qos", 0, "use --priority"},
-    AbsentOption{"requeue", 0, "start the job again when it failed"},
+    AbsentOption{"requeue", 0, "use berth submit"},
     AbsentOption{"reservation", 0, "bound the pool with --cpus and --memory"},
-    AbsentOption{"retry", 0, "start the job again when it failed"},
+    AbsentOption{"retry", 0, "use berth submit"},
     AbsentOption{"wait", 'W', "berth run waits anyhow"},
-    AbsentOption{"wrap", 0, "use: berth run -- sh -c 'COMMAND'"},
+    AbsentOption{"wrap", 0, "use berth submit, or: berth run -- sh -c 'COMMAND'"},
 };
 
 }  // namespace

@@ -101,14 +101,34 @@ std::string open_remedy(int error_number) {
   }
 }
 
+/// sbatch(1): "%5j" pads with zeros, to ten at most.
+std::size_t width_of(std::string_view digits) {
+  std::size_t width = 0;
+  for (const char digit : digits) {
+    width = std::min<std::size_t>(10, width * 10 + static_cast<std::size_t>(digit - '0'));
+  }
+  return width;
+}
+
+std::string padded(const std::string& number, std::size_t width) {
+  return (number.size() < width ? std::string(width - number.size(), '0') : "") + number;
+}
+
 }  // namespace
 
 std::string expand_pattern(std::string_view pattern, const PatternValues& values) {
   std::string out;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const char letter = pattern[i] == '%' && i + 1 < pattern.size() ? pattern[i + 1] : '\0';
-    if (letter == 'j' || letter == 'A') {
-      out += std::to_string(values.job_id);
+    const std::size_t at = pattern.find_first_not_of("0123456789", i + 1);
+    const bool is_pattern = pattern[i] == '%' && at != std::string_view::npos;
+    const char letter = is_pattern ? pattern[at] : '\0';
+    const std::size_t width = is_pattern ? width_of(pattern.substr(i + 1, at - i - 1)) : 0;
+    if (letter == 'j') {
+      out += padded(std::to_string(values.job_id), width);
+    } else if (letter == 'A') {
+      out += padded(std::to_string(values.array_job_id.value_or(values.job_id)), width);
+    } else if (letter == 'a') {
+      out += values.array_task_id ? padded(std::to_string(*values.array_task_id), width) : "";
     } else if (letter == 'x') {
       std::string name{values.job_name};
       std::replace(name.begin(), name.end(), '/', '_');
@@ -121,7 +141,7 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
       out += pattern[i];  // no pattern: validation refuses unknown ones, so this is ordinary text
       continue;
     }
-    ++i;
+    i = at;
   }
   return out;
 }
@@ -153,6 +173,26 @@ int open_output_file(const std::string& path, OpenMode mode, const FileOwner& ow
     error_number = errno;
     ::close(descriptor);
     fail(error_number, path, "");
+  }
+  return descriptor;
+}
+
+int open_output_to_read(const std::string& path, const FileOwner& owner) {
+  int descriptor = -1;
+  int error_number = 0;
+  {
+    const ActAs as_owner(owner);
+    descriptor =
+        open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
+    error_number = errno;
+  }
+  if (descriptor < 0) {
+    fail(error_number, path, error_number == ENOENT ? "" : open_remedy(error_number));
+  }
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    fail(EINVAL, path, "it is no regular file");
   }
   return descriptor;
 }

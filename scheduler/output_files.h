@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,16 +25,23 @@ struct PatternValues {
   JobId job_id = 0;
   std::string_view job_name;
   std::string_view user;
+  std::optional<JobId> array_job_id = std::nullopt;  ///< of a task of an array
+  std::optional<unsigned> array_task_id = std::nullopt;
 };
 
-/// %j and %A: job id; %x: job name, slashes as _; %u: user; %%: a per cent sign (sbatch(1), "filename
-/// pattern"). Other letters are kept as they are; validation refuses them before.
+/// %j: job id; %A: the array's job id, else the job's; %a: number of the array's task, else nothing; %x: job
+/// name, slashes as _; %u: user; %%: a per cent sign (sbatch(1), "filename pattern"). Other letters are kept
+/// as they are; validation refuses them before.
 std::string expand_pattern(std::string_view pattern, const PatternValues& values);
 
 /// Creates (0666 and the umask) or opens for writing. The last component is never followed when it is a
 /// symbolic link; devices, FIFOs and sockets are refused, /dev/null apart; folders are not made.
 /// Throws std::system_error that names the file. The caller owns the descriptor, which is close-on-exec.
 int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner);
+
+/// Opens a job's output for reading: as open_output_file() finds it, regular files only; never waits. Throws
+/// std::system_error that names the file.
+int open_output_to_read(const std::string& path, const FileOwner& owner);
 
 /// Throws std::system_error that names the file; a folder is refused.
 int open_input_file(const std::string& path, const FileOwner& owner);

@@ -6,6 +6,7 @@ add_library(berth_spdlog INTERFACE)
 target_compile_definitions(berth_spdlog INTERFACE FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL=1)
 
 berth_library(berth_cli
+  batch_script.cpp
   options.cpp
   command_line.cpp
   command_job.cpp
@@ -54,11 +55,34 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   berth_use_archive(Boost::program_options boost_program_options Boost::headers)
 endif()
 
-add_executable(berth main.cpp cli_doctor.cpp cli_query.cpp cli_run.cpp executor_launcher.cpp)
+add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_query.cpp cli_run.cpp
+  cli_submit.cpp executor_launcher.cpp)
 target_link_libraries(berth PRIVATE berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   target_link_options(berth PRIVATE -static-libstdc++ -static-libgcc)
+endif()
+
+# The daemon, and the process that holds its jobs. The runner is small: it knows neither SQLite nor Boost.
+berth_library(berth_runner_protocol runner_protocol.cpp record_spool.cpp)
+target_link_libraries(berth_runner_protocol PUBLIC berth_schemas PRIVATE nlohmann_json::nlohmann_json)
+add_executable(berth-runner runner_main.cpp runner.cpp)
+target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth_scheduler berth_executor
+                      berth_settings berth_warnings)
+
+add_executable(berthd berthd_main.cpp api.cpp api_server.cpp api_streams.cpp committer.cpp daemon.cpp
+  runner_link.cpp submission.cpp)
+target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
+                      berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers
+                      Threads::Threads)
+file(RELATIVE_PATH berth_libexec ${CMAKE_INSTALL_FULL_SBINDIR} ${CMAKE_INSTALL_FULL_LIBEXECDIR}/berth)
+string(REGEX REPLACE "^\\.\\./" "" berth_libexec ${berth_libexec})
+target_compile_definitions(berthd PRIVATE BERTH_VERSION="${PROJECT_VERSION}" BERTH_LIBEXEC="${berth_libexec}")
+# Asio's headers through other headers of Boost 1.74.
+target_compile_options(berthd PRIVATE -Wno-conversion -Wno-sign-conversion -Wno-useless-cast -Wno-shadow)
+if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
+  target_link_options(berthd PRIVATE -static-libstdc++ -static-libgcc)
+  target_link_options(berth-runner PRIVATE -static-libstdc++ -static-libgcc)
 endif()
 
 # The manual pages and the completion, made by the program from its own tables.
@@ -73,12 +97,13 @@ add_custom_command(
 add_custom_target(berth_generated ALL DEPENDS ${berth_generated}/berth.1 ${berth_generated}/completion/berth)
 
 install(TARGETS berth RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS berthd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
+install(TARGETS berth-runner RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/berth)
 install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1"
         PATTERN completion EXCLUDE)
 install(FILES ${berth_generated}/completion/berth
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json ${PROJECT_SOURCE_DIR}/schemas/berthd.schema.json
+              ${PROJECT_SOURCE_DIR}/schemas/berthd.openapi.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
-# For programs that berth starts itself and users do not.
-install(DIRECTORY DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/berth)

@@ -37,17 +37,6 @@ std::optional<std::string> read_script(const std::string& path) {
   return text;
 }
 
-void refuse_job_options(const CommandLine& line) {
-  for (const char* section : {"The job", "Limits", "Isolation"}) {
-    if (const Option* option = line.first_of_section(section)) {
-      throw UsageError(line.command,
-                       "--" + std::string(option->name) +
-                           " describes the job of a command or a script; a job file says itself what its "
-                           "jobs are");
-    }
-  }
-}
-
 void append_job_file(const std::string& path, RequestedJobs& requested, std::vector<InputFault>& faults) {
   if (path != "-" && ::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
     faults.push_back({path, "", "there is no such job file (to run a command: berth run -- " + path + " …)"});
@@ -74,12 +63,23 @@ unsigned parse_slots(const std::string& text) {
 
 }  // namespace
 
+void refuse_job_options(const CommandLine& line) {
+  for (const char* section : {"The job", "Limits", "Isolation", "In the queue"}) {
+    if (const Option* option = line.first_of_section(section)) {
+      throw UsageError(line.command,
+                       "--" + std::string(option->name) +
+                           " describes the job of a command or a script; a job file says itself what its "
+                           "jobs are");
+    }
+  }
+}
+
 RequestedJobs requested_jobs(const CommandLine& line) {
   RequestedJobs requested;
   if (line.operands.empty()) {
     if (!line.job_command || line.job_command->empty()) {
-      throw UsageError(line.command,
-                       "berth run needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script");
+      throw UsageError(line.command, "berth " + std::string(line.command->name) +
+                                         " needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script");
     }
     requested.jobs.push_back({job_from_options(line, caller_context()), "command line"});
     requested.from_options = true;
@@ -94,7 +94,8 @@ RequestedJobs requested_jobs(const CommandLine& line) {
     }
   }
   if (line.job_command) {
-    throw UsageError(line.command, "berth run takes either job files or a command, not both");
+    throw UsageError(line.command, "berth " + std::string(line.command->name) +
+                                       " takes either job files or a command, not both");
   }
   refuse_job_options(line);
   std::vector<InputFault> faults;

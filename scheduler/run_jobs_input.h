@@ -24,6 +24,9 @@ struct RequestedJobs {
 /// Throws UsageError, and InputError with every fault of every file.
 RequestedJobs requested_jobs(const CommandLine& line);
 
+/// Throws UsageError when an option describes a job, beside files that do so themselves.
+void refuse_job_options(const CommandLine& line);
+
 /// --slots, --cpus, --memory. Throws InputError.
 PoolBounds pool_bounds(const CommandLine& line);
 

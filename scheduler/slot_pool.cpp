@@ -106,6 +106,7 @@ class SlotPool::State {
   State(Topology topology, PoolBounds bounds);
 
   std::vector<unsigned> take_cpus(unsigned wanted, Bytes memory);
+  void take_cpu(unsigned index, std::vector<unsigned>& chosen);
   void give_cpu(unsigned index);
   std::vector<MemoryShare> take_memory(const std::vector<unsigned>& chosen, Bytes memory);
 
@@ -132,7 +133,6 @@ class SlotPool::State {
  private:
   void build_groups(const std::vector<TopologyCpu>& cpus);
   void bound_memory(const Topology& topology);
-  void take_cpu(unsigned index, std::vector<unsigned>& chosen);
   void take_from_core(unsigned core, unsigned wanted, std::vector<unsigned>& chosen);
   void take_from_cache(unsigned cache, unsigned wanted, std::vector<unsigned>& chosen);
   void take_from_node(unsigned node, unsigned wanted, std::vector<unsigned>& chosen);
@@ -471,6 +471,27 @@ std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
   return SlotLease(this, std::move(allocation));
 }
 
+std::optional<SlotLease> SlotPool::adopt(const Allocation& allocation) {
+  std::vector<unsigned> indexes;
+  for (unsigned index = 0; index < state_->numbers_.size(); ++index) {
+    if (allocation.cpus.contains(state_->numbers_[index]) && state_->free_[index]) {
+      indexes.push_back(index);
+    }
+  }
+  if (indexes.empty() || indexes.size() != allocation.cpus.size() || allocation.memory == 0 ||
+      allocation.memory > free_memory() || state_->held_.contains(allocation.slot)) {
+    return std::nullopt;
+  }
+  State::Held held;
+  for (const unsigned index : indexes) {
+    state_->take_cpu(index, held.cpus);
+  }
+  held.memory = state_->take_memory(held.cpus, allocation.memory);
+  state_->free_memory_ -= allocation.memory;
+  state_->held_.emplace(allocation.slot, std::move(held));
+  return SlotLease(this, allocation);
+}
+
 void SlotPool::give_back(const Allocation& allocation) noexcept {
   const auto found = state_->held_.find(allocation.slot);
   if (found == state_->held_.end()) {
@@ -533,7 +554,7 @@ Bytes SlotPool::free_memory() const {
   return state_->free_memory_;
 }
 unsigned SlotPool::free_slots() const {
-  return total_slots() - leases();
+  return total_slots() - std::min(leases(), total_slots());  // adopted leases may be more
 }
 unsigned SlotPool::leases() const {
   return static_cast<unsigned>(state_->held_.size());

@@ -102,6 +102,9 @@ class SlotPool {
   /// A lease now, or nothing when it does not fit at this moment. CPUs are whole and exclusive. Memory
   /// nodes are those of the CPUs, and further ones only for memory that these have not got left.
   std::optional<SlotLease> lease(const SlotRequest& request);
+  /// The lease of an allocation that was made before, by a pool of another process; nothing when this pool
+  /// has not got it free (it was made smaller since).
+  std::optional<SlotLease> adopt(const Allocation& allocation);
   /// Why the request can never fit, even on the empty pool; nothing when it can. Completes "the job …":
   /// "needs 4 CPUs, but the pool has 2 (…)".
   std::optional<std::string> never_fits(const SlotRequest& request) const;

@@ -106,15 +106,19 @@ std::filesystem::path directory_of(const std::string& path) {
 
 }  // namespace
 
-std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& file_name,
-                                    const std::filesystem::path& directory) {
+namespace {
+
+enum class Gate { schema, readers };
+
+std::vector<JobSpec> parse_jobs(std::string_view text, const std::string& file_name,
+                                const std::filesystem::path& directory, Gate gate) {
   ReadContext context{file_name, directory, {}};
   const std::optional<Json> document = parse_json(text, file_name, context.faults);
   if (!document) {
     throw InputError(std::move(context.faults));
   }
   std::vector<JobSpec> jobs = read_document(*document, context);
-  if (context.faults.empty()) {
+  if (context.faults.empty() && gate == Gate::schema) {
     if (std::optional<InputFault> fault = schema_fault(text, file_name)) {
       context.faults.push_back(std::move(*fault));
     }
@@ -124,6 +128,31 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
     throw InputError(std::move(context.faults));
   }
   return jobs;
+}
+
+}  // namespace
+
+std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& file_name,
+                                    const std::filesystem::path& directory) {
+  return parse_jobs(text, file_name, directory, Gate::schema);
+}
+
+std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
+                                     const std::filesystem::path& directory) {
+  return parse_jobs(text, file_name, directory, Gate::readers);
+}
+
+JobSpec parse_stored_job(std::string_view text, const std::string& name) {
+  ReadContext context{name, "/", {}};
+  const std::optional<Json> document = parse_json(text, name, context.faults);
+  JobSpec spec;
+  if (document) {
+    spec = read_job(Field(*document, "", context));
+  }
+  if (!context.faults.empty()) {
+    throw InputError(std::move(context.faults));
+  }
+  return spec;
 }
 
 std::vector<JobSpec> load_job_file(const std::string& path) {

@@ -152,6 +152,35 @@ void put_times(Json& object, const JobSpec& spec) {
   put_duration(object, "no_output_timeout", spec.no_output_timeout);
 }
 
+void put_queueing(Json& object, const JobSpec& spec) {
+  if (spec.hold) {
+    object["hold"] = true;
+  }
+  if (spec.requeue) {
+    object["requeue"] = true;
+  }
+  if (spec.begin_time) {
+    object["begin_time"] = format_instant_utc(*spec.begin_time);
+  }
+  if (spec.deadline) {
+    object["deadline"] = format_instant_utc(*spec.deadline);
+  }
+  put_text(object, "dependency", spec.dependency);
+  put_text(object, "array", spec.array);
+  if (spec.retry) {
+    Json retry{{"max", spec.retry->max}};
+    for (const JobState state : spec.retry->on) {
+      retry["on"].push_back(std::string(to_string(state)));
+    }
+    if (!spec.retry->exit_codes.empty()) {
+      retry["exit_codes"] = spec.retry->exit_codes;
+    }
+    retry["backoff"] = duration_value(spec.retry->backoff);
+    retry["memory_factor"] = spec.retry->memory_factor;
+    object["retry"] = std::move(retry);
+  }
+}
+
 }  // namespace
 
 Json to_json(const JobSpec& spec) {
@@ -164,6 +193,7 @@ Json to_json(const JobSpec& spec) {
   object["cpus_per_task"] = spec.cpus_per_task;
   put_size(object, "memory_per_node", spec.memory_per_node);
   put_times(object, spec);
+  put_queueing(object, spec);
   if (Json limits = limits_value(spec.limits); !limits.empty()) {
     object["limits"] = std::move(limits);
   }

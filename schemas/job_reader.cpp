@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "schemas/cpu_set.h"
+#include "schemas/queue_reader.h"
 #include "schemas/signals.h"
 
 namespace berth {
@@ -112,12 +113,12 @@ void read_environment(const Field& field, JobSpec& spec) {
   }
 }
 
-/// Patterns that are expanded when the job starts: %j %A (with a width: %5j), %x, %u and %% (sbatch(1),
+/// Patterns that are expanded when the job starts: %j %A %a (with a width: %5j), %x, %u and %% (sbatch(1),
 /// "filename pattern").
 bool has_known_patterns(std::string_view path) {
   for (std::size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at)) {
     const std::size_t letter = path.find_first_not_of("0123456789", at + 1);
-    const std::string_view known = letter == at + 1 ? "jAxu%" : "jA";
+    const std::string_view known = letter == at + 1 ? "jAaxu%" : "jAa";
     if (letter == std::string_view::npos || known.find(path[letter]) == std::string_view::npos) {
       return false;
     }
@@ -151,7 +152,7 @@ void read_pattern_path(const Field& field, JobSpec& spec) {
     return;
   }
   if (!has_known_patterns(*written)) {
-    field.refuse("has an unknown pattern (use %j %A %5j %x %u, or %% for a percent sign)");
+    field.refuse("has an unknown pattern (use %j %A %a %5j %x %u, or %% for a percent sign)");
     return;
   }
   spec.*Part = without_directory_patterns(*path, *written, field.context().directory);
@@ -203,15 +204,6 @@ void refuse_unsupported(const Field& field, const std::string& remedy) {
 void refuse_now(const Field& field, JobSpec& /*spec*/) {
   refuse_unsupported(field, "remove it");
 }
-void refuse_array(const Field& field, JobSpec& /*spec*/) {
-  refuse_unsupported(field, "write one job for each element: a file may hold an array of jobs");
-}
-void refuse_dependency(const Field& field, JobSpec& /*spec*/) {
-  refuse_unsupported(field, "remove it and run dependent jobs one after the other");
-}
-void refuse_hold(const Field& field, JobSpec& /*spec*/) {
-  refuse_unsupported(field, "remove it, or leave the job out of the file");
-}
 
 constexpr Member<JobSpec> kJobMembers[] = {
     {"schema_version", read_schema_version},
@@ -256,17 +248,17 @@ constexpr Member<JobSpec> kJobMembers[] = {
      [](const Field& field, JobSpec& spec) { spec.no_output_timeout = field.duration({}); }},
     {"limits", [](const Field& field, JobSpec& spec) { read_limits(field, spec.limits); }},
     {"isolation", [](const Field& field, JobSpec& spec) { read_isolation(field, spec.isolation); }},
-    {"array", refuse_array},
-    {"begin_time", refuse_now},
-    {"deadline", refuse_now},
-    {"dependency", refuse_dependency},
-    {"hold", refuse_hold},
+    {"array", read_array},
+    {"begin_time", read_begin_time},
+    {"deadline", read_deadline},
+    {"dependency", read_dependency},
+    {"hold", [](const Field& field, JobSpec& spec) { spec.hold = field.boolean().value_or(false); }},
     {"licenses", refuse_now},
     {"partition", refuse_now},
     {"qos", refuse_now},
-    {"requeue", refuse_now},
+    {"requeue", [](const Field& field, JobSpec& spec) { spec.requeue = field.boolean().value_or(false); }},
     {"reservation", refuse_now},
-    {"retry", refuse_now},
+    {"retry", read_retry},
 };
 
 // ---- rules over several fields ----
@@ -424,7 +416,7 @@ std::string suggestion(const std::string& key, const std::string& path) {
 const std::vector<ObjectFields>& known_fields() {
   static const std::vector<ObjectFields> kFields = [] {
     std::vector<ObjectFields> all{names_of<JobSpec>("", kJobMembers)};
-    for (const auto& part : {limits_fields(), isolation_fields()}) {
+    for (const auto& part : {limits_fields(), isolation_fields(), retry_fields()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

@@ -16,4 +16,8 @@ namespace berth {
 /// is not JSON.
 std::optional<InputFault> schema_fault(std::string_view json_text, const std::string& file_name);
 
+/// The same for another schema; `schema_text` is one of the embedded ones.
+std::optional<InputFault> schema_fault(std::string_view schema_text, std::string_view json_text,
+                                       const std::string& file_name, const std::string& manual);
+
 }  // namespace berth

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "schemas/job.h"
 #include "schemas/quantities.h"
 
 namespace berth {
@@ -79,6 +80,17 @@ struct Isolation {
 
 enum class OpenMode { truncate, append };
 
+/// retry{}: when a job that failed runs again.
+struct Retry {
+  unsigned max = 0;  ///< attempts after the first
+  std::vector<JobState>
+      on;  ///< final states; with exit_codes empty too: FAILED TIMEOUT OUT_OF_MEMORY NODE_FAIL
+  std::vector<int> exit_codes;  ///< of a job that exited
+  Milliseconds backoff{0};      ///< before the next attempt; doubles with each
+  double memory_factor = 1;     ///< memory after OUT_OF_MEMORY
+  bool operator==(const Retry&) const = default;
+};
+
 struct JobSpec {
   std::string name;                       ///< never empty: given, or argv[0]'s base name, or "script"
   std::string script;                     ///< text that starts with #!; argv are its arguments
@@ -102,6 +114,14 @@ struct JobSpec {
   Milliseconds kill_warning_delay{60'000};
   Milliseconds grace_period{5'000};  ///< between SIGTERM and the kill of the cgroup
   std::optional<Milliseconds> no_output_timeout;
+  // Of berthd's queue; berth run refuses them.
+  bool hold = false;
+  bool requeue = false;  ///< runs again after NODE_FAIL
+  std::optional<Timestamp> begin_time;
+  std::optional<Timestamp> deadline;
+  std::string dependency;  ///< schemas/dependency.h; empty: none
+  std::string array;       ///< schemas/index_list.h; empty: no array
+  std::optional<Retry> retry;
   Limits limits;
   Isolation isolation;
   bool operator==(const JobSpec&) const = default;

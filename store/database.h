@@ -78,6 +78,8 @@ class Database {
 
   const std::string& path() const { return path_; }
   int version();
+  /// For a process that writes all day: more pages in memory, and a log that is moved into the file seldom.
+  void tune_for_service();
 
   /// A prepared statement, made at its first use and kept. `sql` must outlive the Database (a literal).
   Query query(const char* sql);
@@ -95,6 +97,12 @@ class Database {
   template <typename Body>
   auto write(Body&& body, Durability durability = Durability::power_cut) {
     return translate_errors([&] {
+      if (is_together_) {
+        const SavePoint point(*this);
+        auto result = std::forward<Body>(body)();
+        point.keep();
+        return result;
+      }
       set_durability(durability);
       SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
       auto result = std::forward<Body>(body)();
@@ -102,6 +110,9 @@ class Database {
       return result;
     });
   }
+  /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
+  /// write() that throws undoes its own part.
+  void together(const std::function<void()>& body);
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
   template <typename Body>
   auto read(Body&& body) {
@@ -112,6 +123,25 @@ class Database {
   std::string check_integrity();
 
  private:
+  /// Undoes what was written since it was made, unless kept. They are not nested.
+  class SavePoint {
+   public:
+    explicit SavePoint(Database& database) : database_(database) {
+      database_.query("SAVEPOINT part").execute();
+    }
+    ~SavePoint();
+    SavePoint(const SavePoint&) = delete;
+    SavePoint& operator=(const SavePoint&) = delete;
+    void keep() const {
+      database_.query("RELEASE part").execute();
+      kept_ = true;
+    }
+
+   private:
+    Database& database_;
+    mutable bool kept_ = false;
+  };
+
   void set_durability(Durability durability);
   Database(std::string path, const std::string& uri, int flags);
 
@@ -133,6 +163,7 @@ class Database {
   std::string path_;
   bool read_only_ = false;
   Durability durability_ = Durability::power_cut;
+  bool is_together_ = false;
   SQLite::Database connection_;
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;  // dies before connection_
 };

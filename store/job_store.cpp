@@ -1,4 +1,4 @@
-#include "store/job_store.h"
+#include "store/queue_store.h"
 
 #include <algorithm>
 #include <limits>
@@ -243,12 +243,35 @@ struct Standing {
   unsigned attempt = 0;
 };
 
-class SqliteJobStore final : public JobStore {
+class SqliteJobStore final : public QueueStore {
  public:
   explicit SqliteJobStore(std::unique_ptr<Database> database) : database_(std::move(database)) {}
 
   std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) override;
-  void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) override;
+  void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) override {
+    configure(nullptr, job, attempt, allocation, at);
+  }
+  void configure_on(const Supervisor& runner, JobId job, unsigned attempt, const Allocation& allocation,
+                    Timestamp at) override {
+    configure(&runner, job, attempt, allocation, at);
+  }
+  void together(const std::function<void()>& body) override { database_->together(body); }
+  void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) override;
+  void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) override;
+  void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
+              const std::string& spec_text) override;
+  void visit_queue(const std::function<void(WaitingJob&&)>& visit) override;
+  std::optional<StoredJob> find_stored(JobId job) override;
+  std::vector<JobSummary> summaries(const SummaryFilter& filter) override;
+  std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
+                                     std::optional<unsigned> user_id) override;
+  std::int64_t last_event() override;
+  JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) override;
+  std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
+  std::optional<JobId> find_task(JobId array_job, unsigned task) override;
+  bool has_earlier_namesake(JobId job) override;
+  std::vector<JobId> array_tasks(JobId array_job) override;
+  std::vector<OpenAttempt> running_attempts() override;
   void run(JobId job, unsigned attempt, Timestamp at) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
   std::vector<OpenAttempt> open_attempts() override;
@@ -261,6 +284,14 @@ class SqliteJobStore final : public JobStore {
  private:
   std::int64_t supervisor_id(const Supervisor& supervisor);
   JobId insert_job(const NewJob& job, std::int64_t supervisor);
+  void configure(const Supervisor* runner, JobId job, unsigned attempt, const Allocation& allocation,
+                 Timestamp at);
+  void read_open_attempt(Row& row, OpenAttempt& attempt) const;
+  std::vector<JobEvent> read_events(Query& query) const;
+  void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
+  void leave_queue(JobId job);
+  bool end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
+  void insert_event(JobId job, unsigned attempt, Timestamp at, JobState state, const std::string& detail);
   std::optional<Standing> standing(JobId job);
   Standing require_transition(JobId job, JobState to);
   void require_attempt(JobId job, const Standing& standing, unsigned attempt) const;
@@ -303,6 +334,16 @@ std::optional<Supervisor> SqliteJobStore::find_supervisor(const std::string& cgr
 }
 
 std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
+  {
+    Query known = database_->query(
+        "SELECT id FROM supervisors WHERE boot_id = ? AND pid = ? AND start_time = ? AND cgroup = ?");
+    known.bind(supervisor.boot_id)
+        .bind(supervisor.pid)
+        .bind(static_cast<std::int64_t>(supervisor.start_time));
+    if (known.bind(supervisor.cgroup).step()) {
+      return known.integer(0);  // without a page to write
+    }
+  }
   Query query = database_->query(
       "INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES (?, ?, ?, ?) "
       "ON CONFLICT (boot_id, pid, start_time) DO UPDATE SET cgroup = excluded.cgroup RETURNING id");
@@ -318,7 +359,9 @@ JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
   Query insert = database_->query(
       "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
       "state, "
-      "submit_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?) RETURNING id");
+      "submit_us, group_id, array_job_id, array_task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, "
+      "?, "
+      "?) RETURNING id");
   insert.bind(supervisor)
       .bind(job.user)
       .bind(std::int64_t{job.user_id})
@@ -327,14 +370,23 @@ JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
       .bind(job.host)
       .bind(job.spec.name)
       .bind(job.spec.account)
-      .bind(to_json_text(job.spec))
-      .bind(to_column(job.submit));
+      .bind(job.spec_text.empty() ? to_json_text(job.spec) : job.spec_text)
+      .bind(to_column(job.submit))
+      .bind(std::int64_t{job.group_id});
+  if (job.array_job_id) {
+    insert.bind(*job.array_job_id).bind(std::int64_t{job.array_task_id.value_or(0)});
+  } else {
+    insert.bind_null().bind_null();
+  }
   insert.step();
   const JobId id = insert.integer(0);
   Query event = database_->query(
       "INSERT INTO events (job_id, attempt, at_us, state, detail) "
       "VALUES (?, 0, ?, 'PENDING', json_object('user', ?, 'name', ?))");
   event.bind(id).bind(to_column(job.submit)).bind(job.user).bind(job.spec.name).execute();
+  if (job.queue) {
+    insert_into_queue(id, job.user_id, 0, *job.queue);
+  }
   return id;
 }
 
@@ -377,9 +429,337 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
   query.bind(job).execute();
 }
 
-void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) {
+void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
+                                       const QueueFacts& facts) {
+  Query query =
+      database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  query.bind(job).bind(std::int64_t{user_id}).bind(std::int64_t{attempt}).bind(facts.priority);
+  query.bind(std::int64_t{facts.cpus});
+  if (facts.memory) {
+    query.bind(static_cast<std::int64_t>(*facts.memory));
+  } else {
+    query.bind_null();
+  }
+  query.bind(std::int64_t{facts.stay.count()}).bind(static_cast<std::int64_t>(facts.hold));
+  for (const std::optional<Timestamp>& instant : {facts.begin, facts.deadline}) {
+    if (instant) {
+      query.bind(to_column(*instant));
+    } else {
+      query.bind_null();
+    }
+  }
+  query.bind(facts.dependency).bind(facts.array_tasks).bind(std::int64_t{facts.array_limit}).execute();
+}
+
+void SqliteJobStore::leave_queue(JobId job) {
+  database_->query("DELETE FROM queue WHERE job_id = ?").bind(job).execute();
+}
+
+void SqliteJobStore::insert_event(JobId job, unsigned attempt, Timestamp at, JobState state,
+                                  const std::string& detail) {
+  Query event =
+      database_->query("INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, ?)");
+  event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(state)).bind(detail);
+  event.execute();
+}
+
+void SqliteJobStore::suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) {
+  database_->write([&] {
+    const JobState to = suspended ? JobState::suspended : JobState::running;
+    require_attempt(job, require_transition(job, to), attempt);
+    set_state(job, to, attempt, std::nullopt);
+    Query update = database_->query("UPDATE attempts SET state = ? WHERE job_id = ? AND attempt = ?");
+    update.bind(to_string(to)).bind(job).bind(std::int64_t{attempt}).execute();
+    insert_event(job, attempt, at, to, "");
+    return true;
+  });
+}
+
+void SqliteJobStore::requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) {
+  database_->write([&] {
+    const std::optional<StoredJob> stored = find_stored(job);
+    if (!stored) {
+      refuse(job, "there is no such job");
+    }
+    if (!is_final(stored->state)) {
+      refuse(job, "is " + std::string(to_string(stored->state)) + ": only a job that has ended waits again");
+    }
+    // The record of a job that never had an attempt is no attempt's: it gives way.
+    database_->query("DELETE FROM attempts WHERE job_id = ? AND attempt = 0").bind(job).execute();
+    set_state(job, JobState::pending, stored->attempt, std::nullopt);
+    insert_into_queue(job, stored->user_id, stored->attempt, facts);
+    insert_event(job, stored->attempt, at, JobState::pending, detail);
+    return true;
+  });
+}
+
+void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
+                            const std::string& spec_text) {
+  database_->write([&] {
+    const std::optional<StoredJob> stored = find_stored(job);
+    if (!stored || stored->state != JobState::pending) {
+      refuse(job, "does not wait any more");
+    }
+    if (!spec_text.empty()) {
+      database_->query("UPDATE jobs SET spec = ? WHERE id = ?").bind(spec_text).bind(job).execute();
+    }
+    insert_into_queue(job, stored->user_id, stored->attempt, facts);
+    insert_event(job, stored->attempt, at, JobState::pending, detail);
+    return true;
+  });
+}
+
+namespace {
+
+QueueFacts read_facts(Row& row) {
+  QueueFacts facts;
+  facts.priority = row.integer();
+  facts.cpus = row.number();
+  if (const auto memory = row.optional_integer()) {
+    facts.memory = static_cast<Bytes>(*memory);
+  }
+  facts.stay = Milliseconds(row.integer());
+  facts.hold = static_cast<Hold>(row.integer());
+  facts.begin = to_instant(row.optional_integer());
+  facts.deadline = to_instant(row.optional_integer());
+  facts.dependency = row.text();
+  facts.array_tasks = row.text();
+  facts.array_limit = row.number();
+  return facts;
+}
+
+}  // namespace
+
+void SqliteJobStore::visit_queue(const std::function<void(WaitingJob&&)>& visit) {
+  database_->read([&] {
+    Query query = database_->query(
+        "SELECT job_id, user_id, attempt, priority, cpus, memory, stay_ms, hold, begin_us, deadline_us, "
+        "dependency, array_tasks, array_limit FROM queue ORDER BY job_id");
+    while (query.step()) {
+      Row row(query);
+      WaitingJob job;
+      job.job_id = row.integer();
+      job.user_id = row.number();
+      job.attempt = row.number();
+      job.facts = read_facts(row);
+      visit(std::move(job));
+    }
+    return true;
+  });
+}
+
+std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
+  return database_->read([&]() -> std::optional<StoredJob> {
+    Query query = database_->query(
+        "SELECT id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, spec FROM "
+        "jobs "
+        "WHERE id = ?");
+    query.bind(job);
+    if (!query.step()) {
+      return std::nullopt;
+    }
+    Row row(query);
+    StoredJob stored;
+    stored.job_id = row.integer();
+    stored.state = to_state(database_->path(), row.text());
+    stored.attempt = row.number();
+    stored.name = row.text();
+    stored.user = row.text();
+    stored.user_id = row.number();
+    stored.group_id = row.number();
+    stored.array_job_id = row.optional_integer();
+    if (const auto task = row.optional_integer()) {
+      stored.array_task_id = static_cast<unsigned>(*task);
+    }
+    stored.spec_text = row.text();
+    return stored;
+  });
+}
+
+std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
+  return database_->read([&] {
+    std::string states;
+    for (const JobState state : filter.states) {
+      states += (states.empty() ? "'" : ", '") + std::string(to_string(state)) + "'";
+    }
+    std::string sql =
+        "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
+        "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
+        "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
+        "q.array_limit FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt AND "
+        "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
+    sql += states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")";
+    if (filter.user_id) {
+      sql += " AND j.user_id = " + std::to_string(*filter.user_id);
+    }
+    sql += " ORDER BY j.id";
+    if (filter.limit) {
+      sql += " LIMIT " + std::to_string(*filter.limit);
+    }
+    SQLite::Statement statement = database_->prepare(sql);
+    Query query(statement);
+    std::vector<JobSummary> found;
+    while (query.step()) {
+      Row row(query);
+      JobSummary& summary = found.emplace_back();
+      summary.job_id = row.integer();
+      summary.attempt = row.number();
+      summary.state = to_state(database_->path(), row.text());
+      summary.name = row.text();
+      summary.user = row.text();
+      summary.user_id = row.number();
+      summary.account = row.text();
+      summary.submit = to_instant(row.integer());
+      summary.start = to_instant(row.optional_integer());
+      summary.slot = row.text();
+      summary.cpus = row.text();
+      if (const auto memory = row.optional_integer()) {
+        summary.memory = static_cast<Bytes>(*memory);
+      }
+      summary.array_job_id = row.optional_integer();
+      if (const auto task = row.optional_integer()) {
+        summary.array_task_id = static_cast<unsigned>(*task);
+      }
+      if (!row.next_is_null()) {
+        summary.queue = read_facts(row);
+      }
+    }
+    return found;
+  });
+}
+
+std::vector<JobEvent> SqliteJobStore::events_after(std::int64_t sequence, std::size_t limit,
+                                                   std::optional<unsigned> user_id) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT e.sequence, e.job_id, e.attempt, e.at_us, e.state, e.detail FROM events e JOIN jobs j ON "
+        "j.id "
+        "= e.job_id WHERE e.sequence > ? AND (?2 IS NULL OR j.user_id = ?2) ORDER BY e.sequence LIMIT ?3");
+    query.bind(sequence);
+    if (user_id) {
+      query.bind(std::int64_t{*user_id});
+    } else {
+      query.bind_null();
+    }
+    query.bind(static_cast<std::int64_t>(limit));
+    return read_events(query);
+  });
+}
+
+std::int64_t SqliteJobStore::last_event() {
+  return database_->read([&] {
+    Query query = database_->query("SELECT coalesce(max(sequence), 0) FROM events");
+    query.step();
+    return query.integer(0);
+  });
+}
+
+JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) {
+  return database_->write([&] {
+    Query insert = database_->query(
+        "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
+        "state, "
+        "submit_us, group_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, job_user, "
+        "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, id, ? FROM jobs WHERE id = "
+        "? AND "
+        "end_us IS NULL RETURNING id");
+    insert.bind(std::int64_t{task}).bind(array_job);
+    if (!insert.step()) {
+      refuse(array_job, "is over, so no task of it starts");
+    }
+    const JobId id = insert.integer(0);
+    if (left.empty()) {
+      leave_queue(array_job);
+    } else {
+      Query update = database_->query("UPDATE queue SET array_tasks = ? WHERE job_id = ?");
+      update.bind(left).bind(array_job).execute();
+    }
+    insert_event(id, 0, at, JobState::pending,
+                 "{\"array_job_id\":" + std::to_string(array_job) +
+                     ",\"array_task_id\":" + std::to_string(task) + "}");
+    return id;
+  });
+}
+
+std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp at) {
+  return database_->write([&]() -> std::optional<JobState> {
+    {
+      Query open = database_->query(
+          "SELECT 1 WHERE EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) OR EXISTS (SELECT 1 FROM jobs WHERE "
+          "array_job_id = ?1 AND end_us IS NULL) OR NOT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND end_us "
+          "IS NULL)");
+      if (open.bind(array_job).step()) {
+        return std::nullopt;
+      }
+    }
+    JobState state = JobState::completed;
+    {
+      Query failed =
+          database_->query("SELECT 1 FROM jobs WHERE array_job_id = ? AND state <> 'COMPLETED' LIMIT 1");
+      state = failed.bind(array_job).step() ? JobState::failed : JobState::completed;
+    }
+    set_state(array_job, state, 0, at);
+    insert_event(array_job, 0, at, state, R"({"array":"all tasks have ended"})");
+    return state;
+  });
+}
+
+std::optional<JobId> SqliteJobStore::find_task(JobId array_job, unsigned task) {
+  return database_->read([&]() -> std::optional<JobId> {
+    Query query = database_->query("SELECT id FROM jobs WHERE array_job_id = ? AND array_task_id = ?");
+    query.bind(array_job).bind(std::int64_t{task});
+    return query.step() ? std::optional(query.integer(0)) : std::nullopt;
+  });
+}
+
+bool SqliteJobStore::has_earlier_namesake(JobId job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT 1 FROM jobs j JOIN jobs e ON e.user_id = j.user_id AND e.name = j.name AND e.id < j.id WHERE "
+        "j.id = ? AND e.end_us IS NULL LIMIT 1");
+    return query.bind(job).step();
+  });
+}
+
+std::vector<JobId> SqliteJobStore::array_tasks(JobId array_job) {
+  return database_->read([&] {
+    Query query = database_->query("SELECT id FROM jobs WHERE array_job_id = ? ORDER BY array_task_id");
+    query.bind(array_job);
+    std::vector<JobId> tasks;
+    while (query.step()) {
+      tasks.push_back(query.integer(0));
+    }
+    return tasks;
+  });
+}
+
+std::vector<OpenAttempt> SqliteJobStore::running_attempts() {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT j.id, j.attempt, j.state, s.boot_id, s.pid, s.start_time, s.cgroup, a.start_us, a.slot, "
+        "a.cpus, "
+        "a.memory_nodes, a.memory FROM jobs j "
+        "JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt "
+        "JOIN supervisors s ON s.id = a.supervisor_id "
+        "WHERE j.state IN ('CONFIGURING', 'RUNNING', 'SUSPENDED', 'COMPLETING') ORDER BY j.id");
+    std::vector<OpenAttempt> open;
+    while (query.step()) {
+      Row row(query);
+      OpenAttempt& attempt = open.emplace_back();
+      read_open_attempt(row, attempt);
+      attempt.allocation = read_allocation(row);
+    }
+    return open;
+  });
+}
+
+void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned attempt,
+                               const Allocation& allocation, Timestamp at) {
   database_->write(
       [&] {
+        const std::optional<std::int64_t> supervisor =
+            runner != nullptr ? std::optional(supervisor_id(*runner)) : std::nullopt;
+        leave_queue(job);
         const Standing before = require_transition(job, JobState::configuring);
         require_attempt(job, {before.state, before.attempt + 1}, attempt);
         set_state(job, JobState::configuring, attempt, std::nullopt);
@@ -388,8 +768,14 @@ void SqliteJobStore::configure(JobId job, unsigned attempt, const Allocation& al
         const auto memory = static_cast<std::int64_t>(allocation.memory);
         Query insert = database_->query(
             "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot, cpus, memory_nodes, memory, "
-            "configure_us) SELECT id, ?, supervisor_id, 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs WHERE id = ?");
-        insert.bind(std::int64_t{attempt}).bind(allocation.slot).bind(cpus).bind(nodes).bind(memory);
+            "configure_us) SELECT id, ?, coalesce(?, supervisor_id), 'CONFIGURING', ?, ?, ?, ?, ? FROM jobs "
+            "WHERE id = ?");
+        insert.bind(std::int64_t{attempt})
+            .bind(supervisor)
+            .bind(allocation.slot)
+            .bind(cpus)
+            .bind(nodes)
+            .bind(memory);
         insert.bind(to_column(at)).bind(job).execute();
         Query event = database_->query(
             "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'CONFIGURING', "
@@ -428,11 +814,12 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
       Query recorded =
           database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
       if (recorded.bind(job).bind(std::int64_t{attempt}).step()) {
-        return false;
+        return end_waiting(job, attempt, outcome, at);
       }
     }
     require_attempt(job, require_transition(job, outcome.state), attempt);
     set_state(job, outcome.state, attempt, at);
+    leave_queue(job);
     write_outcome(job, attempt, outcome, at);
     write_usage(job, attempt, usage);
     Query event = database_->query(
@@ -443,6 +830,18 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
     event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
     return true;
   });
+}
+
+/// A job that waits again after its attempt `attempt` ends without another one: only its state changes.
+bool SqliteJobStore::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
+  const std::optional<Standing> now = standing(job);
+  if (!now || now->state != JobState::pending || now->attempt != attempt) {
+    return false;
+  }
+  set_state(job, outcome.state, attempt, at);
+  leave_queue(job);
+  insert_event(job, attempt, at, outcome.state, "");
+  return true;
 }
 
 void SqliteJobStore::write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
@@ -479,6 +878,17 @@ void SqliteJobStore::write_usage(JobId job, unsigned attempt, const Usage& usage
   query.execute();
 }
 
+void SqliteJobStore::read_open_attempt(Row& row, OpenAttempt& attempt) const {
+  attempt.job_id = row.integer();
+  attempt.attempt = row.number();
+  attempt.state = to_state(database_->path(), row.text());
+  attempt.supervisor.boot_id = row.text();
+  attempt.supervisor.pid = row.integer();
+  attempt.supervisor.start_time = static_cast<std::uint64_t>(row.integer());
+  attempt.supervisor.cgroup = row.text();
+  attempt.start = to_instant(row.optional_integer());
+}
+
 std::vector<OpenAttempt> SqliteJobStore::open_attempts() {
   return database_->read([&] {
     Query query = database_->query(
@@ -490,14 +900,7 @@ std::vector<OpenAttempt> SqliteJobStore::open_attempts() {
     while (query.step()) {
       Row row(query);
       OpenAttempt& attempt = open.emplace_back();
-      attempt.job_id = row.integer();
-      attempt.attempt = row.number();
-      attempt.state = to_state(database_->path(), row.text());
-      attempt.supervisor.boot_id = row.text();
-      attempt.supervisor.pid = row.integer();
-      attempt.supervisor.start_time = static_cast<std::uint64_t>(row.integer());
-      attempt.supervisor.cgroup = row.text();
-      attempt.start = to_instant(row.optional_integer());
+      read_open_attempt(row, attempt);
     }
     return open;
   });
@@ -528,28 +931,32 @@ std::vector<AccountingRecord> SqliteJobStore::find(JobId job) {
   return history(filter);
 }
 
+std::vector<JobEvent> SqliteJobStore::read_events(Query& query) const {
+  std::vector<JobEvent> events;
+  while (query.step()) {
+    Row row(query);
+    JobEvent& event = events.emplace_back();
+    event.sequence = row.integer();
+    event.job_id = row.integer();
+    event.attempt = row.number();
+    event.at = to_instant(row.integer());
+    event.state = to_state(database_->path(), row.text());
+    event.detail = row.text();
+  }
+  return events;
+}
+
 std::vector<JobEvent> SqliteJobStore::events(JobId job) {
   return database_->read([&] {
     Query query = database_->query(
         "SELECT sequence, job_id, attempt, at_us, state, detail FROM events WHERE job_id = ? ORDER BY "
         "sequence");
     query.bind(job);
-    std::vector<JobEvent> events;
-    while (query.step()) {
-      Row row(query);
-      JobEvent& event = events.emplace_back();
-      event.sequence = row.integer();
-      event.job_id = row.integer();
-      event.attempt = row.number();
-      event.at = to_instant(row.integer());
-      event.state = to_state(database_->path(), row.text());
-      event.detail = row.text();
-    }
-    return events;
+    return read_events(query);
   });
 }
 
-std::unique_ptr<JobStore> open_store(const std::string& path, Database::Missing missing) {
+std::unique_ptr<QueueStore> open_store(const std::string& path, Database::Missing missing) {
   std::unique_ptr<Database> database = Database::open(path, missing);
   return database ? std::make_unique<SqliteJobStore>(std::move(database)) : nullptr;
 }
@@ -564,13 +971,27 @@ std::unique_ptr<JobStore> JobStore::open_existing(const std::string& path) {
   return open_store(path, Database::Missing::refuse);
 }
 
+std::unique_ptr<QueueStore> QueueStore::open(const std::string& path) {
+  std::unique_ptr<Database> database = Database::open(path, Database::Missing::create);
+  database->tune_for_service();
+  return std::make_unique<SqliteJobStore>(std::move(database));
+}
+
+std::unique_ptr<QueueStore> QueueStore::open_existing(const std::string& path) {
+  return open_store(path, Database::Missing::refuse);
+}
+
 JobState replay(const std::vector<JobEvent>& events) {
   if (events.empty() || events.front().state != JobState::pending) {
     throw StoreError("the events do not begin with PENDING: the database was changed by hand, or is damaged");
   }
   JobState state = JobState::pending;
   for (auto event = events.begin() + 1; event != events.end(); ++event) {
-    if (!may_transition(state, event->state)) {
+    const bool is_array =
+        state == JobState::pending && is_final(event->state) && event->detail.starts_with("{\"array\"");
+    const bool is_change = event->state == JobState::pending && event->state == state;
+    const bool is_requeue = event->state == JobState::pending && is_final(state);
+    if (!is_array && !is_change && !is_requeue && !may_transition(state, event->state)) {
       throw StoreError("job " + std::to_string(event->job_id) + ": event " + std::to_string(event->sequence) +
                        " turns " + std::string(to_string(state)) + " into " +
                        std::string(to_string(event->state)) +

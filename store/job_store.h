@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "schemas/accounting_record.h"
+#include "store/queue_facts.h"
 
 namespace berth {
 
@@ -36,12 +37,17 @@ struct Supervisor {
 
 struct NewJob {
   JobSpec spec;
+  std::string spec_text;  ///< the spec as canonical JSON, where the caller has it; empty: made from it
   std::string user;
   unsigned user_id = 0;
   std::string job_user;
   unsigned job_user_id = 0;
   std::string host;
   Timestamp submit;
+  unsigned group_id = 0;
+  std::optional<QueueFacts> queue = std::nullopt;  ///< of berthd: the job waits in its queue
+  std::optional<JobId> array_job_id = std::nullopt;
+  std::optional<unsigned> array_task_id = std::nullopt;
 };
 
 /// An attempt without a final record.
@@ -51,6 +57,7 @@ struct OpenAttempt {
   JobState state = JobState::pending;
   Supervisor supervisor;
   std::optional<Timestamp> start;
+  std::optional<Allocation> allocation;
 };
 
 /// sacct's filters; an empty one matches all. A job matches a time window when it was in any state

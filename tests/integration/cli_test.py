@@ -52,7 +52,7 @@ class WithoutJobs(BerthCase):
     def test_options_of_slurm_that_are_not_there_say_what_to_use(self):
         status, _, err = self.berth("run", "--array", "0-3", "--", "/bin/true")
         self.assertEqual(status, 125)
-        self.assertIn("job file", err)
+        self.assertIn("berth submit", err)
 
     def test_examples_are_valid(self):
         folder = os.path.join(SOURCE, "examples")
@@ -64,7 +64,7 @@ class WithoutJobs(BerthCase):
 
     def test_check_names_all_faults_at_once(self):
         job = {
-            "argv": ["x"], "memory_per_node": "2GX", "cpus_per_tsk": 1, "limits": {"pid": 3, "pids": 0}, "dependency": "afterok:1",
+            "argv": ["x"], "memory_per_node": "2GX", "cpus_per_tsk": 1, "limits": {"pid": 3, "pids": 0}, "qos": "high",
             "isolation": {"mounts": [{"source": "relative", "target": "/x"}]},
         }
         path = self.job_file(job, {"argv": []})
@@ -73,7 +73,7 @@ class WithoutJobs(BerthCase):
         rows = err.splitlines()
         for words in (
             ("/0/memory_per_node", "2GX", "512M"), ("/0/cpus_per_tsk", "cpus_per_task"), ("/0/limits/pid", "pids"), ("/0/limits/pids",),
-            ("/0/dependency", "not supported yet"), ("/1",),
+            ("/0/qos", "not supported yet"), ("/1",),
         ):
             self.assertTrue(any(all(word in row for word in words) and row.startswith(path) for row in rows), f"{words} in {err}")
 

@@ -1,0 +1,27 @@
+# A Debian package: cmake --preset package && cmake --build --preset package --target package, or scripts/package.
+configure_file(packaging/berthd.service.in packaging/berthd.service @ONLY)
+foreach(script postinst prerm postrm)
+  configure_file(packaging/${script} packaging/${script} @ONLY FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
+                 GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+endforeach()
+if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
+  set(berth_unit_directory /lib/systemd/system)
+else()
+  set(berth_unit_directory ${CMAKE_INSTALL_PREFIX}/lib/systemd/system)
+endif()
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/berthd.service DESTINATION ${berth_unit_directory})
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME berth)
+set(CPACK_PACKAGE_VENDOR "berth")
+set(CPACK_PACKAGE_CONTACT "berth maintainers <root@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY ${PROJECT_DESCRIPTION})
+set(CPACK_PACKAGING_INSTALL_PREFIX ${CMAKE_INSTALL_PREFIX})
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION admin)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "passwd")
+set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA
+    "${CMAKE_CURRENT_BINARY_DIR}/packaging/postinst;${CMAKE_CURRENT_BINARY_DIR}/packaging/prerm;${CMAKE_CURRENT_BINARY_DIR}/packaging/postrm")
+include(CPack)

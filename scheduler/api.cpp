@@ -1,0 +1,650 @@
+#include "scheduler/api.h"
+
+#include <grp.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/post.hpp>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "scheduler/api_streams.h"
+#include "scheduler/cli_efficiency.h"
+#include "scheduler/cli_history.h"
+#include "scheduler/cli_show.h"
+#include "scheduler/listing.h"
+#include "scheduler/log.h"
+#include "scheduler/submission.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+#include "schemas/record_json.h"
+#include "schemas/signals.h"
+
+namespace berth {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// How long group membership is believed.
+constexpr std::chrono::seconds kActorLifetime{30};
+/// Bodies up to this size are parsed at once.
+constexpr std::size_t kSmallBody = 16 * 1024;
+constexpr std::uint64_t kListed = 10'000;
+
+/// What a waiting job's owner may change.
+constexpr std::array<std::string_view, 12> kChangeable{
+    "name",       "comment",    "account",       "priority",        "nice", "begin_time", "deadline",
+    "dependency", "time_limit", "cpus_per_task", "memory_per_node", "retry"};
+
+std::string_view explanation(WaitReason reason) {
+  switch (reason) {
+    case WaitReason::resources:
+      return "it is next, and waits until enough CPUs, memory and a slot are free";
+    case WaitReason::priority:
+      return "jobs of higher priority, or submitted earlier, come first";
+    case WaitReason::job_held_user:
+      return "its user holds it; berth release lets it start";
+    case WaitReason::job_held_admin:
+      return "an administrator holds it, and alone can release it";
+    case WaitReason::begin_time:
+      return "its begin time has not come";
+    case WaitReason::dependency:
+      return "what it depends on is not over";
+    case WaitReason::dependency_never_satisfied:
+      return "what it depends on can never be fulfilled any more; cancel it, or change it with berth update";
+    case WaitReason::array_task_limit:
+      return "as many tasks of its array run as its limit after % allows";
+    case WaitReason::user_limit:
+      return "its user's running jobs have as much as user_limits allows";
+    case WaitReason::draining:
+      return "an administrator has drained the pool: no job starts";
+  }
+  return "";
+}
+
+ApiResponse json_response(const Json& body, unsigned status = 200) {
+  ApiResponse response;
+  response.status = status;
+  response.body = body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return response;
+}
+
+ApiResponse text_response(std::string body, const std::string& type) {
+  ApiResponse response;
+  response.body = std::move(body);
+  response.type = type;
+  return response;
+}
+
+std::string parameter(const ApiRequest& request, const std::string& name, const std::string& fallback = "") {
+  const auto found = request.query.find(name);
+  return found == request.query.end() ? fallback : found->second;
+}
+
+bool flag(const ApiRequest& request, const std::string& name) {
+  const std::string value = parameter(request, name, "0");
+  return value != "0" && value != "false";
+}
+
+std::uint64_t number(const ApiRequest& request, const std::string& name, std::uint64_t fallback) {
+  const std::string text = parameter(request, name);
+  std::uint64_t value = fallback;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (!text.empty() && (error != std::errc() || end != text.data() + text.size())) {
+    throw ApiError(400, name + ": \"" + text + "\" is not a number");
+  }
+  return value;
+}
+
+std::vector<std::string> words(const ApiRequest& request, const std::string& name) {
+  const std::string text = parameter(request, name);
+  return text.empty() ? std::vector<std::string>() : std::vector<std::string>{text};
+}
+
+Json facts_value(const QueueFacts& facts) {
+  Json value{{"priority", facts.priority}, {"cpus", facts.cpus}};
+  if (facts.memory) {
+    value["memory"] = *facts.memory;
+  }
+  if (facts.stay < kUnlimited) {
+    value["longest_stay_msec"] = facts.stay.count();
+  }
+  if (facts.begin) {
+    value["begin_time"] = format_instant_utc(*facts.begin);
+  }
+  if (facts.deadline) {
+    value["deadline"] = format_instant_utc(*facts.deadline);
+  }
+  if (!facts.dependency.empty()) {
+    value["dependency"] = facts.dependency;
+  }
+  if (!facts.array_tasks.empty()) {
+    value["array_tasks"] = facts.array_tasks;
+    value["array_limit"] = facts.array_limit;
+  }
+  return value;
+}
+
+Json summary_value(const JobSummary& job) {
+  Json value{{"job_id", job.job_id},   {"name", job.name},
+             {"user", job.user},       {"user_id", job.user_id},
+             {"account", job.account}, {"state", std::string(to_string(job.state))},
+             {"attempt", job.attempt}, {"submit", format_instant_utc(job.submit)}};
+  if (job.array_job_id) {
+    value["array_job_id"] = *job.array_job_id;
+    value["array_task_id"] = job.array_task_id.value_or(0);
+  }
+  if (job.start) {
+    value["start"] = format_instant_utc(*job.start);
+  }
+  if (!job.slot.empty()) {
+    value["slot"] = job.slot;
+    value["allocated_cpus"] = job.cpus;
+    value["allocated_memory"] = job.memory.value_or(0);
+  }
+  if (job.queue) {
+    value["queue"] = facts_value(*job.queue);
+  }
+  return value;
+}
+
+std::vector<JobState> states_of(const std::string& list) {
+  std::vector<JobState> states;
+  std::string_view rest = list;
+  while (!rest.empty()) {
+    const std::size_t comma = rest.find(',');
+    const std::string_view word = rest.substr(0, comma);
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
+    const std::optional<JobState> state = parse_job_state(word);
+    if (!state) {
+      throw ApiError(400, "\"" + std::string(word) + "\" is no job state (use PENDING, RUNNING, CD …)");
+    }
+    states.push_back(*state);
+  }
+  return states;
+}
+
+/// The records that the actor may see.
+void restrict(HistoryFilter& filter, const Actor& actor) {
+  if (!actor.administrator) {
+    filter.users = {std::to_string(actor.user_id)};
+  }
+}
+
+}  // namespace
+
+ApiResponse api_failure(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const ApiError& failure) {
+    return api_failure(failure.status(), failure.what());
+  } catch (const InputError& failure) {
+    Json faults = Json::array();
+    for (const InputFault& fault : failure.faults()) {
+      faults.push_back({{"file", fault.file}, {"pointer", fault.pointer}, {"message", fault.message}});
+    }
+    return json_response({{"error", failure.what()}, {"faults", faults}}, 422);
+  } catch (const StoreError& failure) {
+    return api_failure(507, failure.what());
+  } catch (const std::exception& failure) {
+    log_error(failure.what());
+    return api_failure(500, failure.what());
+  }
+}
+
+Api::Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, const std::string& database,
+         const Clock& clock)
+    : loop_(loop),
+      daemon_(daemon),
+      reader_(reader),
+      clock_(clock),
+      slow_reader_(QueueStore::open_existing(database)) {
+  daemon_.on_commit([this] {
+    for (const auto& follower : std::exchange(followers_, {})) {
+      if (const auto callback = follower.lock()) {
+        (*callback)();
+      }
+    }
+  });
+}
+
+Api::~Api() {
+  thread_.join();
+}
+
+void Api::when_changed(std::weak_ptr<std::function<void()>> callback) {
+  followers_.push_back(std::move(callback));
+}
+
+const Actor& Api::actor_of(const Peer& peer) {
+  const SteadyTime now = clock_.steady_now();
+  Known& known = users_[peer.user_id];
+  if (known.until > now && known.actor.group_id == peer.group_id) {
+    return known.actor;
+  }
+  known.until = now + kActorLifetime;
+  Actor& actor = known.actor;
+  actor = {peer.user_id, peer.group_id, std::to_string(peer.user_id), peer.user_id == 0};
+  std::array<char, 16384> buffer;
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwuid_r(peer.user_id, &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
+    actor.name = entry.pw_name;
+  }
+  const std::string& administrators = daemon_.config().administrators;
+  std::array<char, 16384> group_buffer;
+  group group_entry{};
+  group* group_found = nullptr;
+  if (!administrators.empty() &&
+      ::getgrnam_r(administrators.c_str(), &group_entry, group_buffer.data(), group_buffer.size(),
+                   &group_found) == 0 &&
+      group_found != nullptr) {
+    std::array<gid_t, 1024> groups;
+    int count = static_cast<int>(groups.size());
+    if (::getgrouplist(actor.name.c_str(), peer.group_id, groups.data(), &count) >= 0) {
+      actor.administrator = actor.administrator || std::find(groups.begin(), groups.begin() + count,
+                                                             group_entry.gr_gid) != groups.begin() + count;
+    }
+  }
+  return actor;
+}
+
+void Api::handle(ApiRequest request, ApiRespond respond) {
+  try {
+    route(request, actor_of(request.peer), respond);
+  } catch (...) {
+    respond(api_failure(std::current_exception()));
+  }
+}
+
+void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  const std::vector<std::string>& path = request.path;
+  const auto is = [&](const char* method, const char* name) {
+    return path.size() == 2 && path[1] == name && request.method == method;
+  };
+  if (path.empty() || path[0] != "v1") {
+    throw ApiError(404, "there is nothing here; every path begins with /v1/");
+  }
+  if (path.size() >= 2 && path[1] == "jobs") {
+    path.size() == 2 ? route_jobs(request, actor, respond) : route_job(request, actor, respond);
+  } else if (is("GET", "history")) {
+    history(request, actor, respond);
+  } else if (is("GET", "events")) {
+    events(request, actor, respond);
+  } else if (is("GET", "slots")) {
+    respond(slots());
+  } else if (is("POST", "drain") || is("POST", "undrain")) {
+    if (!actor.administrator) {
+      throw ApiError(403, "only administrators (root and the group \"" + daemon_.config().administrators +
+                              "\") may do this");
+    }
+    daemon_.drain(path[1] == "drain");
+    respond(slots());
+  } else {
+    throw ApiError(404, "there is no " + request.method + " here");
+  }
+}
+
+void Api::route_jobs(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  if (request.method == "POST") {
+    submit(request, actor, respond);
+  } else if (request.method == "GET") {
+    list(request, actor, respond);
+  } else {
+    throw ApiError(405, "use GET to list jobs and POST to submit");
+  }
+}
+
+void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  const JobId job = job_of(request.path[2]);
+  const std::string action = request.path.size() == 4 ? request.path[3] : "";
+  if (request.path.size() > 4) {
+    throw ApiError(404, "there is nothing here");
+  }
+  if (request.method == "GET" && action.empty()) {
+    daemon_.require(job, actor);
+    const std::string as = parameter(request, "as", "json");
+    read(
+        [job, as, now = clock_.system_now()](QueueStore& store) {
+          const ShownJob shown = load_job(store, job);
+          if (as == "text") {
+            return text_response(show_text(shown, now), "text/plain");
+          }
+          if (as == "efficiency" || as == "efficiency-json") {
+            std::string text;
+            for (const AccountingRecord& record : shown.records) {
+              const bool first = text.empty();
+              text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
+                                         : (first ? "" : ",\n") + efficiency_json(record, now);
+            }
+            return text_response(std::move(text), "text/plain");
+          }
+          return text_response(show_json(std::span(&shown, 1)), "application/json");
+        },
+        respond);
+  } else if (request.method == "GET" && action == "wait") {
+    wait(request, job, actor, respond);
+  } else if (request.method == "GET" && action == "output") {
+    output(request, job, actor, respond);
+  } else if (request.method == "GET" && action == "why") {
+    why(job, actor, respond);
+  } else if (request.method == "PATCH" && action.empty()) {
+    update(request, job, actor, respond);
+  } else if (request.method == "POST" && !action.empty()) {
+    act(request, job, actor, respond);
+  } else {
+    throw ApiError(404, "there is no " + request.method + " " + action + " of a job");
+  }
+}
+
+/// "36", or "36_4" for a task of an array.
+JobId Api::job_of(const std::string& text) {
+  const std::size_t underscore = text.find('_');
+  const JobId job = parse_job_id(text.substr(0, underscore), "path");
+  if (underscore == std::string::npos) {
+    return job;
+  }
+  const JobId task =
+      text.substr(underscore + 1) == "0" ? 0 : parse_job_id(text.substr(underscore + 1), "path");
+  const std::optional<JobId> found = reader_.find_task(job, static_cast<unsigned>(task));
+  if (!found) {
+    throw ApiError(404, "there is no job " + text + "; a task of an array has one from its start on");
+  }
+  return *found;
+}
+
+void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
+  const StoredJob stored = daemon_.require(job, actor);
+  Json answer{{"job_id", job}, {"state", std::string(to_string(stored.state))}};
+  if (const std::optional<WaitReason> reason = daemon_.reason(job)) {
+    answer["reason"] = std::string(to_string(*reason));
+    answer["explanation"] = std::string(explanation(*reason));
+    const std::size_t before = daemon_.jobs_before(job);
+    if (*reason == WaitReason::priority) {
+      answer["jobs_before"] = before;
+    }
+    const bool is_eligible = *reason == WaitReason::priority || *reason == WaitReason::resources;
+    if (const auto start = is_eligible ? daemon_.expected_start(job) : std::nullopt) {
+      answer["expected_start"] = format_instant_utc(*start);
+    }
+    const std::optional<WaitingJob> waiting = daemon_.find_waiting(job);
+    if (waiting && *reason == WaitReason::begin_time) {
+      answer["expected_start"] = format_instant_utc(*waiting->facts.begin);
+    }
+    if (waiting && !waiting->facts.dependency.empty()) {
+      answer["dependency"] = waiting->facts.dependency;
+    }
+  } else if (is_final(stored.state)) {
+    const std::vector<AccountingRecord> records = reader_.find(job);
+    answer["explanation"] = !records.empty() && records.back().outcome ? records.back().outcome->message
+                                                                       : "all its tasks have ended";
+  } else {
+    answer["explanation"] = stored.state == JobState::pending ? "its tasks run" : "it has a slot";
+  }
+  respond(json_response(answer));
+}
+
+void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  const Json changes = Json::parse(request.body, nullptr, false);
+  if (!changes.is_object()) {
+    throw ApiError(400, "the body is no JSON object of fields to change");
+  }
+  for (const auto& [name, value] : changes.items()) {
+    if (std::find(kChangeable.begin(), kChangeable.end(), name) == kChangeable.end()) {
+      throw ApiError(422,
+                     "\"" + name + "\" of a waiting job cannot be changed; cancel it and submit another");
+    }
+  }
+  daemon_.update(
+      job, actor,
+      [&](QueueFacts& facts, std::string& spec_text) {
+        Json spec_json = Json::parse(spec_text);
+        for (const auto& [name, value] : changes.items()) {
+          value.is_null() ? spec_json.erase(name) : (spec_json[name] = value, 0U);
+        }
+        const JobSpec spec = parse_job_file(spec_json.dump(), "request", "/").at(0);
+        if (!actor.administrator &&
+            (spec.nice < 0 || spec.priority > parse_stored_job(spec_text, "job").priority)) {
+          throw ApiError(403, "only administrators raise a priority");
+        }
+        const QueueFacts before = facts;
+        facts = queue_facts(spec);
+        facts.hold = before.hold;
+        facts.array_tasks = before.array_tasks;
+        if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
+          throw ApiError(422, "the job " + *reason);
+        }
+        check_submission(spec, daemon_.machine());
+        spec_text = to_json_text(spec);
+      },
+      [respond, job](const std::exception_ptr& error) {
+        respond(error ? api_failure(error) : json_response({{"job_id", job}}));
+      });
+}
+
+void Api::act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  const std::string& action = request.path[3];
+  const Daemon::Reply reply = [respond, job](const std::exception_ptr& error) {
+    respond(error ? api_failure(error) : json_response({{"job_id", job}}));
+  };
+  if (action == "cancel") {
+    daemon_.cancel(job, actor, flag(request, "at_once"), reply);
+  } else if (action == "hold") {
+    daemon_.hold(job, actor, reply);
+  } else if (action == "release") {
+    daemon_.release(job, actor, reply);
+  } else if (action == "requeue") {
+    daemon_.requeue(job, actor, reply);
+  } else if (action == "suspend" || action == "resume") {
+    daemon_.suspend(job, actor, action == "suspend", reply);
+  } else if (action == "signal") {
+    const std::string name = parameter(request, "signal");
+    const std::optional<int> signal_number = parse_signal(name);
+    if (!signal_number) {
+      throw ApiError(400, "\"" + name + "\" is not a signal (use USR1, SIGUSR1 or 10)");
+    }
+    daemon_.signal(job, actor, *signal_number, reply);
+  } else {
+    throw ApiError(404, "there is no \"" + action + "\" of a job");
+  }
+}
+
+void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  if (!daemon_.store_trouble().empty()) {
+    throw ApiError(507, "no job is taken while the database cannot be written: " + daemon_.store_trouble());
+  }
+  const std::string directory = parameter(request, "directory", "/");
+  if (!directory.starts_with('/')) {
+    throw ApiError(400, "directory: \"" + directory + "\" is not an absolute path");
+  }
+  const auto parse = [body = request.body, file = parameter(request, "file", "request"), directory,
+                      submitter = Submitter{actor.user_id, actor.group_id, actor.name, actor.administrator},
+                      machine = daemon_.machine(), now = clock_.system_now()] {
+    return std::make_shared<std::vector<NewJob>>(
+        parse_submission(body, file, directory, submitter, machine, now));
+  };
+  const auto commit = [this, respond](const std::shared_ptr<std::vector<NewJob>>& jobs) {
+    daemon_.submit(std::move(*jobs),
+                   [respond](const std::exception_ptr& error, const std::vector<JobId>& ids) {
+                     respond(error ? api_failure(error) : json_response({{"job_ids", ids}}, 201));
+                   });
+  };
+  if (request.body.size() <= kSmallBody) {
+    commit(parse());
+    return;
+  }
+  boost::asio::post(thread_, [this, parse, commit, respond] {
+    std::exception_ptr error;
+    std::shared_ptr<std::vector<NewJob>> jobs;
+    try {
+      jobs = parse();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    boost::asio::post(loop_, [commit, respond, error, jobs] {
+      try {
+        error ? std::rethrow_exception(error) : commit(jobs);
+      } catch (...) {
+        respond(api_failure(std::current_exception()));
+      }
+    });
+  });
+}
+
+void Api::read(Work work, const ApiRespond& respond) {
+  boost::asio::post(thread_, [this, work = std::move(work), respond] {
+    ApiResponse response;
+    try {
+      response = work(*slow_reader_);
+    } catch (...) {
+      response = api_failure(std::current_exception());
+    }
+    boost::asio::post(loop_,
+                      [respond, response = std::move(response)]() mutable { respond(std::move(response)); });
+  });
+}
+
+void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  SummaryFilter filter;
+  filter.states = states_of(parameter(request, "state"));
+  filter.limit = number(request, "limit", kListed) + 1;
+  if (!actor.administrator) {
+    filter.user_id = actor.user_id;
+  } else if (const std::string user = parameter(request, "user"); !user.empty()) {
+    filter.user_id = static_cast<unsigned>(number(request, "user", 0));
+  }
+  const auto found = std::make_shared<std::vector<JobSummary>>();
+  read(
+      [filter, found](QueueStore& store) {
+        *found = store.summaries(filter);
+        return ApiResponse{};
+      },
+      [this, filter, found, respond](ApiResponse response) {
+        if (response.status != 200) {
+          respond(std::move(response));
+          return;
+        }
+        const bool truncated = found->size() == filter.limit;
+        if (truncated) {
+          found->pop_back();
+        }
+        Json jobs = Json::array();
+        for (const JobSummary& job : *found) {
+          Json value = summary_value(job);
+          if (const std::optional<WaitReason> reason = daemon_.reason(job.job_id)) {
+            value["reason"] = std::string(to_string(*reason));
+          }
+          jobs.push_back(std::move(value));
+        }
+        respond(json_response({{"jobs", std::move(jobs)}, {"truncated", truncated}}));
+      });
+}
+
+void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  const Timestamp now = clock_.system_now();
+  HistoryRequest asked;
+  const auto text = [&](const char* name) {
+    const std::string value = parameter(request, name);
+    return value.empty() ? std::nullopt : std::optional(value);
+  };
+  asked.start = text("start");
+  asked.end = text("end");
+  asked.last = text("last");
+  asked.users = words(request, "users");
+  asked.states = words(request, "states");
+  asked.accounts = words(request, "accounts");
+  asked.names = words(request, "names");
+  asked.jobs = words(request, "jobs");
+  HistoryFilter filter = make_history_filter(asked, now);
+  restrict(filter, actor);
+  const std::string as = parameter(request, "as", "json");
+  const auto format = text("format");
+  const std::vector<ChosenColumn> columns = format                  ? parse_format(*format)
+                                            : flag(request, "long") ? long_format()
+                                                                    : default_format();
+  ListingStyle style;
+  style.form = as == "parsable"    ? ListingStyle::Form::parsable
+               : as == "parsable2" ? ListingStyle::Form::parsable2
+                                   : ListingStyle::Form::table;
+  style.header = !flag(request, "noheader");
+  style.delimiter = parameter(request, "delimiter", "|");
+  read(
+      [=](QueueStore& store) {
+        const std::vector<AccountingRecord> records = store.history(filter);
+        return as == "json" ? text_response(listing_json(records), "application/json")
+                            : text_response(format_listing(records, columns, style, now), "text/plain");
+      },
+      respond);
+}
+
+void Api::wait(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  daemon_.require(job, actor);
+  const auto waiter = std::make_shared<std::uint64_t>(0);
+  *waiter = daemon_.wait_for(job, [respond, job](const JobEnd& end) {
+    respond(json_response(
+        {{"job_id", job}, {"state", std::string(to_string(end.state))}, {"exit_status", end.exit_status}}));
+  });
+  if (*waiter != 0) {
+    request.interest->when_lost([this, job, waiter] { daemon_.cancel_wait(job, *waiter); });
+  }
+}
+
+void Api::output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  const StoredJob stored = daemon_.require(job, actor);
+  ApiResponse response;
+  response.type = "application/octet-stream";
+  response.stream =
+      make_output_stream(loop_, daemon_, stored, actor, parameter(request, "stream", "output") == "error",
+                         number(request, "offset", 0), flag(request, "follow"), *request.interest);
+  respond(std::move(response));
+}
+
+void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  ApiResponse response;
+  response.type = "application/x-ndjson";
+  const std::string after = parameter(request, "after", "0");
+  const auto sequence =
+      after == "now" ? reader_.last_event() : static_cast<std::int64_t>(number(request, "after", 0));
+  response.stream = make_event_stream(
+      *this,
+      [this](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
+        boost::asio::post(thread_, [this, work, done = std::move(done)] {
+          try {
+            work(*slow_reader_);
+          } catch (const std::exception& error) {
+            log_error(error.what());  // the reader gets nothing for now
+          }
+          boost::asio::post(loop_, done);
+        });
+      },
+      actor.administrator ? std::nullopt : std::optional(actor.user_id), sequence, flag(request, "follow"),
+      *request.interest);
+  respond(std::move(response));
+}
+
+ApiResponse Api::slots() const {
+  const SlotPool& pool = daemon_.pool();
+  Json running = Json::array();
+  for (const Daemon::RunningView& view : daemon_.running()) {
+    running.push_back({{"job_id", view.job_id},
+                       {"slot", view.allocation.slot},
+                       {"cpus", view.allocation.cpus.to_list()},
+                       {"memory", view.allocation.memory},
+                       {"runner", view.runner}});
+  }
+  return json_response({{"cpus", pool.total_cpus()},
+                        {"memory", pool.total_memory()},
+                        {"slots", pool.total_slots()},
+                        {"free_cpus", pool.free_cpus()},
+                        {"free_memory", pool.free_memory()},
+                        {"free_slots", pool.free_slots()},
+                        {"waiting", daemon_.waiting()},
+                        {"runners", daemon_.runners()},
+                        {"draining", daemon_.draining()},
+                        {"running", std::move(running)}});
+}
+
+}  // namespace berth

@@ -1,0 +1,72 @@
+// Api: what berthd answers: routes, access, JSON. schemas/berthd.openapi.json describes it for clients.
+//
+// On the event loop; what reads much of the database, or parses much, runs on one thread of its own with a
+// connection of its own, and answers on the event loop.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "scheduler/api_server.h"
+#include "scheduler/daemon.h"
+
+namespace berth {
+
+class Api {
+ public:
+  /// `reader` is for this thread's short look-ups, `database` is opened again for the other's.
+  Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, const std::string& database,
+      const Clock& clock);
+  ~Api();
+  Api(const Api&) = delete;
+  Api& operator=(const Api&) = delete;
+
+  void handle(ApiRequest request, ApiRespond respond);
+  /// Forgets who is an administrator.
+  void forget_users() { users_.clear(); }
+  /// Calls `callback` once, after the next commit that changed a job.
+  void when_changed(std::weak_ptr<std::function<void()>> callback);
+
+ private:
+  struct Known {
+    Actor actor;
+    SteadyTime until;
+  };
+  using Work = std::function<ApiResponse(QueueStore&)>;
+
+  const Actor& actor_of(const Peer& peer);
+  void route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void route_jobs(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  JobId job_of(const std::string& text);
+  void why(JobId job, const Actor& actor, const ApiRespond& respond);
+  void update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void wait(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void events(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  ApiResponse slots() const;
+  /// Runs `work` on the reading thread and answers with what it returns, or with what it throws.
+  void read(Work work, const ApiRespond& respond);
+
+  boost::asio::io_context& loop_;
+  Daemon& daemon_;
+  QueueStore& reader_;
+  const Clock& clock_;
+  std::unordered_map<unsigned, Known> users_;
+  std::vector<std::weak_ptr<std::function<void()>>> followers_;
+  std::unique_ptr<QueueStore> slow_reader_;  // of the thread below alone
+  boost::asio::thread_pool thread_{1};
+};
+
+/// The answer to what a request threw.
+ApiResponse api_failure(const std::exception_ptr& error);
+
+}  // namespace berth

@@ -1,0 +1,146 @@
+#include "scheduler/api_client.h"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <cstdlib>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace berth {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using Local = asio::local::stream_protocol;
+using ErrorCode = boost::system::error_code;
+
+std::string encode(std::string_view text) {
+  constexpr std::string_view kHex = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '_' || c == '.' || c == '~' || c == '/' || c == ',';
+    if (plain) {
+      out += c;
+    } else {
+      out += {'%', kHex[byte >> 4U], kHex[byte & 15U]};
+    }
+  }
+  return out;
+}
+
+std::string target_of(const std::string& path, const QueryWords& query) {
+  std::string target = path;
+  char separator = '?';
+  for (const auto& [name, value] : query) {
+    target += separator + encode(name) + '=' + encode(value);
+    separator = '&';
+  }
+  return target;
+}
+
+std::string error_of(const std::string& body) {
+  const auto value = nlohmann::json::parse(body, nullptr, false);
+  return value.is_object() && value.contains("error") && value["error"].is_string()
+             ? value["error"].get<std::string>()
+             : body;
+}
+
+}  // namespace
+
+class ApiClient::Connection {
+ public:
+  explicit Connection(const std::string& path) : socket(loop) {
+    ErrorCode error;
+    socket.connect(Local::endpoint(path), error);
+    if (error) {
+      throw NoDaemon("no berthd answers at " + path + " (" + error.message() +
+                     "): start it, or name its socket with --socket; berth run needs none");
+    }
+  }
+  asio::io_context loop{1};
+  Local::socket socket;
+  boost::beast::flat_buffer buffer;
+};
+
+ApiClient::ApiClient(std::string socket) : socket_(std::move(socket)) {}
+ApiClient::~ApiClient() = default;
+
+ApiClient::Connection& ApiClient::connect() {
+  if (!connection_) {
+    connection_ = std::make_unique<Connection>(socket_);
+  }
+  return *connection_;
+}
+
+std::string ApiClient::request(std::string_view method, const std::string& path, const QueryWords& query,
+                               const std::string& body) {
+  Connection& connection = connect();
+  http::request<http::string_body> request{http::string_to_verb({method.data(), method.size()}),
+                                           target_of(path, query), 11};
+  request.set(http::field::host, "berth");
+  request.body() = body;
+  request.prepare_payload();
+  http::response_parser<http::string_body> parser;
+  parser.body_limit(std::numeric_limits<std::uint64_t>::max());
+  ErrorCode error;
+  http::write(connection.socket, request, error);
+  http::read(connection.socket, connection.buffer, parser, error);
+  if (error && !parser.is_header_done()) {
+    connection_.reset();
+    throw std::runtime_error("berthd at " + socket_ + " went away while it was asked (" + error.message() +
+                             "); look at berth queue before asking again");
+  }
+  const http::response<http::string_body> response = parser.release();
+  if (!response.keep_alive()) {
+    connection_.reset();
+  }
+  if (response.result_int() >= 400) {
+    throw ApiRefusal(response.result_int(), error_of(response.body()));
+  }
+  return response.body();
+}
+
+void ApiClient::stream(const std::string& path, const QueryWords& query,
+                       const std::function<bool(std::string_view)>& take) {
+  Connection connection(socket_);
+  http::request<http::empty_body> request{http::verb::get, target_of(path, query), 11};
+  request.set(http::field::host, "berth");
+  http::write(connection.socket, request);
+  http::response_parser<http::buffer_body> parser;
+  parser.body_limit(std::numeric_limits<std::uint64_t>::max());
+  http::read_header(connection.socket, connection.buffer, parser);
+  std::array<char, 65536> piece;
+  std::string refusal;
+  while (!parser.is_done()) {
+    parser.get().body().data = piece.data();
+    parser.get().body().size = piece.size();
+    ErrorCode error;
+    http::read(connection.socket, connection.buffer, parser, error);
+    if (error && error != http::error::need_buffer) {
+      throw std::runtime_error("berthd at " + socket_ + " went away: " + error.message());
+    }
+    const std::string_view text(piece.data(), piece.size() - parser.get().body().size);
+    if (parser.get().result_int() >= 400) {
+      refusal += text;
+    } else if (!text.empty() && !take(text)) {
+      return;
+    }
+  }
+  if (parser.get().result_int() >= 400) {
+    throw ApiRefusal(parser.get().result_int(), error_of(refusal));
+  }
+}
+
+std::string daemon_socket(const CommandLine& line) {
+  if (const auto given = line.value("socket")) {
+    return *given;
+  }
+  const char* named = std::getenv("BERTH_SOCKET");
+  return named != nullptr && *named != '\0' ? named : "/run/berth/berthd.sock";
+}
+
+}  // namespace berth

@@ -1,0 +1,58 @@
+// ApiClient: requests to berthd from the command line. Synchronous; one connection, opened at the first
+// request.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "scheduler/command_line.h"
+
+namespace berth {
+
+/// berthd refused: what() is its sentence.
+class ApiRefusal : public std::runtime_error {
+ public:
+  ApiRefusal(unsigned status, const std::string& message) : std::runtime_error(message), status_(status) {}
+  unsigned status() const { return status_; }
+
+ private:
+  unsigned status_;
+};
+
+/// There is no berthd at the socket.
+class NoDaemon : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+using QueryWords = std::multimap<std::string, std::string>;
+
+class ApiClient {
+ public:
+  explicit ApiClient(std::string socket);
+  ~ApiClient();
+  ApiClient(const ApiClient&) = delete;
+  ApiClient& operator=(const ApiClient&) = delete;
+
+  /// The body of the answer. Throws ApiRefusal, NoDaemon, std::runtime_error.
+  std::string request(std::string_view method, const std::string& path, const QueryWords& query = {},
+                      const std::string& body = {});
+  /// Calls `take` with each piece of the body until its end or until `take` returns false.
+  void stream(const std::string& path, const QueryWords& query,
+              const std::function<bool(std::string_view)>& take);
+
+ private:
+  class Connection;
+  Connection& connect();
+  std::string socket_;
+  std::unique_ptr<Connection> connection_;
+};
+
+/// --socket, else $BERTH_SOCKET, else /run/berth/berthd.sock.
+std::string daemon_socket(const CommandLine& line);
+
+}  // namespace berth

@@ -1,0 +1,92 @@
+// ApiServer: HTTP/1.1 over a Unix socket (Boost.Beast): connections, limits, streams. What is answered is
+// scheduler/api.h's.
+//
+// On the event loop alone. A client that reads slowly holds up nobody: of a stream one piece is in memory,
+// and the next is asked for when it has been written. Callers are known by SO_PEERCRED (unix(7)).
+#pragma once
+
+#include <sys/types.h>
+
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "schemas/daemon_config.h"
+
+namespace berth {
+
+struct Peer {
+  uid_t user_id = 0;
+  gid_t group_id = 0;
+};
+
+/// Tells the work behind a request that nobody waits for its answer any more.
+class Interest {
+ public:
+  bool is_lost() const { return lost_; }
+  void when_lost(std::function<void()> callback) { callback_ = std::move(callback); }
+  void lose() {
+    lost_ = true;
+    if (const std::function<void()> callback = std::exchange(callback_, {})) {
+      callback();
+    }
+  }
+
+ private:
+  bool lost_ = false;
+  std::function<void()> callback_;
+};
+
+struct ApiRequest {
+  std::string method;
+  std::vector<std::string> path;  ///< decoded segments: {"v1", "jobs", "36"}
+  std::map<std::string, std::string> query;
+  std::string body;
+  Peer peer;
+  std::shared_ptr<Interest> interest;
+};
+
+/// A body whose end is not known yet.
+class ApiStream {
+ public:
+  virtual ~ApiStream() = default;
+  /// Calls `give` once, now or later, with the next piece; an empty one is the end.
+  virtual void next(std::function<void(std::string)> give) = 0;
+};
+
+struct ApiResponse {
+  unsigned status = 200;
+  std::string body;
+  std::string type = "application/json";
+  std::shared_ptr<ApiStream> stream;  ///< in place of the body
+};
+
+using ApiRespond = std::function<void(ApiResponse)>;
+using ApiHandler = std::function<void(ApiRequest, ApiRespond)>;
+
+/// {"error":"…"} and a line break.
+ApiResponse api_failure(unsigned status, const std::string& message);
+
+class ApiServer {
+ public:
+  /// Takes the socket's place (a dead berthd's is removed) and accepts. Throws std::system_error.
+  ApiServer(boost::asio::io_context& loop, const std::string& path, const DaemonConfig::Api& limits,
+            ApiHandler handler);
+  ~ApiServer();
+  ApiServer(const ApiServer&) = delete;
+  ApiServer& operator=(const ApiServer&) = delete;
+
+  void set_limits(const DaemonConfig::Api& limits);
+
+  class Implementation;
+
+ private:
+  std::shared_ptr<Implementation> implementation_;
+};
+
+}  // namespace berth

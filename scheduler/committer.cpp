@@ -1,0 +1,113 @@
+#include "scheduler/committer.h"
+
+#include <iterator>
+#include <utility>
+
+namespace berth {
+
+Committer::Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble)
+    : store_(std::move(store)),
+      post_(std::move(post)),
+      trouble_(std::move(trouble)),
+      thread_([this] { run(); }) {}
+
+Committer::~Committer() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  arrived_.notify_one();
+  thread_.join();
+}
+
+void Committer::commit(Work work, Done done) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({std::move(work), std::move(done), false, nullptr});
+  }
+  arrived_.notify_one();
+}
+
+void Committer::commit_surely(Work work, Done done) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({std::move(work), std::move(done), true, nullptr});
+  }
+  arrived_.notify_one();
+}
+
+void Committer::run() {
+  bool troubled = false;
+  std::unique_lock lock(mutex_);
+  while (true) {
+    arrived_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (queue_.empty()) {
+      return;
+    }
+    std::vector<Item> items = std::exchange(queue_, {});
+    lock.unlock();
+    std::string trouble;
+    const bool written = write(items, trouble);
+    if (written == troubled) {
+      troubled = !written;
+      post_([this, trouble] { trouble_(trouble); });
+    }
+    give_back(items, written);
+    lock.lock();
+    if (!written) {
+      // What must not be lost goes before what has arrived meanwhile.
+      queue_.insert(queue_.begin(), std::make_move_iterator(items.begin()),
+                    std::make_move_iterator(items.end()));
+      if (stopping_) {
+        return;  // the runners keep their records until a berthd acknowledges them
+      }
+      arrived_.wait_for(lock, kRetryInterval, [this] { return stopping_; });
+    }
+  }
+}
+
+/// False when the transaction failed as a whole.
+bool Committer::write(std::vector<Item>& items, std::string& trouble) {
+  try {
+    store_->together([&] {
+      for (Item& item : items) {
+        item.error = nullptr;
+        try {
+          item.work(*store_);
+        } catch (...) {
+          item.error = std::current_exception();
+        }
+      }
+    });
+    return true;
+  } catch (const std::exception& error) {
+    trouble = error.what();
+    for (Item& item : items) {
+      item.error = std::current_exception();
+    }
+    return false;
+  }
+}
+
+/// Tells what is decided; leaves in `items` what must be tried again.
+void Committer::give_back(std::vector<Item>& items, bool written) {
+  std::vector<Item> again;
+  std::vector<std::pair<Done, std::exception_ptr>> decided;
+  for (Item& item : items) {
+    if (!written && item.surely) {
+      again.push_back(std::move(item));
+      continue;
+    }
+    decided.emplace_back(std::move(item.done), item.error);
+  }
+  items = std::move(again);
+  if (!decided.empty()) {
+    post_([decided = std::move(decided)] {
+      for (const auto& [done, error] : decided) {
+        done(error);
+      }
+    });
+  }
+}
+
+}  // namespace berth

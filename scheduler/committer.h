@@ -1,0 +1,71 @@
+// Committer: the thread that writes the database, so that the event loop never waits for a disk.
+//
+// Work that arrives while a transaction is being written becomes the next transaction, as a whole (group
+// commit): the more there is to do, the more one fdatasync serves. Order is kept. The store belongs to this
+// thread alone from the constructor on.
+//
+// Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not
+// be lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried
+// again every kRetryInterval until the database works, and the trouble callback is told.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "store/queue_store.h"
+
+namespace berth {
+
+class Committer {
+ public:
+  using Work = std::function<void(QueueStore&)>;
+  /// Null: it is on the disk. Called on the event loop, in the order of the work.
+  using Done = std::function<void(std::exception_ptr)>;
+  /// Runs a function on the event loop; may be called from any thread.
+  using Post = std::function<void(std::function<void()>)>;
+  /// Told on the event loop: why the database fails; "" when it works again.
+  using Trouble = std::function<void(const std::string&)>;
+
+  static constexpr std::chrono::milliseconds kRetryInterval{1000};
+
+  Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble);
+  /// Writes what is still to be written, if the database works.
+  ~Committer();
+  Committer(const Committer&) = delete;
+  Committer& operator=(const Committer&) = delete;
+
+  /// From the event loop's thread.
+  void commit(Work work, Done done);
+  /// As commit(), for work that must not be lost: `done` is told only of what the work itself threw.
+  void commit_surely(Work work, Done done);
+
+ private:
+  struct Item {
+    Work work;
+    Done done;
+    bool surely = false;
+    std::exception_ptr error;
+  };
+
+  void run();
+  bool write(std::vector<Item>& items, std::string& trouble);
+  void give_back(std::vector<Item>& items, bool written);
+
+  std::unique_ptr<QueueStore> store_;
+  Post post_;
+  Trouble trouble_;
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::vector<Item> queue_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace berth

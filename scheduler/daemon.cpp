@@ -1,0 +1,1170 @@
+#include "scheduler/daemon.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "scheduler/crash_point.h"
+#include "scheduler/log.h"
+#include "scheduler/recovery.h"
+#include "scheduler/submission.h"
+#include "schemas/index_list.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+using Kind = RunnerMessage::Kind;
+
+/// A timer sleeps no longer than this: the system clock, by which begin times and deadlines go, may jump.
+constexpr std::chrono::seconds kLongestSleep{10};
+/// Between attempts to start a runner.
+constexpr std::chrono::seconds kRunnerRetry{5};
+/// Jobs before one whose start is asked for.
+constexpr std::size_t kLookedAhead = 1000;
+
+Outcome ended_before_start(JobState state, Cause cause, const std::string& message) {
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = cause;
+  outcome.message = message;
+  return outcome;
+}
+
+std::string text_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& exception) {
+    return exception.what();
+  }
+}
+
+SlotPool make_pool(const DaemonConfig::Pool& pool) {
+  return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
+}
+
+std::string job_name(JobId job) {
+  return "job " + std::to_string(job);
+}
+
+/// What the job, or the one task of an array, is scheduled by when it waits again.
+QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
+  QueueFacts facts = queue_facts(spec);
+  if (stored.array_job_id) {
+    facts.array_tasks.clear();
+    facts.array_limit = 0;
+  }
+  return facts;
+}
+
+std::string action_detail(const std::string& action, const Actor& actor) {
+  return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
+}
+
+}  // namespace
+
+const Supervisor& queue_supervisor() {
+  static const Supervisor kQueue{"", 0, 0, "berthd"};
+  return kQueue;
+}
+
+Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
+               QueueStore& reader, const Clock& clock, LeftoverActions leftovers)
+    : loop_(loop),
+      config_(std::move(config)),
+      reader_(reader),
+      clock_(clock),
+      pool_(make_pool(config_.pool)),
+      leftovers_(std::move(leftovers)),
+      spool_(config_.state_directory + "/spool"),
+      waiting_([this](unsigned cpus, std::optional<Bytes> wish) {
+        return pool_.memory_for({cpus, wish});
+      }),
+      timer_(loop) {
+  draining_ = std::filesystem::exists(drain_file());
+  take_in_spool(*writer);
+  take_over(*writer);
+  load_queue(*writer);
+  committer_ = std::make_unique<Committer>(
+      std::move(writer), [&loop](std::function<void()> task) { boost::asio::post(loop, std::move(task)); },
+      [this](const std::string& trouble) {
+        store_trouble_ = trouble;
+        if (trouble.empty()) {
+          log_warning("the job database works again");
+          schedule();
+        } else {
+          log_error(trouble);
+        }
+      });
+  keep_runners();
+  if (links_.empty()) {
+    throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
+  }
+  for (const auto& link : links_) {
+    attach(link);
+  }
+  schedule();
+}
+
+Daemon::~Daemon() {
+  stopping_ = true;
+  for (const auto& link : links_) {
+    link->close();  // the runners go on
+  }
+  committer_.reset();
+}
+
+RunnerPaths Daemon::runner_paths() const {
+  return {config_.runner_program, config_.runtime_directory + "/runners", config_.state_directory + "/spool",
+          config_.state_directory + "/runners.log", config_.armed_ahead};
+}
+
+unsigned Daemon::wanted_runners() const {
+  constexpr unsigned kMostByDefault = 8;
+  return config_.runners > 0 ? config_.runners : std::min(pool_.total_cpus(), kMostByDefault);
+}
+
+RunnerMachine Daemon::machine() const {
+  return links_.empty() ? RunnerMachine{} : links_.front()->hello().machine;
+}
+
+// -- taking over after a restart ------------------------------------------------------------------------
+
+/// Records of jobs that ended while there was no berthd.
+void Daemon::take_in_spool(QueueStore& store) {
+  std::vector<std::string> problems;
+  for (const RunnerMessage& record : spool_.read_all(problems)) {
+    try {
+      store.together([&] {
+        const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+        if (stored && stored->state == JobState::configuring && record.started_at) {
+          store.run(record.id.job_id, record.id.attempt, *record.started_at);
+        }
+        store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
+      });
+    } catch (const StoreError& error) {
+      const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+      if (stored && stored->attempt == record.id.attempt && !is_final(stored->state)) {
+        throw;
+      }
+      log_warning("spooled record of " + job_name(record.id.job_id) + ": " + error.what());
+    }
+    crash_point("spool.after_commit");
+    spool_.remove(record.id);
+    crash_point("spool.after_remove");
+  }
+  for (const std::string& problem : problems) {
+    log_warning(problem);
+  }
+}
+
+void Daemon::take_over(QueueStore& store) {
+  FoundRunners runners = find_runners(loop_, runner_paths());
+  links_ = std::move(runners.alive);
+  std::vector<Supervisor> dead;
+  for (const OpenAttempt& open : store.running_attempts()) {
+    const std::optional<StoredJob> stored = store.find_stored(open.job_id);
+    const auto runner = std::find_if(links_.begin(), links_.end(),
+                                     [&](const auto& link) { return link->runner() == open.supervisor; });
+    if (runner != links_.end()) {
+      adopt(open, *stored);
+      continue;
+    }
+    Usage usage;
+    const AttemptId id{open.job_id, open.attempt};
+    const Outcome outcome = node_failure(open.supervisor, id, usage);
+    const JobSpec spec = parse_stored_job(stored->spec_text, job_name(open.job_id));
+    const std::optional<QueueFacts> again =
+        facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, *stored), open.allocation->memory,
+                       open.attempt, outcome, clock_.system_now());
+    store.together([&] {
+      store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+      if (again) {
+        store.requeue(open.job_id, *again, clock_.system_now(), R"({"action":"retry"})");
+      } else if (stored->array_job_id) {
+        store.settle_array(*stored->array_job_id, clock_.system_now());
+      }
+    });
+    log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
+    if (std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
+      dead.push_back(open.supervisor);
+    }
+  }
+  for (const std::string& cgroup : runners.dead) {
+    const std::optional<Supervisor> runner = supervisor_of_cgroup(cgroup);
+    if (runner && std::find(dead.begin(), dead.end(), *runner) == dead.end() && !supervisor_alive(*runner)) {
+      dead.push_back(*runner);
+    }
+  }
+  for (const Supervisor& runner : dead) {
+    if (of_this_boot(runner) && leftovers_.remove) {
+      leftovers_.remove(runner);
+    }
+  }
+}
+
+/// An attempt of a runner that lives. One that the runner does not know was never sent to it.
+void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
+  const auto link = *std::find_if(links_.begin(), links_.end(),
+                                  [&](const auto& one) { return one->runner() == open.supervisor; });
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(open.job_id));
+  const AttemptId id{open.job_id, open.attempt};
+  Active& active = active_[open.job_id];
+  active.id = id;
+  active.user_id = stored.user_id;
+  active.waiting.job_id = open.job_id;
+  active.waiting.user_id = stored.user_id;
+  active.waiting.facts = task_facts(spec, stored);
+  active.lease = pool_.adopt(*open.allocation);
+  active.holds = {spec.cpus_per_task, open.allocation->memory, 1};
+  active.latest_end = clock_.steady_now() + longest_stay(spec);
+  active.runner = link;
+  active.state = open.state;
+  const std::vector<AttemptId>& known = link->hello().jobs;
+  active.sent = std::find(known.begin(), known.end(), id) != known.end();
+  if (!active.lease) {
+    log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
+  }
+  active.rule = {spec.requeue, spec.retry};
+  active.array = stored.array_job_id;
+  if (active.array) {
+    ++arrays_[*active.array].running;
+  }
+  if (!active.sent) {
+    ++link->jobs;
+    boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
+  }
+}
+
+void Daemon::load_queue(QueueStore& store) {
+  const Timestamp now = clock_.system_now();
+  store.visit_queue([&](WaitingJob&& job) { enqueue(job, now); });
+  // Only now is every job known that another may depend on.
+  std::vector<JobId> waiting;
+  for (const auto& [job, dependent] : dependents_) {
+    waiting.push_back(job);
+  }
+  for (const JobId job : waiting) {
+    examine(job, now);
+  }
+}
+
+// -- dependencies and arrays ----------------------------------------------------------------------------
+
+/// Into the queue, blocked while it depends on something.
+void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
+  const QueueFacts& facts = job.facts;
+  if (!facts.dependency.empty()) {
+    Dependent& dependent = dependents_[job.job_id];
+    dependent.dependency = parse_dependency(facts.dependency);
+    for (const Dependency::Condition& condition : dependent.dependency.conditions) {
+      if (condition.type == Dependency::Type::singleton) {
+        singletons_.push_back(job.job_id);
+      } else {
+        depended_on_[condition.job].push_back(job.job_id);
+      }
+    }
+  }
+  const bool is_full = !facts.array_tasks.empty() && facts.array_limit > 0 && arrays_.contains(job.job_id) &&
+                       arrays_[job.job_id].running >= facts.array_limit;
+  waiting_.add(job, now, is_full || dependents_.contains(job.job_id));
+  if (committer_) {  // not while the queue is being loaded
+    examine(job.job_id, now);
+  }
+}
+
+void Daemon::forget(JobId job) {
+  dependents_.erase(job);
+  singletons_.erase(std::remove(singletons_.begin(), singletons_.end(), job), singletons_.end());
+}
+
+/// Does what the job depends on allow it now?
+void Daemon::examine(JobId job, Timestamp now) {
+  const auto found = dependents_.find(job);
+  if (found == dependents_.end()) {
+    return;
+  }
+  const Dependency& dependency = found->second.dependency;
+  std::size_t yes = 0;
+  std::size_t never = 0;
+  for (const Dependency::Condition& condition : dependency.conditions) {
+    Fulfilment state = Fulfilment::yes;
+    if (condition.type == Dependency::Type::singleton) {
+      state = reader_.has_earlier_namesake(job) ? Fulfilment::no : Fulfilment::yes;
+    } else if (const std::optional<StoredJob> other = reader_.find_stored(condition.job)) {
+      state = fulfilment(condition.type, other->state);
+    } else {
+      state = Fulfilment::never;  // it was removed from the history
+    }
+    yes += state == Fulfilment::yes ? 1U : 0U;
+    never += state == Fulfilment::never ? 1U : 0U;
+  }
+  const std::size_t all = dependency.conditions.size();
+  found->second.never = dependency.any ? never == all : never > 0;
+  if (dependency.any ? yes > 0 : yes == all) {
+    forget(job);
+    waiting_.unblock(job, now);
+    schedule();
+  }
+}
+
+/// After the commit that changed the job's state.
+void Daemon::release_dependents(JobId ended) {
+  const Timestamp now = clock_.system_now();
+  if (const auto found = depended_on_.find(ended); found != depended_on_.end()) {
+    const std::vector<JobId> waiting = found->second;
+    for (const JobId job : waiting) {
+      examine(job, now);
+    }
+    std::vector<JobId>& left = depended_on_[ended];
+    left.erase(
+        std::remove_if(left.begin(), left.end(), [&](JobId job) { return !dependents_.contains(job); }),
+        left.end());
+    if (left.empty()) {
+      depended_on_.erase(ended);
+    }
+  }
+  const std::vector<JobId> singletons = singletons_;  // examine() may change it
+  for (const JobId job : singletons) {
+    examine(job, now);
+  }
+}
+
+/// One task less of the array runs.
+void Daemon::task_left(JobId array) {
+  const auto found = arrays_.find(array);
+  if (found == arrays_.end()) {
+    return;
+  }
+  --found->second.running;
+  if (!dependents_.contains(array)) {
+    waiting_.unblock(array, clock_.system_now());
+  }
+  if (found->second.running == 0 && !waiting_.contains(array)) {
+    arrays_.erase(found);
+  }
+  schedule();
+}
+
+// -- runners --------------------------------------------------------------------------------------------
+
+void Daemon::keep_runners() {
+  while (links_.size() < wanted_runners()) {
+    try {
+      links_.push_back(start_runner(loop_, runner_paths()));
+    } catch (const std::exception& error) {
+      log_error(error.what());
+      return;
+    }
+  }
+}
+
+void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
+  log_debug("runner " + link->runner().cgroup + " with " + std::to_string(link->jobs) + " jobs");
+  link->start([this](const auto& from, const RunnerMessage& message) { handle(from, message); },
+              [this](const auto& from) { handle_gone(from); });
+}
+
+std::shared_ptr<RunnerLink> Daemon::least_busy() const {
+  const auto least = std::min_element(links_.begin(), links_.end(),
+                                      [](const auto& a, const auto& b) { return a->jobs < b->jobs; });
+  return least == links_.end() ? nullptr : *least;
+}
+
+void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  if (message.kind == Kind::ended) {
+    handle_ended(link, message);
+    return;
+  }
+  Active* active = find_active(message.id.job_id);
+  if (message.kind == Kind::started && active != nullptr && active->id == message.id) {
+    handle_started(*active, message);
+  }
+}
+
+void Daemon::handle_started(Active& active, const RunnerMessage& message) {
+  crash_point("run.received");
+  if (active.state != JobState::configuring) {
+    return;  // told again after a restart
+  }
+  active.state = JobState::running;
+  active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
+  committer_->commit_surely(
+      [id = message.id, at = message.at](QueueStore& store) {
+        store.run(id.job_id, id.attempt, at);
+        crash_point("run.before_commit");
+      },
+      [this, id = message.id](const std::exception_ptr& error) {
+        if (error) {
+          log_warning(job_name(id.job_id) + ": " + text_of(error));
+        }
+        crash_point("run.after_commit");
+        release_dependents(id.job_id);
+        committed();
+      });
+}
+
+void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  crash_point("end.received");
+  Active* active = find_active(message.id.job_id);
+  if (active == nullptr || active->id != message.id) {
+    // Its record was committed, and berthd was killed before it could say so.
+    RunnerMessage acknowledge;
+    acknowledge.kind = Kind::acknowledge;
+    acknowledge.id = message.id;
+    link->send(acknowledge);
+    return;
+  }
+  if (!active->runner) {
+    return;  // told twice: its commit is under way
+  }
+  if (active->state == JobState::configuring && message.started_at) {
+    RunnerMessage started = message;
+    started.at = *message.started_at;
+    handle_started(*active, started);
+  }
+  finish(*active, message.outcome, message.usage, message.at, link);
+}
+
+/// The attempt is over: its slot is free at once; the job is over when that is on the disk.
+void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
+                    const std::shared_ptr<RunnerLink>& link) {
+  active.lease.reset();
+  active.runner.reset();
+  if (link) {
+    --link->jobs;
+  }
+  WaitingJob again = active.waiting;
+  again.job_id = active.id.job_id;
+  again.attempt = active.id.attempt;
+  const std::optional<QueueFacts> facts =
+      active.requeue
+          ? std::optional(again.facts)
+          : facts_of_retry(active.rule, again.facts, active.holds.memory, active.id.attempt, outcome, at);
+  const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
+  if (facts) {
+    again.facts = *facts;
+    if (again.facts.memory) {
+      again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
+    }
+  }
+  const auto array_end = std::make_shared<std::optional<JobState>>();
+  committer_->commit_surely(
+      [id = active.id, outcome, usage, at, waits = facts.has_value(), next = again.facts, detail,
+       array = active.array, array_end](QueueStore& store) {
+        store.finish(id.job_id, id.attempt, outcome, usage, at);
+        if (waits) {
+          store.requeue(id.job_id, next, at, detail);
+        } else if (array) {
+          *array_end = store.settle_array(*array, at);
+        }
+        crash_point("end.before_commit");
+      },
+      [this, id = active.id, outcome, link, facts, again, array = active.array,
+       array_end](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        crash_point("end.after_commit");
+        if (link) {
+          RunnerMessage acknowledge;
+          acknowledge.kind = Kind::acknowledge;
+          acknowledge.id = id;
+          link->send(acknowledge);
+          crash_point("end.after_acknowledge");
+        }
+        active_.erase(id.job_id);
+        if (facts) {
+          enqueue(again, clock_.system_now());
+          schedule();
+        } else {
+          tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+          release_dependents(id.job_id);
+        }
+        if (array) {
+          task_left(*array);
+        }
+        if (*array_end) {
+          tell_end(*array, {**array_end, **array_end == JobState::completed ? 0 : 1});
+          release_dependents(*array);
+        }
+        committed();
+      });
+  schedule();
+}
+
+Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage) {
+  const bool same_boot = of_this_boot(runner);
+  if (same_boot && leftovers_.collect) {
+    try {
+      usage = leftovers_.collect(runner, id.job_id, id.attempt).value_or(Usage{});
+    } catch (const std::exception& error) {
+      log_warning("leftovers of " + job_name(id.job_id) + ": " + error.what());
+    }
+  }
+  return ended_before_start(
+      JobState::node_fail, Cause::node_fail,
+      same_boot ? "the berth-runner that held it (pid " + std::to_string(runner.pid) + ") died"
+                : std::string("the machine was restarted under it"));
+}
+
+void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
+  if (stopping_) {
+    return;
+  }
+  log_error("runner " + link->runner().cgroup + " died");
+  links_.erase(std::remove(links_.begin(), links_.end(), link), links_.end());
+  std::vector<JobId> lost;
+  for (const auto& [job, active] : active_) {
+    if (active.runner == link) {
+      lost.push_back(job);
+    }
+  }
+  for (const JobId job : lost) {
+    Active& active = active_.at(job);
+    Usage usage;
+    const Outcome outcome = node_failure(link->runner(), active.id, usage);
+    finish(active, outcome, usage, clock_.system_now(), nullptr);
+  }
+  if (leftovers_.remove) {
+    leftovers_.remove(link->runner());
+  }
+  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
+  const std::size_t before = links_.size();
+  keep_runners();
+  for (std::size_t index = before; index < links_.size(); ++index) {
+    attach(links_[index]);
+  }
+  schedule();
+}
+
+// -- deciding -------------------------------------------------------------------------------------------
+
+/// Decides once, after everything that is happening now.
+void Daemon::schedule() {
+  if (!scheduled_) {
+    scheduled_ = true;
+    boost::asio::post(loop_, [this] {
+      scheduled_ = false;
+      decide();
+    });
+  }
+}
+
+std::vector<RunningJob> Daemon::running_jobs() const {
+  std::vector<RunningJob> running;
+  running.reserve(active_.size());
+  for (const auto& [job, active] : active_) {
+    if (active.lease) {
+      running.push_back({active.holds, active.latest_end});
+    }
+  }
+  return running;
+}
+
+Resources Daemon::allowance(unsigned user_id) const {
+  const DaemonConfig::UserLimits& limits = config_.user_limits;
+  Resources rest{limits.cpus.value_or(CpuSet::kMaximumCpu + 1), limits.memory.value_or(~Bytes{0} >> 1U),
+                 limits.running_jobs.value_or(CpuSet::kMaximumCpu + 1)};
+  if (!limits.cpus && !limits.memory && !limits.running_jobs) {
+    return rest;
+  }
+  for (const auto& [job, active] : active_) {
+    if (active.user_id == user_id && active.lease) {
+      rest.cpus -= std::min(rest.cpus, active.holds.cpus);
+      rest.memory -= std::min(rest.memory, active.holds.memory);
+      rest.slots -= std::min(rest.slots, active.holds.slots);
+    }
+  }
+  return rest;
+}
+
+void Daemon::decide() {
+  const Timestamp now = clock_.system_now();
+  for (const JobId job : waiting_.take_overdue(now)) {
+    forget(job);
+    end_waiting(
+        job, 0,
+        ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
+        {});
+  }
+  waiting_.advance(now);
+  while (!draining_ && store_trouble_.empty() && !links_.empty()) {
+    const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+    const std::optional<WaitingJob> next = waiting_.take_next(
+        free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
+    if (!next) {
+      break;
+    }
+    if (next->facts.deadline && next->facts.stay < kUnlimited &&
+        now + next->facts.stay > *next->facts.deadline) {
+      forget(next->job_id);
+      end_waiting(next->job_id, next->attempt,
+                  ended_before_start(JobState::deadline, Cause::cancelled,
+                                     "its time limit would have ended after its deadline"),
+                  {});
+      continue;
+    }
+    if (!start(*next)) {
+      break;
+    }
+  }
+  arm_timer();
+}
+
+void Daemon::arm_timer() {
+  std::chrono::milliseconds sleep = kLongestSleep;
+  if (const std::optional<Timestamp> next = waiting_.next_instant()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - clock_.system_now());
+    sleep = std::clamp<std::chrono::milliseconds>(left, std::chrono::milliseconds(1), sleep);
+  }
+  if (links_.size() < wanted_runners()) {
+    sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
+  }
+  timer_.expires_after(sleep);
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error || stopping_) {
+      return;
+    }
+    const std::size_t before = links_.size();
+    keep_runners();
+    for (std::size_t index = before; index < links_.size(); ++index) {
+      attach(links_[index]);
+    }
+    decide();
+  });
+}
+
+bool Daemon::start(const WaitingJob& job) {
+  std::optional<SlotLease> lease = pool_.lease({job.facts.cpus, job.facts.memory});
+  if (!lease) {
+    waiting_.add(job, clock_.system_now());
+    return false;
+  }
+  IndexList tasks = IndexList::parse(job.facts.array_tasks);
+  const std::optional<unsigned> task = tasks.take_first();
+  const JobId key = task ? --last_placeholder_ : job.job_id;
+  Active& active = active_[key];
+  active.id = {key, job.attempt + 1};
+  active.user_id = job.user_id;
+  active.waiting = job;
+  active.holds = {job.facts.cpus, lease->allocation().memory, 1};
+  active.latest_end = clock_.steady_now() + job.facts.stay;
+  active.runner = least_busy();
+  ++active.runner->jobs;
+  if (task) {
+    active.array = job.job_id;
+    active.waiting.facts.array_tasks.clear();
+    active.waiting.facts.array_limit = 0;
+    active.waiting.facts.dependency.clear();
+    ++arrays_[job.job_id].running;
+    if (!tasks.empty()) {
+      WaitingJob rest = job;
+      rest.facts.array_tasks = tasks.to_text();
+      enqueue_rest(rest);
+    }
+  } else {
+    forget(job.job_id);
+  }
+  const auto stored = std::make_shared<std::optional<StoredJob>>();
+  committer_->commit(
+      [job, task, left = tasks.to_text(), attempt = active.id.attempt, allocation = lease->allocation(),
+       runner = active.runner->runner(), at = clock_.system_now(), stored](QueueStore& store) {
+        const JobId id = task ? store.add_task(job.job_id, *task, left, at) : job.job_id;
+        store.configure_on(runner, id, attempt, allocation, at);
+        *stored = store.find_stored(id);
+        crash_point("start.before_commit");
+      },
+      [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
+  active.lease = std::move(lease);
+  return true;
+}
+
+/// What is left of an array after a task has been taken from it: its dependencies have been fulfilled.
+void Daemon::enqueue_rest(const WaitingJob& array) {
+  const ArrayState& state = arrays_[array.job_id];
+  waiting_.add(array, clock_.system_now(),
+               array.facts.array_limit > 0 && state.running >= array.facts.array_limit);
+}
+
+/// The start is on the disk, or could not be.
+void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
+                          const std::exception_ptr& error) {
+  crash_point("start.after_commit");
+  auto node = active_.extract(key);
+  if (node.empty()) {
+    return;
+  }
+  Active& active = node.mapped();
+  if (!error && stored->has_value()) {
+    active.id.job_id = (*stored)->job_id;
+    active.waiting.job_id = (*stored)->job_id;
+    if (active.stop) {
+      active.stop->id = active.id;
+    }
+    const std::string& text = (*stored)->spec_text;
+    if (text.find("\"retry\"") != std::string::npos || text.find("\"requeue\"") != std::string::npos) {
+      const JobSpec spec = parse_stored_job(text, job_name(active.id.job_id));
+      active.rule = {spec.requeue, spec.retry};
+    }
+    const AttemptId id = active.id;
+    node.key() = id.job_id;
+    active_.insert(std::move(node));
+    if (!active_.at(id.job_id).runner || !active_.at(id.job_id).runner->is_open()) {
+      // The runner died while the start was being committed: nothing of it has run.
+      Usage usage;
+      const Outcome outcome = ended_before_start(JobState::node_fail, Cause::node_fail,
+                                                 "the berth-runner that was to hold it died");
+      finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
+      return;
+    }
+    send_start(id, **stored);
+    committed();
+    return;
+  }
+  if (active.runner) {
+    --active.runner->jobs;
+  }
+  log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
+  if (active.array) {
+    give_task_back(*active.array);
+  } else if (active.stop) {
+    end_waiting(active.waiting.job_id, active.waiting.attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+  } else if (store_holds_as_waiting(active.waiting.job_id)) {
+    enqueue(active.waiting, clock_.system_now());
+  }
+}
+
+/// The database has the truth about which tasks have not started.
+void Daemon::give_task_back(JobId array) {
+  task_left(array);
+  for (const JobSummary& job : reader_.summaries({std::nullopt, {JobState::pending}, std::nullopt})) {
+    if (job.job_id == array && job.queue) {
+      waiting_.add({array, job.user_id, 0, *job.queue}, clock_.system_now());
+    }
+  }
+}
+
+bool Daemon::store_holds_as_waiting(JobId job) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  return stored && stored->state == JobState::pending;
+}
+
+void Daemon::send_start(AttemptId id, const StoredJob& stored) {
+  Active* active = find_active(id.job_id);
+  if (active == nullptr || active->id != id || !active->runner) {
+    return;  // its runner died meanwhile
+  }
+  RunnerMessage message;
+  message.kind = Kind::start;
+  message.id = id;
+  message.user = stored.user;
+  message.user_id = stored.user_id;
+  message.group_id = stored.group_id;
+  message.array_job_id = stored.array_job_id;
+  message.array_task_id = stored.array_task_id;
+  message.spec_text = stored.spec_text;
+  if (active->lease) {
+    message.allocation = active->lease->allocation();
+  }
+  active->runner->send(message);
+  crash_point("start.after_send");
+  active->sent = true;
+  if (active->stop) {
+    active->runner->send(*active->stop);
+  }
+}
+
+// -- what callers ask for -------------------------------------------------------------------------------
+
+void Daemon::committed() {
+  if (on_commit_) {
+    on_commit_();
+  }
+}
+
+void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
+  if (const auto most = config_.user_limits.waiting_jobs;
+      most && !jobs.empty() && waiting_.size_of_user(jobs.front().user_id) + jobs.size() > *most) {
+    throw ApiError(429, "with these more than " + std::to_string(*most) +
+                            " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
+  }
+  std::vector<InputFault> faults;
+  for (const NewJob& job : jobs) {
+    if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  const auto ids = std::make_shared<std::vector<JobId>>();
+  const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
+  committer_->commit(
+      [shared, ids](QueueStore& store) {
+        *ids = store.submit(*shared, queue_supervisor());
+        crash_point("submit.before_commit");
+      },
+      [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("submit.after_commit");
+        if (!error) {
+          const Timestamp now = clock_.system_now();
+          for (std::size_t index = 0; index < ids->size(); ++index) {
+            const NewJob& job = (*shared)[index];
+            enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
+          }
+          schedule();
+        }
+        reply(error, *ids);
+        committed();
+      });
+}
+
+Daemon::Active* Daemon::find_active(JobId job) {
+  const auto found = active_.find(job);
+  return found == active_.end() ? nullptr : &found->second;
+}
+
+StoredJob Daemon::require(JobId job, const Actor& actor) {
+  std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (!stored || (!actor.administrator && stored->user_id != actor.user_id)) {
+    throw ApiError(404, "there is no job " + std::to_string(job) + (stored ? " of yours" : ""));
+  }
+  return std::move(*stored);
+}
+
+WaitingJob Daemon::require_waiting(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  std::optional<WaitingJob> waiting = waiting_.find(job);
+  if (!waiting) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not wait");
+  }
+  return std::move(*waiting);
+}
+
+Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  Active* active = find_active(job);
+  if (active == nullptr || !active->runner) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not run");
+  }
+  return *active;
+}
+
+void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
+  committer_->commit_surely(
+      [job, attempt, outcome, at = clock_.system_now()](QueueStore& store) {
+        const std::optional<StoredJob> stored = store.find_stored(job);
+        store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+        if (stored && stored->array_job_id) {
+          store.settle_array(*stored->array_job_id, at);
+        }
+        crash_point("cancel.before_commit");
+      },
+      [this, job, outcome, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("cancel.after_commit");
+        if (error) {
+          log_error(job_name(job) + ": " + text_of(error));
+        }
+        tell_end(job, {outcome.state, exit_status(outcome)});
+        release_dependents(job);
+        if (reply) {
+          reply(error);
+        }
+        committed();
+      });
+}
+
+void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr && active->runner) {
+    active->requeue = false;
+    RunnerMessage stop;
+    stop.kind = Kind::stop;
+    stop.id = active->id;
+    stop.at_once = at_once;
+    crash_point("cancel.before_send");
+    if (active->sent) {
+      active->runner->send(stop);
+      crash_point("cancel.after_send");
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
+  for (const JobId task : tasks) {
+    if (is_over(task)) {
+      continue;
+    }
+    try {
+      cancel(task, actor, at_once, [](const std::exception_ptr&) {});
+    } catch (const ApiError&) {
+      // It has just ended.
+    }
+  }
+  for (auto& [key, active] : active_) {
+    if (active.array == job && key < 0) {  // a task whose start is being committed
+      active.stop.emplace();
+      active.stop->kind = Kind::stop;
+      active.stop->at_once = at_once;
+    }
+  }
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+    waiting_.remove(job);
+    forget(job);
+    end_waiting(job, waiting->attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled,
+                                   "cancelled by " + actor.name + " before it started"),
+                std::move(reply));
+    return;
+  }
+  if (!tasks.empty() && !is_final(stored.state)) {
+    reply(nullptr);
+    return;
+  }
+  throw ApiError(
+      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+}
+
+void Daemon::change(WaitingJob job, const std::string& action, const Actor& actor,
+                    const std::string& spec_text, Reply reply) {
+  const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
+  waiting_.remove(job.job_id);  // it must not start with what it is being changed from
+  committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
+                         QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
+                     [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
+                       forget(job.job_id);
+                       enqueue(error ? *before : job, clock_.system_now());
+                       schedule();
+                       reply(error);
+                       committed();
+                     });
+}
+
+void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  waiting.facts.hold =
+      actor.administrator && waiting.user_id != actor.user_id ? Hold::administrator : Hold::user;
+  change(std::move(waiting), "hold", actor, "", std::move(reply));
+}
+
+void Daemon::release(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  if (waiting.facts.hold == Hold::administrator && !actor.administrator) {
+    throw ApiError(403, job_name(job) + " is held by an administrator, who alone can release it");
+  }
+  waiting.facts.hold = Hold::none;
+  change(std::move(waiting), "release", actor, "", std::move(reply));
+}
+
+void Daemon::update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
+                    Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  std::string spec_text = require(job, actor).spec_text;
+  edit(waiting.facts, spec_text);
+  change(std::move(waiting), "update", actor, spec_text, std::move(reply));
+}
+
+void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply) {
+  Active& active = require_active(job, actor);
+  const JobState wanted = suspended ? JobState::running : JobState::suspended;
+  if (active.state != wanted) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(active.state)) + ", not " +
+                            std::string(to_string(wanted)));
+  }
+  RunnerMessage message;
+  message.kind = suspended ? Kind::suspend : Kind::resume;
+  message.id = active.id;
+  active.runner->send(message);
+  active.state = suspended ? JobState::suspended : JobState::running;
+  committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
+                                QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
+                            [this, reply = std::move(reply)](const std::exception_ptr& error) {
+                              reply(error);
+                              committed();
+                            });
+}
+
+void Daemon::signal(JobId job, const Actor& actor, int signal_number, Reply reply) {
+  Active& active = require_active(job, actor);
+  if (active.state == JobState::configuring) {
+    throw ApiError(409, job_name(job) + " has not started yet");
+  }
+  RunnerMessage message;
+  message.kind = Kind::signal;
+  message.id = active.id;
+  message.signal_number = signal_number;
+  active.runner->send(message);
+  reply(nullptr);
+}
+
+void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr) {
+    if (!active->runner) {
+      throw ApiError(409, job_name(job) + " is ending; try again");
+    }
+    active->requeue = true;
+    RunnerMessage stop;
+    stop.kind = Kind::stop;
+    stop.id = active->id;
+    stop.cause = Cause::preempted;
+    if (active->sent) {
+      active->runner->send(stop);
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  if (!is_final(stored.state)) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and waits already");
+  }
+  WaitingJob again;
+  again.job_id = job;
+  again.user_id = stored.user_id;
+  again.attempt = stored.attempt;
+  again.facts = task_facts(parse_stored_job(stored.spec_text, job_name(job)), stored);
+  again.facts.hold = Hold::none;
+  again.facts.begin.reset();
+  if (!again.facts.array_tasks.empty()) {
+    throw ApiError(409, job_name(job) + " is an array: requeue its tasks, or submit it again");
+  }
+  committer_->commit(
+      [again, detail = action_detail("requeue", actor), at = clock_.system_now()](QueueStore& store) {
+        store.requeue(again.job_id, again.facts, at, detail);
+        crash_point("requeue.before_commit");
+      },
+      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("requeue.after_commit");
+        if (!error) {
+          enqueue(again, clock_.system_now());
+          schedule();
+        }
+        reply(error);
+        committed();
+      });
+}
+
+std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
+    const std::vector<AccountingRecord> records = reader_.find(job);
+    const bool has_outcome =
+        !records.empty() && records.back().outcome && stored->state == records.back().state;
+    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : 143});
+    return 0;
+  }
+  waiters_[job].emplace(++last_waiter_, std::move(reply));
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait(JobId job, std::uint64_t number) {
+  const auto found = waiters_.find(job);
+  if (found != waiters_.end()) {
+    found->second.erase(number);
+    if (found->second.empty()) {
+      waiters_.erase(found);
+    }
+  }
+}
+
+void Daemon::tell_end(JobId job, const JobEnd& end) {
+  if (auto waiters = waiters_.extract(job)) {
+    for (const auto& [number, reply] : waiters.mapped()) {
+      reply(end);
+    }
+  }
+}
+
+std::optional<WaitReason> Daemon::reason(JobId job) {
+  if (!waiting_.contains(job)) {
+    return std::nullopt;
+  }
+  if (const auto own = waiting_.own_reason(job, clock_.system_now())) {
+    const auto dependent = dependents_.find(job);
+    const bool is_dependency = *own == WaitReason::dependency && dependent != dependents_.end();
+    return is_dependency && dependent->second.never ? WaitReason::dependency_never_satisfied : own;
+  }
+  if (draining_) {
+    return WaitReason::draining;
+  }
+  const WaitingJob waiting = *waiting_.find(job);
+  if (!allowance(waiting.user_id).holds(waiting_.wanted_by(waiting.facts))) {
+    return WaitReason::user_limit;
+  }
+  const std::vector<QueuedJob> first = waiting_.first(1);
+  return !first.empty() && first.front().sequence == static_cast<std::size_t>(job) ? WaitReason::resources
+                                                                                   : WaitReason::priority;
+}
+
+std::size_t Daemon::jobs_before(JobId job) const {
+  const std::vector<QueuedJob> first = waiting_.first(kLookedAhead);
+  const auto found = std::find_if(first.begin(), first.end(), [&](const QueuedJob& queued) {
+    return queued.sequence == static_cast<std::size_t>(job);
+  });
+  return static_cast<std::size_t>(found - first.begin());
+}
+
+std::optional<Timestamp> Daemon::expected_start(JobId job) {
+  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+  const std::optional<SteadyTime> start = latest_start(
+      static_cast<std::size_t>(job), waiting_.first(kLookedAhead), free, running_jobs(), clock_.steady_now());
+  if (draining_ || !start) {
+    return std::nullopt;
+  }
+  return clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - clock_.steady_now());
+}
+
+std::string Daemon::drain_file() const {
+  return config_.state_directory + "/draining";
+}
+
+/// Lasts over restarts: a file says so.
+void Daemon::drain(bool draining) {
+  if (draining) {
+    std::ofstream file(drain_file());
+    if (!file.flush()) {
+      throw ApiError(507, drain_file() + ": cannot be made, so draining would not last over a restart");
+    }
+  } else {
+    std::filesystem::remove(drain_file());
+  }
+  draining_ = draining;
+  schedule();
+}
+
+std::vector<Daemon::RunningView> Daemon::running() const {
+  std::vector<RunningView> views;
+  for (const auto& [job, active] : active_) {
+    if (active.lease && active.runner) {
+      views.push_back({job, active.lease->allocation(), active.runner->runner().cgroup});
+    }
+  }
+  return views;
+}
+
+void Daemon::reconfigure(DaemonConfig config) {
+  DaemonConfig next = config;
+  next.user_limits = config_.user_limits;
+  next.api = config_.api;
+  next.administrators = config_.administrators;
+  next.log_level = config_.log_level;
+  if (!(next == config_)) {
+    log_warning("only user_limits, api, administrators and log_level change without a restart of berthd");
+  }
+  config_.user_limits = config.user_limits;
+  config_.api = config.api;
+  config_.administrators = config.administrators;
+  config_.log_level = config.log_level;
+  schedule();
+}
+
+}  // namespace berth

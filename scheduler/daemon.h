@@ -1,0 +1,233 @@
+// Daemon: berthd's scheduling: which job starts when, on which runner, and what of it is committed when.
+//
+// Life of an attempt (docs/architecture.md):
+//   lease -> commit CONFIGURING -> plan to the runner -> STARTED -> commit RUNNING -> ENDED -> commit record
+//   and state in one transaction -> acknowledge the runner
+// so that, wherever berthd is killed, the next one knows: an attempt that is CONFIGURING and unknown to its
+// living runner was never sent, and is sent; one that its runner has is taken over; one whose runner is dead
+// has its record in the spool, or ends as NODE_FAIL.
+//
+// On the event loop alone; the database is written by the Committer. Times come from a Clock. Throws ApiError
+// for what a caller got wrong.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "scheduler/clock.h"
+#include "scheduler/committer.h"
+#include "scheduler/record_spool.h"
+#include "scheduler/retry.h"
+#include "scheduler/runner_link.h"
+#include "scheduler/slot_pool.h"
+#include "scheduler/waiting_jobs.h"
+#include "schemas/daemon_config.h"
+#include "schemas/dependency.h"
+
+namespace berth {
+
+/// What is answered to a request that cannot be done: an HTTP status and a sentence with the remedy.
+class ApiError : public std::runtime_error {
+ public:
+  ApiError(unsigned status, const std::string& message) : std::runtime_error(message), status_(status) {}
+  unsigned status() const { return status_; }
+
+ private:
+  unsigned status_;
+};
+
+/// Who asks, known by SO_PEERCRED.
+struct Actor {
+  unsigned user_id = 0;
+  unsigned group_id = 0;
+  std::string name;
+  bool administrator = false;
+};
+
+/// How a job ended, for those who wait for it.
+struct JobEnd {
+  JobState state = JobState::failed;
+  int exit_status = 0;
+};
+
+/// What is done about the jobs of a runner that died, as RecoveryActions does it.
+struct LeftoverActions {
+  /// Ends the attempt's processes, reads its counters, removes its cgroup; nothing when there was none.
+  std::function<std::optional<Usage>(const Supervisor&, JobId, unsigned attempt)> collect;
+  /// Removes a dead runner's cgroup.
+  std::function<void(const Supervisor&)> remove;
+};
+
+class Daemon {
+ public:
+  using Reply = std::function<void(std::exception_ptr)>;
+  using SubmitReply = std::function<void(std::exception_ptr, const std::vector<JobId>&)>;
+  using EndReply = std::function<void(const JobEnd&)>;
+
+  /// Everything that a restart takes over has been taken over when it returns. `reader` is a connection of
+  /// its own to the database that `writer` writes. Throws what keeps berthd from serving.
+  Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
+         QueueStore& reader, const Clock& clock, LeftoverActions leftovers);
+  ~Daemon();
+  Daemon(const Daemon&) = delete;
+  Daemon& operator=(const Daemon&) = delete;
+
+  const DaemonConfig& config() const { return config_; }
+  /// What may change while jobs run does; the rest is named in a log line.
+  void reconfigure(DaemonConfig config);
+  /// Why new jobs are refused now; empty when they are not.
+  const std::string& store_trouble() const { return store_trouble_; }
+  const SlotPool& pool() const { return pool_; }
+  /// What the runners of this machine can enforce.
+  RunnerMachine machine() const;
+
+  void submit(std::vector<NewJob> jobs, SubmitReply reply);
+  void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);
+  void hold(JobId job, const Actor& actor, Reply reply);
+  void release(JobId job, const Actor& actor, Reply reply);
+  void suspend(JobId job, const Actor& actor, bool suspended, Reply reply);
+  void signal(JobId job, const Actor& actor, int signal_number, Reply reply);
+  /// A job that has ended waits again; one that runs is ended first.
+  void requeue(JobId job, const Actor& actor, Reply reply);
+  /// `edit` changes what a waiting job is scheduled by, and its spec's JSON text.
+  void update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
+              Reply reply);
+  /// Called once, when the job has ended; at once when it has. Returns a number for cancel_wait, 0 when
+  /// called.
+  std::uint64_t wait_for(JobId job, EndReply reply);
+  void cancel_wait(JobId job, std::uint64_t number);
+
+  /// Throws ApiError 404 where there is no such job, or none that the actor may see.
+  StoredJob require(JobId job, const Actor& actor);
+  std::optional<WaitReason> reason(JobId job);
+  /// When a waiting job starts at the latest, if the jobs before it keep to their time limits; nothing when
+  /// that cannot be told.
+  std::optional<Timestamp> expected_start(JobId job);
+  /// How many eligible jobs come before it, as far as they were looked at.
+  std::size_t jobs_before(JobId job) const;
+  /// No job starts until undrained.
+  void drain(bool draining);
+  bool draining() const { return draining_; }
+
+  struct RunningView {
+    JobId job_id = 0;
+    Allocation allocation;
+    std::string runner;
+  };
+  std::vector<RunningView> running() const;
+  std::size_t waiting() const { return waiting_.size(); }
+  /// Neither waits nor runs, and its end is on the disk.
+  bool is_over(JobId job) const { return !waiting_.contains(job) && !active_.contains(job); }
+  std::optional<WaitingJob> find_waiting(JobId job) const { return waiting_.find(job); }
+  std::size_t runners() const { return links_.size(); }
+
+  /// Called after each commit that changed a job, for those who follow events.
+  void on_commit(std::function<void()> callback) { on_commit_ = std::move(callback); }
+
+ private:
+  struct Active {
+    AttemptId id;
+    unsigned user_id = 0;
+    WaitingJob waiting;  ///< to put it back when the start cannot be committed
+    std::optional<SlotLease> lease;
+    Resources holds;
+    SteadyTime latest_end;
+    std::shared_ptr<RunnerLink> runner;
+    JobState state = JobState::configuring;
+    bool sent = false;
+    std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
+    bool requeue = false;               ///< waits again when it has ended
+    RetryRule rule;
+    std::optional<JobId> array;  ///< whose task it is
+  };
+  /// A waiting job that depends on others.
+  struct Dependent {
+    Dependency dependency;
+    bool never = false;
+  };
+  /// An array with tasks that run, or wait after an attempt.
+  struct ArrayState {
+    unsigned running = 0;
+    unsigned limit = 0;
+  };
+
+  void take_in_spool(QueueStore& store);
+  void take_over(QueueStore& store);
+  void adopt(const OpenAttempt& open, const StoredJob& stored);
+  void load_queue(QueueStore& store);
+  void keep_runners();
+  void attach(const std::shared_ptr<RunnerLink>& link);
+  void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  void handle_gone(const std::shared_ptr<RunnerLink>& link);
+  void enqueue(const WaitingJob& job, Timestamp now);
+  void forget(JobId job);
+  void examine(JobId job, Timestamp now);
+  void release_dependents(JobId ended);
+  void enqueue_rest(const WaitingJob& array);
+  void give_task_back(JobId array);
+  bool store_holds_as_waiting(JobId job);
+  void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
+                    const std::exception_ptr& error);
+  void task_left(JobId array);
+  void handle_started(Active& active, const RunnerMessage& message);
+  void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
+              const std::shared_ptr<RunnerLink>& link);
+  void schedule();
+  void decide();
+  void arm_timer();
+  bool start(const WaitingJob& job);
+  void send_start(AttemptId id, const StoredJob& stored);
+  std::shared_ptr<RunnerLink> least_busy() const;
+  Resources allowance(unsigned user_id) const;
+  std::vector<RunningJob> running_jobs() const;
+  Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);
+  RunnerPaths runner_paths() const;
+  std::string drain_file() const;
+  unsigned wanted_runners() const;
+  void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
+  void tell_end(JobId job, const JobEnd& end);
+  Active* find_active(JobId job);
+  WaitingJob require_waiting(JobId job, const Actor& actor);
+  Active& require_active(JobId job, const Actor& actor);
+  void change(WaitingJob job, const std::string& action, const Actor& actor, const std::string& spec_text,
+              Reply reply);
+  void committed();
+
+  boost::asio::io_context& loop_;
+  DaemonConfig config_;
+  QueueStore& reader_;
+  const Clock& clock_;
+  SlotPool pool_;
+  LeftoverActions leftovers_;
+  RecordSpool spool_;
+  WaitingJobs waiting_;
+  std::unordered_map<JobId, Active> active_;
+  std::vector<std::shared_ptr<RunnerLink>> links_;
+  std::unordered_map<JobId, Dependent> dependents_;
+  std::unordered_map<JobId, std::vector<JobId>> depended_on_;  ///< on a job: who waits for it
+  std::vector<JobId> singletons_;
+  std::unordered_map<JobId, ArrayState> arrays_;
+  JobId last_placeholder_ = 0;  ///< negative: a task whose job has no id yet
+  std::unordered_map<JobId, std::map<std::uint64_t, EndReply>> waiters_;
+  std::uint64_t last_waiter_ = 0;
+  std::string store_trouble_;
+  bool draining_ = false;
+  bool scheduled_ = false;
+  bool stopping_ = false;
+  std::function<void()> on_commit_;
+  boost::asio::steady_timer timer_;
+  std::unique_ptr<Committer> committer_;  // last: it is joined first
+};
+
+/// The supervisor of a job that waits in berthd's queue: no process, so that no recovery takes it for dead.
+const Supervisor& queue_supervisor();
+
+}  // namespace berth

@@ -1,0 +1,409 @@
+#include "scheduler/runner.h"
+
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <system_error>
+
+#include "executor/os/syscall.h"
+#include "scheduler/crash_point.h"
+#include "scheduler/log.h"
+#include "scheduler/output_files.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+using Kind = RunnerMessage::Kind;
+
+Timestamp wall_clock() {
+  return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+}
+
+UniqueFd listen_at(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    throw std::system_error(ENAMETOOLONG, std::generic_category(), "socket " + path);
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd socket{check(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
+  const mode_t mask = ::umask(0177);
+  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  ::umask(mask);
+  check(bound, "bind", path);
+  check(::listen(socket.get(), 4), "listen", path);
+  return socket;
+}
+
+/// SIGTERM as a descriptor; blocked before the launcher is forked, which resets it for its own.
+UniqueFd termination_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  check(::sigprocmask(SIG_BLOCK, &set, nullptr), "sigprocmask");
+  return UniqueFd{check(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd")};
+}
+
+std::string name_of(AttemptId id) {
+  return "job " + std::to_string(id.job_id) + " attempt " + std::to_string(id.attempt);
+}
+
+}  // namespace
+
+Runner::Runner(const RunnerOptions& options, Supervisor self)
+    : self_(std::move(self)),
+      spool_(options.spool_folder),
+      socket_path_(options.socket_folder + "/" + self_.cgroup + ".sock"),
+      listener_(listen_at(socket_path_)),
+      signals_(termination_signals()),
+      executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead, .own_scope = true}),
+      idle_since_(std::chrono::steady_clock::now()) {
+  executor_.wait_until_ready();
+}
+
+Runner::~Runner() {
+  ::unlink(socket_path_.c_str());
+}
+
+void Runner::run() {
+  while (!may_end()) {
+    std::array<pollfd, 4> descriptors{{{executor_.event_descriptor(), POLLIN, 0},
+                                       {listener_.get(), POLLIN, 0},
+                                       {connection_.get(), POLLIN, 0},
+                                       {signals_.get(), POLLIN, 0}}};
+    if (!unsent_.empty()) {
+      descriptors[2].events |= POLLOUT;
+    }
+    constexpr int kWakeUpMs = 30'000;
+    const bool idle = jobs_.empty() && !connection_;
+    if (::poll(descriptors.data(), descriptors.size(), idle ? kWakeUpMs : -1) < 0 && errno != EINTR) {
+      throw std::system_error(errno, std::generic_category(), "poll");
+    }
+    if (descriptors[0].revents != 0) {
+      for (const ExecutorEvent& event : executor_.dispatch()) {
+        report(event);
+      }
+    }
+    if (connection_ && (descriptors[2].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+      read_connection();
+    }
+    if (descriptors[1].revents != 0) {
+      accept_connection();
+    }
+    if (descriptors[3].revents != 0) {
+      end_jobs();
+    }
+    flush();
+    if (!jobs_.empty() || connection_) {
+      idle_since_ = std::chrono::steady_clock::now();
+    }
+  }
+}
+
+bool Runner::may_end() const {
+  if (!jobs_.empty() || executor_.running() > 0) {
+    return false;
+  }
+  if (terminated_) {
+    return true;  // what was not acknowledged is in the spool
+  }
+  const bool abandoned = !connection_ && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
+                         spooled_.size() == unacknowledged_.size();
+  return abandoned || (retiring_ && unacknowledged_.empty());
+}
+
+void Runner::end_jobs() {
+  signalfd_siginfo info{};
+  (void)!::read(signals_.get(), &info, sizeof info);
+  terminated_ = true;
+  for (const auto& [job_id, job] : jobs_) {
+    executor_.stop(job_id, Cause::node_fail, job.grace);
+  }
+  for (const auto& [id, ended] : unacknowledged_) {
+    spool(ended);
+  }
+}
+
+/// A new berthd takes the place of the one before. What it has not acknowledged is sent to it again.
+void Runner::accept_connection() {
+  UniqueFd socket{::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)};
+  if (!socket) {
+    return;
+  }
+  drop_connection();
+  connection_ = std::move(socket);
+  retiring_ = false;
+  RunnerMessage hello;
+  hello.kind = Kind::hello;
+  hello.runner = self_;
+  const ControllerReport controllers = executor_.controllers();
+  hello.machine = {controllers.unusable, controllers.accounts_swap};
+  for (const auto& [job_id, job] : jobs_) {
+    hello.jobs.push_back(job.id);
+  }
+  for (const auto& [id, ended] : unacknowledged_) {
+    hello.jobs.push_back(id);
+  }
+  send(hello);
+  for (const auto& [job_id, job] : jobs_) {
+    if (job.started_at) {
+      RunnerMessage started;
+      started.kind = Kind::started;
+      started.id = job.id;
+      started.at = *job.started_at;
+      send(started);
+    }
+  }
+  for (const auto& [id, ended] : unacknowledged_) {
+    send(ended);
+  }
+}
+
+void Runner::drop_connection() {
+  connection_.reset();
+  reader_ = {};
+  unsent_.clear();
+  for (const auto& [id, ended] : unacknowledged_) {
+    spool(ended);
+  }
+}
+
+void Runner::read_connection() {
+  std::array<char, 65536> buffer;
+  while (connection_) {
+    const ssize_t count =
+        retry_eintr([&] { return ::read(connection_.get(), buffer.data(), buffer.size()); });
+    if (count < 0 && errno == EAGAIN) {
+      return;
+    }
+    if (count <= 0) {
+      drop_connection();
+      return;
+    }
+    reader_.append(buffer.data(), static_cast<std::size_t>(count));
+    try {
+      while (const std::optional<RunnerMessage> message = reader_.next()) {
+        handle(*message);
+      }
+    } catch (const std::runtime_error& error) {
+      log_error(std::string("berthd sent what is no message: ") + error.what());
+      drop_connection();
+    }
+  }
+}
+
+void Runner::flush() {
+  while (connection_ && !unsent_.empty()) {
+    const ssize_t count = ::send(connection_.get(), unsent_.data(), unsent_.size(), MSG_NOSIGNAL);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) {
+      return;
+    }
+    if (count < 0) {
+      drop_connection();
+      return;
+    }
+    unsent_.erase(0, static_cast<std::size_t>(count));
+  }
+}
+
+void Runner::send(const RunnerMessage& message) {
+  if (connection_) {
+    unsent_ += to_frame(message);
+  }
+}
+
+Runner::Job* Runner::find(AttemptId id) {
+  const auto found = jobs_.find(id.job_id);
+  return found != jobs_.end() && found->second.id == id ? &found->second : nullptr;
+}
+
+void Runner::handle(const RunnerMessage& message) {
+  Job* job = find(message.id);
+  switch (message.kind) {
+    case Kind::start:
+      start(message);
+      break;
+    case Kind::acknowledge:
+      unacknowledged_.erase(message.id);
+      if (spooled_.erase(message.id) > 0) {
+        spool_.remove(message.id);
+      }
+      break;
+    case Kind::retire:
+      retiring_ = true;
+      break;
+    case Kind::stop:
+      if (job != nullptr) {
+        executor_.stop(message.id.job_id, message.cause,
+                       message.at_once ? std::chrono::milliseconds(0) : job->grace);
+      }
+      break;
+    case Kind::signal:
+      if (job != nullptr) {
+        executor_.signal(message.id.job_id, message.signal_number);
+      }
+      break;
+    case Kind::suspend:
+    case Kind::resume:
+      if (job != nullptr) {
+        executor_.freeze(message.id.job_id, message.kind == Kind::suspend);
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void Runner::start(const RunnerMessage& message) {
+  if (jobs_.contains(message.id.job_id) || unacknowledged_.contains(message.id)) {
+    return;  // sent again by a berthd that could not know that it had been sent
+  }
+  crash_point("runner.start_received");
+  Job& job = jobs_[message.id.job_id];
+  job.id = message.id;
+  try {
+    launch(message, job);
+  } catch (const LaunchError& error) {
+    refuse(message.id, error.stage(), error.error_number(), error.what());
+  } catch (const std::system_error& error) {
+    refuse(message.id, "set-up", error.code().value(), error.what());
+  } catch (const std::exception& error) {
+    refuse(message.id, "set-up", 0, error.what());
+  }
+}
+
+void Runner::launch(const RunnerMessage& message, Job& job) {
+  LaunchRequest request;
+  request.job_id = message.id.job_id;
+  request.attempt = message.id.attempt;
+  request.spec = parse_stored_job(message.spec_text, name_of(message.id));
+  request.allocation = message.allocation;
+  request.caller = Caller{message.user_id, message.group_id, message.user};
+  request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
+  executor_.check_supported(request.spec, request.identity);
+  if (message.array_job_id) {
+    for (const char* prefix : {"SLURM_", "BERTH_"}) {
+      request.spec.environment[std::string(prefix) + "ARRAY_JOB_ID"] = std::to_string(*message.array_job_id);
+      request.spec.environment[std::string(prefix) + "ARRAY_TASK_ID"] =
+          std::to_string(message.array_task_id.value_or(0));
+    }
+  }
+  const JobSpec& spec = request.spec;
+  job.grace = spec.grace_period;
+
+  const FileOwner owner{message.user_id, message.group_id, message.user};
+  const PatternValues values{message.id.job_id, spec.name, message.user, message.array_job_id,
+                             message.array_task_id};
+  if (!spec.standard_input.empty()) {
+    job.input.reset(open_input_file(expand_pattern(spec.standard_input, values), owner));
+    request.standard_input = job.input.get();
+  }
+  // An attempt after the first goes on in the same file.
+  const OpenMode mode = message.id.attempt > 1 ? OpenMode::append : spec.open_mode;
+  const std::string output = expand_pattern(spec.standard_output, values);
+  const std::string error = expand_pattern(spec.standard_error, values);
+  request.standard_output = open_sink(job, output, mode, *request.caller);
+  request.join_streams = error.empty() || error == output;
+  if (!request.join_streams) {
+    request.standard_error = open_sink(job, error, mode, *request.caller);
+  }
+  executor_.launch(std::move(request));
+  crash_point("runner.launched");
+}
+
+OutputSink Runner::open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller) {
+  if (path.empty() || path == "/dev/null") {
+    return {};
+  }
+  const int descriptor = open_output_file(path, mode, {caller.uid, caller.gid, caller.name});
+  job.outputs.emplace_back(descriptor);
+  return [descriptor, path, failed = false](const char* data, std::size_t size) mutable {
+    if (!failed && !write_all(descriptor, data, size)) {
+      failed = true;  // the job goes on, as its output's end is told by the file system alone
+      log_error("cannot write job output to " + path + ": " + std::generic_category().message(errno) +
+                "; the rest is dropped");
+    }
+    return SinkState::more;
+  };
+}
+
+void Runner::refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what) {
+  jobs_.erase(id.job_id);
+  RunnerMessage ended;
+  ended.kind = Kind::ended;
+  ended.id = id;
+  ended.at = wall_clock();
+  ended.outcome.state = JobState::failed;
+  ended.outcome.cause = Cause::launch_failed;
+  ended.outcome.stage = stage;
+  ended.outcome.error_number = error_number;
+  ended.outcome.message = what;
+  finish(std::move(ended));
+}
+
+void Runner::report(const ExecutorEvent& event) {
+  if (const auto* started = std::get_if<Started>(&event)) {
+    const auto job = jobs_.find(started->job_id);
+    if (job != jobs_.end()) {
+      job->second.started_at = started->at;
+      RunnerMessage message;
+      message.kind = Kind::started;
+      message.id = job->second.id;
+      message.at = started->at;
+      send(message);
+    }
+    return;
+  }
+  const auto& ended = std::get<Ended>(event);
+  const auto job = jobs_.find(ended.job_id);
+  if (job == jobs_.end()) {
+    return;
+  }
+  RunnerMessage message;
+  message.kind = Kind::ended;
+  message.id = job->second.id;
+  message.at = ended.at;
+  message.started_at = job->second.started_at;
+  message.outcome = ended.outcome;
+  message.usage = ended.usage;
+  jobs_.erase(job);
+  finish(std::move(message));
+}
+
+void Runner::spool(const RunnerMessage& ended) {
+  if (spooled_.contains(ended.id)) {
+    return;
+  }
+  try {
+    spool_.put(ended);
+    spooled_.insert(ended.id);
+  } catch (const std::system_error& error) {
+    log_error(name_of(ended.id) + ": its record cannot be spooled and waits in memory: " + error.what());
+  }
+}
+
+/// Sends the record when there is a berthd, else spools it; it stays here until it is acknowledged.
+void Runner::finish(RunnerMessage ended) {
+  crash_point("runner.before_record");
+  if (connection_) {
+    send(ended);
+  }
+  if (!connection_ || terminated_) {
+    spool(ended);
+  }
+  const AttemptId id = ended.id;
+  unacknowledged_.insert_or_assign(id, std::move(ended));
+}
+
+}  // namespace berth

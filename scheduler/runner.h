@@ -1,0 +1,88 @@
+// Runner: what berth-runner does: holds jobs for berthd, and goes on holding them when berthd is gone.
+//
+// One process and one thread: an Executor, a listening socket and at most one connection, of berthd. It opens
+// the jobs' files as their submitters, supervises the jobs' limits (Executor) and reports. Reports that
+// nobody takes go into the spool. It ends when it is told to retire and has no job, or when it has had
+// neither a job nor a berthd for kLinger.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "executor/executor.h"
+#include "executor/os/unique_fd.h"
+#include "scheduler/record_spool.h"
+#include "scheduler/runner_protocol.h"
+
+namespace berth {
+
+struct RunnerOptions {
+  std::string socket_folder;  ///< where its socket is made, as "<cgroup name>.sock"
+  std::string spool_folder;
+  unsigned armed_ahead = 1;
+};
+
+class Runner {
+ public:
+  static constexpr std::chrono::seconds kLinger{600};
+
+  /// Forks the executor's launcher and listens. Throws std::system_error and LaunchError.
+  Runner(const RunnerOptions& options, Supervisor self);
+  ~Runner();
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  const std::string& socket_path() const { return socket_path_; }
+  /// Returns when the runner has nothing to live for. SIGTERM, which comes when the machine is shut down,
+  /// ends its jobs as NODE_FAIL and then the runner.
+  void run();
+
+ private:
+  /// The files of a running job.
+  struct Job {
+    AttemptId id;
+    std::chrono::milliseconds grace{0};
+    std::optional<Timestamp> started_at;
+    UniqueFd input;
+    std::vector<UniqueFd> outputs;
+  };
+
+  void end_jobs();
+  void accept_connection();
+  void drop_connection();
+  void read_connection();
+  void flush();
+  void send(const RunnerMessage& message);
+  void handle(const RunnerMessage& message);
+  void start(const RunnerMessage& message);
+  void launch(const RunnerMessage& message, Job& job);
+  OutputSink open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller);
+  void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
+  void report(const ExecutorEvent& event);
+  void finish(RunnerMessage ended);
+  void spool(const RunnerMessage& ended);
+  Job* find(AttemptId id);
+  bool may_end() const;
+
+  Supervisor self_;
+  RecordSpool spool_;
+  std::string socket_path_;
+  UniqueFd listener_;
+  UniqueFd signals_;
+  Executor executor_;
+  UniqueFd connection_;
+  FrameReader reader_;
+  std::string unsent_;
+  std::map<JobId, Job> jobs_;
+  std::map<AttemptId, RunnerMessage> unacknowledged_;
+  std::set<AttemptId> spooled_;
+  bool retiring_ = false;
+  bool terminated_ = false;
+  std::chrono::steady_clock::time_point idle_since_;
+};
+
+}  // namespace berth

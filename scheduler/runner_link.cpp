@@ -1,0 +1,217 @@
+#include "scheduler/runner_link.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/asio/write.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "scheduler/log.h"
+
+namespace berth {
+namespace {
+
+namespace asio = boost::asio;
+using ErrorCode = boost::system::error_code;
+
+constexpr std::chrono::seconds kPatience{10};
+
+/// Connects and waits for the greeting, without the loop: berthd does nothing else meanwhile.
+std::shared_ptr<RunnerLink> connect_runner(asio::io_context& loop, const std::string& path) {
+  RunnerLink::Socket socket(loop);
+  socket.connect(asio::local::stream_protocol::endpoint(path));
+  ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+  const timeval patience{kPatience.count(), 0};
+  ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  FrameReader reader;
+  std::array<char, 4096> buffer{};
+  while (true) {
+    if (std::optional<RunnerMessage> message = reader.next()) {
+      if (message->kind != RunnerMessage::Kind::hello) {
+        throw std::runtime_error(path + ": it does not greet as a runner does");
+      }
+      const timeval forever{0, 0};
+      ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof forever);
+      return std::make_shared<RunnerLink>(std::move(socket), std::move(*message), std::move(reader));
+    }
+    const ssize_t count = ::recv(socket.native_handle(), buffer.data(), buffer.size(), 0);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count <= 0) {
+      throw std::runtime_error(path + ": the runner does not answer");
+    }
+    reader.append(buffer.data(), static_cast<std::size_t>(count));
+  }
+}
+
+struct Actions {
+  posix_spawn_file_actions_t value;
+  Actions() { ::posix_spawn_file_actions_init(&value); }
+  ~Actions() { ::posix_spawn_file_actions_destroy(&value); }
+  Actions(const Actions&) = delete;
+  Actions& operator=(const Actions&) = delete;
+};
+
+/// What the runner prints: its socket's path; empty when it failed.
+std::string spawn_runner(const RunnerPaths& paths) {
+  std::array<int, 2> pipe{};
+  if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
+    throw std::system_error(errno, std::generic_category(), "pipe");
+  }
+  std::array<std::string, 4> words{paths.program, paths.socket_folder, paths.spool_folder,
+                                   std::to_string(paths.armed_ahead)};
+  std::array<char*, 5> arguments{words[0].data(), words[1].data(), words[2].data(), words[3].data(), nullptr};
+  Actions actions;
+  ::posix_spawn_file_actions_addopen(&actions.value, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  ::posix_spawn_file_actions_adddup2(&actions.value, pipe[1], STDOUT_FILENO);
+  ::posix_spawn_file_actions_addopen(&actions.value, STDERR_FILENO, paths.log_file.c_str(),
+                                     O_WRONLY | O_CREAT | O_APPEND, 0600);
+  pid_t pid = -1;
+  const int error_number =
+      ::posix_spawn(&pid, paths.program.c_str(), &actions.value, nullptr, arguments.data(), environ);
+  ::close(pipe[1]);
+  std::string text;
+  if (error_number == 0) {
+    std::array<char, 4096> buffer{};
+    ssize_t count = 0;
+    while ((count = ::read(pipe[0], buffer.data(), buffer.size())) > 0 || (count < 0 && errno == EINTR)) {
+      text.append(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    }
+    int status = 0;
+    while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+  }
+  ::close(pipe[0]);
+  if (error_number != 0) {
+    throw std::system_error(error_number, std::generic_category(), "run " + paths.program);
+  }
+  return text;
+}
+
+}  // namespace
+
+RunnerLink::RunnerLink(Socket socket, RunnerMessage hello, FrameReader reader)
+    : jobs(hello.jobs.size()),
+      socket_(std::move(socket)),
+      hello_(std::move(hello)),
+      reader_(std::move(reader)) {}
+
+void RunnerLink::start(Handler handler, Gone gone) {
+  handler_ = std::move(handler);
+  gone_ = std::move(gone);
+  // What came with the greeting.
+  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    self->deliver();
+    self->read();
+  });
+}
+
+void RunnerLink::deliver() {
+  try {
+    while (open_) {
+      const std::optional<RunnerMessage> message = reader_.next();
+      if (!message) {
+        return;
+      }
+      handler_(shared_from_this(), *message);
+    }
+  } catch (const std::runtime_error& error) {
+    log_error("runner " + runner().cgroup + ": " + error.what());
+    fail();
+  }
+}
+
+void RunnerLink::read() {
+  if (!open_) {
+    return;
+  }
+  socket_.async_read_some(asio::buffer(buffer_),
+                          [self = shared_from_this()](const ErrorCode& error, std::size_t size) {
+                            if (error) {
+                              self->fail();
+                              return;
+                            }
+                            self->reader_.append(self->buffer_.data(), size);
+                            self->deliver();
+                            self->read();
+                          });
+}
+
+void RunnerLink::send(const RunnerMessage& message) {
+  if (!open_) {
+    return;
+  }
+  unsent_ += to_frame(message);
+  if (sending_.empty()) {
+    write();
+  }
+}
+
+void RunnerLink::write() {
+  sending_ = std::exchange(unsent_, {});
+  asio::async_write(socket_, asio::buffer(sending_),
+                    [self = shared_from_this()](const ErrorCode& error, std::size_t) {
+                      self->sending_.clear();
+                      if (error) {
+                        self->fail();
+                      } else if (!self->unsent_.empty()) {
+                        self->write();
+                      }
+                    });
+}
+
+void RunnerLink::fail() {
+  if (!open_) {
+    return;
+  }
+  close();
+  if (gone_) {
+    gone_(shared_from_this());
+  }
+}
+
+void RunnerLink::close() {
+  open_ = false;
+  ErrorCode ignored;
+  socket_.close(ignored);
+}
+
+FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
+  FoundRunners found;
+  for (const auto& entry : std::filesystem::directory_iterator(paths.socket_folder)) {
+    if (entry.path().extension() != ".sock") {
+      continue;
+    }
+    try {
+      found.alive.push_back(connect_runner(loop, entry.path().string()));
+    } catch (const std::exception& error) {
+      log_info("runner " + entry.path().stem().string() + " is gone: " + error.what());
+      found.dead.push_back(entry.path().stem().string());
+      std::filesystem::remove(entry.path());
+    }
+  }
+  return found;
+}
+
+std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPaths& paths) {
+  const std::string path = spawn_runner(paths);
+  if (path.empty()) {
+    throw std::runtime_error("a runner did not start: " + paths.log_file + " says why");
+  }
+  return connect_runner(loop, path);
+}
+
+}  // namespace berth

@@ -1,0 +1,73 @@
+// RunnerLink: berthd's connection to one berth-runner. RunnerLinks: all of them: found again after a restart,
+// started when there are too few.
+//
+// On the event loop alone. A link that breaks means that the runner is dead, as a runner never closes it.
+#pragma once
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "scheduler/runner_protocol.h"
+
+namespace berth {
+
+class RunnerLink : public std::enable_shared_from_this<RunnerLink> {
+ public:
+  using Socket = boost::asio::local::stream_protocol::socket;
+  using Handler = std::function<void(const std::shared_ptr<RunnerLink>&, const RunnerMessage&)>;
+  using Gone = std::function<void(const std::shared_ptr<RunnerLink>&)>;
+
+  RunnerLink(Socket socket, RunnerMessage hello, FrameReader reader);
+
+  const Supervisor& runner() const { return hello_.runner; }
+  const RunnerMessage& hello() const { return hello_; }
+  /// Begins to read. `gone` is called at most once, and nothing after it.
+  void start(Handler handler, Gone gone);
+  void send(const RunnerMessage& message);
+  bool is_open() const { return open_; }
+  void close();
+
+  std::size_t jobs = 0;  ///< that it holds now, for choosing the least busy one
+
+ private:
+  void deliver();
+  void read();
+  void write();
+  void fail();
+
+  Socket socket_;
+  RunnerMessage hello_;
+  FrameReader reader_;
+  Handler handler_;
+  Gone gone_;
+  std::array<char, 65536> buffer_{};
+  std::string unsent_;
+  std::string sending_;
+  bool open_ = true;
+};
+
+struct RunnerPaths {
+  std::string program;
+  std::string socket_folder;
+  std::string spool_folder;
+  std::string log_file;  ///< their standard error
+  unsigned armed_ahead = 1;
+};
+
+struct FoundRunners {
+  std::vector<std::shared_ptr<RunnerLink>> alive;
+  std::vector<std::string> dead;  ///< names of their cgroups
+};
+
+/// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits at most
+/// some seconds for each.
+FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
+/// Starts one and waits until it listens. Throws std::runtime_error that says why it did not.
+std::shared_ptr<RunnerLink> start_runner(boost::asio::io_context& loop, const RunnerPaths& paths);
+
+}  // namespace berth

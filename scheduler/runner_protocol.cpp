@@ -1,0 +1,201 @@
+#include "scheduler/runner_protocol.h"
+
+#include <array>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "schemas/record_json.h"
+
+namespace berth {
+namespace {
+
+using Json = nlohmann::json;
+using Kind = RunnerMessage::Kind;
+
+/// A spec with a script of 4 MiB in JSON escapes, and room.
+constexpr std::uint32_t kLargestFrame = 64u << 20;
+
+struct KindName {
+  Kind kind;
+  const char* name;
+};
+constexpr std::array kKinds{
+    KindName{Kind::start, "start"},     KindName{Kind::stop, "stop"},
+    KindName{Kind::signal, "signal"},   KindName{Kind::suspend, "suspend"},
+    KindName{Kind::resume, "resume"},   KindName{Kind::acknowledge, "acknowledge"},
+    KindName{Kind::retire, "retire"},   KindName{Kind::hello, "hello"},
+    KindName{Kind::started, "started"}, KindName{Kind::ended, "ended"},
+};
+
+std::int64_t to_number(Timestamp instant) {
+  return instant.time_since_epoch().count();
+}
+Timestamp to_instant(std::int64_t microseconds) {
+  return Timestamp(std::chrono::microseconds(microseconds));
+}
+
+void put_details(const RunnerMessage& message, Json& header) {
+  switch (message.kind) {
+    case Kind::start:
+      header["user"] = message.user;
+      header["user_id"] = message.user_id;
+      header["group_id"] = message.group_id;
+      header["allocation"] = to_json_text(message.allocation);
+      if (message.array_job_id) {
+        header["array_job_id"] = *message.array_job_id;
+        header["array_task_id"] = message.array_task_id.value_or(0);
+      }
+      break;
+    case Kind::stop:
+      header["cause"] = std::string(to_string(message.cause));
+      header["at_once"] = message.at_once;
+      break;
+    case Kind::signal:
+      header["signal"] = message.signal_number;
+      break;
+    case Kind::hello: {
+      header["boot_id"] = message.runner.boot_id;
+      header["pid"] = message.runner.pid;
+      header["start_time"] = message.runner.start_time;
+      header["cgroup"] = message.runner.cgroup;
+      header["unusable"] = message.machine.unusable;
+      header["accounts_swap"] = message.machine.accounts_swap;
+      Json jobs = Json::array();
+      for (const AttemptId& id : message.jobs) {
+        jobs.push_back({id.job_id, id.attempt});
+      }
+      header["jobs"] = std::move(jobs);
+      break;
+    }
+    case Kind::ended:
+      header["outcome"] = to_json_text(message.outcome);
+      header["usage"] = to_json_text(message.usage);
+      if (message.started_at) {
+        header["started_at"] = to_number(*message.started_at);
+      }
+      [[fallthrough]];
+    case Kind::started:
+      header["at"] = to_number(message.at);
+      break;
+    default:
+      break;
+  }
+}
+
+void take_details(const Json& header, RunnerMessage& message) {
+  switch (message.kind) {
+    case Kind::start:
+      message.user = header.at("user");
+      message.user_id = header.at("user_id");
+      message.group_id = header.at("group_id");
+      message.allocation = parse_allocation(header.at("allocation").get_ref<const std::string&>());
+      if (header.contains("array_job_id")) {
+        message.array_job_id = header.at("array_job_id").get<JobId>();
+        message.array_task_id = header.at("array_task_id").get<unsigned>();
+      }
+      break;
+    case Kind::stop:
+      message.cause =
+          parse_cause(header.at("cause").get_ref<const std::string&>()).value_or(Cause::cancelled);
+      message.at_once = header.at("at_once");
+      break;
+    case Kind::signal:
+      message.signal_number = header.at("signal");
+      break;
+    case Kind::hello:
+      message.runner.boot_id = header.at("boot_id");
+      message.runner.pid = header.at("pid");
+      message.runner.start_time = header.at("start_time");
+      message.runner.cgroup = header.at("cgroup");
+      message.machine.unusable = header.at("unusable").get<std::vector<std::string>>();
+      message.machine.accounts_swap = header.at("accounts_swap");
+      for (const Json& id : header.at("jobs")) {
+        message.jobs.push_back({id.at(0), id.at(1)});
+      }
+      break;
+    case Kind::ended:
+      message.outcome = parse_outcome(header.at("outcome").get_ref<const std::string&>());
+      message.usage = parse_usage(header.at("usage").get_ref<const std::string&>());
+      if (header.contains("started_at")) {
+        message.started_at = to_instant(header.at("started_at"));
+      }
+      [[fallthrough]];
+    case Kind::started:
+      message.at = to_instant(header.at("at"));
+      break;
+    default:
+      break;
+  }
+}
+
+RunnerMessage parse(std::string_view header_text, std::string_view body) {
+  const Json header = Json::parse(header_text);
+  const std::string& name = header.at("kind").get_ref<const std::string&>();
+  RunnerMessage message;
+  bool known = false;
+  for (const KindName& kind : kKinds) {
+    if (name == kind.name) {
+      message.kind = kind.kind;
+      known = true;
+    }
+  }
+  if (!known) {
+    throw std::runtime_error("\"" + name + "\" is no message that this berth knows");
+  }
+  message.id = {header.at("job"), header.at("attempt")};
+  take_details(header, message);
+  message.spec_text = body;
+  return message;
+}
+
+}  // namespace
+
+std::string to_frame(const RunnerMessage& message) {
+  Json header{{"job", message.id.job_id}, {"attempt", message.id.attempt}};
+  for (const KindName& kind : kKinds) {
+    if (kind.kind == message.kind) {
+      header["kind"] = kind.name;
+    }
+  }
+  put_details(message, header);
+  const std::string text = header.dump();
+  const std::array<std::uint32_t, 2> sizes{static_cast<std::uint32_t>(text.size()),
+                                           static_cast<std::uint32_t>(message.spec_text.size())};
+  std::string frame(sizeof sizes, '\0');
+  std::memcpy(frame.data(), sizes.data(), sizeof sizes);
+  frame += text;
+  frame += message.spec_text;
+  return frame;
+}
+
+std::optional<RunnerMessage> FrameReader::next() {
+  std::array<std::uint32_t, 2> sizes{};
+  if (buffer_.size() - position_ < sizeof sizes) {
+    return std::nullopt;
+  }
+  std::memcpy(sizes.data(), buffer_.data() + position_, sizeof sizes);
+  if (sizes[0] > kLargestFrame || sizes[1] > kLargestFrame) {
+    throw std::runtime_error("a frame of " + std::to_string(sizes[0]) + " bytes is none of berth's");
+  }
+  const std::size_t total = sizeof sizes + sizes[0] + sizes[1];
+  if (buffer_.size() - position_ < total) {
+    return std::nullopt;
+  }
+  const std::string_view header(buffer_.data() + position_ + sizeof sizes, sizes[0]);
+  const std::string_view body(header.data() + header.size(), sizes[1]);
+  RunnerMessage message;
+  try {
+    message = parse(header, body);
+  } catch (const Json::exception& error) {
+    throw std::runtime_error(std::string("a frame cannot be read: ") + error.what());
+  }
+  position_ += total;
+  if (position_ == buffer_.size() || position_ > (1u << 20)) {
+    buffer_.erase(0, position_);
+    position_ = 0;
+  }
+  return message;
+}
+
+}  // namespace berth

@@ -1,0 +1,91 @@
+// What berthd and berth-runner say to each other over a Unix stream socket: frames of a JSON header and a
+// body of bytes.
+//
+//   frame: u32 size of the header, u32 size of the body (host byte order: one machine), header, body
+//
+// berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge` and
+// `retire`; the runner sends `hello` once per connection, then `started` and `ended`. An `ended` is sent
+// again on the next connection until it is acknowledged, and berthd takes only the first: at least once here,
+// exactly once in the database. A runner that has no connection puts each `ended` into the spool, as a file
+// of one frame.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schemas/accounting_record.h"
+#include "store/job_store.h"
+
+namespace berth {
+
+struct AttemptId {
+  JobId job_id = 0;
+  unsigned attempt = 0;
+  auto operator<=>(const AttemptId&) const = default;
+};
+
+/// ControllerReport of executor/executor.h, as told.
+struct RunnerMachine {
+  std::vector<std::string> unusable;
+  bool accounts_swap = false;
+};
+
+struct RunnerMessage {
+  enum class Kind {
+    start,
+    stop,
+    signal,
+    suspend,
+    resume,
+    acknowledge,
+    retire,
+    hello,
+    started,
+    ended,
+  };
+  Kind kind = Kind::hello;
+  AttemptId id;
+  // start
+  std::string user;
+  unsigned user_id = 0;
+  unsigned group_id = 0;
+  std::string spec_text;
+  std::optional<JobId> array_job_id;
+  std::optional<unsigned> array_task_id;
+  Allocation allocation;
+  // stop
+  Cause cause = Cause::cancelled;
+  bool at_once = false;  ///< without SIGTERM and grace period
+  // signal
+  int signal_number = 0;
+  // hello
+  Supervisor runner;
+  RunnerMachine machine;
+  std::vector<AttemptId> jobs;  ///< that it runs, or whose end it will send
+  // started, ended
+  Timestamp at;
+  std::optional<Timestamp> started_at;  ///< ended: when it had started, if it had
+  Outcome outcome;
+  Usage usage;
+};
+
+std::string to_frame(const RunnerMessage& message);
+
+/// Takes frames out of a stream of bytes.
+class FrameReader {
+ public:
+  void append(const char* data, std::size_t size) { buffer_.append(data, size); }
+  /// The next whole message; nothing when more bytes are needed. Throws std::runtime_error on what is no
+  /// frame.
+  std::optional<RunnerMessage> next();
+  bool empty() const { return buffer_.size() == position_; }
+
+ private:
+  std::string buffer_;
+  std::size_t position_ = 0;
+};
+
+}  // namespace berth

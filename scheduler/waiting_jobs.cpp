@@ -1,0 +1,190 @@
+#include "scheduler/waiting_jobs.h"
+
+#include <array>
+
+namespace berth {
+
+std::string_view to_string(WaitReason reason) {
+  constexpr std::array kNames{"Resources",
+                              "Priority",
+                              "JobHeldUser",
+                              "JobHeldAdmin",
+                              "BeginTime",
+                              "Dependency",
+                              "DependencyNeverSatisfied",
+                              "JobArrayTaskLimit",
+                              "AssocMaxJobsLimit",
+                              "NodeDown"};
+  return kNames.at(static_cast<std::size_t>(reason));
+}
+
+QueuedJob WaitingJobs::queued(JobId job, const Entry& entry) const {
+  const Bytes memory = memory_of_(entry.cpus, entry.memory == 0 ? std::nullopt : std::optional(entry.memory));
+  return {entry.priority, static_cast<std::size_t>(job), {entry.cpus, memory, 1}, entry.stay, entry.user_id};
+}
+
+WaitingJob WaitingJobs::whole(JobId job, const Entry& entry) const {
+  WaitingJob result;
+  result.job_id = job;
+  result.user_id = entry.user_id;
+  result.attempt = entry.attempt;
+  QueueFacts& facts = result.facts;
+  facts.priority = entry.priority;
+  facts.cpus = entry.cpus;
+  facts.memory = entry.memory == 0 ? std::nullopt : std::optional(entry.memory);
+  facts.stay = entry.stay;
+  facts.hold = entry.hold;
+  if (entry.extras) {
+    facts.begin = entry.extras->begin;
+    facts.deadline = entry.extras->deadline;
+    facts.dependency = entry.extras->dependency;
+    facts.array_tasks = entry.extras->array_tasks;
+    facts.array_limit = entry.extras->array_limit;
+  }
+  return result;
+}
+
+/// Puts the job where it belongs now.
+void WaitingJobs::settle(JobId job, Entry& entry, Timestamp now) {
+  const bool is_due = !entry.extras || !entry.extras->begin || *entry.extras->begin <= now;
+  const bool eligible = entry.hold == Hold::none && !entry.blocked && is_due;
+  if (eligible && !entry.queued) {
+    queue_.push(queued(job, entry));
+  } else if (!eligible && entry.queued) {
+    queue_.erase(queued(job, entry));
+  }
+  entry.queued = eligible;
+}
+
+void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
+  remove(job.job_id);
+  const QueueFacts& facts = job.facts;
+  Entry& entry = jobs_[job.job_id];
+  ++of_users_[job.user_id];
+  entry.priority = facts.priority;
+  entry.memory = facts.memory.value_or(0);
+  entry.stay = facts.stay;
+  entry.user_id = job.user_id;
+  entry.cpus = facts.cpus;
+  entry.attempt = job.attempt;
+  entry.hold = facts.hold;
+  entry.blocked = blocked;
+  if (facts.begin || facts.deadline || !facts.dependency.empty() || !facts.array_tasks.empty()) {
+    entry.extras = std::make_unique<Extras>(
+        Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks, facts.array_limit});
+    if (facts.begin && *facts.begin > now) {
+      begins_.emplace(*facts.begin, job.job_id);
+    }
+    if (facts.deadline) {
+      deadlines_.emplace(*facts.deadline, job.job_id);
+    }
+  }
+  settle(job.job_id, entry, now);
+}
+
+bool WaitingJobs::remove(JobId job) {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end()) {
+    return false;
+  }
+  const Entry& entry = found->second;
+  --of_users_[entry.user_id];
+  if (entry.queued) {
+    queue_.erase(queued(job, entry));
+  }
+  if (entry.extras && entry.extras->begin) {
+    begins_.erase({*entry.extras->begin, job});
+  }
+  if (entry.extras && entry.extras->deadline) {
+    deadlines_.erase({*entry.extras->deadline, job});
+  }
+  jobs_.erase(found);
+  return true;
+}
+
+std::optional<WaitingJob> WaitingJobs::find(JobId job) const {
+  const auto found = jobs_.find(job);
+  return found == jobs_.end() ? std::nullopt : std::optional(whole(job, found->second));
+}
+
+void WaitingJobs::unblock(JobId job, Timestamp now) {
+  const auto found = jobs_.find(job);
+  if (found != jobs_.end()) {
+    found->second.blocked = false;
+    settle(job, found->second, now);
+  }
+}
+
+void WaitingJobs::block(JobId job) {
+  const auto found = jobs_.find(job);
+  if (found != jobs_.end()) {
+    found->second.blocked = true;
+    settle(job, found->second, Timestamp());
+  }
+}
+
+void WaitingJobs::advance(Timestamp now) {
+  while (!begins_.empty() && begins_.begin()->first <= now) {
+    const JobId job = begins_.begin()->second;
+    begins_.erase(begins_.begin());
+    settle(job, jobs_.at(job), now);
+  }
+}
+
+std::vector<JobId> WaitingJobs::take_overdue(Timestamp now) {
+  std::vector<JobId> overdue;
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const JobId job = deadlines_.begin()->second;
+    overdue.push_back(job);
+    remove(job);
+  }
+  return overdue;
+}
+
+std::optional<Timestamp> WaitingJobs::next_instant() const {
+  std::optional<Timestamp> next;
+  for (const auto* instants : {&begins_, &deadlines_}) {
+    if (!instants->empty() && (!next || instants->begin()->first < *next)) {
+      next = instants->begin()->first;
+    }
+  }
+  return next;
+}
+
+std::optional<WaitingJob> WaitingJobs::take_next(const Resources& free,
+                                                 const std::vector<RunningJob>& running, SteadyTime now,
+                                                 const JobQueue::Allowance& allowance) {
+  const std::optional<QueuedJob> next = queue_.take_next(free, running, now, allowance);
+  if (!next) {
+    return std::nullopt;
+  }
+  const auto job = static_cast<JobId>(next->sequence);
+  Entry& entry = jobs_.at(job);
+  entry.queued = false;
+  WaitingJob taken = whole(job, entry);
+  remove(job);
+  return taken;
+}
+
+Resources WaitingJobs::wanted_by(const QueueFacts& facts) const {
+  return {facts.cpus, memory_of_(facts.cpus, facts.memory), 1};
+}
+
+std::optional<WaitReason> WaitingJobs::own_reason(JobId job, Timestamp now) const {
+  const auto found = jobs_.find(job);
+  if (found == jobs_.end() || found->second.queued) {
+    return std::nullopt;
+  }
+  const Entry& entry = found->second;
+  if (entry.hold != Hold::none) {
+    return entry.hold == Hold::user ? WaitReason::job_held_user : WaitReason::job_held_admin;
+  }
+  if (entry.extras && entry.extras->begin && *entry.extras->begin > now) {
+    return WaitReason::begin_time;
+  }
+  return entry.extras && entry.extras->dependency.empty() && !entry.extras->array_tasks.empty()
+             ? WaitReason::array_task_limit
+             : WaitReason::dependency;
+}
+
+}  // namespace berth

@@ -1,0 +1,57 @@
+// DaemonConfig: what the administrator sets in /etc/berth/berthd.json. The C++ twin of
+// schemas/berthd.schema.json; docs/berthd.md describes each key.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "schemas/cpu_set.h"
+#include "schemas/quantities.h"
+
+namespace berth {
+
+struct DaemonConfig {
+  struct Pool {
+    std::optional<CpuSet> cpus;
+    std::optional<Bytes> memory;
+    std::optional<unsigned> slots;
+    bool operator==(const Pool&) const = default;
+  };
+  struct Api {
+    Bytes body = Bytes{64} << 20U;
+    unsigned connections = 1024;
+    unsigned connections_per_user = 128;
+    unsigned requests_per_second = 10'000;
+    bool operator==(const Api&) const = default;
+  };
+  struct UserLimits {
+    std::optional<unsigned> waiting_jobs;
+    std::optional<unsigned> running_jobs;
+    std::optional<unsigned> cpus;
+    std::optional<Bytes> memory;
+    bool operator==(const UserLimits&) const = default;
+  };
+
+  std::string socket = "/run/berth/berthd.sock";
+  std::string runtime_directory = "/run/berth";
+  std::string state_directory = "/var/lib/berth";
+  std::string runner_program;  ///< empty: beside the installed program
+  unsigned runners = 0;        ///< 0: one for each CPU of the pool, at most 8
+  unsigned armed_ahead = 1;
+  std::string administrators = "berth";
+  Pool pool;
+  Api api;
+  UserLimits user_limits;
+  std::string log_level = "info";
+  bool operator==(const DaemonConfig&) const = default;
+};
+
+/// Throws InputError with every fault: syntax, unknown keys, wrong types and values.
+DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_name);
+/// Reads and parses. A file that is not there gives the defaults when `optional`.
+DaemonConfig load_daemon_config(const std::string& path, bool optional);
+/// The JSON Schema, embedded at build time.
+std::string_view daemon_schema_text();
+
+}  // namespace berth

@@ -1,0 +1,48 @@
+// IndexList: the tasks of a job array, as sbatch's --array writes them: "0-15", "1,3,5-7", "0-20:4".
+//
+// A value. Kept as ranges, so that a million tasks cost what one does. Pure; safe from any thread.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace berth {
+
+class IndexList {
+ public:
+  static constexpr unsigned kMaximum = 9'999'999;
+
+  /// Throws std::invalid_argument whose what() completes `"0-x" …`. The empty text is the empty list.
+  static IndexList parse(std::string_view text);
+
+  bool empty() const { return ranges_.empty(); }
+  std::size_t size() const;
+  /// Takes out and returns the lowest; nothing when empty.
+  std::optional<unsigned> take_first();
+  bool erase(unsigned index);
+  bool contains(unsigned index) const;
+  std::string to_text() const;
+  bool operator==(const IndexList&) const = default;
+
+ private:
+  struct Range {
+    unsigned first = 0;
+    unsigned last = 0;  ///< reached by step
+    unsigned step = 1;
+    bool operator==(const Range&) const = default;
+  };
+  std::vector<Range> ranges_;  // ascending, none overlaps another
+};
+
+/// "0-15%4": the tasks and how many of them may run at once (0: no limit).
+struct ArraySpec {
+  IndexList tasks;
+  unsigned limit = 0;
+};
+/// Throws std::invalid_argument likewise.
+ArraySpec parse_array(std::string_view text);
+
+}  // namespace berth

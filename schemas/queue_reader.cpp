@@ -1,0 +1,125 @@
+#include "schemas/queue_reader.h"
+
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "schemas/dependency.h"
+#include "schemas/index_list.h"
+#include "schemas/json_reader.h"
+
+namespace berth {
+namespace {
+
+Timestamp now() {
+  return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+}
+
+/// An instant, or minutes from now.
+std::optional<Timestamp> read_instant(const Field& field) {
+  if (field.value().is_number()) {
+    const auto minutes = field.integer(0, 10'000'000);
+    return minutes ? std::optional(now() + std::chrono::minutes(*minutes)) : std::nullopt;
+  }
+  const std::optional<std::string> text = field.text();
+  if (!text) {
+    return std::nullopt;
+  }
+  try {
+    return parse_instant(*text, now());
+  } catch (const std::invalid_argument& error) {
+    field.refuse(error.what());
+    return std::nullopt;
+  }
+}
+
+constexpr std::int64_t kMostRetries = 1000;
+
+void read_max(const Field& field, Retry& retry) {
+  retry.max = static_cast<unsigned>(field.integer(0, kMostRetries).value_or(0));
+}
+
+void read_on(const Field& field, Retry& retry) {
+  for (const Field& element : field.elements("an array of job states").value_or(std::vector<Field>())) {
+    if (const auto word = element.text()) {
+      const std::optional<JobState> state = parse_job_state(*word);
+      if (!state || !is_final(*state) || *state == JobState::completed || *state == JobState::cancelled) {
+        element.refuse(
+            "is no state to run a job again after (use FAILED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL …)");
+      } else {
+        retry.on.push_back(*state);
+      }
+    }
+  }
+}
+
+void read_exit_codes(const Field& field, Retry& retry) {
+  for (const Field& element : field.elements("an array of exit codes").value_or(std::vector<Field>())) {
+    if (const auto code = element.integer(0, 255)) {
+      retry.exit_codes.push_back(static_cast<int>(*code));
+    }
+  }
+}
+
+void read_backoff(const Field& field, Retry& retry) {
+  retry.backoff = field.duration({std::chrono::seconds(1), true}).value_or(Milliseconds(0));
+}
+
+void read_memory_factor(const Field& field, Retry& retry) {
+  if (!field.value().is_number() || field.value().get<double>() < 1 || field.value().get<double>() > 100) {
+    field.refuse("is not a factor (use a number from 1 to 100, such as 1.5)");
+    return;
+  }
+  retry.memory_factor = field.value().get<double>();
+}
+
+constexpr Member<Retry> kRetryMembers[] = {
+    {"max", read_max},
+    {"on", read_on},
+    {"exit_codes", read_exit_codes},
+    {"backoff", read_backoff},
+    {"memory_factor", read_memory_factor},
+};
+
+}  // namespace
+
+void read_array(const Field& field, JobSpec& spec) {
+  if (const auto text = field.text()) {
+    try {
+      const ArraySpec array = parse_array(*text);
+      spec.array = array.tasks.to_text() + (array.limit > 0 ? "%" + std::to_string(array.limit) : "");
+    } catch (const std::invalid_argument& error) {
+      field.refuse(error.what());
+    }
+  }
+}
+
+void read_begin_time(const Field& field, JobSpec& spec) {
+  spec.begin_time = read_instant(field);
+}
+
+void read_deadline(const Field& field, JobSpec& spec) {
+  spec.deadline = read_instant(field);
+}
+
+void read_dependency(const Field& field, JobSpec& spec) {
+  if (const auto text = field.text()) {
+    try {
+      (void)parse_dependency(*text);
+      spec.dependency = *text;
+    } catch (const std::invalid_argument& error) {
+      field.refuse(error.what());
+    }
+  }
+}
+
+void read_retry(const Field& field, JobSpec& spec) {
+  Retry retry;
+  read_members<Retry>(field, kRetryMembers, "/retry", retry);
+  spec.retry = std::move(retry);
+}
+
+std::vector<ObjectFields> retry_fields() {
+  return {names_of<Retry>("/retry", kRetryMembers)};
+}
+
+}  // namespace berth

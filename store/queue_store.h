@@ -1,0 +1,109 @@
+// QueueStore: JobStore with berthd's queue: jobs that wait over restarts, several writes in one transaction.
+//
+// As JobStore: one per process and thread; every call is one durable transaction, or a part of together()'s.
+// Throws StoreError.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "store/job_store.h"
+
+namespace berth {
+
+/// A row of the queue.
+struct WaitingJob {
+  JobId job_id = 0;
+  unsigned user_id = 0;
+  unsigned attempt = 0;  ///< attempts made before
+  QueueFacts facts;
+};
+
+/// What starting, showing and judging access to a job needs; without parsing its spec.
+struct StoredJob {
+  JobId job_id = 0;
+  JobState state = JobState::pending;
+  unsigned attempt = 0;
+  std::string name;
+  std::string user;
+  unsigned user_id = 0;
+  unsigned group_id = 0;
+  std::optional<JobId> array_job_id;
+  std::optional<unsigned> array_task_id;
+  std::string spec_text;  ///< JSON
+};
+
+/// One line of a listing of jobs that are not over, or that the listing was asked for.
+struct JobSummary {
+  JobId job_id = 0;
+  unsigned attempt = 0;
+  JobState state = JobState::pending;
+  std::string name;
+  std::string user;
+  unsigned user_id = 0;
+  std::string account;
+  Timestamp submit;
+  std::optional<Timestamp> start;
+  std::string slot;
+  std::string cpus;  ///< granted, as a list
+  std::optional<Bytes> memory;
+  std::optional<JobId> array_job_id;
+  std::optional<unsigned> array_task_id;
+  std::optional<QueueFacts> queue;  ///< while it waits
+};
+
+struct SummaryFilter {
+  std::optional<unsigned> user_id;  ///< only of this user
+  std::vector<JobState> states;     ///< empty: all that are not final
+  std::optional<std::uint64_t> limit;
+};
+
+class QueueStore : public JobStore {
+ public:
+  /// As JobStore's functions of these names.
+  static std::unique_ptr<QueueStore> open(const std::string& path);
+  static std::unique_ptr<QueueStore> open_existing(const std::string& path);
+
+  /// JobStore::configure() of an attempt that another process, `runner`, supervises.
+  virtual void configure_on(const Supervisor& runner, JobId job, unsigned attempt,
+                            const Allocation& allocation, Timestamp at) = 0;
+  /// Runs `body`, whose writes become one durable transaction. A write that throws undoes itself alone; when
+  /// together() throws, nothing of `body` has happened.
+  virtual void together(const std::function<void()>& body) = 0;
+  /// RUNNING to SUSPENDED and back.
+  virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
+  /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its
+  /// event.
+  virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
+  /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
+  virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
+                      const std::string& spec_text) = 0;
+  /// Every row of the queue, in the order of job ids.
+  virtual void visit_queue(const std::function<void(WaitingJob&&)>& visit) = 0;
+  virtual std::optional<StoredJob> find_stored(JobId job) = 0;
+  virtual std::vector<JobSummary> summaries(const SummaryFilter& filter) = 0;
+  /// Events after `sequence`, oldest first, at most `limit`; only of one user's jobs when given.
+  virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
+                                             std::optional<unsigned> user_id) = 0;
+  virtual std::int64_t last_event() = 0;
+  /// A job of its own for one task of an array, as a copy of the array's job. `left` are the tasks that have
+  /// not started after it; when there are none the array leaves the queue.
+  virtual JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) = 0;
+  /// When no task of the array waits or runs any more: its final state, COMPLETED when all its tasks are,
+  /// else FAILED, is recorded and returned.
+  virtual std::optional<JobState> settle_array(JobId array_job, Timestamp at) = 0;
+  /// The job that is this task; nothing when there is none yet.
+  virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
+  /// Whether an earlier job of the same user and name waits or runs.
+  virtual bool has_earlier_namesake(JobId job) = 0;
+  /// The tasks of an array that have rows of their own.
+  virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
+
+  /// As open_attempts(), but only those that have an attempt; with their allocations.
+  virtual std::vector<OpenAttempt> running_attempts() = 0;
+};
+
+}  // namespace berth

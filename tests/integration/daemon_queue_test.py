@@ -1,0 +1,177 @@
+"""When, after what and how often berthd runs a job: begin times, dependencies, arrays, retries, changes, and why."""
+
+import json
+import os
+
+from berth_case import eventually, main
+from daemon_case import DaemonCase
+
+
+class Queueing(DaemonCase):
+    configuration = {"pool": {"slots": 2, "memory": "2G"}}
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def order(self, *jobs):
+        """The jobs in the order of their starts."""
+        starts = {job: self.records(job)[-1]["start"] for job in jobs}
+        return sorted(jobs, key=starts.get)
+
+    def blocked(self, **spec):
+        """A job that takes the whole pool, and then the ids of what is submitted behind it."""
+        job = self.submit("hold", 600, cpus_per_task=2, **spec)
+        self.wait_for_state(job, "RUNNING")
+        return job
+
+    def test_priority_and_nice_decide_the_order(self):
+        first = self.blocked()
+        jobs = [
+            self.submit("exit", 0, cpus_per_task=2, nice=5),
+            self.submit("exit", 0, cpus_per_task=2),
+            self.submit("exit", 0, cpus_per_task=2, priority=7),
+        ]
+        self.ok("cancel", first)
+        self.ok("wait", *jobs)
+        self.assertEqual(self.order(*jobs), list(reversed(jobs)))
+        status, _, err = self.cli("submit", "--priority", 5, "--", "true", user="postgres")
+        self.assertEqual(status, 125)
+        self.assertIn("only administrators", err)
+
+    def test_a_job_waits_for_its_begin_time_and_ends_at_its_deadline(self):
+        job = self.submit("exit", 0, arguments=(), begin_time="now+1hour")
+        late = self.submit("exit", 0, hold=True, deadline="now+1")
+        self.assertEqual(self.queue()[job]["reason"], "BeginTime")
+        self.assertIn("BeginTime", self.ok("why", job))
+        self.ok("update", "--begin", "now", job)
+        self.ok("wait", job)
+        self.wait_for_state(late, "DEADLINE", 20)
+        tight = self.submit("exit", 0, time_limit="2h", deadline="now+1hour")
+        self.wait_for_state(tight, "DEADLINE")
+
+    def test_dependencies_hold_release_and_never_hold(self):
+        self.ok("drain")
+        good, bad = self.submit("exit", 0), self.submit("exit", 3)
+        after_good = self.submit("exit", 0, dependency=f"afterok:{good}")
+        after_both = self.submit("exit", 0, dependency=f"afterany:{good}:{bad},afterok:{after_good}")
+        never = self.submit("exit", 0, dependency=f"afterok:{bad}")
+        either = self.submit("exit", 0, dependency=f"afterok:{bad}?afternotok:{bad}")
+        self.assertEqual(self.queue()[after_good]["reason"], "Dependency")
+        self.kill_daemon()
+        self.start_daemon()
+        self.ok("undrain")
+        self.ok("wait", after_both, either)
+        self.assertEqual(self.order(good, after_good, after_both), [good, after_good, after_both])
+        self.assertEqual(self.queue()[never]["reason"], "DependencyNeverSatisfied")
+        self.ok("update", "--dependency", "none", never)
+        self.ok("wait", never)
+
+    def test_singletons_run_one_after_another(self):
+        first = self.submit("hold", 600, name="one")
+        self.wait_for_state(first, "RUNNING")
+        second = self.submit("exit", 0, name="one", dependency="singleton")
+        other = self.submit("exit", 0, name="two", dependency="singleton")
+        self.ok("wait", other)
+        self.assertEqual(self.queue()[second]["reason"], "Dependency")
+        self.ok("cancel", first)
+        self.ok("wait", second)
+
+    def test_the_tasks_of_an_array_run_within_its_limit_and_it_ends_with_the_last(self):
+        script = os.path.join(self.directory, "task")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\necho $SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID\n")
+        array = int(self.ok("submit", "--parsable", "-a", "0-9:3,20%1", script))
+        self.assertEqual(self.cli("wait", array)[0], 0)
+        self.assertEqual(self.state(array), "COMPLETED")
+        for task in (0, 3, 6, 9, 20):
+            with open(os.path.join(self.work, f"berth-{array}_{task}.out"), encoding="utf-8") as file:
+                self.assertEqual(file.read(), f"{array} {task}\n")
+            self.assertEqual(self.ok("logs", f"{array}_{task}"), f"{array} {task}\n")
+        events = [json.loads(line) for line in self.ok("events").splitlines()]
+        running = most = 0
+        for event in events:
+            if event["job_id"] != array:
+                running += {"RUNNING": 1, "COMPLETED": -1}.get(event["state"], 0)
+                most = max(most, running)
+        self.assertEqual((most, running), (1, 0))
+
+    def test_an_array_survives_and_is_cancelled_as_a_whole(self):
+        array = self.submit("hold", 600, array="0-99999")
+        self.assertTrue(eventually(lambda: sum(job["state"] == "RUNNING" for job in self.queue().values()) == 2))
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(self.queue()[array]["queue"]["array_tasks"], "2-99999")
+        self.ok("cancel", f"{array}_1")
+        self.assertTrue(eventually(lambda: self.queue()[array]["queue"]["array_tasks"] == "3-99999"))
+        self.ok("cancel", array)
+        self.cli("wait", array)
+        self.assertTrue(eventually(lambda: not self.queue()))
+
+    def test_a_job_that_fails_runs_again_as_often_as_it_may(self):
+        job = self.submit("exit", 75, retry={"max": 2, "exit_codes": [75]})
+        self.assertEqual(self.cli("wait", job)[0], 75)
+        self.assertEqual([record["attempt"] for record in self.records(job)], [1, 2, 3])
+        other = self.submit("exit", 74, retry={"max": 2, "exit_codes": [75]})
+        self.cli("wait", other)
+        self.assertEqual(len(self.records(other)), 1)
+
+    def test_a_job_out_of_memory_runs_again_with_more(self):
+        job = self.submit("allocate", 100, memory_per_node="64M", retry={"max": 3, "on": ["OUT_OF_MEMORY"], "memory_factor": 2})
+        self.assertEqual(self.cli("wait", job)[0], 0, self.records(job)[-1])
+        self.assertEqual(
+            [(record["state"], record["allocation"]["memory"] >> 20) for record in self.records(job)],
+            [("OUT_OF_MEMORY", 64), ("COMPLETED", 128)],
+        )
+
+    def test_more_memory_than_the_pool_has_is_not_waited_for(self):
+        job = self.submit("allocate", 100, memory_per_node="64M", retry={"max": 1, "on": ["OUT_OF_MEMORY"], "memory_factor": 100})
+        self.cli("wait", job)
+        self.assertEqual(self.state(job), "COMPLETED")
+
+    def test_a_job_with_requeue_runs_again_after_its_runner_died(self):
+        job = self.submit("print_slowly", 20, 0.1, requeue=True)
+        self.wait_for_state(job, "RUNNING")
+        runner = json.loads(self.ok("slots", "--json"))["running"][0]["runner"]
+        os.kill(int(runner.split("-")[1]), 9)
+        self.assertEqual(self.cli("wait", job)[0], 0)
+        self.assertEqual([record["state"] for record in self.records(job)], ["NODE_FAIL", "COMPLETED"])
+
+    def test_why_names_the_rule_and_the_expected_start(self):
+        self.blocked(time_limit="1h")
+        job = self.submit("exit", 0, cpus_per_task=2, time_limit="1h")
+        behind = self.submit("exit", 0, cpus_per_task=2)
+        why = json.loads(self.ok("why", "--json", job))
+        self.assertEqual(why["reason"], "Resources")
+        self.assertIn("expected_start", why)
+        why = json.loads(self.ok("why", "--json", behind))
+        self.assertEqual((why["reason"], why["jobs_before"]), ("Priority", 1))
+        self.assertGreater(why["expected_start"], json.loads(self.ok("why", "--json", job))["expected_start"])
+        for waiting in self.queue():
+            self.cli("cancel", "--now", waiting)
+            self.cli("wait", waiting)
+
+    def test_a_waiting_job_is_changed_and_a_running_one_is_not(self):
+        first = self.blocked()
+        job = self.submit("hold", 600, cpus_per_task=2)
+        self.ok("update", "-c", 1, "--mem", "70M", "-t", "1:00", "--job-name", "changed", job)
+        self.assertEqual(self.cli("update", "-c", 4000, job)[0], 1)
+        self.assertEqual(self.cli("update", "-t", 1, first)[0], 1)
+        self.ok("cancel", first)
+        self.wait_for_state(job, "RUNNING")
+        record = self.records(job)[-1]
+        self.assertEqual(
+            (record["spec"]["cpus_per_task"], record["allocation"]["memory"] >> 20, record["spec"]["time_limit"]),
+            (1, 70, "00:01:00"),
+        )
+        self.ok("cancel", job)
+        self.cli("wait", job)
+
+    def test_berth_run_refuses_what_needs_a_queue(self):
+        status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0, hold=True)))
+        self.assertEqual(status, 125)
+        self.assertIn("berth submit", err)
+
+
+if __name__ == "__main__":
+    main()

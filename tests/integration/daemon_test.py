@@ -1,0 +1,383 @@
+"""berthd: jobs of several users through its socket, and what survives kill -9 of it."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+
+from berth_case import eventually, main
+from daemon_case import BERTHD, DaemonCase
+
+
+class Submitting(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def test_a_job_runs_and_its_record_output_and_status_come_back(self):
+        job = self.submit("exit", 3)
+        status, _, _ = self.cli("wait", job)
+        self.assertEqual(status, 3)
+        record = self.records(job)[-1]
+        self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("FAILED", 3))
+        self.assertIn("cpu_total", str(record["usage"]))
+
+    def test_output_goes_to_a_file_in_the_working_directory_that_logs_prints(self):
+        job = self.submit("print_both")
+        self.ok("wait", job)
+        path = os.path.join(self.work, f"berth-{job}.out")
+        with open(path, encoding="utf-8") as file:
+            self.assertEqual(self.logs(job), file.read())
+        self.assertTrue(self.logs(job))
+
+    def test_logs_follow_a_running_job_to_its_end(self):
+        job = self.submit("print_slowly", 3, 0.3)
+        self.assertEqual(len(self.ok("logs", "-f", job).splitlines()), 3)
+
+    def test_a_command_after_dashes_a_wrapped_line_and_a_script_are_jobs(self):
+        status, out, err = self.cli("submit", "--wait", "--", self.payload, "exit", "4")
+        self.assertEqual((status, out.startswith("Submitted batch job ")), (4, True), err)
+        self.assertEqual(self.cli("submit", "--wait", "--wrap", "exit 5")[0], 5)
+        script = os.path.join(self.directory, "script")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nexit $1\n")
+        self.assertEqual(self.cli("submit", "--wait", script, "--", "6")[0], 6)
+
+    def test_the_sbatch_lines_of_a_script_are_options_that_the_command_line_overrides(self):
+        script = os.path.join(self.directory, "script")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH -J first --mem=70M\n# a comment\n#SBATCH --comment='two words'  # why\n\n"
+                       "true\n#SBATCH -J late\n")
+        job = int(self.ok("submit", "--parsable", "--mem", "80M", script))
+        self.ok("wait", job)
+        spec = self.records(job)[-1]["spec"]
+        self.assertEqual((spec["name"], spec["comment"], spec["memory_per_node"]), ("first", "two words", "80M"))
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH --partition=long\ntrue\n")
+        status, _, err = self.cli("submit", script)
+        self.assertEqual(status, 125)
+        self.assertIn("#SBATCH", err)
+
+    def test_jobs_run_as_their_submitter_who_sees_only_their_own(self):
+        mine = self.submit("report", user="postgres")
+        root = self.submit("exit", 0)
+        self.ok("wait", mine, user="postgres")
+        self.assertEqual(self.records(mine)[-1]["job_user"], "postgres")
+        self.assertEqual(os.stat(os.path.join(self.work, f"berth-{mine}.out")).st_uid, __import__("pwd").getpwnam("postgres").pw_uid)
+        status, _, err = self.cli("show", root, user="postgres")
+        self.assertEqual(status, 1)
+        self.assertIn(f"no job {root}", err)
+        self.assertNotIn(f"\n{root}|", "\n" + self.ok("history", "-P", "-n", user="postgres"))
+        status, _, err = self.cli("cancel", mine, user="redis")
+        self.assertEqual(status, 1)
+        self.assertIn(f"no job {mine} of yours", err)
+
+    def test_a_user_gets_no_file_of_others_by_output_mount_or_identity(self):
+        secret = os.path.join(self.directory, "secret")
+        with open(secret, "w", encoding="utf-8") as file:
+            file.write("secret")
+        os.chmod(secret, 0o600)
+        job = self.submit("exit", 0, user="postgres", standard_output=secret, open_mode="append")
+        self.assertNotEqual(self.cli("wait", job, user="postgres")[0], 0)
+        self.assertNotEqual(self.cli("logs", job, user="postgres")[0], 0)
+        hidden = os.path.join(self.directory, "hidden")
+        os.makedirs(os.path.join(hidden, "inner"))
+        os.chmod(hidden, 0o700)
+        job = self.submit("list", "/data", user="postgres",
+                          isolation={"mounts": [{"source": os.path.join(hidden, "inner"), "target": "/data"}]})
+        self.assertNotEqual(self.cli("wait", job, user="postgres")[0], 0)
+        self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "launch_failed")
+        status, _, err = self.cli("submit", "--user", "redis", "--", "true", user="postgres")
+        self.assertEqual(status, 125)
+        self.assertIn("only root can run a job as another user", err)
+
+    def test_faults_and_what_never_fits_are_refused_as_a_whole(self):
+        before = self.ok("history", "-P", "-n")
+        path = self.job_file(self.job("exit", 0), self.job("exit", 0, cpus_per_task=4000))
+        status, _, err = self.cli("submit", path)
+        self.assertEqual(status, 125)
+        self.assertIn("4000 CPUs", err)
+        path = self.job_file({"argv": ["true"], "tiem_limit": "1h"})
+        status, _, err = self.cli("submit", path)
+        self.assertEqual(status, 125)
+        self.assertIn("time_limit", err)
+        self.assertEqual(self.ok("history", "-P", "-n"), before)
+
+    def test_without_berthd_a_command_says_what_to_do(self):
+        self.stop_daemon()
+        status, _, err = self.cli("queue")
+        self.assertEqual(status, 1)
+        self.assertIn("no berthd answers", err)
+
+
+class Changing(DaemonCase):
+    configuration = {"pool": {"slots": 1}}
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def test_waiting_and_running_jobs_are_cancelled(self):
+        first = self.submit("hold", 600)
+        second = self.submit("exit", 0)
+        self.wait_for_state(first, "RUNNING")
+        self.assertEqual(self.queue()[second]["reason"], "Resources")
+        self.ok("cancel", second)
+        self.assertEqual(self.state(second), "CANCELLED")
+        self.ok("cancel", first)
+        self.assertEqual(self.cli("wait", first)[0], 143)
+        self.assertEqual(self.state(first), "CANCELLED")
+        self.assertEqual(self.cli("cancel", first)[0], 1)
+
+    def test_a_held_job_waits_for_its_release_and_an_administrators_hold_for_an_administrator(self):
+        first = self.submit("hold", 600)
+        self.wait_for_state(first, "RUNNING")
+        job = self.submit("exit", 0, user="postgres")
+        self.ok("hold", job)
+        self.assertEqual(self.queue()[job]["reason"], "JobHeldAdmin")
+        self.ok("cancel", first)
+        self.cli("wait", first)
+        self.assertEqual(self.cli("release", job, user="postgres")[0], 1)
+        self.assertEqual(self.state(job), "PENDING")
+        self.ok("release", job)
+        self.ok("wait", job)
+
+    def test_a_suspended_job_stands_still_and_its_time_limit_waits(self):
+        job = self.submit("print_slowly", 1000, 0.05, time_limit="30s")
+        self.assertTrue(eventually(lambda: self.state(job) == "RUNNING" and self.logs(job)))
+        self.ok("suspend", job)
+        self.assertEqual(self.state(job), "SUSPENDED")
+        eventually(lambda: False, 0.3)
+        before = self.logs(job)
+        eventually(lambda: False, 0.5)
+        self.assertEqual(self.logs(job), before)
+        self.ok("resume", job)
+        self.assertTrue(eventually(lambda: self.logs(job) != before))
+        self.ok("cancel", job)
+        self.cli("wait", job)
+
+    def test_a_signal_reaches_a_running_job(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        self.ok("signal", "USR1", job)
+        self.assertEqual(self.cli("wait", job)[0], 128 + signal.SIGUSR1)
+
+    def test_a_requeued_job_runs_again_with_a_record_of_its_own(self):
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        self.ok("requeue", job)
+        self.assertTrue(eventually(lambda: len(self.records(job)) == 2 and self.state(job) == "COMPLETED"))
+        self.assertEqual([record["attempt"] for record in self.records(job)], [1, 2])
+
+    def test_a_drained_pool_starts_nothing_until_undrained(self):
+        self.ok("drain")
+        job = self.submit("exit", 0)
+        self.assertEqual(self.queue()[job]["reason"], "NodeDown")
+        self.assertEqual(self.cli("undrain", user="postgres")[0], 1)
+        self.stop_daemon()
+        self.start_daemon()
+        self.assertEqual(self.state(job), "PENDING")
+        self.ok("undrain")
+        self.ok("wait", job)
+
+    def test_events_tell_every_change_in_order(self):
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        events = [json.loads(line) for line in self.ok("events").splitlines()]
+        self.assertEqual(
+            [event["state"] for event in events if event["job_id"] == job],
+            ["PENDING", "CONFIGURING", "RUNNING", "COMPLETED"],
+        )
+        self.assertEqual([event["sequence"] for event in events], sorted(event["sequence"] for event in events))
+
+
+class Limits(DaemonCase):
+    configuration = {"user_limits": {"running_jobs": 1, "waiting_jobs": 3}, "api": {"body": "10K"}}
+
+    def test_limits_of_a_user_keep_jobs_waiting_and_bound_what_waits(self):
+        self.start_daemon()
+        mine = [self.submit("hold", 600) for _ in range(2)]
+        other = self.submit("hold", 600, user="postgres")
+        self.wait_for_state(other, "RUNNING")
+        self.wait_for_state(mine[0], "RUNNING")
+        self.assertEqual(self.state(mine[1]), "PENDING")
+        path = self.job_file(*[self.job("exit", 0) for _ in range(3)])
+        status, _, err = self.cli("submit", path)
+        self.assertEqual(status, 125)
+        self.assertIn("user_limits.waiting_jobs", err)
+        path = self.job_file(self.job("exit", 0, comment="x" * 20000))
+        self.assertIn("api.body", self.cli("submit", path)[2])
+        # Less strict from now on, and no job notices.
+        self.write_config(user_limits={}, api={})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.ok("cancel", other)
+        self.wait_for_state(mine[1], "RUNNING")
+        self.assertEqual(self.state(mine[0]), "RUNNING")
+        self.ok("cancel", *mine)
+        self.cli("wait", *mine)
+
+    def test_a_faulty_configuration_is_refused_with_every_fault_and_ignored_by_sighup(self):
+        self.start_daemon()
+        self.write_config(runners="many")
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "stays as it was" in self.read_log()))
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--check-config"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/runners", done.stderr)
+        self.ok("slots")
+
+    def test_a_second_berthd_and_berth_run_leave_the_database_alone(self):
+        self.start_daemon()
+        self.ok("wait", self.submit("exit", 0))
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=20)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("another berthd uses it", done.stderr)
+        status, _, err = self.berth("run", "--database", f"{self.state_folder}/berthd.db", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("berth submit", err)
+
+
+class Surviving(DaemonCase):
+    def test_running_jobs_and_their_output_go_on_without_berthd_and_are_taken_over(self):
+        self.start_daemon()
+        job = self.submit("print_slowly", 40, 0.05)
+        self.wait_for_state(job, "RUNNING")
+        waiting = self.submit("exit", 0, cpus_per_task=os.cpu_count())
+        self.kill_daemon()
+        path = os.path.join(self.work, f"berth-{job}.out")
+        size = os.path.getsize(path)
+        self.assertTrue(eventually(lambda: os.path.getsize(path) > size), "its output stopped with berthd")
+        self.start_daemon()
+        self.ok("wait", job, waiting)
+        self.assertEqual(len(self.logs(job).splitlines()), 40)
+        self.assert_one_record_per_attempt()
+
+    def test_a_job_that_ends_without_berthd_is_recorded_once_by_the_next(self):
+        self.start_daemon()
+        job = self.submit("print_slowly", 10, 0.05)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        spool = os.path.join(self.state_folder, "spool")
+        self.assertTrue(eventually(lambda: os.listdir(spool)), "no record was spooled")
+        self.start_daemon()
+        self.ok("wait", job)
+        self.assertTrue(eventually(lambda: not os.listdir(spool)))
+        self.assert_one_record_per_attempt()
+        self.kill_daemon()
+        self.start_daemon()
+        self.assert_one_record_per_attempt()
+
+    def test_a_record_is_taken_in_though_its_runner_is_gone_too(self):
+        self.start_daemon()
+        job = self.submit("print_slowly", 10, 0.05)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.assertTrue(eventually(lambda: os.listdir(os.path.join(self.state_folder, "spool"))))
+        self.end_runners()
+        self.start_daemon()
+        self.assertEqual(self.state(job), "COMPLETED")
+        self.assert_one_record_per_attempt()
+
+    def test_the_jobs_of_a_runner_that_is_killed_fail_and_others_go_on(self):
+        self.start_daemon()
+        first = self.submit("hold", 600)
+        second = self.submit("hold", 600)
+        self.wait_for_state(first, "RUNNING")
+        self.wait_for_state(second, "RUNNING")
+        by_job = {job["job_id"]: job["runner"] for job in json.loads(self.ok("slots", "--json"))["running"]}
+        self.assertNotEqual(by_job[first], by_job[second])
+        os.kill(int(by_job[first].split("-")[1]), signal.SIGKILL)
+        self.wait_for_state(first, "NODE_FAIL")
+        self.assertEqual(self.state(second), "RUNNING")
+        third = self.submit("exit", 0)
+        self.ok("wait", third)
+        self.note_runners()
+        self.ok("cancel", second)
+        self.cli("wait", second)
+
+    def test_waiting_jobs_survive(self):
+        self.start_daemon()
+        self.ok("drain")
+        jobs = [self.submit("exit", 0) for _ in range(5)]
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(sorted(self.queue()), jobs)
+        self.ok("undrain")
+        self.ok("wait", *jobs)
+
+    def assert_one_record_per_attempt(self):
+        with sqlite3.connect(f"file:{self.state_folder}/berthd.db?mode=ro", uri=True) as database:
+            doubled = database.execute(
+                "SELECT job_id, attempt, count(*) FROM events WHERE state NOT IN ('PENDING','CONFIGURING','RUNNING',"
+                "'SUSPENDED') GROUP BY 1, 2 HAVING count(*) > 1"
+            ).fetchall()
+            self.assertEqual(doubled, [])
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+
+
+class Trouble(DaemonCase):
+    def tearDown(self):
+        self.stop_daemon()
+        self.end_runners()
+        subprocess.run(["umount", self.state_folder], check=False, capture_output=True)
+        super().tearDown()
+
+    def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):
+        os.mkdir(self.state_folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
+        self.start_daemon()
+        job = self.submit("print_slowly", 20, 0.1)
+        self.wait_for_state(job, "RUNNING")
+        filler = os.path.join(self.state_folder, "filler")
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        status = 0
+        for _ in range(200):  # the log has some room left
+            status, _, err = self.cli("submit", "-H", "--", "true")
+            if status != 0:
+                break
+        self.assertEqual(status, 125)
+        self.assertIn("full", err)
+        self.assertTrue(eventually(lambda: len(self.logs(job).splitlines()) == 20), "the running job did not go on")
+        os.remove(filler)
+        self.wait_for_state(job, "COMPLETED")
+        self.ok("wait", self.submit("exit", 0))
+
+    def test_a_damaged_database_is_refused_with_what_to_do(self):
+        self.start_daemon()
+        self.stop_daemon()
+        path = os.path.join(self.state_folder, "berthd.db")
+        with open(path, "r+b") as file:
+            file.write(b"no database" * 100)
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("berthd.db", done.stderr)
+        self.assertIn("backup", done.stderr)
+
+    def test_after_a_restart_of_the_machine_what_ran_has_failed_and_what_waited_waits(self):
+        self.start_daemon()
+        job, again = self.submit("hold", 600), self.submit("hold", 600, requeue=True)
+        self.wait_for_state(job, "RUNNING")
+        self.wait_for_state(again, "RUNNING")
+        self.ok("drain")
+        waiting = self.submit("exit", 0)
+        self.kill_daemon()
+        for pid in self.alive_runners():
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: not self.alive_runners()))
+        with sqlite3.connect(f"{self.state_folder}/berthd.db") as database:
+            database.execute("UPDATE supervisors SET boot_id = 'another' WHERE pid <> 0")
+        self.start_daemon()
+        self.assertEqual([self.state(job), self.state(waiting)], ["NODE_FAIL", "PENDING"])
+        self.assertIn("restarted", self.records(job)[-1]["outcome"]["message"])
+        self.assertEqual(self.queue()[again]["attempt"], 1)
+        self.ok("cancel", again)
+        self.ok("undrain")
+        self.ok("wait", waiting)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+#include "schemas/index_list.h"
+
+#include <catch2/catch.hpp>
+
+#include "schemas/dependency.h"
+
+namespace berth {
+namespace {
+
+TEST_CASE("lists of array indexes are read, taken from and written") {
+  for (const char* text : {"0-15", "1,3,5-7", "0-20:4", "7", ""}) {
+    CHECK(IndexList::parse(text).to_text() == text);
+  }
+  IndexList list = IndexList::parse("0-10:5,20");
+  CHECK(list.size() == 4);
+  CHECK(list.contains(5));
+  CHECK_FALSE(list.contains(6));
+  CHECK(list.take_first() == 0U);
+  CHECK(list.to_text() == "5-10:5,20");
+  CHECK(list.erase(20));
+  CHECK_FALSE(list.erase(20));
+  CHECK(list.take_first() == 5U);
+  CHECK(list.take_first() == 10U);
+  CHECK_FALSE(list.take_first());
+  IndexList split = IndexList::parse("0-9");
+  CHECK(split.erase(4));
+  CHECK(split.to_text() == "0-3,5-9");
+  CHECK(IndexList::parse("0-999999").size() == 1'000'000);
+}
+
+TEST_CASE("what is no list of array indexes is refused") {
+  for (const char* text : {"x", "5-1", "1-", "-3", "1,1", "0-9,5", "10000000", "1-2-3", "1 2"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS(IndexList::parse(text), std::invalid_argument);
+  }
+  CHECK(parse_array("0-9%3").limit == 3);
+  CHECK_THROWS_AS(parse_array("0-9%0"), std::invalid_argument);
+  CHECK_THROWS_AS(parse_array(""), std::invalid_argument);
+}
+
+TEST_CASE("dependencies are read, all of them or any") {
+  const Dependency all = parse_dependency("afterok:1:2,singleton");
+  CHECK(all.conditions.size() == 3);
+  CHECK_FALSE(all.any);
+  CHECK(all.conditions[1].job == 2);
+  CHECK(all.conditions[2].type == Dependency::Type::singleton);
+  CHECK(parse_dependency("afterany:1?afternotok:2").any);
+  for (const char* text :
+       {"", "before:1", "afterok", "afterok:", "afterok:x", "afterok:0", "afterok:1,after:2?after:3"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS(parse_dependency(text), std::invalid_argument);
+  }
+}
+
+TEST_CASE("a condition holds, may yet hold, or never") {
+  using Type = Dependency::Type;
+  CHECK(fulfilment(Type::afterok, JobState::running) == Fulfilment::no);
+  CHECK(fulfilment(Type::afterok, JobState::completed) == Fulfilment::yes);
+  CHECK(fulfilment(Type::afterok, JobState::failed) == Fulfilment::never);
+  CHECK(fulfilment(Type::afternotok, JobState::completed) == Fulfilment::never);
+  CHECK(fulfilment(Type::afternotok, JobState::cancelled) == Fulfilment::yes);
+  CHECK(fulfilment(Type::afterany, JobState::failed) == Fulfilment::yes);
+  CHECK(fulfilment(Type::after, JobState::pending) == Fulfilment::no);
+  CHECK(fulfilment(Type::after, JobState::running) == Fulfilment::yes);
+}
+
+}  // namespace
+}  // namespace berth
