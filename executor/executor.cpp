@@ -20,6 +20,7 @@
 #include "executor/cgroup.h"
 #include "executor/job_limits.h"
 #include "executor/launcher_process.h"
+#include "executor/network_pool.h"
 #include "executor/os/syscall.h"
 #include "executor/plan.h"
 #include "executor/sandbox.h"
@@ -31,7 +32,7 @@ namespace {
 using Time = Attempt::Time;
 
 /// What an epoll event is about: a token in the upper bits, the kind below.
-enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error };
+enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error, network };
 constexpr unsigned kSourceBits = 3;
 
 std::uint64_t tag(std::uint64_t token, Source source) {
@@ -105,6 +106,11 @@ class Executor::Implementation {
     check_limits(spec, *tree_);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
+    }
+    if (spec.isolation.network.is_connected() && host_view()) {
+      throw LaunchError("isolation.network", EPERM,
+                        "isolation.network: \"" + network_mode_text(spec.isolation.network) +
+                            "\" needs root; run berth as root or through sudo, or use \"loopback\"");
     }
   }
 
@@ -240,8 +246,16 @@ class Executor::Implementation {
     }
     const bool join = request.join_streams;
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
-    sandbox->send_plan(plan, input.get(), output.second.get(),
-                       join ? output.second.get() : error.second.get());
+    if (is_connected(profile)) {
+      sandbox->hold_plan(std::move(plan), input.get(), output.second.get(),
+                         join ? output.second.get() : error.second.get());
+      if (sandbox->network() != nullptr) {
+        sandbox->send_held_plan(request.spec, hostname_of(request.spec, options_.hostname));
+      }
+    } else {
+      sandbox->send_plan(plan, input.get(), output.second.get(),
+                         join ? output.second.get() : error.second.get());
+    }
     const std::uint64_t token = sandbox->token();
     watch(output.first.get(), tag(token, Source::output));
     watch(error.first.get(), tag(token, Source::error));
@@ -272,7 +286,9 @@ class Executor::Implementation {
 
   /// Keeps sandboxes ready for jobs like the last one.
   void arm_ahead() {
+    // A shared network is there for its jobs and not longer.
     if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() ||
+        last_profile_.network == NetworkMode::shared ||
         uses_unified_controllers(machine_)) {
       return;
     }
@@ -376,6 +392,11 @@ class Executor::Implementation {
       if (armed != armed_.end() && spawned.error_number == 0) {
         armed->sandbox->take(std::move(spawned));
         armed->sandbox->cgroup().close_attach_descriptors();
+        try {
+          connect(*armed->sandbox);
+        } catch (const std::exception&) {
+          armed_.erase(armed);  // the launch itself will tell what is wrong
+        }
         return;
       }
       abandon(spawned);
@@ -400,7 +421,39 @@ class Executor::Implementation {
     watch(attempt.sandbox().pidfd(), tag(found->first, Source::pidfd));
     if (attempt.stopping()) {
       attempt.sandbox().kill_init();  // it was stopped before there was anything to kill
+    } else if (is_connected(attempt.sandbox().profile())) {
+      start_in_network(attempt);
     }
+  }
+
+  NetworkPool& network() {
+    if (!network_) {
+      network_ = std::make_unique<NetworkPool>(
+          NetworkPoolOptions{options_.cgroup, options_.network_pool_v4, options_.network_pool_v6});
+    }
+    return *network_;
+  }
+
+  /// Gives a new sandbox its device, if it is to have one.
+  void connect(Sandbox& sandbox) {
+    const SandboxProfile& profile = sandbox.profile();
+    if (is_connected(profile) && sandbox.network() == nullptr) {
+      sandbox.set_network(
+          network().attach(sandbox.pid(), profile.shared_network, profile.identity.outside_uid));
+    }
+  }
+
+  void start_in_network(Attempt& attempt) {
+    try {
+      connect(attempt.sandbox());
+      attempt.sandbox().send_held_plan(attempt.spec(), hostname_of(attempt.spec(), options_.hostname));
+      return;
+    } catch (const LaunchError& error) {
+      attempt.fail({error.stage(), error.error_number(), error.what()});
+    } catch (const std::system_error& error) {
+      attempt.fail({"network", error.code().value(), error.what()});
+    }
+    attempt.sandbox().kill_init();
   }
 
   using Attempts = std::map<std::uint64_t, std::unique_ptr<Attempt>>;
@@ -499,6 +552,7 @@ class Executor::Implementation {
   UniqueFd epoll_;
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;
+  std::unique_ptr<NetworkPool> network_;  // outlives the sandboxes
   Attempts attempts_;
   std::list<Armed> armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;

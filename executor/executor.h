@@ -67,11 +67,19 @@ struct Caller {
 };
 Caller calling_user();
 
+/// Ranges that nothing else of the host uses, out of which each berth takes a block: 198.18.0.0/15 is set
+/// aside for devices between networks (RFC 2544) and not routed; the other is a unique local one (RFC 4193).
+inline constexpr const char* kDefaultPoolV4 = "198.18.0.0/15";
+inline constexpr const char* kDefaultPoolV6 = "fd62:6572:7468::/48";
+
 struct ExecutorOptions {
   /// Name of this executor's cgroup below berth's own; unique per running process.
   std::string cgroup;
   /// Sandboxes kept armed ahead of need once the first job was launched; 0: none.
   unsigned armed_ahead = 0;
+  /// Address ranges that private networks are made of: an IPv4 range, and an IPv6 range of 48 bits.
+  Cidr network_pool_v4 = *Cidr::parse(kDefaultPoolV4);
+  Cidr network_pool_v6 = *Cidr::parse(kDefaultPoolV6);
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
 };
