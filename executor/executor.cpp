@@ -327,6 +327,10 @@ class Executor::Implementation {
       (void)!::read(timer_.get(), &expirations, sizeof expirations);
       return;
     }
+    if (source == Source::network) {
+      network_->dispatch();
+      return;
+    }
     const auto found = attempts_.find(token);
     if (found == attempts_.end()) {
       return;
@@ -430,6 +434,7 @@ class Executor::Implementation {
     if (!network_) {
       network_ = std::make_unique<NetworkPool>(
           NetworkPoolOptions{options_.cgroup, options_.network_pool_v4, options_.network_pool_v6});
+      watch(network_->event_descriptor(), tag(0, Source::network));
     }
     return *network_;
   }

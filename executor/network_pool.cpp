@@ -21,11 +21,15 @@
 #include <map>
 #include <set>
 
+#include "executor/connection_counter.h"
+#include "executor/descriptor_loop.h"
+#include "executor/dns_forwarder.h"
 #include "executor/executor.h"
 #include "executor/netlink.h"
 #include "executor/network_namespace.h"
 #include "executor/network_rules.h"
 #include "executor/nft_tables.h"
+#include "executor/port_relay.h"
 
 namespace berth {
 namespace {
@@ -40,6 +44,9 @@ constexpr int kJobDevice = 2;
 constexpr int kPrivateBridge = 11;
 constexpr int kFirstSharedBridge = 1000;
 constexpr int kFirstPort = 1'000'000;
+/// How long an address that a name has stays open, in seconds: its time to live, but long enough to use it.
+constexpr std::uint32_t kShortestLearned = 10;
+constexpr std::uint32_t kLongestLearned = 24 * 60 * 60;
 constexpr const char* kJobDeviceName = "eth0";
 constexpr const char* kPrivateBridgeName = "private";
 
@@ -218,6 +225,12 @@ bool setting_is(const std::string& path, char value) {
   return file && ::read(file.get(), &first, 1) == 1 && first == value;
 }
 
+std::string lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return text;
+}
+
 /// Ranges that the calling namespace has routes to, beside the default route.
 std::vector<Cidr> routed_ranges(NetlinkSocket& socket) {
   std::vector<Cidr> ranges;
@@ -295,6 +308,9 @@ class NetworkPool::Implementation {
     make_uplink();
     host_tables_.run(host_rules(block_));
     router_tables_.run(router_rules(block_));
+    connections_.emplace(loop_, router_);
+    names_.emplace(loop_, router_,
+                   std::vector{block_.v4_at(AddressBlock::kGateway), block_.v6_at(AddressBlock::kGateway)});
   }
 
   ~Implementation() {
@@ -310,6 +326,7 @@ class NetworkPool::Implementation {
 
   class Endpoint;
   std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner);
+  DescriptorLoop& loop() { return loop_; }
 
  private:
   struct Network {
@@ -344,6 +361,9 @@ class NetworkPool::Implementation {
   std::set<std::uint32_t> used_;
   std::uint32_t next_ = AddressBlock::kFirstJob;
   std::uint32_t known_ = AddressBlock::kFirstJob;  ///< indexes below are known to rules and bridge
+  DescriptorLoop loop_;
+  std::optional<ConnectionCounter> connections_;
+  std::optional<DnsForwarder> names_;
   std::map<NetworkKey, Network> networks_;
   int last_bridge_ = kFirstSharedBridge;
 };
@@ -510,7 +530,7 @@ NetworkPool::Implementation::Network& NetworkPool::Implementation::network_of(co
   return network;
 }
 
-class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint {
+class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, public DnsClient {
  public:
   Endpoint(Implementation& pool, pid_t pid, const std::string& shared_name, uid_t owner)
       : pool_(pool), index_(pool.take_index()) {
@@ -522,14 +542,19 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint {
         bridge_ = network.bridge;
       }
       connect(pid);
+      pool_.connections_->add(index_, v4(), v6());
     } catch (...) {
       release();
       throw;
     }
   }
   ~Endpoint() override {
+    pool_.names_->remove(v4());
+    pool_.names_->remove(v6());
+    pool_.connections_->remove(index_, v4(), v6());
     try {
-      const std::string commands = applied_ ? remove_policy_commands(pool_.block_, index_, egress_) : "";
+      const std::string commands =
+          applied_ ? remove_policy_commands(pool_.block_, index_, spec_.egress) : "";
       if (!commands.empty()) {
         pool_.router_tables_.run(commands);
       }
@@ -549,6 +574,11 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint {
   const std::vector<PublishedPort>& published() const override { return published_; }
   void read(Usage& usage) override;
 
+  const NetworkSpec& network() const override { return spec_; }
+  std::vector<IpAddress> find_job(const std::string& name) const override;
+  void learn(std::size_t rule, const std::vector<DnsAddress>& addresses) override;
+  void count_refused() override { ++refused_queries_; }
+
  private:
   IpAddress v4() const { return pool_.block_.v4_at(index_); }
   IpAddress v6() const { return pool_.block_.v6_at(index_); }
@@ -561,8 +591,10 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint {
   std::optional<NetworkKey> key_;
   std::optional<NetlinkSocket> inside_;  ///< until the job starts; it keeps the job's namespace
   std::string hostname_;
-  Egress egress_;
+  NetworkSpec spec_;
   bool applied_ = false;
+  std::optional<PortRelay> relay_;
+  std::uint64_t refused_queries_ = 0;
   std::vector<PublishedPort> published_;
 };
 
@@ -600,9 +632,9 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
 }
 
 void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, const std::string& hostname) {
-  hostname_ = hostname;
-  egress_ = network.egress;
-  const std::string commands = policy_commands(pool_.block_, index_, egress_);
+  hostname_ = lower_case(hostname);
+  spec_ = network;
+  const std::string commands = policy_commands(pool_.block_, index_, spec_.egress);
   if (!commands.empty()) {
     pool_.router_tables_.run(commands);
   }
@@ -617,7 +649,41 @@ void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, co
     add_token_bucket(batch, kJobDevice, *network.rate_out);
     inside_->commit(batch);
   }
+  if (!network.publish.empty()) {
+    relay_.emplace(pool_.loop_, pool_.router_, std::vector{v4(), v6()});
+    for (const PublishedPort& port : network.publish) {
+      published_.push_back(relay_->publish(port));
+    }
+  }
+  pool_.names_->add(v4(), *this);
+  pool_.names_->add(v6(), *this);
   inside_.reset();
+}
+
+std::vector<IpAddress> NetworkPool::Implementation::Endpoint::find_job(const std::string& name) const {
+  std::vector<IpAddress> addresses;
+  if (key_) {
+    for (const Endpoint* member : pool_.networks_.at(*key_).members) {
+      if (member->applied_ && member->hostname_ == name) {
+        addresses.push_back(member->v4());
+        addresses.push_back(member->v6());
+      }
+    }
+  }
+  return addresses;
+}
+
+void NetworkPool::Implementation::Endpoint::learn(std::size_t rule, const std::vector<DnsAddress>& addresses) {
+  std::string commands;
+  for (const DnsAddress& found : addresses) {
+    commands += learned_address_command(index_, rule, found.address,
+                                        std::clamp(found.ttl, kShortestLearned, kLongestLearned));
+  }
+  try {
+    pool_.router_tables_.run(commands);
+  } catch (const LaunchError&) {
+    // The set is full: the address stays closed, which the job sees.
+  }
 }
 
 void NetworkPool::Implementation::Endpoint::read(Usage& usage) {
@@ -626,7 +692,8 @@ void NetworkPool::Implementation::Endpoint::read(Usage& usage) {
     denied += denied_packets(pool_.router_filter_, kRouterTable, address);
     denied += denied_packets(pool_.host_filter_, pool_.block_.name(), address);
   }
-  usage.network_denied_packets = denied;
+  usage.network_denied_packets = denied + refused_queries_;
+  usage.network_connections_peak = pool_.connections_->peak(index_);
 }
 
 void NetworkPool::Implementation::Endpoint::release() {
@@ -683,8 +750,10 @@ std::unique_ptr<NetworkEndpoint> NetworkPool::attach(pid_t pid, const std::strin
   return implementation_->attach(pid, shared_name, owner);
 }
 int NetworkPool::event_descriptor() const {
-  return -1;
+  return implementation_->loop().descriptor();
 }
-void NetworkPool::dispatch() {}
+void NetworkPool::dispatch() {
+  implementation_->loop().dispatch();
+}
 
 }  // namespace berth

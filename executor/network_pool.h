@@ -56,7 +56,7 @@ class NetworkPool {
   /// the bridge of the network that `owner` calls so.
   std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner);
 
-  /// Readable when dispatch() has work; -1 before the first attach().
+  /// Readable when dispatch() has work.
   int event_descriptor() const;
   /// Answers DNS queries, carries published ports, follows connections; does not block.
   void dispatch();
