@@ -339,7 +339,7 @@ class Executor::Implementation {
     switch (source) {
       case Source::channel:
         if (attempt.handle_reports(now)) {
-          events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+          events_.emplace_back(started(attempt));
         }
         if (attempt.channel_closed()) {
           unwatch(attempt.sandbox().channel());
@@ -357,6 +357,16 @@ class Executor::Implementation {
       default:
         break;
     }
+  }
+
+  static Started started(Attempt& attempt) {
+    Started event{attempt.job_id(), wall_clock(), {}};
+    if (NetworkEndpoint* network = attempt.sandbox().network()) {
+      for (const PublishedPort& port : network->published()) {
+        event.published.push_back(published_text(port));
+      }
+    }
+    return event;
   }
 
   void read_output(Attempt& attempt, Attempt::Stream stream, Time now) {
@@ -468,7 +478,7 @@ class Executor::Implementation {
     const bool was_started = attempt.started();
     Ended ended = attempt.finish(now);
     if (!was_started && attempt.started()) {
-      events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+      events_.emplace_back(started(attempt));
     }
     finished_.push_back(attempt.release_sandbox()->release_cgroup());
     events_.emplace_back(std::move(ended));

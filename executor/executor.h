@@ -110,6 +110,8 @@ struct LaunchRequest {
 struct Started {
   JobId job_id = 0;
   Timestamp at;
+  /// Ports of the host that lead to the job, "127.0.0.1:40123->80/tcp", with what was taken for port 0.
+  std::vector<std::string> published;
 };
 struct Ended {
   JobId job_id = 0;

@@ -600,7 +600,11 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
 
 void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   const NetworkNamespace job = NetworkNamespace::of_process(pid);
-  inside_.emplace(job.inside([] { return NetlinkSocket(NETLINK_ROUTE); }));
+  inside_.emplace(job.inside([] {
+    // All ports are the job's own, and it has no capability that would let it bind the lower ones.
+    write_setting("ipv4/ip_unprivileged_port_start", "0");
+    return NetlinkSocket(NETLINK_ROUTE);
+  }));
   const AddressBlock& block = pool_.block_;
   NetlinkBatch router;
   add_veth(router, {port_name(index_), kFirstPort + static_cast<int>(index_), std::nullopt}, bridge_,

@@ -312,7 +312,7 @@ constexpr std::array kRunOptions{
            .description = "A name server that is asked for the job's queries",
            .fallback = "the host's",
            .section = kSectionIsolation,
-           .field = "/isolation/dns/servers",
+           .field = "/isolation/dns",
            .repeatable = true},
     Option{.name = "dns-search",
            .argument = "DOMAIN",

@@ -216,6 +216,14 @@ std::string PublishedPort::to_text() const {
   return host + std::to_string(host_port) + ":" + std::to_string(port) + protocol_text(protocol);
 }
 
+std::string published_text(const PublishedPort& port) {
+  const std::string host = !port.address         ? "*"
+                           : port.address->is_v6 ? "[" + port.address->to_text() + "]"
+                                                 : port.address->to_text();
+  return host + ":" + std::to_string(port.host_port) + "->" + std::to_string(port.port) +
+         protocol_text(port.protocol);
+}
+
 std::string network_mode_text(const NetworkSpec& network) {
   switch (network.mode) {
     case NetworkMode::none:

@@ -87,6 +87,8 @@ EgressRule parse_egress_rule(std::string_view text);
 std::vector<PortRange> parse_port_list(std::string_view text);
 PublishedPort parse_published_port(std::string_view text);
 std::string egress_rule_text(const EgressRule& rule);
+/// "127.0.0.1:40123->80/tcp", with "*" for every address.
+std::string published_text(const PublishedPort& port);
 
 /// "web-1": what may follow "shared:".
 bool is_network_name(std::string_view name);

@@ -172,7 +172,7 @@ TEST_CASE("all faults come at once, each with its option and its text") {
   CHECK_THAT(all, Catch::Contains("command line: --mem: \"2GX\" is not a size"));
   CHECK_THAT(all, Catch::Contains("--pids: \"many\""));
   CHECK_THAT(all, Catch::Contains("--signal: \"NOPE\""));
-  CHECK_THAT(all, Catch::Contains("--network: \"host\" is not none or loopback"));
+  CHECK_THAT(all, Catch::Contains("--network: \"host\" is not permitted"));
   CHECK_THAT(all, Catch::Contains("--mount: \"/a:/b:/c\""));
 }
 
