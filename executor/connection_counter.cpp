@@ -32,8 +32,7 @@ bool is_closed(const std::vector<const nlattr*>& attributes) {
     return false;
   }
   const std::uint8_t state = mnl_attr_get_u8(part);
-  return state == TCP_CONNTRACK_TIME_WAIT || state == TCP_CONNTRACK_CLOSE ||
-         state == TCP_CONNTRACK_LAST_ACK;
+  return state == TCP_CONNTRACK_TIME_WAIT || state == TCP_CONNTRACK_CLOSE || state == TCP_CONNTRACK_LAST_ACK;
 }
 
 }  // namespace
@@ -41,7 +40,8 @@ bool is_closed(const std::vector<const nlattr*>& attributes) {
 ConnectionCounter::ConnectionCounter(DescriptorLoop& loop, const NetworkNamespace& router) : loop_(loop) {
   try {
     socket_.emplace(router.inside([] { return NetlinkSocket(NETLINK_NETFILTER); }));
-    for (const unsigned group : {NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY}) {
+    for (const unsigned group :
+         {NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY}) {
       socket_->join(group);
     }
     loop_.watch(socket_->descriptor(), EPOLLIN, [this](std::uint32_t) { read_events(); });

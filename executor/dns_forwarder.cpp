@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint16_t kPort = 53;
 constexpr std::size_t kMaximumMessage = 65535;
-constexpr std::chrono::seconds kPatience{3};    // for one server; glibc waits 5 s for us
+constexpr std::chrono::seconds kPatience{3};  // for one server; glibc waits 5 s for us
 constexpr std::chrono::seconds kStreamLife{10};
 constexpr std::chrono::seconds kServersFresh{5};
 constexpr std::size_t kMostExchanges = 1024;
@@ -145,9 +145,8 @@ void DnsForwarder::receive_datagrams(int socket) {
       return;
     }
     exchange->job = exchange->from.address();
-    const auto of_job = std::count_if(exchanges_.begin(), exchanges_.end(), [&](const auto& entry) {
-      return entry.second->job == exchange->job;
-    });
+    const auto of_job = std::count_if(exchanges_.begin(), exchanges_.end(),
+                                      [&](const auto& entry) { return entry.second->job == exchange->job; });
     if (exchanges_.size() >= kMostExchanges || of_job >= static_cast<std::ptrdiff_t>(kMostOfOneJob)) {
       continue;  // it will ask again
     }
@@ -237,8 +236,7 @@ bool DnsForwarder::ask_next_server(Exchange& exchange) {
     const int type = exchange.is_stream() ? SOCK_STREAM : SOCK_DGRAM;
     UniqueFd socket{::socket(server.is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
     const SocketAddress remote(server, kPort);
-    if (!socket ||
-        (::connect(socket.get(), &remote.storage.any, remote.size) != 0 && errno != EINPROGRESS)) {
+    if (!socket || (::connect(socket.get(), &remote.storage.any, remote.size) != 0 && errno != EINPROGRESS)) {
       continue;
     }
     exchange.upstream_id = random_id();

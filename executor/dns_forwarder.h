@@ -1,9 +1,9 @@
 // DnsForwarder: the name server that jobs see at their gateway.
 //
-// It answers for the jobs of a shared network itself and passes other queries on to the job's name servers from
-// the host's side, but only those that the job's egress policy lets it ask: an answer to any other would be a way
-// out, and so would the question. Before it hands out the addresses of a name that a rule allows, it has them let
-// through. It keeps no cache. Single-threaded, in a DescriptorLoop.
+// It answers for the jobs of a shared network itself and passes other queries on to the job's name servers
+// from the host's side, but only those that the job's egress policy lets it ask: an answer to any other would
+// be a way out, and so would the question. Before it hands out the addresses of a name that a rule allows, it
+// has them let through. It keeps no cache. Single-threaded, in a DescriptorLoop.
 #pragma once
 
 #include <chrono>

@@ -189,9 +189,9 @@ std::string make_dns_reply(std::string_view query, const DnsQuestion& question, 
   const unsigned asked = read_u16(query, 2) & kRecursionDesired;
   write_u16(reply, kReplyBit | asked | kRecursionAvailable | static_cast<unsigned>(code));
   std::vector<IpAddress> answers;
-  std::copy_if(addresses.begin(), addresses.end(), std::back_inserter(answers), [&](const IpAddress& address) {
-    return question.type == (address.is_v6 ? kDnsTypeAaaa : kDnsTypeA);
-  });
+  std::copy_if(
+      addresses.begin(), addresses.end(), std::back_inserter(answers),
+      [&](const IpAddress& address) { return question.type == (address.is_v6 ? kDnsTypeAaaa : kDnsTypeA); });
   write_u16(reply, 1);
   write_u16(reply, static_cast<unsigned>(answers.size()));
   write_u16(reply, 0);

@@ -12,7 +12,13 @@
 
 namespace berth {
 
-enum class DnsCode : std::uint8_t { no_error = 0, format_error = 1, server_failure = 2, no_name = 3, refused = 5 };
+enum class DnsCode : std::uint8_t {
+  no_error = 0,
+  format_error = 1,
+  server_failure = 2,
+  no_name = 3,
+  refused = 5
+};
 
 constexpr std::uint16_t kDnsTypeA = 1;
 constexpr std::uint16_t kDnsTypeAaaa = 28;

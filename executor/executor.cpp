@@ -288,8 +288,7 @@ class Executor::Implementation {
   void arm_ahead() {
     // A shared network is there for its jobs and not longer.
     if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() ||
-        last_profile_.network == NetworkMode::shared ||
-        uses_unified_controllers(machine_)) {
+        last_profile_.network == NetworkMode::shared || uses_unified_controllers(machine_)) {
       return;
     }
     while (armed_.size() < options_.armed_ahead) {

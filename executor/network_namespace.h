@@ -1,4 +1,5 @@
-// NetworkNamespace: one network_namespaces(7), held by a descriptor; it lives as long as anything refers to it.
+// NetworkNamespace: one network_namespaces(7), held by a descriptor; it lives as long as anything refers to
+// it.
 //
 // inside() lets the calling thread act in it for a moment: sockets that are opened there stay there. Threads
 // other than the calling one are never affected (setns(2)).

@@ -356,7 +356,7 @@ class NetworkPool::Implementation {
   AddressBlock block_;
   int uplink_ = 0;         ///< index of the host's end
   int router_uplink_ = 0;  ///< of the router's
-  bool v6_ = true;  ///< the host has IPv6 at all
+  bool v6_ = true;         ///< the host has IPv6 at all
   bool v6_out_ = false;
   std::set<std::uint32_t> used_;
   std::uint32_t next_ = AddressBlock::kFirstJob;
@@ -393,8 +393,7 @@ bool NetworkPool::Implementation::try_block(unsigned number, const std::vector<C
   }
   NetlinkBatch batch;
   add_veth(batch, {block_.name(), 0, mac_of(AddressBlock::kHost)}, 0,
-           {kUplinkInRouter, 0, mac_of(AddressBlock::kRouter)},
-           router_.descriptor());
+           {kUplinkInRouter, 0, mac_of(AddressBlock::kRouter)}, router_.descriptor());
   batch.put_text(IFLA_IFALIAS, "berth " + options_.name);
   try {
     host_links_.commit(batch);
@@ -435,7 +434,8 @@ void NetworkPool::Implementation::add_uplink_addresses() {
   NetlinkBatch host;
   set_up(host, uplink_, "uplink");
   add_address(host, uplink_, host4, router4);
-  // Without a link-local address there is nobody to ask for a neighbour (ndisc_send_ns() in net/ipv6/ndisc.c).
+  // Without a link-local address there is nobody to ask for a neighbour (ndisc_send_ns() in
+  // net/ipv6/ndisc.c).
   add_neighbour(host, uplink_, router4, mac_of(AddressBlock::kRouter));
   add_route(host, {block_.v4, router4, host4, uplink_, false});
   host_links_.commit(host);
@@ -553,8 +553,7 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
     pool_.names_->remove(v6());
     pool_.connections_->remove(index_, v4(), v6());
     try {
-      const std::string commands =
-          applied_ ? remove_policy_commands(pool_.block_, index_, spec_.egress) : "";
+      const std::string commands = applied_ ? remove_policy_commands(pool_.block_, index_, spec_.egress) : "";
       if (!commands.empty()) {
         pool_.router_tables_.run(commands);
       }
@@ -677,7 +676,8 @@ std::vector<IpAddress> NetworkPool::Implementation::Endpoint::find_job(const std
   return addresses;
 }
 
-void NetworkPool::Implementation::Endpoint::learn(std::size_t rule, const std::vector<DnsAddress>& addresses) {
+void NetworkPool::Implementation::Endpoint::learn(std::size_t rule,
+                                                  const std::vector<DnsAddress>& addresses) {
   std::string commands;
   for (const DnsAddress& found : addresses) {
     commands += learned_address_command(index_, rule, found.address,
@@ -706,7 +706,8 @@ void NetworkPool::Implementation::Endpoint::release() {
       NetlinkBatch batch;
       for (const IpAddress& address : {v4(), v6()}) {
         remove_neighbour(batch, bridge_, address);
-        add_route(batch, {Cidr{address, address.size() * 8}, std::nullopt, std::nullopt, bridge_, address.is_v6},
+        add_route(batch,
+                  {Cidr{address, address.size() * 8}, std::nullopt, std::nullopt, bridge_, address.is_v6},
                   RTM_DELROUTE, ESRCH);
       }
       pool_.router_links_.commit(batch);

@@ -4,9 +4,9 @@
 //   eth0 ── NAT ── berth7 ═════ uplink   forwarding, policy   bridge ── j17 ═════ eth0
 //
 // Everything between the host and the jobs (bridges, ports, rules, connection tracking) is in the router's
-// namespace, which is only held by descriptors of this process: when it dies, even by SIGKILL, the kernel takes
-// all of it away, the uplink with it, and the host's tables, which belong to a socket. What a berth has is
-// therefore never mistaken for another's, and no global setting of the host is touched.
+// namespace, which is only held by descriptors of this process: when it dies, even by SIGKILL, the kernel
+// takes all of it away, the uplink with it, and the host's tables, which belong to a socket. What a berth has
+// is therefore never mistaken for another's, and no global setting of the host is touched.
 //
 // Made when the first job asks for it. Single-threaded. Failures throw LaunchError or std::system_error.
 #pragma once
@@ -27,7 +27,7 @@ namespace berth {
 struct NetworkPoolOptions {
   std::string name;  ///< of this berth, put on the uplink as its alias
   Cidr pool_v4;
-  Cidr pool_v6;      ///< of 48 bits
+  Cidr pool_v6;  ///< of 48 bits
 };
 
 /// A device of one job, with its addresses. Borrows the pool, which outlives it.
@@ -52,8 +52,8 @@ class NetworkPool {
   NetworkPool(const NetworkPool&) = delete;
   NetworkPool& operator=(const NetworkPool&) = delete;
 
-  /// Gives the network namespace of process `pid` a device. `shared_name` empty: on the private bridge; else on
-  /// the bridge of the network that `owner` calls so.
+  /// Gives the network namespace of process `pid` a device. `shared_name` empty: on the private bridge; else
+  /// on the bridge of the network that `owner` calls so.
   std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner);
 
   /// Readable when dispatch() has work.

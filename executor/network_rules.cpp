@@ -75,7 +75,11 @@ AddressBlock block_of(const Cidr& pool_v4, const Cidr& pool_v6, unsigned number)
 }
 
 MacAddress mac_of(std::uint32_t index) {
-  return {0x02, 0x62, 0x74, static_cast<std::uint8_t>(index >> 16U), static_cast<std::uint8_t>(index >> 8U),
+  return {0x02,
+          0x62,
+          0x74,
+          static_cast<std::uint8_t>(index >> 16U),
+          static_cast<std::uint8_t>(index >> 8U),
           static_cast<std::uint8_t>(index)};
 }
 
@@ -90,9 +94,10 @@ std::string port_name(std::uint32_t index) {
   return "j" + std::to_string(index);
 }
 
-// Replies and their connection tracking end at the host's NAT; from there they must get to the router although
-// the device they came in by does not forward (net.ipv4.conf.*.forwarding of devices that are not berth's stays
-// what it is). "dup" sends a copy to the router as the host's own output, and the original is dropped.
+// Replies and their connection tracking end at the host's NAT; from there they must get to the router
+// although the device they came in by does not forward (net.ipv4.conf.*.forwarding of devices that are not
+// berth's stays what it is). "dup" sends a copy to the router as the host's own output, and the original is
+// dropped.
 std::string host_rules(const AddressBlock& block) {
   const std::string name = block.name();
   const std::string link = "\"" + name + "\"";
@@ -113,15 +118,26 @@ std::string host_rules(const AddressBlock& block) {
          "  update @denied6 { ip6 saddr counter }\n"
          "  reject with icmpx admin-prohibited\n }\n"
          " chain input {\n  type filter hook input priority -10; policy accept;\n"
-         "  iifname " + link + " goto denied\n }\n"
+         "  iifname " +
+         link +
+         " goto denied\n }\n"
          " chain forward {\n  type filter hook forward priority -10; policy accept;\n"
-         "  iifname " + link + " oifname \"berth*\" goto denied\n }\n"
+         "  iifname " +
+         link +
+         " oifname \"berth*\" goto denied\n }\n"
          " chain output {\n  type filter hook output priority -10; policy accept;\n"
-         "  oifname " + link + " ct state { untracked, established, related } accept\n"
-         "  oifname " + link + " reject with icmpx admin-prohibited\n }\n"
+         "  oifname " +
+         link +
+         " ct state { untracked, established, related } accept\n"
+         "  oifname " +
+         link +
+         " reject with icmpx admin-prohibited\n }\n"
          " chain nat {\n  type nat hook postrouting priority 100; policy accept;\n"
-         "  oifname != " + link + " ip saddr " + v4 + " masquerade\n"
-         "  oifname != " + link + " ip6 saddr " + v6 + " masquerade\n }\n}\n" +
+         "  oifname != " +
+         link + " ip saddr " + v4 +
+         " masquerade\n"
+         "  oifname != " +
+         link + " ip6 saddr " + v6 + " masquerade\n }\n}\n" +
          returning("ip", v4, block.v4_at(AddressBlock::kRouter)) +
          returning("ip6", v6, block.v6_at(AddressBlock::kRouter));
 }
@@ -141,12 +157,17 @@ std::string router_rules(const AddressBlock& block) {
          "nd-redirect } drop\n"
          "  iifname . ether saddr . ip6 saddr @sources6 accept\n }\n"
          " chain ports {\n  type filter hook forward priority 0; policy drop;\n }\n}\n"
-         "table inet " + table +
+         "table inet " +
+         table +
          " {\n"
          " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
          " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
-         " set private4 { type ipv4_addr; flags interval; elements = { " + std::string(kPrivateV4) + " } }\n"
-         " set private6 { type ipv6_addr; flags interval; elements = { " + std::string(kPrivateV6) + " } }\n"
+         " set private4 { type ipv4_addr; flags interval; elements = { " +
+         std::string(kPrivateV4) +
+         " } }\n"
+         " set private6 { type ipv6_addr; flags interval; elements = { " +
+         std::string(kPrivateV6) +
+         " } }\n"
          " set shared { type ifname . ifname; }\n"
          " map policies4 { type ipv4_addr : verdict; }\n"
          " map policies6 { type ipv6_addr : verdict; }\n"
@@ -161,18 +182,28 @@ std::string router_rules(const AddressBlock& block) {
          " chain forward {\n  type filter hook forward priority 0; policy drop;\n"
          "  ct state established,related accept\n"
          "  ct state invalid drop\n"
-         "  iifname \"" + kUplinkInRouter + "\" drop\n"
+         "  iifname \"" +
+         kUplinkInRouter +
+         "\" drop\n"
          "  iifname . oifname @shared accept\n"
-         "  oifname != \"" + kUplinkInRouter + "\" goto denied\n"
+         "  oifname != \"" +
+         kUplinkInRouter +
+         "\" goto denied\n"
          "  ip saddr vmap @policies4\n"
          "  ip6 saddr vmap @policies6\n"
          "  goto public\n }\n"
          " chain input {\n  type filter hook input priority 0; policy drop;\n"
          "  iifname \"lo\" accept\n"
          "  ct state established,related accept\n"
-         "  iifname \"" + kUplinkInRouter + "\" drop\n"
-         "  ip daddr " + gateways_v4 + " meta l4proto { tcp, udp } th dport 53 accept\n"
-         "  ip6 daddr " + gateways_v6 + " meta l4proto { tcp, udp } th dport 53 accept\n"
+         "  iifname \"" +
+         kUplinkInRouter +
+         "\" drop\n"
+         "  ip daddr " +
+         gateways_v4 +
+         " meta l4proto { tcp, udp } th dport 53 accept\n"
+         "  ip6 daddr " +
+         gateways_v6 +
+         " meta l4proto { tcp, udp } th dport 53 accept\n"
          "  goto denied\n }\n}\n";
 }
 
@@ -180,7 +211,8 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
   std::string v4;
   std::string v6;
   for (std::uint32_t index = first; index < last; ++index) {
-    const std::string port = (v4.empty() ? "\"" : ", \"") + port_name(index) + "\" . " + mac_text(mac_of(index)) + " . ";
+    const std::string port =
+        (v4.empty() ? "\"" : ", \"") + port_name(index) + "\" . " + mac_text(mac_of(index)) + " . ";
     v4 += port + block.v4_at(index).to_text();
     v6 += port + block.v6_at(index).to_text();
   }
@@ -237,9 +269,8 @@ std::string remove_policy_commands(const AddressBlock& block, std::uint32_t inde
     return "";
   }
   const std::string table = std::string("inet ") + kRouterTable + " ";
-  std::string text =
-      "delete element " + table + "policies4 { " + block.v4_at(index).to_text() + " }\n" +
-      "delete element " + table + "policies6 { " + block.v6_at(index).to_text() + " }\n";
+  std::string text = "delete element " + table + "policies4 { " + block.v4_at(index).to_text() + " }\n" +
+                     "delete element " + table + "policies6 { " + block.v6_at(index).to_text() + " }\n";
   if (egress.mode == EgressMode::rules) {
     text += "flush chain " + table + chain_of(index) + "\ndelete chain " + table + chain_of(index) + "\n";
     for (std::size_t number = 0; number < egress.rules.size(); ++number) {
@@ -259,8 +290,8 @@ std::string learned_address_command(std::uint32_t index, std::size_t rule, const
       std::string("element inet ") + kRouterTable + " " + learned_set(index, rule, address.is_v6);
   const std::string text = address.to_text();
   const std::string timeout = " timeout " + std::to_string(seconds) + "s }\n";
-  return "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set + " { " +
-         text + timeout;
+  return "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set +
+         " { " + text + timeout;
 }
 
 std::string hosts_file(const std::string& hostname, const IpAddress& v4, const IpAddress& v6,

@@ -1,5 +1,5 @@
-// The addresses of a berth's networks and the nftables rules around them, as text; pure, see network_pool.h for
-// the objects in the kernel and docs/network.md for the picture.
+// The addresses of a berth's networks and the nftables rules around them, as text; pure, see network_pool.h
+// for the objects in the kernel and docs/network.md for the picture.
 #pragma once
 
 #include <array>
@@ -10,8 +10,8 @@
 
 namespace berth {
 
-/// One berth's share of the pool: a range of IPv4 and one of IPv6 addresses. The first few are berth's own, the
-/// others the jobs', by index.
+/// One berth's share of the pool: a range of IPv4 and one of IPv6 addresses. The first few are berth's own,
+/// the others the jobs', by index.
 struct AddressBlock {
   unsigned number = 0;
   Cidr v4;
@@ -44,8 +44,8 @@ std::string port_name(std::uint32_t index);
 constexpr const char* kRouterTable = "berth";
 constexpr const char* kUplinkInRouter = "uplink";
 
-/// The host's side: NAT, nothing from jobs to the host itself, nothing from elsewhere to jobs. The tables belong
-/// to the socket that makes them.
+/// The host's side: NAT, nothing from jobs to the host itself, nothing from elsewhere to jobs. The tables
+/// belong to the socket that makes them.
 std::string host_rules(const AddressBlock& block);
 /// The router's side: who may send with which address, the default policy, and the sets that jobs are put in.
 std::string router_rules(const AddressBlock& block);

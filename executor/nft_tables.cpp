@@ -21,9 +21,9 @@ void NftTables::run(const std::string& commands) {
     const int error_number = errno != 0 ? errno : EIO;
     std::string message = nft_ctx_get_error_buffer(context_.get());
     message = message.substr(0, message.find('\n'));
-    throw LaunchError("nftables", error_number,
-                      "nftables refused berth's rules: " + message +
-                          "; see berth doctor for what this kernel offers");
+    throw LaunchError(
+        "nftables", error_number,
+        "nftables refused berth's rules: " + message + "; see berth doctor for what this kernel offers");
   }
   nft_ctx_get_error_buffer(context_.get());
 }

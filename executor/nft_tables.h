@@ -1,7 +1,7 @@
 // NftTables: commands in nft(8)'s language, carried out through libnftables in one network namespace.
 //
-// Each run() is one transaction: all of it holds, or nothing. Tables with "flags owner" that it makes go when it
-// is destroyed, and when this process dies. Single-threaded.
+// Each run() is one transaction: all of it holds, or nothing. Tables with "flags owner" that it makes go when
+// it is destroyed, and when this process dies. Single-threaded.
 #pragma once
 
 #include <nftables/libnftables.h>

@@ -234,11 +234,10 @@ std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& po
       if (error_number == EADDRNOTAVAIL && !port.address && address.is_v6) {
         continue;  // IPv6 is switched off
       }
-      throw LaunchError("isolation.publish", error_number,
-                        "isolation.publish: " + port.to_text() + ": " +
-                            std::generic_category().message(error_number) +
-                            (error_number == EADDRINUSE ? "; choose another port of the host, or 0 for a free one"
-                                                        : ""));
+      throw LaunchError(
+          "isolation.publish", error_number,
+          "isolation.publish: " + port.to_text() + ": " + std::generic_category().message(error_number) +
+              (error_number == EADDRINUSE ? "; choose another port of the host, or 0 for a free one" : ""));
     }
     taken.host_port = own_address(socket.get()).port();
     listeners.push_back({std::move(socket), taken, address.is_v6});
@@ -270,9 +269,8 @@ PublishedPort PortRelay::publish(const PublishedPort& port) {
 }
 
 UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress& address) const {
-  UniqueFd socket{router_.inside([&] {
-    return ::socket(address.is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  })};
+  UniqueFd socket{router_.inside(
+      [&] { return ::socket(address.is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); })};
   const SocketAddress remote(address, port);
   if (socket && ::connect(socket.get(), &remote.storage.any, remote.size) != 0 && errno != EINPROGRESS) {
     socket.reset();
@@ -287,9 +285,9 @@ void PortRelay::accept(const Listener& listener) {
     return;
   }
   const std::uint64_t number = ++last_connection_;
-  const auto [entry, is_new] =
-      connections_.emplace(number, std::make_unique<Connection>(*this, number, std::move(client),
-                                                                listener.port.port, listener.v6));
+  const auto [entry, is_new] = connections_.emplace(
+      number,
+      std::make_unique<Connection>(*this, number, std::move(client), listener.port.port, listener.v6));
   if (!entry->second->connect()) {
     connections_.erase(entry);
   }
@@ -300,7 +298,8 @@ void PortRelay::receive_datagrams(const Listener& listener) {
   for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
     SocketAddress from;
     const ssize_t size = retry_eintr([&] {
-      return ::recvfrom(listener.socket.get(), buffer.data(), buffer.size(), 0, &from.storage.any, &from.size);
+      return ::recvfrom(listener.socket.get(), buffer.data(), buffer.size(), 0, &from.storage.any,
+                        &from.size);
     });
     if (size < 0) {
       return;

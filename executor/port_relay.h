@@ -1,9 +1,9 @@
 // PortRelay: the published ports of one job.
 //
-// Listens on the host and carries what comes to the job and back, bytes of TCP connections and datagrams of UDP.
-// A relay and not address translation: it works from the host itself, over 127.0.0.1 and ::1, and where no device
-// of the host forwards, and a port that is taken is refused by the kernel as for any server. What it costs: the
-// job sees its gateway as the other end. Single-threaded, in a DescriptorLoop.
+// Listens on the host and carries what comes to the job and back, bytes of TCP connections and datagrams of
+// UDP. A relay and not address translation: it works from the host itself, over 127.0.0.1 and ::1, and where
+// no device of the host forwards, and a port that is taken is refused by the kernel as for any server. What
+// it costs: the job sees its gateway as the other end. Single-threaded, in a DescriptorLoop.
 #pragma once
 
 #include <chrono>

@@ -98,7 +98,7 @@ class Batch {
     std::optional<SlotLease> lease;
     SteadyTime latest_end;
     std::string started_detail;  // of the RUNNING event
-    bool superseded = false;  // another process wrote the final record
+    bool superseded = false;     // another process wrote the final record
   };
   /// A commit that is due: RUNNING, or the final record.
   struct Write {

@@ -411,8 +411,7 @@ class SpecBuilder {
         parse_egress(text, network.egress);
       }
     });
-    each("publish",
-         [&](const std::string& text) { network.publish.push_back(parse_published_port(text)); });
+    each("publish", [&](const std::string& text) { network.publish.push_back(parse_published_port(text)); });
     each("rate", [&](const std::string& text) { parse_rate(text, network); });
     each("dns", [&](const std::string& text) { network.dns_servers.push_back(parse_address(text)); });
     each("dns-search", [&](const std::string& text) { network.dns_search.push_back(text); });

@@ -275,9 +275,10 @@ constexpr std::array kRunOptions{
 
     Option{.name = "network",
            .argument = "MODE",
-           .description = "private: an address of its own and NAT out as --egress permits; shared:NAME: that, and "
-                          "the caller's other jobs of this network by job name; loopback: nothing but a loopback "
-                          "of its own; none: not even that up",
+           .description =
+               "private: an address of its own and NAT out as --egress permits; shared:NAME: that, and "
+               "the caller's other jobs of this network by job name; loopback: nothing but a loopback "
+               "of its own; none: not even that up",
            .fallback = "loopback",
            .section = kSectionIsolation,
            .field = "/isolation/network",
@@ -285,9 +286,10 @@ constexpr std::array kRunOptions{
            .words = "none loopback private shared:"},
     Option{.name = "egress",
            .argument = "POLICY",
-           .description = "What the job may connect to: public, deny, allow, or a rule such as "
-                          "10.1.0.0/16:5432/tcp, [fd00::/8]:443, example.org:80,443 or *.example.org; with rules, "
-                          "what none of them names is denied. Needs --network private or shared:NAME",
+           .description =
+               "What the job may connect to: public, deny, allow, or a rule such as "
+               "10.1.0.0/16:5432/tcp, [fd00::/8]:443, example.org:80,443 or *.example.org; with rules, "
+               "what none of them names is denied. Needs --network private or shared:NAME",
            .fallback = "public",
            .section = kSectionIsolation,
            .field = "/isolation/egress",

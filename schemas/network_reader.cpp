@@ -94,21 +94,28 @@ std::optional<EgressRule> read_rule_object(const Field& field) {
   if (reading.cidr) {
     reading.rule.range = Cidr::parse(*reading.cidr);
     if (!reading.rule.range) {
-      field.refuse_plainly("has the cidr \"" + *reading.cidr +
-                           "\", which is no range (use 10.0.0.0/8, fd00::/8 or one address; no bits after the "
-                           "prefix)");
+      field.refuse_plainly(
+          "has the cidr \"" + *reading.cidr +
+          "\", which is no range (use 10.0.0.0/8, fd00::/8 or one address; no bits after the "
+          "prefix)");
       return std::nullopt;
     }
   } else {
-    if (!is_domain_name(*reading.host, true)) {
+    std::optional<EgressRule> named;
+    try {
+      // The short form knows lower case, and addresses in place of names.
+      named = is_domain_name(*reading.host, true) ? std::optional(parse_egress_rule(*reading.host))
+                                                  : std::nullopt;
+    } catch (const std::invalid_argument&) {
+      named.reset();
+    }
+    if (!named || named->is_public()) {
       field.refuse_plainly("has the host \"" + *reading.host +
                            "\", which is no host name (use example.org or *.example.org)");
       return std::nullopt;
     }
-    // The short form knows lower case and addresses in place of names.
-    const EgressRule named = parse_egress_rule(*reading.host);
-    reading.rule.host = named.host;
-    reading.rule.range = named.range;
+    reading.rule.host = named->host;
+    reading.rule.range = named->range;
   }
   if (reading.rule.protocol == NetworkProtocol::icmp && !reading.rule.ports.empty()) {
     field.refuse_plainly("gives ports of ICMP, which has none; remove \"ports\"");
@@ -221,12 +228,14 @@ void read_network_mode(const Field& field, NetworkSpec& network) {
     network.mode = NetworkMode::shared;
     network.shared_name = mode->substr(kShared.size());
     if (!is_network_name(network.shared_name)) {
-      field.refuse("does not name a network (use \"shared:NAME\": 63 letters, digits, \"-\", \"_\" and \".\" at "
-                   "most, a letter or digit first)");
+      field.refuse(
+          "does not name a network (use \"shared:NAME\": 63 letters, digits, \"-\", \"_\" and \".\" at "
+          "most, a letter or digit first)");
     }
   } else if (*mode == "host") {
-    field.refuse("is not permitted: a job on the host's own network reaches everything the host does (use "
-                 "\"private\" with \"egress\" and \"publish\")");
+    field.refuse(
+        "is not permitted: a job on the host's own network reaches everything the host does (use "
+        "\"private\" with \"egress\" and \"publish\")");
   } else {
     field.refuse("is not a network mode (use \"private\", \"shared:NAME\", \"loopback\" or \"none\")");
   }

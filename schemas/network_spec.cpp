@@ -7,8 +7,8 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kMaximumName = 253;   // RFC 1035, section 2.3.4, as text
-constexpr std::size_t kMaximumLabel = 63;   // likewise
+constexpr std::size_t kMaximumName = 253;  // RFC 1035, section 2.3.4, as text
+constexpr std::size_t kMaximumLabel = 63;  // likewise
 constexpr std::size_t kMaximumNetwork = 63;
 
 bool is_letter_or_digit(char c) {

@@ -184,7 +184,7 @@ class Shared(NetworkCase):
         client = self.lab_job("until", "db", 5432, name="web", **shared)
         other = self.lab_job("connect", "db", 5432, name="other", network="shared:other", dns=shared["dns"])
         process = self.run_start(self.server("tcp", 5432, name="db", **shared), client, other)
-        self.assertTrue(eventually(lambda: len(self.history("-s", "COMPLETED")) == 2, 40))
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and len(self.history("-s", "COMPLETED")) == 2, 40))
         run = self.stop(process)
         self.assertIn("db 5432 ok", run.out)
         self.assertIn("db 5432 unknown", run.out)
