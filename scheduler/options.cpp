@@ -385,6 +385,11 @@ constexpr std::array kRunOptions{
            .section = kSectionIsolation,
            .field = "/isolation/time_offset"},
 
+    Option{.name = "network-pool",
+           .argument = "RANGE",
+           .description = "IPv4 range of /8 to /24 that private networks take their addresses from",
+           .fallback = "198.18.0.0/15",
+           .section = kSectionPool},
     Option{.name = "slots",
            .argument = "N",
            .description = "Jobs at once, at most",

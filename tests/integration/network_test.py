@@ -306,6 +306,7 @@ class Cleaning(NetworkCase):
         self.assertTrue(eventually(lambda: set(self.lab.state()["links"]) == links, 20))
         self.wait_until("host", "127.0.0.1", 8001)
         self.stop(first)
+        self.run_job("exit", 0)  # the next berth removes the killed one's cgroups
 
     def test_many_jobs_leave_nothing(self):
         count = 500
