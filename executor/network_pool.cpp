@@ -8,6 +8,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -20,6 +21,7 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "executor/connection_counter.h"
 #include "executor/descriptor_loop.h"
@@ -342,6 +344,7 @@ class NetworkPool::Implementation {
   void add_uplink_addresses();
   std::uint32_t take_index();
   void make_known(std::uint32_t last);
+  void forget_connections();
   Network& network_of(const NetworkKey& key);
   void leave(const NetworkKey& key, Endpoint* endpoint);
 
@@ -359,6 +362,7 @@ class NetworkPool::Implementation {
   bool v6_ = true;         ///< the host has IPv6 at all
   bool v6_out_ = false;
   std::set<std::uint32_t> used_;
+  std::map<std::uint32_t, std::uint64_t> denied_before_;  ///< by index: what earlier jobs had counted
   std::uint32_t next_ = AddressBlock::kFirstJob;
   std::uint32_t known_ = AddressBlock::kFirstJob;  ///< indexes below are known to rules and bridge
   DescriptorLoop loop_;
@@ -483,7 +487,12 @@ std::uint32_t NetworkPool::Implementation::take_index() {
   const std::uint32_t end = block_.end();
   for (std::uint32_t tries = AddressBlock::kFirstJob; tries < end; ++tries) {
     const std::uint32_t index = next_;
-    next_ = index + 1 < end ? index + 1 : AddressBlock::kFirstJob;
+    if (index + 1 < end) {
+      next_ = index + 1;
+    } else {
+      next_ = AddressBlock::kFirstJob;
+      forget_connections();
+    }
     if (!used_.contains(index)) {
       make_known(index + 1);
       used_.insert(index);
@@ -493,6 +502,15 @@ std::uint32_t NetworkPool::Implementation::take_index() {
   throw LaunchError("network", EADDRNOTAVAIL,
                     "network: all addresses of " + block_.v4.to_text() +
                         " are in use; run fewer jobs at once, or give a larger pool with --network-pool");
+}
+
+/// Before addresses are given out again: what their last jobs had open is not an opening for the next. Those
+/// of running jobs are taken up anew by the next packet that the job's policy allows.
+void NetworkPool::Implementation::forget_connections() {
+  NetlinkBatch batch;
+  batch.begin(NFNL_SUBSYS_CTNETLINK << 8U | IPCTNL_MSG_CT_DELETE, 0, "connection tracking", ENOENT);
+  batch.header<nfgenmsg>()->nfgen_family = AF_UNSPEC;
+  router_filter_.commit(batch);
 }
 
 void NetworkPool::Implementation::make_known(std::uint32_t last) {
@@ -696,7 +714,8 @@ void NetworkPool::Implementation::Endpoint::read(Usage& usage) {
     denied += denied_packets(pool_.router_filter_, kRouterTable, address);
     denied += denied_packets(pool_.host_filter_, pool_.block_.name(), address);
   }
-  usage.network_denied_packets = denied + refused_queries_;
+  const std::uint64_t before = std::exchange(pool_.denied_before_[index_], denied);
+  usage.network_denied_packets = denied - std::min(before, denied) + refused_queries_;
   usage.network_connections_peak = pool_.connections_->peak(index_);
 }
 

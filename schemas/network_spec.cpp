@@ -69,15 +69,16 @@ AddressAndRest split_address(std::string_view text) {
       throw std::invalid_argument("lacks the \"]\" after its address");
     }
     std::string_view rest = text.substr(end + 1);
-    if (!rest.empty() && !rest.starts_with(':')) {
-      throw std::invalid_argument("lacks a \":\" after the \"]\"");
+    if (!rest.empty() && (!rest.starts_with(':') || rest.size() == 1)) {
+      throw std::invalid_argument("lacks \":\" and ports after the \"]\"");
     }
     rest.remove_prefix(rest.empty() ? 0 : 1);
     return {text.substr(1, end - 1), rest};
   }
   const std::size_t colon = text.find(':');
-  if (colon == std::string_view::npos || text.find(':', colon + 1) != std::string_view::npos) {
-    return {text, ""};  // none, or an IPv6 address without brackets and so without ports
+  if (colon == std::string_view::npos || colon + 1 == text.size() ||
+      text.find(':', colon + 1) != std::string_view::npos) {
+    return {text, ""};  // none (the colon is then no part of a name), or an IPv6 address without brackets
   }
   return {text.substr(0, colon), text.substr(colon + 1)};
 }
