@@ -311,8 +311,7 @@ class NetworkPool::Implementation {
     host_tables_.run(host_rules(block_));
     router_tables_.run(router_rules(block_));
     connections_.emplace(loop_, router_);
-    names_.emplace(loop_, router_,
-                   std::vector{block_.v4_at(AddressBlock::kGateway), block_.v6_at(AddressBlock::kGateway)});
+    names_.emplace(loop_, router_, in_use(AddressBlock::kGateway));
   }
 
   ~Implementation() {
@@ -342,6 +341,10 @@ class NetworkPool::Implementation {
   void make_uplink();
   bool try_block(unsigned number, const std::vector<Cidr>& routed);
   void add_uplink_addresses();
+  /// Addresses of an index: both, or without IPv6 the one.
+  std::vector<IpAddress> in_use(std::uint32_t index) const {
+    return v6_ ? std::vector{block_.v4_at(index), block_.v6_at(index)} : std::vector{block_.v4_at(index)};
+  }
   std::uint32_t take_index();
   void make_known(std::uint32_t last);
   void forget_connections();
@@ -474,9 +477,11 @@ void NetworkPool::Implementation::add_uplink_addresses() {
   const IpAddress gateway4 = block_.v4_at(AddressBlock::kGateway);
   const IpAddress gateway6 = block_.v6_at(AddressBlock::kGateway);
   add_address(router, kLoopback, gateway4, gateway4);
-  add_address(router, kLoopback, gateway6, gateway6);
   add_route(router, {block_.v4, std::nullopt, gateway4, kPrivateBridge, false});
-  add_route(router, {block_.v6, std::nullopt, gateway6, kPrivateBridge, true});
+  if (v6_) {
+    add_address(router, kLoopback, gateway6, gateway6);
+    add_route(router, {block_.v6, std::nullopt, gateway6, kPrivateBridge, true});
+  }
   router_links_.commit(router);
   // Ports of bridges need no addresses of their own.
   router_.inside([] { try_setting("ipv6/conf/default/disable_ipv6", "1"); });
@@ -519,8 +524,9 @@ void NetworkPool::Implementation::make_known(std::uint32_t last) {
     router_tables_.run(source_elements(block_, known_, end));
     NetlinkBatch batch;
     for (std::uint32_t index = known_; index < end; ++index) {
-      add_neighbour(batch, kPrivateBridge, block_.v4_at(index), mac_of(index));
-      add_neighbour(batch, kPrivateBridge, block_.v6_at(index), mac_of(index));
+      for (const IpAddress& address : in_use(index)) {
+        add_neighbour(batch, kPrivateBridge, address, mac_of(index));
+      }
     }
     router_links_.commit(batch);
     known_ = end;
@@ -583,7 +589,7 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
 
   void apply(const NetworkSpec& network, const std::string& hostname) override;
   std::string hosts_file(const NetworkSpec& network, const std::string& hostname) const override {
-    return berth::hosts_file(hostname, v4(), v6(), network);
+    return berth::hosts_file(hostname, pool_.in_use(index_), network);
   }
   std::string resolver_file(const NetworkSpec& network) const override {
     return berth::resolver_file(pool_.block_.v4_at(AddressBlock::kGateway), network);
@@ -627,27 +633,23 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   add_veth(router, {port_name(index_), kFirstPort + static_cast<int>(index_), std::nullopt}, bridge_,
            {kJobDeviceName, kJobDevice, mac_of(index_)}, job.descriptor());
   if (key_) {
-    const IpAddress gateway4 = block.v4_at(AddressBlock::kGateway);
-    const IpAddress gateway6 = block.v6_at(AddressBlock::kGateway);
-    add_neighbour(router, bridge_, v4(), mac_of(index_));
-    add_neighbour(router, bridge_, v6(), mac_of(index_));
-    add_route(router, {Cidr{v4(), 32}, std::nullopt, gateway4, bridge_, false});
-    add_route(router, {Cidr{v6(), 128}, std::nullopt, gateway6, bridge_, true});
+    for (const IpAddress& own : pool_.in_use(index_)) {
+      const IpAddress gateway =
+          own.is_v6 ? block.v6_at(AddressBlock::kGateway) : block.v4_at(AddressBlock::kGateway);
+      add_neighbour(router, bridge_, own, mac_of(index_));
+      add_route(router, {Cidr{own, own.size() * 8}, std::nullopt, gateway, bridge_, own.is_v6});
+    }
   }
   pool_.router_links_.commit(router);
 
   NetlinkBatch inside;
   set_up(inside, kJobDevice, kJobDeviceName);
-  for (const bool is_v6 : {false, true}) {
-    if (is_v6 && !pool_.v6_) {
-      continue;
-    }
-    const IpAddress own = is_v6 ? v6() : v4();
+  for (const IpAddress& own : pool_.in_use(index_)) {
     const IpAddress gateway =
-        is_v6 ? block.v6_at(AddressBlock::kGateway) : block.v4_at(AddressBlock::kGateway);
+        own.is_v6 ? block.v6_at(AddressBlock::kGateway) : block.v4_at(AddressBlock::kGateway);
     add_address(inside, kJobDevice, own, own);
     add_neighbour(inside, kJobDevice, gateway, mac_of(0));
-    add_route(inside, {std::nullopt, gateway, std::nullopt, kJobDevice, is_v6});
+    add_route(inside, {std::nullopt, gateway, std::nullopt, kJobDevice, own.is_v6});
   }
   inside_->commit(inside);
 }
@@ -671,7 +673,7 @@ void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, co
     inside_->commit(batch);
   }
   if (!network.publish.empty()) {
-    relay_.emplace(pool_.loop_, pool_.router_, std::vector{v4(), v6()});
+    relay_.emplace(pool_.loop_, pool_.router_, pool_.in_use(index_));
     for (const PublishedPort& port : network.publish) {
       published_.push_back(relay_->publish(port));
     }
@@ -686,8 +688,9 @@ std::vector<IpAddress> NetworkPool::Implementation::Endpoint::find_job(const std
   if (key_) {
     for (const Endpoint* member : pool_.networks_.at(*key_).members) {
       if (member->applied_ && member->hostname_ == name) {
-        addresses.push_back(member->v4());
-        addresses.push_back(member->v6());
+        for (const IpAddress& address : pool_.in_use(member->index_)) {
+          addresses.push_back(address);
+        }
       }
     }
   }
@@ -723,7 +726,7 @@ void NetworkPool::Implementation::Endpoint::release() {
   if (key_) {
     try {
       NetlinkBatch batch;
-      for (const IpAddress& address : {v4(), v6()}) {
+      for (const IpAddress& address : pool_.in_use(index_)) {
         remove_neighbour(batch, bridge_, address);
         add_route(batch,
                   {Cidr{address, address.size() * 8}, std::nullopt, std::nullopt, bridge_, address.is_v6},

@@ -294,10 +294,12 @@ std::string learned_address_command(std::uint32_t index, std::size_t rule, const
          " { " + text + timeout;
 }
 
-std::string hosts_file(const std::string& hostname, const IpAddress& v4, const IpAddress& v6,
+std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,
                        const NetworkSpec& network) {
   std::string text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-  text += v4.to_text() + "\t" + hostname + "\n" + v6.to_text() + "\t" + hostname + "\n";
+  for (const IpAddress& address : addresses) {
+    text += address.to_text() + "\t" + hostname + "\n";
+  }
   for (const auto& [name, address] : network.hosts) {
     text += address.to_text() + "\t" + name + "\n";
   }

@@ -61,7 +61,7 @@ std::string learned_address_command(std::uint32_t index, std::size_t rule, const
                                     std::uint32_t seconds);
 
 /// /etc/hosts of a job.
-std::string hosts_file(const std::string& hostname, const IpAddress& v4, const IpAddress& v6,
+std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,
                        const NetworkSpec& network);
 /// /etc/resolv.conf.
 std::string resolver_file(const IpAddress& gateway, const NetworkSpec& network);
