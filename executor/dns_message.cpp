@@ -28,8 +28,12 @@ void write_u16(std::string& message, unsigned value) {
   message += static_cast<char>(value & 0xFFU);
 }
 
+/// A question's name has nothing before it that a pointer could lead to.
+enum class Compression { allowed, refused };
+
 /// Reads a name at `at` and moves behind it; nothing when it is malformed.
-std::optional<std::string> read_name(std::string_view message, std::size_t& at) {
+std::optional<std::string> read_name(std::string_view message, std::size_t& at,
+                                     Compression compression = Compression::allowed) {
   std::string name;
   std::size_t position = at;
   bool jumped = false;
@@ -39,7 +43,7 @@ std::optional<std::string> read_name(std::string_view message, std::size_t& at) 
     }
     const auto size = static_cast<unsigned char>(message[position]);
     if ((size & 0xC0U) == 0xC0U) {  // compression, RFC 1035, section 4.1.4
-      if (position + 1 >= message.size()) {
+      if (position + 1 >= message.size() || compression == Compression::refused) {
         return std::nullopt;
       }
       const std::size_t target = read_u16(message, position) & 0x3FFFU;
@@ -112,7 +116,7 @@ std::optional<DnsQuestion> parse_dns_query(std::string_view message) {
   DnsQuestion question;
   question.id = read_u16(message, 0);
   std::size_t at = kHeader;
-  std::optional<std::string> name = read_name(message, at);
+  std::optional<std::string> name = read_name(message, at, Compression::refused);
   if (!name || at + 4 > message.size() || read_u16(message, at + 2) != kClassIn) {
     return std::nullopt;
   }
@@ -143,7 +147,7 @@ std::vector<DnsAddress> dns_addresses(std::string_view reply) {
   if (reply.size() < kHeader || read_u16(reply, 4) != 1) {
     return addresses;
   }
-  const std::optional<std::string> asked = read_name(reply, at);
+  const std::optional<std::string> asked = read_name(reply, at, Compression::refused);
   at += 4;
   if (!asked || at > reply.size()) {
     return addresses;
