@@ -72,7 +72,7 @@ void ArmedSandboxes::keep_fitting(const SandboxProfile& profile, const CgroupLim
   });
 }
 
-bool ArmedSandboxes::receive(Spawned& spawned) {
+bool ArmedSandboxes::receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect) {
   const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& candidate) {
     return candidate.sandbox->token() == spawned.token;
   });
@@ -86,6 +86,12 @@ bool ArmedSandboxes::receive(Spawned& spawned) {
   }
   if (!made) {
     entries_.erase(entry);
+    return true;
+  }
+  try {
+    connect(*entry->sandbox);
+  } catch (const std::exception&) {
+    entries_.erase(entry);  // the launch itself will tell what is wrong
   }
   return true;
 }

@@ -4,6 +4,7 @@
 // A used sandbox is never armed again: each serves one job. Single-threaded.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -23,9 +24,9 @@ class ArmedSandboxes {
                                 const std::string& cgroup_name);
   /// Drops those that do not fit jobs of this profile and these limits.
   void keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits);
-  /// The launcher's answer for the sandbox with its token: takes it over, or drops the sandbox that could not
-  /// be made. False when it is none of these.
-  bool receive(Spawned& spawned);
+  /// The launcher's answer for the sandbox with its token: takes it over and calls `connect` with it, or drops
+  /// the sandbox that could not be made, or not connected. False when it is none of these.
+  bool receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect);
 
   std::size_t size() const { return entries_.size(); }
   void clear() { entries_.clear(); }

@@ -26,6 +26,7 @@ class Attempt {
   Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error, Time now);
 
   JobId job_id() const { return request_.job_id; }
+  const JobSpec& spec() const { return request_.spec; }
   Sandbox& sandbox() { return *sandbox_; }
   int descriptor(Stream stream) const { return (stream == Stream::output ? output_ : error_).get(); }
 

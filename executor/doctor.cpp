@@ -64,7 +64,7 @@ int map_to_root_inside(unsigned outside_uid, unsigned outside_gid) {
 std::vector<Finding> examine_machine() {
   Findings all;
   for (const auto examine :
-       {examine_kernel, examine_namespaces, examine_mounts, examine_cgroups, examine_user}) {
+       {examine_kernel, examine_namespaces, examine_mounts, examine_cgroups, examine_network, examine_user}) {
     Findings part = examine();
     all.insert(all.end(), std::make_move_iterator(part.begin()), std::make_move_iterator(part.end()));
   }

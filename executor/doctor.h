@@ -15,7 +15,8 @@ Findings examine_kernel();      ///< version, pidfd, clone3, seccomp
 Findings examine_namespaces();  ///< all eight, and without privileges
 Findings examine_mounts();      ///< new mount API, idmapped mounts, overlayfs
 Findings examine_cgroups();     ///< every controller, swap accounting, PSI, cgroup.kill, delegation
-Findings examine_user();        ///< subordinate ids, helpers for networks without root
+Findings examine_network();     ///< what private and shared networks need
+Findings examine_user();        ///< subordinate ids, who may be mapped
 
 /// Runs `probe` in a forked child, so that what it changes ends with it. Its return value: 0 or an errno.
 int errno_in_child(const std::function<int()>& probe);

@@ -1,4 +1,4 @@
-// What a user without root has: subordinate ids, user-mode networks.
+// What a user without root has: subordinate ids.
 #include <fcntl.h>
 #include <pwd.h>
 #include <unistd.h>
@@ -59,17 +59,7 @@ Finding examine_subordinate_ids() {
 }  // namespace
 
 Findings examine_user() {
-  Findings findings{examine_subordinate_ids()};
-  const std::string subject = "user-mode network";
-  if (in_path("pasta")) {
-    findings.push_back(ok(subject, "pasta is installed"));
-  } else if (in_path("slirp4netns")) {
-    findings.push_back(ok(subject, "slirp4netns is installed"));
-  } else {
-    findings.push_back(limited(subject, "neither pasta nor slirp4netns: without root a job has no way out",
-                               "apt-get install passt"));
-  }
-  return findings;
+  return {examine_subordinate_ids()};
 }
 
 }  // namespace berth

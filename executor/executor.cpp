@@ -21,6 +21,7 @@
 #include "executor/cgroup.h"
 #include "executor/job_limits.h"
 #include "executor/launcher_process.h"
+#include "executor/network_pool.h"
 #include "executor/os/syscall.h"
 #include "executor/plan.h"
 #include "executor/sandbox.h"
@@ -32,7 +33,7 @@ namespace {
 using Time = Attempt::Time;
 
 /// What an epoll event is about: a token in the upper bits, the kind below.
-enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error };
+enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error, network };
 constexpr unsigned kSourceBits = 3;
 
 std::uint64_t tag(std::uint64_t token, Source source) {
@@ -111,6 +112,11 @@ class Executor::Implementation {
     check_limits(spec, *tree_);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
+    }
+    if (spec.isolation.network.is_connected() && host_view()) {
+      throw LaunchError("isolation.network", EPERM,
+                        "isolation.network: \"" + network_mode_text(spec.isolation.network) +
+                            "\" needs root; run berth as root or through sudo, or use \"loopback\"");
     }
   }
 
@@ -238,8 +244,16 @@ class Executor::Implementation {
     }
     const bool join = request.join_streams;
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
-    sandbox->send_plan(plan, input.get(), output.second.get(),
-                       join ? output.second.get() : error.second.get());
+    if (is_connected(profile)) {
+      sandbox->hold_plan(std::move(plan), input.get(), output.second.get(),
+                         join ? output.second.get() : error.second.get());
+      if (sandbox->network() != nullptr) {
+        sandbox->send_held_plan(request.spec, hostname_of(request.spec, options_.hostname));
+      }
+    } else {
+      sandbox->send_plan(plan, input.get(), output.second.get(),
+                         join ? output.second.get() : error.second.get());
+    }
     const std::uint64_t token = sandbox->token();
     watch(output.first.get(), tag(token, Source::output));
     watch(error.first.get(), tag(token, Source::error));
@@ -273,8 +287,9 @@ class Executor::Implementation {
 
   /// Keeps sandboxes ready for jobs like the last one.
   void arm_ahead() {
+    // A shared network is there for its jobs and not longer.
     if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() ||
-        uses_unified_controllers(machine_)) {
+        last_profile_.network == NetworkMode::shared || uses_unified_controllers(machine_)) {
       return;
     }
     armed_.keep_fitting(last_profile_, last_limits_);
@@ -309,6 +324,10 @@ class Executor::Implementation {
       (void)!::read(timer_.get(), &expirations, sizeof expirations);
       return;
     }
+    if (source == Source::network) {
+      network_->dispatch();
+      return;
+    }
     const auto found = attempts_.find(token);
     if (found == attempts_.end()) {
       return;
@@ -317,7 +336,7 @@ class Executor::Implementation {
     switch (source) {
       case Source::channel:
         if (attempt.handle_reports(now)) {
-          events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+          events_.emplace_back(started(attempt));
         }
         if (attempt.channel_closed()) {
           unwatch(attempt.sandbox().channel());
@@ -335,6 +354,16 @@ class Executor::Implementation {
       default:
         break;
     }
+  }
+
+  static Started started(Attempt& attempt) {
+    Started event{attempt.job_id(), wall_clock(), {}};
+    if (NetworkEndpoint* network = attempt.sandbox().network()) {
+      for (const PublishedPort& port : network->published()) {
+        event.published.push_back(published_text(port));
+      }
+    }
+    return event;
   }
 
   void read_output(Attempt& attempt, Attempt::Stream stream, Time now) {
@@ -368,7 +397,7 @@ class Executor::Implementation {
   void take_spawned(Spawned spawned, Time now) {
     const auto found = attempts_.find(spawned.token);
     if (found == attempts_.end()) {
-      if (!armed_.receive(spawned)) {
+      if (!armed_.receive(spawned, [this](Sandbox& sandbox) { connect(sandbox); })) {
         abandon(spawned);
       }
       return;
@@ -389,7 +418,40 @@ class Executor::Implementation {
     watch(attempt.sandbox().pidfd(), tag(found->first, Source::pidfd));
     if (attempt.stopping()) {
       attempt.sandbox().kill_init();  // it was stopped before there was anything to kill
+    } else if (is_connected(attempt.sandbox().profile())) {
+      start_in_network(attempt);
     }
+  }
+
+  NetworkPool& network() {
+    if (!network_) {
+      network_ = std::make_unique<NetworkPool>(
+          NetworkPoolOptions{options_.cgroup, options_.network_pool_v4, options_.network_pool_v6});
+      watch(network_->event_descriptor(), tag(0, Source::network));
+    }
+    return *network_;
+  }
+
+  /// Gives a new sandbox its device, if it is to have one.
+  void connect(Sandbox& sandbox) {
+    const SandboxProfile& profile = sandbox.profile();
+    if (is_connected(profile) && sandbox.network() == nullptr) {
+      sandbox.set_network(
+          network().attach(sandbox.pid(), profile.shared_network, profile.identity.outside_uid));
+    }
+  }
+
+  void start_in_network(Attempt& attempt) {
+    try {
+      connect(attempt.sandbox());
+      attempt.sandbox().send_held_plan(attempt.spec(), hostname_of(attempt.spec(), options_.hostname));
+      return;
+    } catch (const LaunchError& error) {
+      attempt.fail({error.stage(), error.error_number(), error.what()});
+    } catch (const std::system_error& error) {
+      attempt.fail({"network", error.code().value(), error.what()});
+    }
+    attempt.sandbox().kill_init();
   }
 
   using Attempts = std::map<std::uint64_t, std::unique_ptr<Attempt>>;
@@ -399,7 +461,7 @@ class Executor::Implementation {
     const bool was_started = attempt.started();
     Ended ended = attempt.finish(now);
     if (!was_started && attempt.started()) {
-      events_.emplace_back(Started{attempt.job_id(), wall_clock()});
+      events_.emplace_back(started(attempt));
     }
     finished_.push_back(attempt.release_sandbox()->release_cgroup());
     events_.emplace_back(std::move(ended));
@@ -489,6 +551,7 @@ class Executor::Implementation {
   UniqueFd epoll_;
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;
+  std::unique_ptr<NetworkPool> network_;  // outlives the sandboxes
   Attempts attempts_;
   ArmedSandboxes armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;

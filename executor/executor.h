@@ -70,6 +70,11 @@ Caller calling_user();
 /// As above for a job that `caller` asked a service for: only root may name another user in isolation.user.
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller);
 
+/// Ranges that nothing else of the host uses, out of which each berth takes a block: 198.18.0.0/15 is set
+/// aside for devices between networks (RFC 2544) and not routed; the other is a unique local one (RFC 4193).
+inline constexpr const char* kDefaultPoolV4 = "198.18.0.0/15";
+inline constexpr const char* kDefaultPoolV6 = "fd62:6572:7468::/48";
+
 struct ExecutorOptions {
   /// Name of this executor's cgroup below berth's own; unique per running process.
   std::string cgroup;
@@ -77,6 +82,9 @@ struct ExecutorOptions {
   unsigned armed_ahead = 0;
   /// With cgroup v2 and systemd: in a scope of its own, also where this process's cgroup is delegated.
   bool own_scope = false;
+  /// Address ranges that private networks are made of: an IPv4 range, and an IPv6 range of 48 bits.
+  Cidr network_pool_v4 = *Cidr::parse(kDefaultPoolV4);
+  Cidr network_pool_v6 = *Cidr::parse(kDefaultPoolV6);
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
 };
@@ -109,6 +117,8 @@ struct LaunchRequest {
 struct Started {
   JobId job_id = 0;
   Timestamp at;
+  /// Ports of the host that lead to the job, "127.0.0.1:40123->80/tcp", with what was taken for port 0.
+  std::vector<std::string> published;
 };
 struct Ended {
   JobId job_id = 0;

@@ -186,7 +186,7 @@ class PlanBuilder {
     const JobSpec& spec = request_.spec;
     Plan plan{};
     plan.kind = sandbox::MessageKind::plan;
-    plan.hostname = blob_.add_text(hostname());
+    plan.hostname = blob_.add_text(hostname_of(request_.spec, context_.fallback_hostname));
     plan.working_directory = blob_.add_text(spec.current_working_directory);
     add_command(plan);
     add_environment(plan);
@@ -211,28 +211,6 @@ class PlanBuilder {
   }
 
  private:
-  std::string hostname() const {
-    const JobSpec& spec = request_.spec;
-    if (!spec.isolation.hostname.empty()) {
-      return spec.isolation.hostname;
-    }
-    std::string name;
-    for (const char c : spec.name) {
-      const bool usable = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c == '-' && !name.empty());
-      const bool upper = c >= 'A' && c <= 'Z';
-      if (usable || upper) {
-        name += upper ? static_cast<char>(c - 'A' + 'a') : c;
-      } else if (!name.empty() && name.back() != '-') {
-        name += '-';
-      }
-    }
-    name = name.substr(0, 63);
-    while (!name.empty() && name.back() == '-') {
-      name.pop_back();
-    }
-    return name.empty() ? context_.fallback_hostname : name;
-  }
-
   void add_command(Plan& plan) {
     const JobSpec& spec = request_.spec;
     std::vector<std::string> arguments = spec.argv;
@@ -436,16 +414,56 @@ std::string map_line(unsigned inside, unsigned outside) {
 
 }  // namespace
 
+std::string hostname_of(const JobSpec& spec, const std::string& fallback) {
+  if (!spec.isolation.hostname.empty()) {
+    return spec.isolation.hostname;
+  }
+  std::string name;
+  for (const char c : spec.name) {
+    const bool usable = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (c == '-' && !name.empty());
+    const bool upper = c >= 'A' && c <= 'Z';
+    if (usable || upper) {
+      name += upper ? static_cast<char>(c - 'A' + 'a') : c;
+    } else if (!name.empty() && name.back() != '-') {
+      name += '-';
+    }
+  }
+  name = name.substr(0, 63);
+  while (!name.empty() && name.back() == '-') {
+    name.pop_back();
+  }
+  return name.empty() ? fallback : name;
+}
+
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
   SandboxProfile profile;
   profile.identity = identity;
-  profile.loopback = spec.isolation.network == NetworkMode::loopback;
+  profile.loopback = spec.isolation.network.mode != NetworkMode::none;
+  profile.network = spec.isolation.network.mode;
+  profile.shared_network = spec.isolation.network.shared_name;
   profile.overlay = spec.isolation.overlay;
   profile.own_root = !spec.isolation.root.empty();
   profile.own_root_writable = spec.isolation.root_writable;
   profile.maps_image =
       profile.own_root && !profile.own_root_writable && identity.outside_uid == kUnprivilegedId;
   return profile;
+}
+
+bool is_connected(const SandboxProfile& profile) {
+  return profile.network == NetworkMode::isolated || profile.network == NetworkMode::shared;
+}
+
+void add_network_files(PreparedPlan& plan, const std::string& hosts, const std::string& resolver) {
+  const auto append = [&](const std::string& text) {
+    const auto offset = static_cast<Offset>(plan.bytes.size());
+    plan.bytes.insert(plan.bytes.end(), text.c_str(), text.c_str() + text.size() + 1);
+    return offset;
+  };
+  const Offset hosts_offset = append(hosts);
+  const Offset resolver_offset = append(resolver);
+  plan.header().hosts = hosts_offset;
+  plan.header().resolver = resolver_offset;
+  plan.header().size = static_cast<std::uint32_t>(plan.bytes.size());
 }
 
 std::string uid_map_of(const SandboxProfile& profile) {
@@ -540,6 +558,8 @@ std::string step_name(sandbox::Step step, const std::string& object) {
       return "mount " + object;
     case Step::mount_overlay:
       return "mount overlay (" + object + ")";
+    case Step::network_file:
+      return "mount " + object;
     case Step::write_script:
       return "write script";
     case Step::drop_capabilities:

@@ -15,6 +15,8 @@ namespace berth {
 struct SandboxProfile {
   Identity identity;
   bool loopback = true;
+  NetworkMode network = NetworkMode::loopback;
+  std::string shared_network;  ///< its name, with NetworkMode::shared
   bool overlay = false;
   bool own_root = false;
   bool own_root_writable = false;
@@ -24,6 +26,9 @@ struct SandboxProfile {
   bool operator==(const SandboxProfile&) const = default;
 };
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
+
+/// Whether sandboxes of this profile have a device beside loopback.
+bool is_connected(const SandboxProfile& profile);
 
 /// The lines of uid_map and gid_map for a profile.
 std::string uid_map_of(const SandboxProfile& profile);
@@ -38,6 +43,11 @@ struct PreparedPlan {
   std::vector<UniqueFd> mounts;
   sandbox::Plan& header() { return *reinterpret_cast<sandbox::Plan*>(bytes.data()); }
 };
+
+/// Adds the job's own /etc/hosts and /etc/resolv.conf.
+void add_network_files(PreparedPlan& plan, const std::string& hosts, const std::string& resolver);
+/// The name that the job has inside: isolation.hostname, or made of the job's name.
+std::string hostname_of(const JobSpec& spec, const std::string& fallback);
 
 struct PlanContext {
   bool host_view = false;

@@ -87,6 +87,7 @@ Sandbox::~Sandbox() {
 
 void Sandbox::take(Spawned spawned) {
   pidfd_ = std::move(spawned.pidfd);
+  pid_ = spawned.pid;
   const std::string path = "/proc/" + std::to_string(spawned.pid) + "/net/dev";
   network_devices_ = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};  // holds the network namespace
 }
@@ -114,6 +115,30 @@ void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_out
   if (error_number != 0 && error_number != EPIPE && error_number != ECONNRESET) {
     throw_system_error(error_number, "send", "plan");  // init would wait for it
   }
+}
+
+void Sandbox::hold_plan(PreparedPlan plan, int standard_input, int standard_output, int standard_error) {
+  HeldPlan held{std::move(plan), {}};
+  const std::array<int, 3> streams = {standard_input, standard_output, standard_error};
+  for (std::size_t index = 0; index < streams.size(); ++index) {
+    held.streams.at(index).reset(
+        check(::fcntl(streams.at(index), F_DUPFD_CLOEXEC, 0), "fcntl", "standard stream"));
+  }
+  held_ = std::move(held);
+}
+
+void Sandbox::send_held_plan(const JobSpec& spec, const std::string& hostname) {
+  if (!held_) {
+    return;
+  }
+  HeldPlan held = std::move(*held_);
+  held_.reset();
+  if (network_) {
+    network_->apply(spec.isolation.network, hostname);
+    add_network_files(held.plan, network_->hosts_file(spec.isolation.network, hostname),
+                      network_->resolver_file(spec.isolation.network));
+  }
+  send_plan(held.plan, held.streams[0].get(), held.streams[1].get(), held.streams[2].get());
 }
 
 void Sandbox::send_signal(int signal_number) {
@@ -161,7 +186,14 @@ void Sandbox::read_network(Usage& usage) {
   text[static_cast<std::size_t>(size)] = '\0';
   for (const char* line = text.data(); line != nullptr; line = std::strchr(line, '\n')) {
     line += *line == '\n' ? 1 : 0;
-    add_network_line(line, usage);
+    // What a connected job says to itself never was on the network.
+    const char* name = line + std::strspn(line, " ");
+    if (!is_connected(profile_) || std::strncmp(name, "lo:", 3) != 0) {
+      add_network_line(line, usage);
+    }
+  }
+  if (network_) {
+    network_->read(usage);
   }
 }
 

@@ -6,12 +6,14 @@
 
 #include <sys/resource.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "executor/cgroup.h"
 #include "executor/launcher_process.h"
+#include "executor/network_pool.h"
 #include "executor/plan.h"
 
 namespace berth {
@@ -36,6 +38,15 @@ class Sandbox {
   void take(Spawned spawned);
   /// Gives the job to init. When init is gone its report, or the launcher's, says why.
   void send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
+  /// Keeps a plan (and descriptors of its own) until there is a network to start it in.
+  void hold_plan(PreparedPlan plan, int standard_input, int standard_output, int standard_error);
+  /// Sends the plan that is held, if one is.
+  void send_held_plan(const JobSpec& spec, const std::string& hostname);
+  /// With a connected profile: its device. Null until set_network().
+  NetworkEndpoint* network() { return network_.get(); }
+  void set_network(std::unique_ptr<NetworkEndpoint> network) { network_ = std::move(network); }
+  /// Of init, while it is not reaped; 0 before take().
+  pid_t pid() const { return pid_; }
   void send_signal(int signal_number);
   /// Init's next report; nothing when there is none. `closed` is set at end of file.
   std::optional<sandbox::Report> receive_report(bool* closed);
@@ -56,6 +67,13 @@ class Sandbox {
   UniqueFd channel_;
   UniqueFd pidfd_;
   UniqueFd network_devices_;
+  std::unique_ptr<NetworkEndpoint> network_;
+  struct HeldPlan {
+    PreparedPlan plan;
+    std::array<UniqueFd, 3> streams;
+  };
+  std::optional<HeldPlan> held_;
+  pid_t pid_ = 0;
   bool reaped_ = false;
 };
 

@@ -46,6 +46,7 @@ enum class Step : uint32_t {
   mount_device,
   mount_overlay,
   write_script,
+  network_file,
   drop_capabilities,
   no_new_privileges,
   seccomp,
@@ -116,6 +117,8 @@ struct Plan {
   MessageKind kind;
   uint32_t size;  ///< of the whole plan; when larger than the packet, descriptor 0 is the memfd
   Offset hostname;
+  Offset hosts;        ///< text of /etc/hosts; none: the root's own
+  Offset resolver;     ///< of /etc/resolv.conf; likewise
   Offset root_source;  ///< with kHostView and kOwnRoot
   Offset working_directory;
   Offset script;  ///< written to kScriptPath and executed

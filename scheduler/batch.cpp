@@ -197,14 +197,16 @@ std::size_t Batch::active_index(JobId job) const {
 
 void Batch::handle(const LauncherEvent& event) {
   if (const auto* started = std::get_if<JobStarted>(&event)) {
-    handle_started(active_index(started->job_id), started->at);
+    handle_started(active_index(started->job_id), *started);
   } else if (const auto* ended = std::get_if<JobEnded>(&event)) {
     handle_ended(active_index(ended->job_id), ended->at, ended->outcome, ended->usage);
   }
 }
 
-void Batch::handle_started(std::size_t index, Timestamp at) {
+void Batch::handle_started(std::size_t index, const JobStarted& started) {
   Entry& entry = entries_[index];
+  const Timestamp at = started.at;
+  entry.started_detail = started.detail;
   entry.phase = Phase::running;
   entry.record.state = JobState::running;
   entry.record.start = at;
@@ -269,7 +271,7 @@ void Batch::commit(const Write& due) {
   Entry& entry = entries_[due.index];
   const AccountingRecord& record = entry.record;
   if (!due.final) {
-    store_.run(record.job_id, record.attempt, *record.start);
+    store_.run(record.job_id, record.attempt, *record.start, entries_[due.index].started_detail);
   } else if (!store_.finish(record.job_id, record.attempt, *record.outcome, record.usage, *record.end)) {
     entry.superseded = true;
     store_error_ = "job " + std::to_string(record.job_id) + " already had a final record in the database";

@@ -97,7 +97,8 @@ class Batch {
     Phase phase = Phase::waiting;
     std::optional<SlotLease> lease;
     SteadyTime latest_end;
-    bool superseded = false;  // another process wrote the final record
+    std::string started_detail;  // of the RUNNING event
+    bool superseded = false;     // another process wrote the final record
   };
   /// A commit that is due: RUNNING, or the final record.
   struct Write {
@@ -112,7 +113,7 @@ class Batch {
   Resources wanted_by(const JobSpec& spec) const;
   std::vector<RunningJob> running_jobs() const;
   void handle(const LauncherEvent& event);
-  void handle_started(std::size_t index, Timestamp at);
+  void handle_started(std::size_t index, const JobStarted& started);
   void handle_ended(std::size_t index, Timestamp at, const Outcome& outcome, const Usage& usage);
   std::size_t active_index(JobId job) const;
   void stop_running();

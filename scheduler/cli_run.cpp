@@ -399,11 +399,24 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
   (void)!::write(STDERR_FILENO, text.data(), text.size());
 }
 
+Cidr network_pool_of(const CommandLine& line) {
+  constexpr unsigned kSmallest = 24;
+  constexpr unsigned kLargest = 8;
+  const std::string text = line.value("network-pool").value_or(kDefaultPoolV4);
+  const std::optional<Cidr> pool = Cidr::parse(text);
+  if (!pool || pool->address.is_v6 || pool->prefix < kLargest || pool->prefix > kSmallest) {
+    throw InputError("command line", "--network-pool",
+                     "\"" + text + "\" is not an IPv4 range of /8 to /24 (use 198.18.0.0/15)");
+  }
+  return *pool;
+}
+
 }  // namespace
 
 int run_jobs(const CommandLine& line) {
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
+  const Cidr network_pool = network_pool_of(line);
   RequestedJobs requested = requested_jobs(line);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
@@ -419,7 +432,9 @@ int run_jobs(const CommandLine& line) {
 
   // The executor forks its launcher, which prepares the first sandbox while this process opens the database.
   const Supervisor supervisor = this_supervisor();
-  Executor executor({.cgroup = supervisor.cgroup, .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U});
+  Executor executor({.cgroup = supervisor.cgroup,
+                     .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
+                     .network_pool_v4 = network_pool});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(bounds);

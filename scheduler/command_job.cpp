@@ -11,6 +11,7 @@
 #include <functional>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "scheduler/log.h"
 #include "schemas/input_error.h"
@@ -237,6 +238,56 @@ void parse_time_offset(std::string_view text, Isolation& isolation) {
   }
 }
 
+/// What it may be is checked with the whole job.
+void parse_network(std::string_view text, NetworkSpec& network) {
+  constexpr auto kShared = "shared:"sv;
+  if (text == "none" || text == "loopback") {
+    network.mode = text == "none" ? NetworkMode::none : NetworkMode::loopback;
+  } else if (text == "private") {
+    network.mode = NetworkMode::isolated;
+  } else if (text.starts_with(kShared) && is_network_name(text.substr(kShared.size()))) {
+    network.mode = NetworkMode::shared;
+    network.shared_name = text.substr(kShared.size());
+  } else {
+    throw std::invalid_argument(text == "host"
+                                    ? "is not permitted; use private with --egress and --publish"
+                                    : "is not a network (use private, shared:NAME, loopback or none)");
+  }
+}
+
+/// One --egress: a policy, or one more rule.
+void parse_egress(const std::string& text, Egress& egress) {
+  const bool has_rules = egress.mode == EgressMode::rules;
+  if (text == "deny" || text == "allow") {
+    egress = {text == "deny" ? EgressMode::deny : EgressMode::allow, {}};
+  } else if (text == "public" && !has_rules) {
+    egress = {};
+  } else {
+    EgressRule rule = parse_egress_rule(text);
+    egress.mode = EgressMode::rules;
+    egress.rules.push_back(std::move(rule));
+  }
+}
+
+IpAddress parse_address(std::string_view text) {
+  const std::optional<IpAddress> address = IpAddress::parse(text);
+  if (!address) {
+    throw std::invalid_argument("is not an address (use 9.9.9.9 or 2620:fe::fe)");
+  }
+  return *address;
+}
+
+void parse_rate(std::string_view text, NetworkSpec& network) {
+  for (const std::string_view part : split(text, ',')) {
+    const std::size_t equals = part.find('=');
+    const std::string_view key = part.substr(0, equals);
+    if (equals == std::string_view::npos || (key != "in" && key != "out")) {
+      throw std::invalid_argument("is not a rate (use in=10M,out=1M: bytes per second)");
+    }
+    (key == "in" ? network.rate_in : network.rate_out) = parse_size(part.substr(equals + 1));
+  }
+}
+
 std::string absolute(const std::string& path, const CallerContext& caller) {
   return path.empty() || path.starts_with('/')
              ? path
@@ -357,10 +408,8 @@ class SpecBuilder {
 
   void add_isolation() {
     Isolation& isolation = spec_.isolation;
-    each("network", [&](const std::string& text) {
-      isolation.network =
-          one_of<NetworkMode>(text, {{"none", NetworkMode::none}, {"loopback", NetworkMode::loopback}});
-    });
+    each("network", [&](const std::string& text) { parse_network(text, isolation.network); });
+    add_network(isolation.network);
     each("mount", [&](const std::string& text) { isolation.mounts.push_back(parse_mount(text)); });
     each("root", [&](const std::string& text) { isolation.root = absolute(text, caller_); });
     isolation.root_writable = line_.has("root-writable");
@@ -372,6 +421,31 @@ class SpecBuilder {
       isolation.seccomp = one_of<bool>(text, {{"default", true}, {"none", false}});
     });
     each("time-offset", [&](const std::string& text) { parse_time_offset(text, isolation); });
+  }
+
+  void add_network(NetworkSpec& network) {
+    const std::vector<std::string> egress = line_.values("egress");
+    // "--egress public" beside rules is one of them.
+    if (egress.size() > 1 && egress.front() == "public") {
+      network.egress = {EgressMode::rules, {EgressRule{}}};
+    }
+    bool first = true;
+    each("egress", [&](const std::string& text) {
+      if (!std::exchange(first, false) || network.egress.mode != EgressMode::rules) {
+        parse_egress(text, network.egress);
+      }
+    });
+    each("publish", [&](const std::string& text) { network.publish.push_back(parse_published_port(text)); });
+    each("rate", [&](const std::string& text) { parse_rate(text, network); });
+    each("dns", [&](const std::string& text) { network.dns_servers.push_back(parse_address(text)); });
+    each("dns-search", [&](const std::string& text) { network.dns_search.push_back(text); });
+    each("add-host", [&](const std::string& text) {
+      const std::size_t colon = text.find_first_of(":=");
+      if (colon == std::string::npos) {
+        throw std::invalid_argument("is not a name and its address (use db.internal:10.0.0.5)");
+      }
+      network.hosts[text.substr(0, colon)] = parse_address(std::string_view(text).substr(colon + 1));
+    });
   }
 
   void add_command(std::string_view script, std::string_view script_name) {

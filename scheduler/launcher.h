@@ -26,6 +26,7 @@ struct StartRequest {
 struct JobStarted {
   JobId job_id = 0;
   Timestamp at;
+  std::string detail = {};  ///< for the RUNNING event: a JSON object with what was decided only now, or empty
 };
 
 /// The attempt is over, its processes are gone and its usage is final.

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "schemas/job_reader.h"
+#include "schemas/network_reader.h"
 
 namespace berth {
 
@@ -232,22 +233,6 @@ void read_root(const Field& field, Reading& reading) {
 
 // ---- single values ----
 
-void read_network(const Field& field, Reading& reading) {
-  const std::optional<std::string> mode = field.word();
-  if (!mode) {
-    return;
-  }
-  if (*mode == "none") {
-    reading.isolation.network = NetworkMode::none;
-  } else if (*mode == "loopback") {
-    reading.isolation.network = NetworkMode::loopback;
-  } else if (*mode == "private" || *mode == "host" || mode->starts_with("shared:")) {
-    field.refuse("is not supported yet (use \"loopback\" or \"none\")");
-  } else {
-    field.refuse("is not a network mode (use \"loopback\" or \"none\")");
-  }
-}
-
 bool is_letter_or_digit(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
@@ -351,7 +336,12 @@ constexpr Member<Isolation> kTimeOffsetMembers[] = {
 };
 
 constexpr Member<Reading> kIsolationMembers[] = {
-    {"network", read_network},
+    {"network",
+     [](const Field& field, Reading& reading) { read_network_mode(field, reading.isolation.network); }},
+    {"egress", [](const Field& field, Reading& reading) { read_egress(field, reading.isolation.network); }},
+    {"publish", [](const Field& field, Reading& reading) { read_publish(field, reading.isolation.network); }},
+    {"dns", [](const Field& field, Reading& reading) { read_dns(field, reading.isolation.network); }},
+    {"rate", [](const Field& field, Reading& reading) { read_rate(field, reading.isolation.network); }},
     {"root", read_root},
     {"overlay", [](const Field& field,
                    Reading& reading) { reading.isolation.overlay = field.boolean().value_or(false); }},
@@ -373,6 +363,7 @@ void read_isolation(const Field& field, Isolation& isolation) {
   Reading reading{isolation, {}};
   read_members<Reading>(field, kIsolationMembers, "/isolation", reading);
   check_targets_differ(field.context(), reading);
+  check_network(field, isolation.network);
   if (isolation.overlay && isolation.root_writable) {
     field.context().faults.push_back({field.context().file, field.pointer() + "/overlay",
                                       "contradicts a writable root: an overlay throws writes away; remove "
@@ -381,11 +372,15 @@ void read_isolation(const Field& field, Isolation& isolation) {
 }
 
 std::vector<ObjectFields> isolation_fields() {
-  return {names_of<Reading>("/isolation", kIsolationMembers),
-          names_of<RootReading>("/isolation/root", kRootMembers),
-          names_of<MountReading>("/isolation/mounts/*", kMountMembers),
-          names_of<Mount>("/isolation/tmpfs/*", kTmpfsMembers),
-          names_of<Isolation>("/isolation/time_offset", kTimeOffsetMembers)};
+  std::vector<ObjectFields> fields{names_of<Reading>("/isolation", kIsolationMembers),
+                                   names_of<RootReading>("/isolation/root", kRootMembers),
+                                   names_of<MountReading>("/isolation/mounts/*", kMountMembers),
+                                   names_of<Mount>("/isolation/tmpfs/*", kTmpfsMembers),
+                                   names_of<Isolation>("/isolation/time_offset", kTimeOffsetMembers)};
+  for (ObjectFields& object : network_fields()) {
+    fields.push_back(std::move(object));
+  }
+  return fields;
 }
 
 }  // namespace berth

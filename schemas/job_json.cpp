@@ -100,8 +100,51 @@ Json mount_value(const Mount& mount) {
   return object;
 }
 
+Json egress_value(const Egress& egress) {
+  switch (egress.mode) {
+    case EgressMode::public_addresses:
+      return "public";
+    case EgressMode::deny:
+      return "deny";
+    case EgressMode::allow:
+      return "allow";
+    case EgressMode::rules:
+      break;
+  }
+  Json rules = Json::array();
+  for (const EgressRule& rule : egress.rules) {
+    rules.push_back(egress_rule_text(rule));
+  }
+  return rules;
+}
+
+void put_network(Json& object, const NetworkSpec& network) {
+  if (network.is_connected() || network.egress != Egress{}) {
+    object["egress"] = egress_value(network.egress);
+  }
+  for (const PublishedPort& port : network.publish) {
+    object["publish"].push_back(port.to_text());
+  }
+  for (const IpAddress& server : network.dns_servers) {
+    object["dns"]["servers"].push_back(server.to_text());
+  }
+  for (const std::string& domain : network.dns_search) {
+    object["dns"]["search"].push_back(domain);
+  }
+  for (const auto& [name, address] : network.hosts) {
+    object["dns"]["hosts"][name] = address.to_text();
+  }
+  if (network.rate_in) {
+    object["rate"]["in"] = size_value(*network.rate_in);
+  }
+  if (network.rate_out) {
+    object["rate"]["out"] = size_value(*network.rate_out);
+  }
+}
+
 Json isolation_value(const Isolation& isolation) {
-  Json object{{"network", isolation.network == NetworkMode::none ? "none" : "loopback"}};
+  Json object{{"network", network_mode_text(isolation.network)}};
+  put_network(object, isolation.network);
   if (!isolation.root.empty() || isolation.root_writable) {
     object["root"] = Json{{"path", isolation.root}, {"writable", isolation.root_writable}};
   }

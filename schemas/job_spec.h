@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "schemas/job.h"
+#include "schemas/network_spec.h"
 #include "schemas/quantities.h"
 
 namespace berth {
@@ -60,11 +61,9 @@ struct Mount {
   bool operator==(const Mount&) const = default;
 };
 
-enum class NetworkMode { none, loopback };
-
 /// isolation{}: the walls. All eight namespaces are always made.
 struct Isolation {
-  NetworkMode network = NetworkMode::loopback;
+  NetworkSpec network;
   std::string root;            ///< absolute path of an own root directory; empty: the host's
   bool root_writable = false;  ///< isolation.root given and its "writable" true
   bool overlay = false;        ///< writes anywhere in the root are allowed and thrown away

@@ -45,6 +45,9 @@ struct Usage {
   std::optional<Bytes> network_transmit_bytes;
   std::optional<Count> network_receive_packets;
   std::optional<Count> network_transmit_packets;
+  std::optional<Count> network_denied_packets;  ///< that its egress policy or another wall refused
+  std::optional<Count>
+      network_connections_peak;       ///< tracked at once (nf_conntrack); private and shared networks
   std::optional<Bytes> output_bytes;  ///< what the job wrote to its standard output and error
 
   bool operator==(const Usage&) const = default;

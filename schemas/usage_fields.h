@@ -66,6 +66,8 @@ inline constexpr auto kUsageFields = std::tuple{
     BERTH_BYTES(network_transmit_bytes),
     BERTH_COUNT(network_receive_packets),
     BERTH_COUNT(network_transmit_packets),
+    BERTH_COUNT(network_denied_packets),
+    BERTH_COUNT(network_connections_peak),
     BERTH_BYTES(output_bytes),
 };
 

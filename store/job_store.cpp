@@ -272,7 +272,7 @@ class SqliteJobStore final : public QueueStore {
   bool has_earlier_namesake(JobId job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   std::vector<OpenAttempt> running_attempts() override;
-  void run(JobId job, unsigned attempt, Timestamp at) override;
+  void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
   std::vector<OpenAttempt> open_attempts() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
@@ -787,7 +787,7 @@ void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned att
       Database::Durability::process_kill);
 }
 
-void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
+void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) {
   database_->write(
       [&] {
         require_attempt(job, require_transition(job, JobState::running), attempt);
@@ -797,8 +797,8 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at) {
             "attempt = ?");
         update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
         Query event = database_->query(
-            "INSERT INTO events (job_id, attempt, at_us, state) VALUES (?, ?, ?, 'RUNNING')");
-        event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).execute();
+            "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'RUNNING', ?)");
+        event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(detail).execute();
         return true;
       },
       Database::Durability::process_kill);

@@ -101,7 +101,7 @@ class JobStore {
   /// All or none; returns their ids in order. State PENDING under `supervisor`.
   virtual std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) = 0;
   virtual void configure(JobId job, unsigned attempt, const Allocation& allocation, Timestamp at) = 0;
-  virtual void run(JobId job, unsigned attempt, Timestamp at) = 0;
+  virtual void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail = {}) = 0;
   /// Final record and state in one transaction. A second final record for one attempt is refused
   /// (returns false and changes nothing). attempt 0: the job ends without ever having had one.
   virtual bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,

@@ -552,17 +552,45 @@ void resize_private_tmpfs(uint64_t size) {
   sys(SYS_close, context);
 }
 
-void write_script(const char* text, size_t size) {
-  expect(sys(SYS_mkdirat, kCurrent, "/run/berth", 0755), Step::write_script, "/run/berth");
+namespace {
+
+/// Below /run/berth, which is made.
+void write_private_file(const char* path, const char* text, size_t size, unsigned mode, Step step) {
+  const long made = sys(SYS_mkdirat, kCurrent, "/run/berth", 0755);
+  if (made != kEexist) {
+    expect(made, step, "/run/berth");
+  }
   const long file =
-      expect(sys(SYS_openat, kCurrent, sandbox::kScriptPath, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0500),
-             Step::write_script, sandbox::kScriptPath);
+      expect(sys(SYS_openat, kCurrent, path, O_CREAT | O_EXCL | O_WRONLY | kCloexec, mode), step, path);
   while (size > 0) {
-    const long written = expect(sys(SYS_write, file, text, size), Step::write_script, sandbox::kScriptPath);
+    const long written = expect(sys(SYS_write, file, text, size), step, path);
     text += written;
     size -= static_cast<size_t>(written);
   }
   sys(SYS_close, file);
+}
+
+}  // namespace
+
+void write_script(const char* text, size_t size) {
+  write_private_file(sandbox::kScriptPath, text, size, 0500, Step::write_script);
+}
+
+void mount_network_file(const char* target, const char* name, const char* text) {
+  char path[sandbox::kPathSize] = "/run/berth/";
+  append(path, name, sizeof path);
+  write_private_file(path, text, length(text), 0444, Step::network_file);
+  // A link such as systemd-resolved's leads into /run, where the job has nothing: what it leads to is made.
+  char link[sandbox::kPathSize] = {};
+  const long size = sys(SYS_readlinkat, kCurrent, target, link, sizeof link - 1);
+  char resolved[sandbox::kPathSize] = {};
+  if (size > 0 && !exists(target)) {
+    copy(resolved, link[0] == '/' ? "" : "/etc/", sizeof resolved);
+    append(resolved, link, sizeof resolved);
+  } else {
+    copy(resolved, target, sizeof resolved);
+  }
+  place(expect(clone_tree(path), Step::network_file, path), resolved, Step::network_file);
 }
 
 }  // namespace berth::init

@@ -289,6 +289,10 @@ int open_signals() {
     resize_private_tmpfs(plan.tmpfs_size);
   }
   apply_mounts(received, host_view);
+  if (plan.hosts != 0) {
+    mount_network_file("/etc/hosts", "hosts", received.text(plan.hosts));
+    mount_network_file("/etc/resolv.conf", "resolv.conf", received.text(plan.resolver));
+  }
   if (plan.script != 0) {
     write_script(received.text(plan.script), plan.script_size);
   }

@@ -41,6 +41,8 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan);
 void apply_mounts(const ReceivedPlan& received, bool host_view);
 void resize_private_tmpfs(uint64_t size);
 void write_script(const char* text, size_t size);
+/// Puts `text` at `target`, /etc/hosts or /etc/resolv.conf, through a file of this `name` below /run/berth.
+void mount_network_file(const char* target, const char* name, const char* text);
 /// With kHostView: opens every mount's source while the host's tree is still reachable.
 void open_sources(const ReceivedPlan& received);
 

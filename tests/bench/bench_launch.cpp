@@ -54,7 +54,8 @@ controller, seccomp, init as pid 1, loopback up, usage read), and beside it thro
                  byte; run through sh, once for each slot
   --crun PATH, --bwrap PATH   the peers; an empty path leaves one out
   --berth PATH   also whole processes: `berth run -- /bin/true` beside crun and bwrap
-  --only MODE    warm, idle, two or cold
+  --only MODE    warm, idle, two, network or cold. "network" puts jobs with `--network private` beside those with
+                 loopback, in a network namespace that it makes
 )";
 
 Options parse(int count, char** values) {
@@ -314,6 +315,27 @@ int run(const Options& options) {
     }
     if (wanted("idle") && options.idle_jobs > 0) {
       print("one every 50 ms on an idle machine", contenders,
+            measure(contenders, options.idle_jobs, options.block, 1, kIdle));
+    }
+    std::printf("\nbefore %s\nafter  %s, descriptors: %ld\n", before.c_str(), status_line("VmRSS").c_str(),
+                descriptors());
+  }
+  if (wanted("network")) {
+    if (::unshare(CLONE_NEWNET) != 0) {
+      std::perror("unshare");
+      return 1;
+    }
+    JobSpec connected = full_spec();
+    connected.isolation.network.mode = NetworkMode::isolated;
+    Contenders contenders;
+    contenders.push_back(std::make_unique<Berth>("loopback, armed", full_spec(), options.armed, two_slots()));
+    contenders.push_back(std::make_unique<Berth>("private, armed", connected, options.armed, two_slots()));
+    contenders.push_back(std::make_unique<Berth>("loopback", full_spec(), 0, two_slots()));
+    contenders.push_back(std::make_unique<Berth>("private", connected, 0, two_slots()));
+    const std::string before = status_line("VmRSS") + ", descriptors: " + std::to_string(descriptors());
+    print("networks, one at a time", contenders, measure(contenders, options.jobs, options.block, 1, {}));
+    if (options.idle_jobs > 0) {
+      print("networks, one every 50 ms", contenders,
             measure(contenders, options.idle_jobs, options.block, 1, kIdle));
     }
     std::printf("\nbefore %s\nafter  %s, descriptors: %ld\n", before.c_str(), status_line("VmRSS").c_str(),

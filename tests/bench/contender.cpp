@@ -140,7 +140,8 @@ std::vector<unsigned> Served::wait() {
 
 Berth::Berth(std::string name, JobSpec spec, unsigned armed_ahead, std::vector<CpuSet> slots)
     : Contender(std::move(name)),
-      executor_({.cgroup = "bench-" + std::to_string(::getpid()) + (armed_ahead > 0 ? "-armed" : ""),
+      executor_({.cgroup = "bench-" + std::to_string(::getpid()) + "-" +
+                           network_mode_text(spec.isolation.network) + (armed_ahead > 0 ? "-armed" : ""),
                  .armed_ahead = armed_ahead}),
       spec_(std::move(spec)),
       identity_(resolve_identity("")),

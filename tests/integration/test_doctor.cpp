@@ -47,7 +47,7 @@ TEST_CASE("the doctor speaks of every namespace and controller, and every lack h
     CHECK((mentions(findings, std::string("controller ") + name) || mentions(findings, "cgroups")));
   }
   for (const char* subject : {"kernel", "pidfd", "seccomp", "user namespaces without privileges",
-                              "new mount API", "overlayfs", "subordinate ids", "user-mode network"}) {
+                              "new mount API", "overlayfs", "subordinate ids", "private networks"}) {
     CHECK(mentions(findings, subject));
   }
   check_findings(findings);

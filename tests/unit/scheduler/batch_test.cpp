@@ -35,9 +35,9 @@ class FlakyStore final : public JobStore {
     real->configure(job, attempt, allocation, at);
     calls.push_back("configure " + std::to_string(job));
   }
-  void run(JobId job, unsigned attempt, Timestamp at) override {
+  void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override {
     check();
-    real->run(job, attempt, at);
+    real->run(job, attempt, at, detail);
     calls.push_back("run " + std::to_string(job));
   }
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,

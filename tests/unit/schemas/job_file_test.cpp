@@ -108,7 +108,10 @@ TEST_CASE("every field of a job file reaches the job") {
                                                {"254:16", 1, {}, {}, {}}});
   CHECK(spec.limits.hugetlb == std::map<std::string, Bytes>{{"2MB", Bytes{64} << 20U}, {"1GB", 0}});
   CHECK(spec.limits.net_class == 0x100001U);
-  CHECK(spec.isolation.network == NetworkMode::loopback);
+  CHECK(spec.isolation.network.mode == NetworkMode::shared);
+  CHECK(spec.isolation.network.egress.rules.size() == 5);
+  CHECK(spec.isolation.network.egress.rules.at(3).host == "*.example.org");
+  CHECK(spec.isolation.network.rate_in == Bytes{10} * 1024 * 1024);
   CHECK(spec.isolation.root == "/srv/root");
   CHECK(spec.isolation.root_writable);
   CHECK_FALSE(spec.isolation.overlay);

@@ -1,0 +1,317 @@
+#include "executor/network_rules.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace berth {
+namespace {
+
+constexpr unsigned kBlockPrefix = 20;
+
+/// Not on the internet: RFC 6890's registry without its documentation ranges, multicast, and the pool's own.
+/// 169.254.0.0/16 holds the clouds' metadata services.
+constexpr const char* kPrivateV4 =
+    "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
+    "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
+/// Likewise, with what carries an IPv4 address of such a range in it (NAT64, RFC 6052; 6to4, RFC 3056).
+constexpr const char* kPrivateV6 =
+    "::/127, ::ffff:0:0/96, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, "
+    "64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b:1::/48, 2002::/16, fc00::/7, "
+    "fe80::/10, fec0::/10, ff00::/8";
+
+std::string chain_of(std::uint32_t index) {
+  return "job" + std::to_string(index);
+}
+std::string learned_set(std::uint32_t index, std::size_t rule, bool v6) {
+  return "names" + std::to_string(index) + "_" + std::to_string(rule) + (v6 ? "v6" : "v4");
+}
+
+std::string ports_match(const EgressRule& rule) {
+  std::string list;
+  for (const PortRange& range : rule.ports) {
+    list += (list.empty() ? "" : ", ") + std::to_string(range.first);
+    list += range.last != range.first ? "-" + std::to_string(range.last) : "";
+  }
+  return "{ " + list + " }";
+}
+
+std::string protocol_match(const EgressRule& rule) {
+  switch (rule.protocol) {
+    case NetworkProtocol::tcp:
+      return rule.ports.empty() ? "meta l4proto tcp " : "tcp dport " + ports_match(rule) + " ";
+    case NetworkProtocol::udp:
+      return rule.ports.empty() ? "meta l4proto udp " : "udp dport " + ports_match(rule) + " ";
+    case NetworkProtocol::icmp:
+      return "meta l4proto { icmp, ipv6-icmp } ";
+    case NetworkProtocol::any:
+      return rule.ports.empty() ? "" : "meta l4proto { tcp, udp } th dport " + ports_match(rule) + " ";
+  }
+  return "";
+}
+
+}  // namespace
+
+IpAddress AddressBlock::v6_at(std::uint32_t index) const {
+  IpAddress address = v6.address;
+  for (std::size_t byte = 0; byte < 4; ++byte) {
+    address.bytes.at(12 + byte) = static_cast<std::uint8_t>(index >> (24 - 8 * byte));
+  }
+  return address;
+}
+
+unsigned block_count(const Cidr& pool) {
+  return pool.prefix >= kBlockPrefix ? 1 : 1U << (kBlockPrefix - pool.prefix);
+}
+
+AddressBlock block_of(const Cidr& pool_v4, const Cidr& pool_v6, unsigned number) {
+  AddressBlock block;
+  block.number = number;
+  block.v4.prefix = std::max(pool_v4.prefix, kBlockPrefix);
+  block.v4.address = IpAddress::v4(pool_v4.address.to_v4() + (number << (32 - block.v4.prefix)));
+  block.v6 = {pool_v6.address, 64};
+  block.v6.address.bytes[6] = static_cast<std::uint8_t>(number >> 8U);
+  block.v6.address.bytes[7] = static_cast<std::uint8_t>(number);
+  return block;
+}
+
+MacAddress mac_of(std::uint32_t index) {
+  return {0x02,
+          0x62,
+          0x74,
+          static_cast<std::uint8_t>(index >> 16U),
+          static_cast<std::uint8_t>(index >> 8U),
+          static_cast<std::uint8_t>(index)};
+}
+
+std::string mac_text(const MacAddress& mac) {
+  std::array<char, 18> text{};
+  std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+                mac[4], mac[5]);
+  return text.data();
+}
+
+std::string port_name(std::uint32_t index) {
+  return "j" + std::to_string(index);
+}
+
+// Replies and their connection tracking end at the host's NAT; from there they must get to the router
+// although the device they came in by does not forward (net.ipv4.conf.*.forwarding of devices that are not
+// berth's stays what it is). "dup" sends a copy to the router as the host's own output, and the original is
+// dropped.
+std::string host_rules(const AddressBlock& block) {
+  const std::string name = block.name();
+  const std::string link = "\"" + name + "\"";
+  const std::string v4 = block.v4.to_text();
+  const std::string v6 = block.v6.to_text();
+  const auto returning = [&](const std::string& family, const std::string& range, const IpAddress& router) {
+    return "table " + family + " " + name + " {\n flags owner;\n chain returning {\n" +
+           "  type filter hook prerouting priority -95; policy accept;\n" +  // after NAT's -100
+           "  iifname != " + link + " " + family + " daddr " + range +
+           " ct state established,related dup to " + router.to_text() + " device " + link + "\n" +
+           "  iifname != " + link + " " + family + " daddr " + range + " drop\n }\n}\n";
+  };
+  return "table inet " + name + " {\n flags owner;\n" +
+         " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
+         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+         " chain denied {\n"
+         "  update @denied4 { ip saddr counter }\n"
+         "  update @denied6 { ip6 saddr counter }\n"
+         "  reject with icmpx admin-prohibited\n }\n"
+         " chain input {\n  type filter hook input priority -10; policy accept;\n"
+         "  iifname " +
+         link +
+         " goto denied\n }\n"
+         " chain forward {\n  type filter hook forward priority -10; policy accept;\n"
+         "  iifname " +
+         link +
+         " oifname \"berth*\" goto denied\n }\n"
+         " chain output {\n  type filter hook output priority -10; policy accept;\n"
+         "  oifname " +
+         link +
+         " ct state { untracked, established, related } accept\n"
+         "  oifname " +
+         link +
+         " reject with icmpx admin-prohibited\n }\n"
+         " chain nat {\n  type nat hook postrouting priority 100; policy accept;\n"
+         "  oifname != " +
+         link + " ip saddr " + v4 +
+         " masquerade\n"
+         "  oifname != " +
+         link + " ip6 saddr " + v6 + " masquerade\n }\n}\n" +
+         returning("ip", v4, block.v4_at(AddressBlock::kRouter)) +
+         returning("ip6", v6, block.v6_at(AddressBlock::kRouter));
+}
+
+std::string router_rules(const AddressBlock& block) {
+  const std::string table = kRouterTable;
+  const std::string gateways_v4 = block.v4_at(AddressBlock::kGateway).to_text();
+  const std::string gateways_v6 = block.v6_at(AddressBlock::kGateway).to_text();
+  return "table bridge " + table +
+         " {\n"
+         " set sources4 { type ifname . ether_addr . ipv4_addr; }\n"
+         " set sources6 { type ifname . ether_addr . ipv6_addr; }\n"
+         // Neighbours are static at both ends, so that ARP and neighbour discovery have nothing to say.
+         " chain sources {\n  type filter hook prerouting priority -300; policy drop;\n"
+         "  iifname . ether saddr . ip saddr @sources4 accept\n"
+         "  icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, "
+         "nd-redirect } drop\n"
+         "  iifname . ether saddr . ip6 saddr @sources6 accept\n }\n"
+         " chain ports {\n  type filter hook forward priority 0; policy drop;\n }\n}\n"
+         "table inet " +
+         table +
+         " {\n"
+         " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
+         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+         " set private4 { type ipv4_addr; flags interval; elements = { " +
+         std::string(kPrivateV4) +
+         " } }\n"
+         " set private6 { type ipv6_addr; flags interval; elements = { " +
+         std::string(kPrivateV6) +
+         " } }\n"
+         " set shared { type ifname . ifname; }\n"
+         " map policies4 { type ipv4_addr : verdict; }\n"
+         " map policies6 { type ipv6_addr : verdict; }\n"
+         " chain denied {\n"
+         "  update @denied4 { ip saddr counter }\n"
+         "  update @denied6 { ip6 saddr counter }\n"
+         "  reject with icmpx admin-prohibited\n }\n"
+         " chain public {\n"
+         "  ip daddr @private4 goto denied\n"
+         "  ip6 daddr @private6 goto denied\n"
+         "  accept\n }\n"
+         " chain forward {\n  type filter hook forward priority 0; policy drop;\n"
+         "  ct state established,related accept\n"
+         "  ct state invalid drop\n"
+         "  iifname \"" +
+         kUplinkInRouter +
+         "\" drop\n"
+         "  iifname . oifname @shared accept\n"
+         "  oifname != \"" +
+         kUplinkInRouter +
+         "\" goto denied\n"
+         "  ip saddr vmap @policies4\n"
+         "  ip6 saddr vmap @policies6\n"
+         "  goto public\n }\n"
+         " chain input {\n  type filter hook input priority 0; policy drop;\n"
+         "  iifname \"lo\" accept\n"
+         "  ct state established,related accept\n"
+         "  iifname \"" +
+         kUplinkInRouter +
+         "\" drop\n"
+         "  ip daddr " +
+         gateways_v4 +
+         " meta l4proto { tcp, udp } th dport 53 accept\n"
+         "  ip6 daddr " +
+         gateways_v6 +
+         " meta l4proto { tcp, udp } th dport 53 accept\n"
+         "  goto denied\n }\n}\n";
+}
+
+std::string source_elements(const AddressBlock& block, std::uint32_t first, std::uint32_t last) {
+  std::string v4;
+  std::string v6;
+  for (std::uint32_t index = first; index < last; ++index) {
+    const std::string port =
+        (v4.empty() ? "\"" : ", \"") + port_name(index) + "\" . " + mac_text(mac_of(index)) + " . ";
+    v4 += port + block.v4_at(index).to_text();
+    v6 += port + block.v6_at(index).to_text();
+  }
+  const std::string head = std::string("add element bridge ") + kRouterTable;
+  return head + " sources4 { " + v4 + " }\n" + head + " sources6 { " + v6 + " }\n";
+}
+
+std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress) {
+  const std::string table = std::string("inet ") + kRouterTable + " ";
+  const std::string chain = chain_of(index);
+  std::string text;
+  std::string verdict;
+  switch (egress.mode) {
+    case EgressMode::public_addresses:
+      return "";
+    case EgressMode::deny:
+      verdict = "goto denied";
+      break;
+    case EgressMode::allow:
+      verdict = "accept";
+      break;
+    case EgressMode::rules:
+      verdict = "goto " + chain;
+      text = "add chain " + table + chain + "\n";
+      for (std::size_t number = 0; number < egress.rules.size(); ++number) {
+        const EgressRule& rule = egress.rules[number];
+        const std::string add = "add rule " + table + chain + " ";
+        const std::string protocol = protocol_match(rule);
+        if (rule.range) {
+          text += add + (rule.range->address.is_v6 ? "ip6" : "ip") + " daddr " + rule.range->to_text() + " " +
+                  protocol + "accept\n";
+        } else if (rule.is_public()) {
+          text += add + "ip daddr != @private4 " + protocol + "accept\n";
+          text += add + "ip6 daddr != @private6 " + protocol + "accept\n";
+        } else {
+          for (const bool v6 : {false, true}) {
+            const std::string set = learned_set(index, number, v6);
+            text += "add set " + table + set + " { type " + (v6 ? "ipv6_addr" : "ipv4_addr") +
+                    "; size 65535; flags timeout; }\n";
+            text += add + (v6 ? "ip6" : "ip") + " daddr @" + set + " " + protocol + "accept\n";
+          }
+        }
+      }
+      text += "add rule " + table + chain + " goto denied\n";
+      break;
+  }
+  text += "add element " + table + "policies4 { " + block.v4_at(index).to_text() + " : " + verdict + " }\n";
+  text += "add element " + table + "policies6 { " + block.v6_at(index).to_text() + " : " + verdict + " }\n";
+  return text;
+}
+
+std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress) {
+  if (egress.mode == EgressMode::public_addresses) {
+    return "";
+  }
+  const std::string table = std::string("inet ") + kRouterTable + " ";
+  std::string text = "delete element " + table + "policies4 { " + block.v4_at(index).to_text() + " }\n" +
+                     "delete element " + table + "policies6 { " + block.v6_at(index).to_text() + " }\n";
+  if (egress.mode == EgressMode::rules) {
+    text += "flush chain " + table + chain_of(index) + "\ndelete chain " + table + chain_of(index) + "\n";
+    for (std::size_t number = 0; number < egress.rules.size(); ++number) {
+      if (!egress.rules[number].host.empty()) {
+        text += "delete set " + table + learned_set(index, number, false) + "\n";
+        text += "delete set " + table + learned_set(index, number, true) + "\n";
+      }
+    }
+  }
+  return text;
+}
+
+std::string learned_address_command(std::uint32_t index, std::size_t rule, const IpAddress& address,
+                                    std::uint32_t seconds) {
+  // An element that is there keeps its old time: it goes first, in the same transaction.
+  const std::string set =
+      std::string("element inet ") + kRouterTable + " " + learned_set(index, rule, address.is_v6);
+  const std::string text = address.to_text();
+  const std::string timeout = " timeout " + std::to_string(seconds) + "s }\n";
+  return "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set +
+         " { " + text + timeout;
+}
+
+std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,
+                       const NetworkSpec& network) {
+  std::string text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+  for (const IpAddress& address : addresses) {
+    text += address.to_text() + "\t" + hostname + "\n";
+  }
+  for (const auto& [name, address] : network.hosts) {
+    text += address.to_text() + "\t" + name + "\n";
+  }
+  return text;
+}
+
+std::string resolver_file(const IpAddress& gateway, const NetworkSpec& network) {
+  std::string text = "nameserver " + gateway.to_text() + "\n";
+  for (std::size_t index = 0; index < network.dns_search.size(); ++index) {
+    text += (index == 0 ? "search " : " ") + network.dns_search[index];
+  }
+  return text + (network.dns_search.empty() ? "" : "\n");
+}
+
+}  // namespace berth

@@ -1,0 +1,357 @@
+#include "executor/port_relay.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "executor/executor.h"
+#include "executor/os/syscall.h"
+#include "executor/socket_address.h"
+
+namespace berth {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kBacklog = 128;
+constexpr std::size_t kBuffer = 64 * 1024;
+constexpr std::size_t kMostConnections = 4096;
+constexpr std::size_t kMostSessions = 1024;
+constexpr std::chrono::seconds kSessionIdle{120};  // as nf_conntrack_udp_timeout_stream
+constexpr int kFreePortTries = 32;
+constexpr int kMostDatagramsPerTurn = 64;
+
+}  // namespace
+
+// ---- TCP ----
+
+/// Two sockets, and what is under way between them.
+class PortRelay::Connection {
+ public:
+  Connection(PortRelay& relay, std::uint64_t number, UniqueFd client, std::uint16_t port, bool v6)
+      : relay_(relay), number_(number), port_(port) {
+    sides_[kClient].fd = std::move(client);
+    addresses_ = relay.job_;
+    // The client's family first; a server that listens on the other alone is found too.
+    std::stable_partition(addresses_.begin(), addresses_.end(),
+                          [&](const IpAddress& address) { return address.is_v6 == v6; });
+  }
+  ~Connection() {
+    for (const Side& side : sides_) {
+      if (side.watched) {
+        relay_.loop_.forget(side.fd.get());
+      }
+    }
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// False when nobody in the job listens.
+  bool connect() {
+    unwatch(sides_[kJob]);
+    while (next_address_ < addresses_.size()) {
+      sides_[kJob].fd = relay_.connect_to_job(SOCK_STREAM, port_, addresses_[next_address_++]);
+      if (sides_[kJob].fd) {
+        connecting_ = true;
+        watch(kJob, EPOLLOUT);
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  static constexpr std::size_t kClient = 0;
+  static constexpr std::size_t kJob = 1;
+  struct Side {
+    UniqueFd fd;
+    bool watched = false;
+    bool ended = false;       ///< nothing more comes from it
+    bool told_ended = false;  ///< it knows that nothing more comes to it
+    std::vector<char> out;    ///< on its way to it
+    std::size_t sent = 0;
+  };
+
+  void watch(std::size_t which, std::uint32_t events) {
+    Side& side = sides_.at(which);
+    if (side.watched) {
+      relay_.loop_.change(side.fd.get(), events);
+    } else {
+      side.watched = true;
+      relay_.loop_.watch(side.fd.get(), events, [this, which](std::uint32_t ready) { handle(which, ready); });
+    }
+  }
+  void unwatch(Side& side) {
+    if (side.watched) {
+      relay_.loop_.forget(side.fd.get());
+      side.watched = false;
+    }
+  }
+
+  void handle(std::size_t which, std::uint32_t ready) {
+    if (connecting_) {
+      int error_number = 0;
+      socklen_t size = sizeof error_number;
+      ::getsockopt(sides_[kJob].fd.get(), SOL_SOCKET, SO_ERROR, &error_number, &size);
+      if (error_number != 0) {
+        if (!connect()) {
+          close(true);
+        }
+        return;
+      }
+      connecting_ = false;
+    } else if ((ready & EPOLLERR) != 0) {
+      close(true);
+      return;
+    }
+    (void)which;
+    for (const std::size_t from : {kClient, kJob}) {
+      if (!pump(sides_.at(from), sides_.at(1 - from))) {
+        close(true);
+        return;
+      }
+    }
+    if (sides_[kClient].told_ended && sides_[kJob].told_ended) {
+      close(false);
+      return;
+    }
+    for (const std::size_t side : {kClient, kJob}) {
+      const bool reads = !sides_.at(side).ended && sides_.at(1 - side).out.empty();
+      const bool writes = !sides_.at(side).out.empty();
+      watch(side, (reads ? unsigned{EPOLLIN} : 0U) | (writes ? unsigned{EPOLLOUT} : 0U));
+    }
+  }
+
+  /// What can be moved without waiting. False when the connection is broken.
+  static bool pump(Side& from, Side& to) {
+    for (int turn = 0; turn < 16; ++turn) {
+      if (to.out.empty() && !from.ended) {
+        to.out.resize(kBuffer);
+        const ssize_t size = retry_eintr([&] { return ::recv(from.fd.get(), to.out.data(), kBuffer, 0); });
+        const int error_number = errno;
+        to.out.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+        to.sent = 0;
+        if (size < 0) {
+          return error_number == EAGAIN;
+        }
+        from.ended = size == 0;
+      }
+      if (!to.out.empty()) {
+        const ssize_t size = retry_eintr([&] {
+          return ::send(to.fd.get(), to.out.data() + to.sent, to.out.size() - to.sent, MSG_NOSIGNAL);
+        });
+        if (size < 0) {
+          return errno == EAGAIN;
+        }
+        to.sent += static_cast<std::size_t>(size);
+        if (to.sent == to.out.size()) {
+          to.out.clear();
+        }
+      }
+      if (to.out.empty() && from.ended) {
+        if (!to.told_ended) {
+          to.told_ended = true;
+          ::shutdown(to.fd.get(), SHUT_WR);
+        }
+        return true;
+      }
+    }
+    return true;
+  }
+
+  /// Ends it; this is gone afterwards. `reset`: the client is told that it broke.
+  void close(bool reset) {
+    if (reset) {
+      const linger now{1, 0};
+      ::setsockopt(sides_[kClient].fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    }
+    relay_.connections_.erase(number_);
+  }
+
+  PortRelay& relay_;
+  std::uint64_t number_;
+  std::uint16_t port_;
+  std::vector<IpAddress> addresses_;
+  std::size_t next_address_ = 0;
+  bool connecting_ = false;
+  std::array<Side, 2> sides_;
+};
+
+// ---- UDP ----
+
+/// Datagrams of one client, and the job's answers to it.
+struct PortRelay::Session {
+  UniqueFd socket;
+  Clock::time_point used;
+};
+
+// ---- both ----
+
+PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job)
+    : loop_(loop), router_(router), job_(std::move(job)) {}
+
+PortRelay::~PortRelay() {
+  connections_.clear();
+  for (const auto& [client, session] : sessions_) {
+    loop_.forget(session->socket.get());
+  }
+  for (const std::unique_ptr<Listener>& listener : listeners_) {
+    loop_.forget(listener->socket.get());
+  }
+}
+
+std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& port) const {
+  const int type = port.protocol == NetworkProtocol::udp ? SOCK_DGRAM : SOCK_STREAM;
+  std::vector<IpAddress> addresses;
+  if (port.address) {
+    addresses.push_back(*port.address);
+  } else {
+    addresses = {*IpAddress::parse("0.0.0.0"), *IpAddress::parse("::")};
+  }
+  std::vector<Listener> listeners;
+  PublishedPort taken = port;
+  for (const IpAddress& address : addresses) {
+    const int family = address.is_v6 ? AF_INET6 : AF_INET;
+    UniqueFd socket{::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (!socket && errno == EAFNOSUPPORT && !port.address) {
+      continue;  // a host without IPv6
+    }
+    check(socket.get(), "socket", port.to_text());
+    const int on = 1;
+    if (address.is_v6) {
+      ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    }
+    if (type == SOCK_STREAM) {  // not for UDP, where it would let two servers have one port (socket(7))
+      ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    }
+    const SocketAddress local(address, taken.host_port);
+    if (::bind(socket.get(), &local.storage.any, local.size) != 0 ||
+        (type == SOCK_STREAM && ::listen(socket.get(), kBacklog) != 0)) {
+      const int error_number = errno;
+      if (error_number == EADDRNOTAVAIL && !port.address && address.is_v6) {
+        continue;  // IPv6 is switched off
+      }
+      throw LaunchError(
+          "isolation.publish", error_number,
+          "isolation.publish: " + port.to_text() + ": " + std::generic_category().message(error_number) +
+              (error_number == EADDRINUSE ? "; choose another port of the host, or 0 for a free one" : ""));
+    }
+    taken.host_port = own_address(socket.get()).port();
+    listeners.push_back({std::move(socket), taken, address.is_v6});
+  }
+  return listeners;
+}
+
+PublishedPort PortRelay::publish(const PublishedPort& port) {
+  std::vector<Listener> opened;
+  for (int tries = 1; opened.empty(); ++tries) {
+    try {
+      opened = open_sockets(port);
+    } catch (const LaunchError& error) {
+      // A free port of IPv4 may be taken in IPv6.
+      if (port.host_port != 0 || error.error_number() != EADDRINUSE || tries == kFreePortTries) {
+        throw;
+      }
+    }
+  }
+  for (Listener& entry : opened) {
+    listeners_.push_back(std::make_unique<Listener>(std::move(entry)));
+    const Listener& listener = *listeners_.back();
+    const bool udp = port.protocol == NetworkProtocol::udp;
+    loop_.watch(listener.socket.get(), EPOLLIN, [this, &listener, udp](std::uint32_t) {
+      udp ? receive_datagrams(listener) : accept(listener);
+    });
+  }
+  return listeners_.back()->port;
+}
+
+UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress& address) const {
+  UniqueFd socket{router_.inside(
+      [&] { return ::socket(address.is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); })};
+  const SocketAddress remote(address, port);
+  if (socket && ::connect(socket.get(), &remote.storage.any, remote.size) != 0 && errno != EINPROGRESS) {
+    socket.reset();
+  }
+  return socket;
+}
+
+void PortRelay::accept(const Listener& listener) {
+  UniqueFd client{retry_eintr(
+      [&] { return ::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })};
+  if (!client || connections_.size() >= kMostConnections) {
+    return;
+  }
+  const std::uint64_t number = ++last_connection_;
+  const auto [entry, is_new] = connections_.emplace(
+      number,
+      std::make_unique<Connection>(*this, number, std::move(client), listener.port.port, listener.v6));
+  if (!entry->second->connect()) {
+    connections_.erase(entry);
+  }
+}
+
+void PortRelay::receive_datagrams(const Listener& listener) {
+  std::vector<char> buffer(kBuffer);
+  for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
+    SocketAddress from;
+    const ssize_t size = retry_eintr([&] {
+      return ::recvfrom(listener.socket.get(), buffer.data(), buffer.size(), 0, &from.storage.any,
+                        &from.size);
+    });
+    if (size < 0) {
+      return;
+    }
+    const std::string key = std::to_string(listener.socket.get()) + ' ' + from.address().to_text() + ' ' +
+                            std::to_string(from.port());
+    auto found = sessions_.find(key);
+    if (found == sessions_.end()) {
+      drop_idle_sessions();
+      if (sessions_.size() >= kMostSessions) {
+        continue;
+      }
+      auto session = std::make_unique<Session>();
+      for (const IpAddress& address : job_) {
+        if (!session->socket && address.is_v6 == listener.v6) {
+          session->socket = connect_to_job(SOCK_DGRAM, listener.port.port, address);
+        }
+      }
+      if (!session->socket) {
+        continue;
+      }
+      const int job = session->socket.get();
+      const int host = listener.socket.get();
+      Session& entry = *session;
+      loop_.watch(job, EPOLLIN, [job, host, from, &entry](std::uint32_t) {
+        std::vector<char> answer(kBuffer);
+        for (int answers = 0; answers < kMostDatagramsPerTurn; ++answers) {
+          const ssize_t got = retry_eintr([&] { return ::recv(job, answer.data(), answer.size(), 0); });
+          if (got < 0) {
+            return;
+          }
+          entry.used = Clock::now();
+          (void)!::sendto(host, answer.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL, &from.storage.any,
+                          from.size);
+        }
+      });
+      found = sessions_.emplace(key, std::move(session)).first;
+    }
+    found->second->used = Clock::now();
+    (void)!::send(found->second->socket.get(), buffer.data(), static_cast<std::size_t>(size), MSG_NOSIGNAL);
+  }
+}
+
+void PortRelay::drop_idle_sessions() {
+  const Clock::time_point now = Clock::now();
+  std::erase_if(sessions_, [&](const auto& entry) {
+    const bool idle = now - entry.second->used > kSessionIdle;
+    if (idle) {
+      loop_.forget(entry.second->socket.get());
+    }
+    return idle;
+  });
+}
+
+}  // namespace berth

@@ -1,0 +1,55 @@
+// PortRelay: the published ports of one job.
+//
+// Listens on the host and carries what comes to the job and back, bytes of TCP connections and datagrams of
+// UDP. A relay and not address translation: it works from the host itself, over 127.0.0.1 and ::1, and where
+// no device of the host forwards, and a port that is taken is refused by the kernel as for any server. What
+// it costs: the job sees its gateway as the other end. Single-threaded, in a DescriptorLoop.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "executor/descriptor_loop.h"
+#include "executor/network_namespace.h"
+#include "schemas/network_spec.h"
+
+namespace berth {
+
+class PortRelay {
+ public:
+  /// Connects from `router` to the job, whose addresses these are. Both outlive it.
+  PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job);
+  ~PortRelay();
+  PortRelay(const PortRelay&) = delete;
+  PortRelay& operator=(const PortRelay&) = delete;
+
+  /// Returns it with the port of the host that was taken for 0. Throws LaunchError when it is not to be had.
+  PublishedPort publish(const PublishedPort& port);
+
+ private:
+  struct Listener {
+    UniqueFd socket;
+    PublishedPort port;
+    bool v6 = false;
+  };
+  class Connection;
+  struct Session;
+
+  std::vector<Listener> open_sockets(const PublishedPort& port) const;
+  void accept(const Listener& listener);
+  void receive_datagrams(const Listener& listener);
+  UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address) const;
+  void drop_idle_sessions();
+
+  DescriptorLoop& loop_;
+  const NetworkNamespace& router_;
+  std::vector<IpAddress> job_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;
+  std::map<std::string, std::unique_ptr<Session>> sessions_;  ///< by listener and client
+  std::uint64_t last_connection_ = 0;
+};
+
+}  // namespace berth

@@ -1,0 +1,251 @@
+"""Networks for the tests, far from the machine's own: a "host" in which berth runs and an "internet" behind it,
+each a network namespace that this process makes and that goes with its holder.
+
+    host (berth runs here)                      internet
+    eth0 203.0.113.2  2001:db8::2  ──────────  eth0 203.0.113.1  2001:db8::1
+                                               lo   8.8.8.8 2001:4860::8  (public)
+                                                    10.9.9.9 169.254.169.254 fd00:99::9  (not public)
+
+Run as a program it is what answers and asks there and in jobs: see main().
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else shutil.which("python3")
+PROGRAMS = ("ip", "nft", "nsenter", "unshare")
+INTERNET_ADDRESSES = ("8.8.8.8/32", "2001:4860::8/128", "10.9.9.9/32", "169.254.169.254/32", "fd00:99::9/128")
+
+
+class Lab:
+    def __init__(self, directory):
+        self.directory = directory
+        self.script = os.path.join(directory, "network_lab.py")
+        shutil.copy(__file__, self.script)
+        self.processes = []
+        self.host = self._hold()
+        self.internet = self._hold()
+        for name in ("host", "internet"):
+            self.run(name, "ip", "link", "set", "lo", "up")
+        self.run("host", "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(self.internet))
+        for name, number in (("host", 2), ("internet", 1)):
+            self.run(name, "ip", "address", "add", f"203.0.113.{number}/24", "dev", "eth0")
+            self.run(name, "ip", "address", "add", f"2001:db8::{number}/64", "dev", "eth0", "nodad")
+            self.run(name, "ip", "link", "set", "eth0", "up")
+        for address in INTERNET_ADDRESSES:
+            self.run("internet", "ip", "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+        self.run("host", "ip", "route", "add", "default", "via", "203.0.113.1")
+        self.run("host", "ip", "-6", "route", "add", "default", "via", "2001:db8::1")
+
+    def _hold(self):
+        process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self.processes.append(process)
+        own = os.readlink("/proc/self/ns/net")
+        while os.readlink(f"/proc/{process.pid}/ns/net") == own:
+            time.sleep(0.005)
+        return process.pid
+
+    def inside(self, name):
+        """What to put in front of a command that is to run there."""
+        return ["nsenter", f"--net=/proc/{getattr(self, name)}/ns/net", "--"]
+
+    def run(self, name, *command):
+        result = subprocess.run([*self.inside(name), *command], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise AssertionError(f"{' '.join(command)} in {name}: {result.stderr}")
+        return result.stdout
+
+    def serve(self, name, *words):
+        """Starts this file as a program there and waits until it serves."""
+        process = subprocess.Popen(
+            [*self.inside(name), PYTHON, "-B", self.script, *map(str, words)], stdout=subprocess.PIPE, text=True
+        )
+        self.processes.append(process)
+        assert process.stdout.readline().strip() == "ready", f"{words} did not start"
+        return process
+
+    def ask(self, name, *words):
+        """Runs this file as a client there: a dict of its lines."""
+        return results(self.run(name, PYTHON, "-B", self.script, *map(str, words)))
+
+    def state(self):
+        """What berth could leave on the host: links, rules, routes, settings of devices that are not its own."""
+        return {
+            "links": sorted(line.split(":")[1].split("@")[0].strip() for line in self.run("host", "ip", "-o", "link").splitlines()),
+            "tables": self.run("host", "nft", "list", "tables"),
+            "routes": self.run("host", "ip", "route") + self.run("host", "ip", "-6", "route"),
+            "settings": self.run(
+                "host", "sh", "-c", "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf 2>/dev/null | grep -v /berth"
+            ),
+        }
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def results(text):
+    """Lines "KEY… VALUE" as a dict."""
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if " " in line)
+
+
+# ---- what runs there and in jobs ----
+
+
+def talk(connection):
+    """One line says what the other side wants: "hello", "send N", "take N"."""
+    with connection, contextlib.suppress(OSError):
+        words = connection.makefile("rb").readline().decode().split()
+        if words[0] == "hello":
+            connection.sendall(f"hello {connection.getpeername()[0]}\n".encode())
+        elif words[0] == "send":
+            connection.sendall(bytes(int(words[1])))
+        elif words[0] == "take":
+            connection.sendall(b"go\n")
+            left = int(words[1])
+            while left > 0:
+                left -= len(connection.recv(65536)) or left
+            connection.sendall(b"done\n")
+
+
+def serve_tcp(ports):
+    listeners = []
+    for port in ports:
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("::", int(port)))
+        listener.listen(64)
+        listeners.append(listener)
+    print("ready", flush=True)
+    while True:
+        for listener in select.select(listeners, [], [])[0]:
+            threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
+
+
+def serve_udp(port):
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", int(port)))
+    print("ready", flush=True)
+    while True:
+        data, address = server.recvfrom(2048)
+        server.sendto(data.upper(), address)
+
+
+def dns_answer(query, zone):
+    end, labels = 12, []
+    while query[end]:
+        labels.append(query[end + 1 : end + 1 + query[end]].decode())
+        end += 1 + query[end]
+    kind = struct.unpack(">H", query[end + 1 : end + 3])[0]
+    addresses = zone.get(".".join(labels).lower())
+    records = b""
+    count = 0
+    for address in addresses or []:
+        v6 = ":" in address
+        if kind == (28 if v6 else 1):
+            data = socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, address)
+            records += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
+            count += 1
+    flags = 0x8180 if addresses is not None else 0x8183
+    return query[:2] + struct.pack(">HHHHH", flags, 1, count, 0, 0) + query[12 : end + 5] + records
+
+
+def serve_dns(log, zone):
+    zone = json.loads(zone)
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", 53))
+    listener = socket.create_server(("::", 53), family=socket.AF_INET6, dualstack_ipv6=True)
+    print("ready", flush=True)
+    while True:
+        for ready in select.select([server, listener], [], [])[0]:
+            if ready is server:
+                query, address = server.recvfrom(4096)
+                server.sendto(dns_answer(query, zone), address)
+            else:
+                connection = listener.accept()[0]
+                query = connection.recv(4096)[2:]
+                answer = dns_answer(query, zone)
+                connection.sendall(struct.pack(">H", len(answer)) + answer)
+                connection.close()
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(repr(query[12:]) + "\n")
+
+
+def connect(host, port):
+    """"ok", or the name of what went wrong."""
+    try:
+        with socket.create_connection((host, int(port)), timeout=4) as connection:
+            connection.sendall(b"hello\n")
+            return "ok" if connection.makefile("rb").readline().startswith(b"hello") else "silent"
+    except socket.gaierror:
+        return "unknown"
+    except socket.timeout:
+        return "timeout"
+    except OSError as error:
+        return {113: "denied", 13: "denied", 111: "refused", 101: "unreachable"}.get(error.errno, str(error.errno))
+
+
+def transfer(host, port, verb, size):
+    start = time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"{verb} {size}\n".encode())
+        if verb == "take":
+            stream = connection.makefile("rb")
+            stream.readline()
+            start = time.monotonic()
+            connection.sendall(bytes(int(size)))
+            stream.readline()
+        else:
+            left = int(size)
+            while left > 0:
+                left -= len(connection.recv(65536)) or left
+    print("seconds", time.monotonic() - start)
+
+
+def datagram(host, port):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(4)
+        client.sendto(b"ping", (host, int(port)))
+        print("datagram", client.recv(100).decode())
+
+
+def main(words):
+    command, rest = words[0], words[1:]
+    if command == "tcp":  # PORT…
+        serve_tcp(rest)
+    elif command == "udp":  # PORT
+        serve_udp(*rest)
+    elif command == "dns":  # LOG ZONE
+        serve_dns(*rest)
+    elif command == "connect":  # HOST PORT…: each pair is tried
+        for host, port in zip(rest[::2], rest[1::2]):
+            print(host, port, connect(host, port), flush=True)
+    elif command == "until":  # HOST PORT…: until each pair answers
+        for host, port in zip(rest[::2], rest[1::2]):
+            end = time.monotonic() + 20
+            while (result := connect(host, port)) != "ok" and time.monotonic() < end:
+                time.sleep(0.05)
+            print(host, port, result, flush=True)
+    elif command == "transfer":  # HOST PORT send|take BYTES
+        transfer(*rest)
+    elif command == "datagram":  # HOST PORT
+        datagram(*rest)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

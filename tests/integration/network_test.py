@@ -1,0 +1,373 @@
+"""Private and shared networks, on a host and an internet of the test's own (network_lab.py)."""
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+from berth_case import BerthCase, eventually, main, processes, read
+from network_lab import PROGRAMS, PYTHON, Lab, results
+
+PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
+
+
+class NetworkCase(BerthCase):
+    def setUp(self):
+        super().setUp()
+        for program in PROGRAMS:
+            if shutil.which(program) is None:
+                self.skip(f"{program} is not installed: scripts/install-packages --test")
+        self.lab = Lab(self.work)
+        self.addCleanup(self.lab.close)
+        self.before = self.lab.state()
+
+    def leftovers(self):
+        left = super().leftovers()
+        after = self.lab.state()
+        left += [f"{key} of the host: {after[key]}" for key in after if after[key] != self.before[key]]
+        return left
+
+    def start(self, *arguments, program=(), **options):
+        return super().start(*arguments, program=(*self.lab.inside("host"), *program), **options)
+
+    def lab_job(self, *words, network="private", **isolation):
+        name = isolation.pop("name", "client")
+        spec = {"argv": [PYTHON, "-B", self.lab.script, *map(str, words)], "name": name}
+        spec["current_working_directory"] = self.work
+        spec["memory_per_node"] = "128M"
+        spec["isolation"] = {"network": network, **isolation}
+        return spec
+
+    def ask(self, *words, **isolation):
+        run = self.run_jobs(self.lab_job(*words, **isolation))
+        self.assert_state(run, "COMPLETED")
+        return results(run.out), run
+
+    def server(self, *words, name="server", **isolation):
+        return self.lab_job(*words, name=name, **isolation)
+
+    def wait_until(self, name, *words):
+        """From a namespace of the lab, until all answer."""
+        self.assertEqual(set(self.lab.ask(name, "until", *words).values()), {"ok"})
+
+    def stop(self, process):
+        process.send_signal(signal.SIGTERM)
+        return self.run_finish(process)
+
+
+class Egress(NetworkCase):
+    def test_public_addresses_are_reached_and_nothing_else(self):
+        self.lab.serve("internet", "tcp", 80)
+        self.lab.serve("host", "tcp", 81)
+        seen, run = self.ask(
+            "connect", PUBLIC, 80, PUBLIC_V6, 80, "10.9.9.9", 80, "169.254.169.254", 80, "fd00:99::9", 80,
+            "203.0.113.2", 81, "2001:db8::2", 81, "127.0.0.1", 81, "198.18.0.1", 80,
+        )  # fmt: skip
+        self.assertEqual(seen[f"{PUBLIC} 80"], "ok")
+        self.assertIn(seen[f"{PUBLIC_V6} 80"], ("ok", "unreachable"))  # before Linux 6.17 hosts must forward IPv6
+        for denied in ("10.9.9.9 80", "169.254.169.254 80", "203.0.113.2 81", "198.18.0.1 80", "2001:db8::2 81"):
+            self.assertIn(seen[denied], ("denied", "unreachable"), denied)
+        self.assertIn(seen["fd00:99::9 80"], ("denied", "unreachable"))
+        self.assertEqual(seen["127.0.0.1 81"], "refused", "the job's own loopback")
+        self.assertGreaterEqual(run.usage["network_denied_packets"], 4)
+        self.assertGreaterEqual(run.usage["network_connections_peak"], 1)
+
+    def test_only_what_rules_name_is_reached(self):
+        self.lab.serve("internet", "tcp", 80, 5432)
+        tried = ("connect", "10.9.9.9", 80, "10.9.9.9", 5432, PUBLIC, 80)
+        seen, _ = self.ask(*tried, egress=[{"cidr": "10.0.0.0/8", "ports": [5432], "protocol": "tcp"}])
+        self.assertEqual(seen, {"10.9.9.9 80": "denied", "10.9.9.9 5432": "ok", f"{PUBLIC} 80": "denied"})
+        seen, _ = self.ask(*tried, egress="deny")
+        self.assertEqual(set(seen.values()), {"denied"})
+        seen, _ = self.ask(*tried, egress="allow")
+        self.assertEqual(set(seen.values()), {"ok"})
+        seen, _ = self.ask(*tried, egress=["public:80", "10.9.9.9:5432"])
+        self.assertEqual(seen, {"10.9.9.9 80": "denied", "10.9.9.9 5432": "ok", f"{PUBLIC} 80": "ok"})
+
+    def test_the_host_is_denied_whatever_the_policy_says(self):
+        self.lab.serve("host", "tcp", 81)
+        seen, run = self.ask("connect", "203.0.113.2", 81, egress="allow")
+        self.assertEqual(seen, {"203.0.113.2 81": "denied"})
+        self.assertGreaterEqual(run.usage["network_denied_packets"], 1)
+
+    def test_names(self):
+        log = os.path.join(self.work, "queries")
+        zone = '{"allowed.test": ["8.8.8.8"], "denied.test": ["203.0.113.1"], "a.wild.test": ["203.0.113.1"]}'
+        self.lab.serve("internet", "dns", log, zone)
+        self.lab.serve("internet", "tcp", 80)
+        tried = ("connect", PUBLIC, 80, "allowed.test", 80, "denied.test", 80, "a.wild.test", 80, "secret.tunnel.test", 80)
+        dns = {"servers": ["203.0.113.1"]}
+        seen, run = self.ask(*tried, egress=["allowed.test:80", "*.wild.test"], dns=dns)
+        self.assertEqual(
+            seen,
+            {
+                f"{PUBLIC} 80": "denied",  # its address, before its name was asked for
+                "allowed.test 80": "ok",
+                "denied.test 80": "unknown",
+                "a.wild.test 80": "ok",
+                "secret.tunnel.test 80": "unknown",
+            },
+        )
+        with open(log, encoding="utf-8") as file:
+            asked = file.read()
+        self.assertIn("allowed", asked)
+        self.assertNotIn("denied", asked, "a denied name never left the machine")
+        self.assertNotIn("tunnel", asked)
+        self.assertGreater(run.usage["network_denied_packets"], 0)
+        seen, _ = self.ask(*tried, dns=dns)
+        self.assertEqual(seen["denied.test 80"], "ok", "public addresses by any name")
+        seen, _ = self.ask("connect", "allowed.test", 80, egress="deny", dns=dns)
+        self.assertEqual(seen, {"allowed.test 80": "unknown"})
+
+    def test_wrong_combinations_are_refused(self):
+        run = self.run_jobs(self.lab_job("connect", network="loopback", egress="deny"))
+        self.assert_refused(run, "/isolation/egress", "loopback")
+        run = self.run_jobs(self.lab_job("connect", egress=["10.0.0.1/8"]))
+        self.assert_refused(run, "/isolation/egress/0")
+        run = self.run_jobs(self.lab_job("connect", network="host"))
+        self.assert_refused(run, "host")
+
+
+class Ports(NetworkCase):
+    def test_two_jobs_have_the_same_ports(self):
+        servers = [
+            self.server("tcp", 80, 5432, name=f"server{number}", publish=[f"1808{number}:80", f"1543{number}:5432"])
+            for number in (1, 2)
+        ]
+        process = self.run_start(*servers)
+        for address in ("127.0.0.1", "::1", "203.0.113.2", "2001:db8::2"):
+            self.wait_until("host", address, 18081, address, 18082, address, 15431, address, 15432)
+        self.wait_until("internet", "203.0.113.2", 18081, "2001:db8::2", 15432)
+        self.stop(process)
+
+    def test_datagrams(self):
+        process = self.run_start(self.server("udp", 53, publish=["127.0.0.1:5353:53/udp", "[::1]:5353:53/udp"]))
+        self.assertTrue(eventually(lambda: "5353" in self.lab.run("host", "cat", "/proc/net/udp") or ":14E9" in self.lab.run("host", "cat", "/proc/net/udp")))
+        for address in ("127.0.0.1", "::1"):
+            self.assertTrue(eventually(lambda a=address: self.pings(a)), address)
+        self.stop(process)
+
+    def pings(self, address):
+        try:
+            return self.lab.ask("host", "datagram", address, 5353) == {"datagram": "PING"}
+        except AssertionError:
+            return False
+
+    def test_a_taken_port_is_refused(self):
+        self.lab.serve("host", "tcp", 8080)
+        run = self.run_jobs(self.server("tcp", 80, publish=["8080:80"]))
+        self.assert_state(run, "FAILED", "launch_failed", 125)
+        self.assertIn("8080:80", run.outcome["message"])
+        self.assertIn("choose another port", run.outcome["message"])
+
+    def test_a_free_port_is_told(self):
+        process = self.run_start(self.server("tcp", 80, publish=["127.0.0.1:0:80"]))
+
+        def told():
+            status, out, _ = self.berth("show", "--database", self.database, "1")
+            return status == 0 and next((line for line in out.splitlines() if "->80/tcp" in line), None)
+
+        self.assertTrue(eventually(told, 20))
+        port = int(told().split("127.0.0.1:")[1].split("->")[0])
+        self.wait_until("host", "127.0.0.1", port)
+        self.stop(process)
+
+
+class Shared(NetworkCase):
+    def test_jobs_of_one_network_find_each_other_by_name(self):
+        log = os.path.join(self.work, "queries")
+        self.lab.serve("internet", "dns", log, "{}")
+        shared = {"network": "shared:app", "dns": {"servers": ["203.0.113.1"]}}
+        client = self.lab_job("until", "db", 5432, name="web", **shared)
+        other = self.lab_job("connect", "db", 5432, name="other", network="shared:other", dns=shared["dns"])
+        process = self.run_start(self.server("tcp", 5432, name="db", **shared), client, other)
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and len(self.history("-s", "COMPLETED")) == 2, 40))
+        run = self.stop(process)
+        self.assertIn("db 5432 ok", run.out)
+        self.assertIn("db 5432 unknown", run.out)
+
+    def test_nothing_is_heard_of_others(self):
+        """A private job reaches neither another private one nor a shared network's jobs, by any address."""
+        process = self.run_start(self.server("tcp", 80), self.server("tcp", 80, name="db", network="shared:app"))
+        self.assertTrue(eventually(lambda: len(self.job_addresses()) == 2, 20))
+        addresses = [word for address in self.job_addresses() for word in (address, 80)]
+        seen, _ = self.ask("connect", *addresses, egress="allow")
+        self.assertNotIn("ok", seen.values(), str(seen))
+        self.stop(process)
+
+    def job_addresses(self):
+        found = []
+        for pid in self.python_pids():
+            text = subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "-4", "address"], capture_output=True, text=True, check=False).stdout
+            found += [line.split()[3].split("/")[0] for line in text.splitlines() if "eth0" in line]
+        return found
+
+    def python_pids(self):
+        own = os.readlink(f"/proc/{self.lab.host}/ns/net")
+        pids = []
+        for pid, (_, _, command) in processes().items():
+            try:
+                network = os.readlink(f"/proc/{pid}/ns/net")
+            except OSError:
+                continue
+            if self.lab.script in command and "tcp" in command.split() and network not in (own, os.readlink("/proc/self/ns/net")):
+                pids.append(pid)
+        return pids
+
+    def test_spoofing_changes_nothing(self):
+        """Even root with raw sockets in the job's namespace cannot speak for others."""
+        process = self.run_start(self.server("tcp", 80, publish=["8001:80"]), self.server("tcp", 80, name="b", publish=["8002:80"]))
+        self.wait_until("host", "127.0.0.1", 8001, "127.0.0.1", 8002)
+        pids = self.python_pids()
+        self.assertEqual(len(pids), 2)
+        taker, victim = pids
+        addresses = self.job_addresses()
+        spoof = (
+            "import socket,struct,sys\n"
+            "s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW); s.bind(('eth0',0))\n"
+            "own=s.getsockname()[4]; gw=b'\\x02\\x62\\x74\\0\\0\\0'; victim=socket.inet_aton(sys.argv[1])\n"
+            "for target in (b'\\xff'*6, gw):\n"
+            "  s.send(target+own+b'\\x08\\x06'+struct.pack('>HHBBH',1,0x800,6,4,2)+own+victim+gw+victim)\n"
+            "na=struct.pack('>BBHI',136,0,0,0xe0000000)+b'\\xfd'+b'\\0'*15\n"
+            "s.send(gw+own+b'\\x86\\xdd'+struct.pack('>IHBB',0x60000000,len(na),58,255)+b'\\xfd'+b'\\0'*15+b'\\xff\\x02'+b'\\0'*13+b'\\1'+na)\n"
+            "r=socket.socket(socket.AF_INET,socket.SOCK_RAW,socket.IPPROTO_RAW)\n"
+            "u=struct.pack('>HHHH',9,9999,12,0)+b'evil'\n"
+            "h=struct.pack('>BBHHHBBH',69,0,20+len(u),1,0,64,17,0)+victim+socket.inet_aton('8.8.8.8')\n"
+            "r.sendto(h+u,('8.8.8.8',0))\n"
+            "n=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); n.sendto(b'good',('8.8.8.8',9999))\n"
+        )
+        own_network = os.readlink(f"/proc/{taker}/ns/net")
+        victim_address = next(
+            address for address, pid in zip(addresses, pids) if os.readlink(f"/proc/{pid}/ns/net") != own_network
+        )
+        listener = subprocess.Popen(
+            [*self.lab.inside("internet"), PYTHON, "-c",
+             "import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('8.8.8.8',9999)); print('ready',flush=True)\n"
+             "while True: print(s.recv(99).decode(),flush=True)"],
+            stdout=subprocess.PIPE, text=True)  # fmt: skip
+        self.lab.processes.append(listener)
+        self.assertEqual(listener.stdout.readline().strip(), "ready")
+        subprocess.run(["nsenter", f"--net=/proc/{taker}/ns/net", PYTHON, "-c", spoof, victim_address], check=True)
+        self.assertEqual(listener.stdout.readline().strip(), "good", "the datagram with another's address came through")
+        self.wait_until("host", "127.0.0.1", 8001, "127.0.0.1", 8002)
+        self.stop(process)
+        del victim
+
+
+class Measures(NetworkCase):
+    SIZE = 8_000_000
+
+    def test_accounting_equals_the_transfer(self):
+        self.lab.serve("internet", "tcp", 80)
+        for verb, counter in (("send", "network_receive_bytes"), ("take", "network_transmit_bytes")):
+            _, run = self.ask("transfer", PUBLIC, 80, verb, self.SIZE)
+            # 66 bytes of headers per segment of 1448 at most, and some for opening and retransmission.
+            self.assertGreaterEqual(run.usage[counter], self.SIZE)
+            self.assertLess(run.usage[counter], self.SIZE * 1.07)
+
+    def test_a_rate_holds(self):
+        self.lab.serve("internet", "tcp", 80)
+        rate = 4_000_000
+        for verb, direction in (("send", "in"), ("take", "out")):
+            seen, _ = self.ask("transfer", PUBLIC, 80, verb, self.SIZE, rate={direction: rate})
+            # Never faster; how much slower a loaded machine makes it says nothing.
+            self.assertGreater(float(seen["seconds"]), self.SIZE / rate * 0.9, direction)
+
+
+class Cleaning(NetworkCase):
+    def test_kill_leaves_nothing(self):
+        process = self.run_start(
+            self.server("tcp", 80, publish=["8080:80"], egress=["public", "example.test"], rate={"in": "1M"}),
+            self.server("tcp", 80, name="db", network="shared:app"),
+        )
+        self.wait_until("host", "127.0.0.1", 8080)
+        links = self.lab.state()["links"]
+        self.assertTrue(any(link.startswith("berth") for link in links), str(links))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        self.assertTrue(eventually(lambda: self.lab.state() == self.before, 20), str(self.lab.state()))
+        # The next one works, whatever its predecessor was.
+        self.lab.serve("internet", "tcp", 80)
+        seen, _ = self.ask("connect", PUBLIC, 80)
+        self.assertEqual(seen[f"{PUBLIC} 80"], "ok")
+
+    def test_two_berths_do_not_meet(self):
+        first = self.run_start(self.server("tcp", 80, publish=["8001:80"], network="shared:app", name="db"))
+        self.wait_until("host", "127.0.0.1", 8001)
+        links = set(self.lab.state()["links"])
+        second = self.run_start(self.server("tcp", 80, publish=["8002:80"], network="shared:app", name="db"))
+        self.wait_until("host", "127.0.0.1", 8002)
+        self.assertEqual(len([link for link in self.lab.state()["links"] if link.startswith("berth")]), 2)
+        os.kill(second.pid, signal.SIGKILL)
+        second.wait()
+        self.assertTrue(eventually(lambda: set(self.lab.state()["links"]) == links, 20))
+        self.wait_until("host", "127.0.0.1", 8001)
+        self.stop(first)
+        self.run_job("exit", 0)  # the next berth removes the killed one's cgroups
+
+    def test_many_jobs_leave_nothing(self):
+        count = 500
+        jobs = [dict(self.lab_job("connect"), argv=["/bin/true"], name=f"j{number}") for number in range(count)]
+        run = self.run_jobs(*jobs, timeout=240)
+        self.assertEqual(run.status, 0, run.err[-500:])
+        self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"})
+
+
+class Services(NetworkCase):
+    def test_pairs_of_nginx_and_redis(self):
+        for program in ("nginx", "redis-server"):
+            if shutil.which(program, path="/usr/sbin:/usr/bin") is None:
+                self.skip(f"{program} is not installed: scripts/install-packages --test")
+        configuration = os.path.join(self.work, "nginx.conf")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(
+                "daemon off; pid /tmp/nginx.pid; error_log stderr; worker_processes 1; events {}\n"
+                "http { access_log off; client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;\n"
+                " uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; server { listen 8080; listen [::]:8080;\n"
+                " location / { return 200 nginx; } } }\n"
+            )
+        # Each job of a pair serves, asks the other one by name, and says so in a file.
+        serve = (
+            "import socket,subprocess,sys,time\n"
+            "server = subprocess.Popen(sys.argv[5:])\n"
+            "end = time.monotonic() + 40\n"
+            "while True:\n"
+            "  try:\n"
+            "    with socket.create_connection((sys.argv[2], int(sys.argv[3])), timeout=5) as s:\n"
+            "      s.sendall(sys.argv[4].encode() + b'\\r\\n\\r\\n'); answer = s.recv(100).decode(); break\n"
+            "  except OSError:\n"
+            "    if time.monotonic() > end: raise\n"
+            "    time.sleep(0.1)\n"
+            "open(sys.argv[1], 'w').write(answer); server.wait()\n"
+        )
+        nginx = ("/usr/sbin/nginx", "-c", configuration, "-e", "stderr")
+        redis = ("/usr/bin/redis-server", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/tmp")
+        berths = []
+        for pair in range(4):
+            jobs = []
+            for name, question, program in (("web", ("cache", "6379", "PING"), nginx), ("cache", ("web", "8080", "GET / HTTP/1.0"), redis)):
+                answer = os.path.join(self.work, f"{name}{pair}")
+                jobs.append(
+                    {
+                        "name": name,
+                        "argv": [PYTHON, "-c", serve, answer, *question, *program],
+                        "isolation": {"network": "shared:app"},
+                        "current_working_directory": self.work,
+                        "memory_per_node": "96M",
+                        "grace_period": "100ms",
+                    }
+                )
+            berths.append(self.run_start(*jobs, arguments=("--database", os.path.join(self.directory, f"{pair}.db"))))
+        answers = [os.path.join(self.work, f"{name}{pair}") for name in ("web", "cache") for pair in range(4)]
+        self.assertTrue(eventually(lambda: all(os.path.exists(path) and read(path) for path in answers), 60), "not all answered")
+        for path in answers:
+            self.assertIn("PONG" if "web" in path else "200 OK", read(path))
+        for process in berths:
+            self.stop(process)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+// What of the network is pure: rules of addresses and names, DNS messages, the nftables text.
+#include <catch2/catch.hpp>
+#include <string>
+
+#include "executor/dns_forwarder.h"
+#include "executor/dns_message.h"
+#include "executor/network_rules.h"
+
+namespace berth {
+namespace {
+
+using namespace std::string_literals;
+
+const std::string kQuery =
+    "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"s
+    "\x03WwW\x07"
+    "example\x03org\x00\x00\x01\x00\x01"s;
+
+std::string reply_with(const std::string& records, char count) {
+  std::string reply = kQuery;
+  reply[2] = '\x81';
+  reply[3] = '\x80';
+  reply[7] = count;
+  return reply + records;
+}
+
+TEST_CASE("a query is read, in lower case, and malformed ones are not") {
+  const auto question = parse_dns_query(kQuery);
+  REQUIRE(question);
+  CHECK(question->id == 0x1234);
+  CHECK(question->name == "www.example.org");
+  CHECK(question->type == kDnsTypeA);
+  CHECK(question->end == kQuery.size());
+  for (std::size_t size = 0; size < kQuery.size(); ++size) {
+    CHECK_FALSE(parse_dns_query(kQuery.substr(0, size)));
+  }
+  std::string loop = kQuery;
+  loop.replace(12, 2, "\xC0\x0C"s);  // a name that points to itself
+  CHECK_FALSE(parse_dns_query(loop));
+}
+
+TEST_CASE("addresses are those of the asked name, through its aliases only") {
+  const std::string alias =
+      "\xC0\x0C\x00\x05\x00\x01\x00\x00\x00\x3C\x00\x04\x01"
+      "a\xC0\x10"s;
+  const std::string address =
+      "\x01"
+      "a\xC0\x10\x00\x01\x00\x01\x00\x00\x00\x1E\x00\x04\x08\x08\x08\x08"s;
+  const std::string other =
+      "\x01"
+      "b\xC0\x10\x00\x01\x00\x01\x00\x00\x00\x1E\x00\x04\x0A\x00\x00\x01"s;
+  const std::string reply = reply_with(alias + other + address, 3);
+  const auto found = dns_addresses(reply);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].address.to_text() == "8.8.8.8");
+  CHECK(found[0].ttl == 30);
+  CHECK(is_reply_to(reply, kQuery, 0x1234));
+  CHECK_FALSE(is_reply_to(reply, kQuery, 0x1235));
+  CHECK_FALSE(is_reply_to(kQuery, kQuery, 0x1234));
+  for (std::size_t size = 0; size < reply.size(); ++size) {
+    dns_addresses(reply.substr(0, size));  // whatever it says, it ends
+  }
+}
+
+TEST_CASE("a reply of our own carries the addresses of the asked type") {
+  const auto question = parse_dns_query(kQuery);
+  const std::string reply =
+      make_dns_reply(kQuery, *question, DnsCode::no_error,
+                     {*IpAddress::parse("198.18.0.16"), *IpAddress::parse("fd00::10")}, 1);
+  const auto found = dns_addresses(reply);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].address.to_text() == "198.18.0.16");
+  CHECK(is_reply_to(reply, kQuery, 0x1234));
+}
+
+TEST_CASE("a wildcard stands for the names below its domain") {
+  CHECK(dns_name_matches("example.org", "example.org"));
+  CHECK_FALSE(dns_name_matches("example.org", "a.example.org"));
+  CHECK(dns_name_matches("*.example.org", "a.b.example.org"));
+  CHECK_FALSE(dns_name_matches("*.example.org", "example.org"));
+  CHECK_FALSE(dns_name_matches("*.example.org", "badexample.org"));
+}
+
+TEST_CASE("resolv.conf gives its name servers, and localhost without any") {
+  const auto servers =
+      parse_name_servers("# nameserver 1.1.1.1\nsearch x\nnameserver\t9.9.9.9 # us\n nameserver ::1\n");
+  REQUIRE(servers.size() == 2);
+  CHECK(servers[0].to_text() == "9.9.9.9");
+  CHECK(servers[1].to_text() == "::1");
+  CHECK(parse_name_servers("").at(0).to_text() == "127.0.0.1");
+}
+
+TEST_CASE("blocks divide the pool without overlap") {
+  const Cidr v4 = *Cidr::parse("198.18.0.0/15");
+  const Cidr v6 = *Cidr::parse("fd62:6572:7468::/48");
+  REQUIRE(block_count(v4) == 32);
+  for (unsigned number = 0; number < 32; ++number) {
+    const AddressBlock block = block_of(v4, v6, number);
+    CHECK(v4.contains(block.v4.address));
+    for (unsigned other = 0; other < number; ++other) {
+      CHECK_FALSE(block.v4.overlaps(block_of(v4, v6, other).v4));
+      CHECK_FALSE(block.v6.overlaps(block_of(v4, v6, other).v6));
+    }
+  }
+  CHECK(block_count(*Cidr::parse("10.9.8.0/24")) == 1);
+  CHECK(block_of(*Cidr::parse("10.9.8.0/24"), v6, 0).end() == 255);
+  CHECK(block_of(v4, v6, 3).v6_at(17).to_text() == "fd62:6572:7468:3::11");
+}
+
+TEST_CASE("rules and ports read back as they were written") {
+  for (const char* text : {"10.1.0.0/16:5432/tcp", "[fd00::/8]:443", "example.org:80,443", "*.example.org",
+                           "public:443", "192.0.2.7/32/icmp", "public", "example.org:8000-8100/udp"}) {
+    CHECK(egress_rule_text(parse_egress_rule(text)) == text);
+    CHECK(parse_egress_rule(egress_rule_text(parse_egress_rule(text))) == parse_egress_rule(text));
+  }
+  CHECK(egress_rule_text(parse_egress_rule("192.0.2.7/icmp")) == "192.0.2.7/32/icmp");
+  for (const char* text : {"", "10.0.0.1/8", "10.0.0.0/33", "exa mple", "1.2.3", "x:0", "x:70000", "x:9-8",
+                           "x:", "*", "*.", "10.0.0.0/8:80/icmp", "[::1"}) {
+    INFO(text);
+    CHECK_THROWS_AS(parse_egress_rule(text), std::invalid_argument);
+  }
+  for (const char* text : {"8080:80/tcp", "127.0.0.1:0:80/tcp", "[::1]:5353:53/udp"}) {
+    CHECK(parse_published_port(text).to_text() == text);
+  }
+  for (const char* text : {"80", ":80", "80:", "80:0", "::1:80:80", "1.2.3:80:80", "80:80/sctp", "x:80:80"}) {
+    INFO(text);
+    CHECK_THROWS_AS(parse_published_port(text), std::invalid_argument);
+  }
+}
+
+TEST_CASE("a job's policy ends in denial, and is taken back whole") {
+  const AddressBlock block = block_of(*Cidr::parse("198.18.0.0/15"), *Cidr::parse("fd62:6572:7468::/48"), 0);
+  Egress egress{EgressMode::rules, {parse_egress_rule("10.0.0.0/8:80/tcp"), parse_egress_rule("a.test")}};
+  const std::string text = policy_commands(block, 16, egress);
+  CHECK(text.find("add rule inet berth job16 ip daddr 10.0.0.0/8 tcp dport { 80 } accept") !=
+        std::string::npos);
+  CHECK(text.find("add rule inet berth job16 goto denied") > text.rfind("accept"));
+  CHECK(text.find("198.18.0.16 : goto job16") != std::string::npos);
+  const std::string back = remove_policy_commands(block, 16, egress);
+  CHECK(back.find("delete chain inet berth job16") != std::string::npos);
+  CHECK(back.find("delete set inet berth names16_1v4") != std::string::npos);
+  CHECK(policy_commands(block, 16, Egress{}).empty());
+}
+
+}  // namespace
+}  // namespace berth
