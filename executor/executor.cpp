@@ -99,17 +99,10 @@ class Executor::Implementation {
   }
   std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
 
-  ControllerReport controllers() const {
-    ControllerReport report;
-    for (std::size_t index = 0; index < kControllerCount; ++index) {
-      report.unusable.push_back(tree_->reason_unusable(static_cast<Controller>(index)));
-    }
-    report.accounts_swap = tree_->accounts_swap();
-    return report;
-  }
+  ControllerReport controllers() const { return report_controllers(*tree_); }
 
   void check_supported(const JobSpec& spec) {
-    check_limits(spec, *tree_);
+    check_limits(spec, controllers());
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
     }

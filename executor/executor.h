@@ -21,6 +21,7 @@
 
 #include "executor/cpu_partition.h"
 #include "schemas/accounting_record.h"
+#include "schemas/controller_report.h"
 
 namespace berth {
 
@@ -128,13 +129,9 @@ struct Ended {
 };
 using ExecutorEvent = std::variant<Started, Ended>;
 
-/// Which limits an Executor can enforce, as data that can be told to another process.
-struct ControllerReport {
-  std::vector<std::string> unusable;  ///< why, for each controller in its enumeration's order; "": usable
-  bool accounts_swap = false;
-};
-/// As Executor::check_supported() for the limits of a spec. Throws LaunchError.
-void check_reported_limits(const JobSpec& spec, const ControllerReport& report);
+/// The part of Executor::check_supported() that asks about limits, for an Executor of another process. Throws
+/// LaunchError naming the first limit that the user asked for and its machine cannot enforce.
+void check_limits(const JobSpec& spec, const ControllerReport& report);
 
 class Executor {
  public:

@@ -58,16 +58,22 @@ IoDeviceLimit io_limit(const IoLimit& limit) {
   return result;
 }
 
-void require(const CgroupTree& tree, bool asked, const char* field, Controller controller) {
-  if (asked && !tree.usable(controller)) {
+const ControllerReport::Entry& entry(const ControllerReport& report, Controller controller) {
+  static const ControllerReport::Entry unknown{0, "the berth-runner of this machine does not know it"};
+  const auto index = static_cast<std::size_t>(controller);
+  return index < report.controllers.size() ? report.controllers[index] : unknown;
+}
+
+void require(const ControllerReport& report, bool asked, const char* field, Controller controller) {
+  if (asked && !entry(report, controller).usable()) {
     throw LaunchError(field, ENOTSUP,
-                      std::string(field) + " cannot be enforced here: " + tree.reason_unusable(controller));
+                      std::string(field) + " cannot be enforced here: " + entry(report, controller).reason);
   }
 }
 
-void require_v2_memory(const CgroupTree& tree, bool asked, const char* field, const char* file) {
-  require(tree, asked, field, Controller::memory);
-  if (asked && tree.version(Controller::memory) != 2) {
+void require_v2_memory(const ControllerReport& report, bool asked, const char* field, const char* file) {
+  require(report, asked, field, Controller::memory);
+  if (asked && entry(report, Controller::memory).version != 2) {
     throw LaunchError(field, ENOTSUP,
                       std::string(field) + " cannot be enforced here: cgroup v1 has no " + file +
                           "; boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave it out");
@@ -76,31 +82,41 @@ void require_v2_memory(const CgroupTree& tree, bool asked, const char* field, co
 
 }  // namespace
 
-void check_limits(const JobSpec& spec, const CgroupTree& tree) {
+void check_limits(const JobSpec& spec, const ControllerReport& report) {
   const Limits& limits = spec.limits;
-  require(tree, spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
-  require(tree, limits.swap.has_value(), "limits.swap", Controller::memory);
-  if (limits.swap && *limits.swap > 0 && !tree.accounts_swap()) {
+  require(report, spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
+  require(report, limits.swap.has_value(), "limits.swap", Controller::memory);
+  if (limits.swap && *limits.swap > 0 && !report.accounts_swap) {
     throw LaunchError(
         "limits.swap", ENOTSUP,
         "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
   }
-  require_v2_memory(tree, limits.memory_high.has_value(), "limits.memory_high", "memory.high");
-  require_v2_memory(tree, limits.oom_group, "limits.oom_group", "memory.oom.group");
-  require(tree, limits.pids.has_value(), "limits.pids", Controller::pids);
-  require(tree, limits.cpu_quota || limits.cpu_weight,
+  require_v2_memory(report, limits.memory_high.has_value(), "limits.memory_high", "memory.high");
+  require_v2_memory(report, limits.oom_group, "limits.oom_group", "memory.oom.group");
+  require(report, limits.pids.has_value(), "limits.pids", Controller::pids);
+  require(report, limits.cpu_quota || limits.cpu_weight,
           limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
-  require(tree, limits.cpu_time.has_value(), "limits.cpu_time", Controller::cpuacct);
-  require(tree, !limits.io.empty(), "limits.io", Controller::blkio);
-  require(tree, !limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);
-  require(tree, limits.net_class.has_value(), "limits.net_class", Controller::net_cls);
-  require(tree, !spec.isolation.devices.empty(), "isolation.devices", Controller::devices);
+  require(report, limits.cpu_time.has_value(), "limits.cpu_time", Controller::cpuacct);
+  require(report, !limits.io.empty(), "limits.io", Controller::blkio);
+  require(report, !limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);
+  require(report, limits.net_class.has_value(), "limits.net_class", Controller::net_cls);
+  require(report, !spec.isolation.devices.empty(), "isolation.devices", Controller::devices);
   for (const IoLimit& limit : limits.io) {
     io_limit(limit);
   }
   for (const std::string& device : spec.isolation.devices) {
     device_rule(device);
   }
+}
+
+ControllerReport report_controllers(const CgroupTree& tree) {
+  ControllerReport report;
+  for (std::size_t index = 0; index < kControllerCount; ++index) {
+    const auto controller = static_cast<Controller>(index);
+    report.controllers.push_back({tree.version(controller), tree.reason_unusable(controller)});
+  }
+  report.accounts_swap = tree.accounts_swap();
+  return report;
 }
 
 CgroupLimits job_cgroup_limits(const JobSpec& spec, const Allocation& allocation, const CgroupTree& tree) {

@@ -5,6 +5,7 @@
 
 #include "executor/cgroup.h"
 #include "schemas/accounting_record.h"
+#include "schemas/controller_report.h"
 
 namespace berth {
 
@@ -15,7 +16,7 @@ inline constexpr std::uint64_t kDefaultPids = 4096;
 /// refused the ones that the user asked for). Throws LaunchError for a device that is not there.
 CgroupLimits job_cgroup_limits(const JobSpec& spec, const Allocation& allocation, const CgroupTree& tree);
 
-/// Throws LaunchError naming the first limit that the user asked for and this machine cannot enforce.
-void check_limits(const JobSpec& spec, const CgroupTree& tree);
+/// What check_limits() (executor.h) asks about.
+ControllerReport report_controllers(const CgroupTree& tree);
 
 }  // namespace berth

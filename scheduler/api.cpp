@@ -417,7 +417,7 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
         if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
           throw ApiError(422, "the job " + *reason);
         }
-        check_submission(spec, daemon_.machine());
+        check_submission(spec, daemon_.controllers());
         spec_text = to_json_text(spec);
       },
       [respond, job](const std::exception_ptr& error) {
@@ -462,9 +462,9 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
   }
   const auto parse = [body = request.body, file = parameter(request, "file", "request"), directory,
                       submitter = Submitter{actor.user_id, actor.group_id, actor.name, actor.administrator},
-                      machine = daemon_.machine(), now = clock_.system_now()] {
+                      controllers = daemon_.controllers(), now = clock_.system_now()] {
     return std::make_shared<std::vector<NewJob>>(
-        parse_submission(body, file, directory, submitter, machine, now));
+        parse_submission(body, file, directory, submitter, controllers, now));
   };
   const auto commit = [this, respond](const std::shared_ptr<std::vector<NewJob>>& jobs) {
     daemon_.submit(std::move(*jobs),

@@ -128,8 +128,8 @@ unsigned Daemon::wanted_runners() const {
   return config_.runners > 0 ? config_.runners : std::min(pool_.total_cpus(), kMostByDefault);
 }
 
-RunnerMachine Daemon::machine() const {
-  return links_.empty() ? RunnerMachine{} : links_.front()->hello().machine;
+ControllerReport Daemon::controllers() const {
+  return links_.empty() ? ControllerReport{} : links_.front()->hello().controllers;
 }
 
 // -- taking over after a restart ------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Daemon {
   const std::string& store_trouble() const { return store_trouble_; }
   const SlotPool& pool() const { return pool_; }
   /// What the runners of this machine can enforce.
-  RunnerMachine machine() const;
+  ControllerReport controllers() const;
 
   void submit(std::vector<NewJob> jobs, SubmitReply reply);
   void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);

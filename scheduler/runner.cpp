@@ -147,8 +147,7 @@ void Runner::accept_connection() {
   RunnerMessage hello;
   hello.kind = Kind::hello;
   hello.runner = self_;
-  const ControllerReport controllers = executor_.controllers();
-  hello.machine = {controllers.unusable, controllers.accounts_swap};
+  hello.controllers = executor_.controllers();
   for (const auto& [job_id, job] : jobs_) {
     hello.jobs.push_back(job.id);
   }

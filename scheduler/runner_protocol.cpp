@@ -59,8 +59,11 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["pid"] = message.runner.pid;
       header["start_time"] = message.runner.start_time;
       header["cgroup"] = message.runner.cgroup;
-      header["unusable"] = message.machine.unusable;
-      header["accounts_swap"] = message.machine.accounts_swap;
+      header["controllers"] = Json::array();
+      for (const ControllerReport::Entry& entry : message.controllers.controllers) {
+        header["controllers"].push_back({entry.version, entry.reason});
+      }
+      header["accounts_swap"] = message.controllers.accounts_swap;
       Json jobs = Json::array();
       for (const AttemptId& id : message.jobs) {
         jobs.push_back({id.job_id, id.attempt});
@@ -108,8 +111,10 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.runner.pid = header.at("pid");
       message.runner.start_time = header.at("start_time");
       message.runner.cgroup = header.at("cgroup");
-      message.machine.unusable = header.at("unusable").get<std::vector<std::string>>();
-      message.machine.accounts_swap = header.at("accounts_swap");
+      for (const Json& entry : header.at("controllers")) {
+        message.controllers.controllers.push_back({entry.at(0), entry.at(1)});
+      }
+      message.controllers.accounts_swap = header.at("accounts_swap");
       for (const Json& id : header.at("jobs")) {
         message.jobs.push_back({id.at(0), id.at(1)});
       }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "schemas/accounting_record.h"
+#include "schemas/controller_report.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -25,12 +26,6 @@ struct AttemptId {
   JobId job_id = 0;
   unsigned attempt = 0;
   auto operator<=>(const AttemptId&) const = default;
-};
-
-/// ControllerReport of executor/executor.h, as told.
-struct RunnerMachine {
-  std::vector<std::string> unusable;
-  bool accounts_swap = false;
 };
 
 struct RunnerMessage {
@@ -63,7 +58,7 @@ struct RunnerMessage {
   int signal_number = 0;
   // hello
   Supervisor runner;
-  RunnerMachine machine;
+  ControllerReport controllers;
   std::vector<AttemptId> jobs;  ///< that it runs, or whose end it will send
   // started, ended
   Timestamp at;

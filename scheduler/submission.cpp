@@ -58,9 +58,9 @@ QueueFacts queue_facts(const JobSpec& spec) {
   return facts;
 }
 
-void check_submission(const JobSpec& spec, const RunnerMachine& machine) {
+void check_submission(const JobSpec& spec, const ControllerReport& controllers) {
   try {
-    check_reported_limits(spec, {machine.unusable, machine.accounts_swap});
+    check_limits(spec, controllers);
   } catch (const LaunchError& error) {
     throw InputError("job \"" + spec.name + "\"", "", error.what());
   }
@@ -68,9 +68,8 @@ void check_submission(const JobSpec& spec, const RunnerMachine& machine) {
 
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
-                                     const RunnerMachine& machine, Timestamp now) {
+                                     const ControllerReport& controllers, Timestamp now) {
   const Caller caller{submitter.user_id, submitter.group_id, submitter.name};
-  const ControllerReport controllers{machine.unusable, machine.accounts_swap};
   const std::string host = host_name();
   struct Runner {
     unsigned user_id = 0;
@@ -86,7 +85,7 @@ std::vector<NewJob> parse_submission(std::string_view text, const std::string& f
         const uid_t uid = resolve_identity(spec.isolation.user, caller).outside_uid;
         known = run_as.emplace(spec.isolation.user, Runner{uid, user_name(uid)}).first;
       }
-      check_reported_limits(spec, controllers);
+      check_limits(spec, controllers);
       if (!submitter.administrator && (spec.priority > 0 || spec.nice < 0)) {
         throw LaunchError("priority", EPERM,
                           "only administrators raise a priority; use \"nice\" to put it behind your others");

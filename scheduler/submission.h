@@ -23,12 +23,12 @@ struct Submitter {
 QueueFacts queue_facts(const JobSpec& spec);
 
 /// Throws InputError for a limit that the machine cannot enforce.
-void check_submission(const JobSpec& spec, const RunnerMachine& machine);
+void check_submission(const JobSpec& spec, const ControllerReport& controllers);
 
 /// `text` is a job file (one job or an array of jobs); relative paths start at `directory`. Throws InputError
 /// with every fault. Safe from any thread.
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
-                                     const RunnerMachine& machine, Timestamp now);
+                                     const ControllerReport& controllers, Timestamp now);
 
 }  // namespace berth
