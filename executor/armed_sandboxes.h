@@ -24,8 +24,8 @@ class ArmedSandboxes {
                                 const std::string& cgroup_name);
   /// Drops those that do not fit jobs of this profile and these limits.
   void keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits);
-  /// The launcher's answer for the sandbox with its token: takes it over and calls `connect` with it, or drops
-  /// the sandbox that could not be made, or not connected. False when it is none of these.
+  /// The launcher's answer for the sandbox with its token: takes it over and calls `connect` with it, or
+  /// drops the sandbox that could not be made, or not connected. False when it is none of these.
   bool receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect);
 
   std::size_t size() const { return entries_.size(); }

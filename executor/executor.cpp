@@ -162,7 +162,7 @@ class Executor::Implementation {
   std::size_t running() const { return attempts_.size(); }
 
   std::vector<ExecutorEvent> dispatch() {
-    std::array<epoll_event, 64> ready;
+    std::array<epoll_event, 64> ready{};
     const int count = retry_eintr(
         [&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
     const Time now = Attempt::Clock::now();

@@ -59,9 +59,9 @@ IoDeviceLimit io_limit(const IoLimit& limit) {
 }
 
 const ControllerReport::Entry& entry(const ControllerReport& report, Controller controller) {
-  static const ControllerReport::Entry unknown{0, "the berth-runner of this machine does not know it"};
+  static const ControllerReport::Entry kUnknown{0, "the berth-runner of this machine does not know it"};
   const auto index = static_cast<std::size_t>(controller);
-  return index < report.controllers.size() ? report.controllers[index] : unknown;
+  return index < report.controllers.size() ? report.controllers[index] : kUnknown;
 }
 
 void require(const ControllerReport& report, bool asked, const char* field, Controller controller) {

@@ -31,7 +31,7 @@ using Json = nlohmann::ordered_json;
 /// How long group membership is believed.
 constexpr std::chrono::seconds kActorLifetime{30};
 /// Bodies up to this size are parsed at once.
-constexpr std::size_t kSmallBody = 16 * 1024;
+constexpr std::size_t kSmallBody = std::size_t{16} * 1024;
 constexpr std::uint64_t kListed = 10'000;
 
 /// What a waiting job's owner may change.
@@ -228,21 +228,21 @@ const Actor& Api::actor_of(const Peer& peer) {
   known.until = now + kActorLifetime;
   Actor& actor = known.actor;
   actor = {peer.user_id, peer.group_id, std::to_string(peer.user_id), peer.user_id == 0};
-  std::array<char, 16384> buffer;
+  std::array<char, 16384> buffer{};
   passwd entry{};
   passwd* found = nullptr;
   if (::getpwuid_r(peer.user_id, &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr) {
     actor.name = entry.pw_name;
   }
   const std::string& administrators = daemon_.config().administrators;
-  std::array<char, 16384> group_buffer;
+  std::array<char, 16384> group_buffer{};
   group group_entry{};
   group* group_found = nullptr;
   if (!administrators.empty() &&
       ::getgrnam_r(administrators.c_str(), &group_entry, group_buffer.data(), group_buffer.size(),
                    &group_found) == 0 &&
       group_found != nullptr) {
-    std::array<gid_t, 1024> groups;
+    std::array<gid_t, 1024> groups{};
     int count = static_cast<int>(groups.size());
     if (::getgrouplist(actor.name.c_str(), peer.group_id, groups.data(), &count) >= 0) {
       actor.administrator = actor.administrator || std::find(groups.begin(), groups.begin() + count,
@@ -252,7 +252,7 @@ const Actor& Api::actor_of(const Peer& peer) {
   return actor;
 }
 
-void Api::handle(ApiRequest request, ApiRespond respond) {
+void Api::handle(const ApiRequest& request, const ApiRespond& respond) {
   try {
     route(request, actor_of(request.peer), respond);
   } catch (...) {

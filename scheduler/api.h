@@ -25,7 +25,7 @@ class Api {
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
 
-  void handle(ApiRequest request, ApiRespond respond);
+  void handle(const ApiRequest& request, const ApiRespond& respond);
   /// Forgets who is an administrator.
   void forget_users() { users_.clear(); }
   /// Calls `callback` once, after the next commit that changed a job.
