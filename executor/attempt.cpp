@@ -1,5 +1,6 @@
 #include "executor/attempt.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
 
@@ -119,9 +120,87 @@ bool Attempt::handle_reports(Time now) {
         cpu_check_at_.reset();
         sample_at_.reset();
         break;
+      case sandbox::ReportKind::terminal:
+        take_terminal(report->command);
+        break;
+      case sandbox::ReportKind::command_failed:
+        end_command({{job_id(), report->command},
+                     0,
+                     report->error,
+                     step_name(report->step, report->object),
+                     explain_command(*report)});
+        break;
+      case sandbox::ReportKind::command_exited:
+        end_command({{job_id(), report->command}, report->wait_status, 0, "", ""});
+        break;
     }
   }
   return just_started;
+}
+
+std::string Attempt::explain_command(const sandbox::Report& report) const {
+  if (report.step == sandbox::Step::fork && report.error == EAGAIN) {
+    return "the job has no room for another process: limits.pids, or " +
+           std::to_string(sandbox::kMaximumCommands) + " commands beside it";
+  }
+  const std::string better = explain(report);
+  return better.empty()
+             ? step_name(report.step, report.object) + ": " + std::generic_category().message(report.error)
+             : better;
+}
+
+void Attempt::take_terminal(std::uint32_t number) {
+  UniqueFd master = sandbox_->take_terminal();
+  if (!master) {
+    return;
+  }
+  if (number == 0) {
+    UniqueFd duplicate{::fcntl(master.get(), F_DUPFD_CLOEXEC, 0)};
+    output_ = std::move(master);
+    new_output_ = true;
+    command_events_.emplace_back(TerminalOpened{{job_id(), 0}, std::move(duplicate)});
+  } else if (commands_.contains(number)) {
+    command_events_.emplace_back(TerminalOpened{{job_id(), number}, std::move(master)});
+  }
+}
+
+/// The first report counts: a child whose exec failed tells so, and then it exits as well.
+void Attempt::end_command(CommandEnded ended) {
+  if (commands_.erase(ended.id.number) > 0) {
+    command_events_.emplace_back(std::move(ended));
+  }
+}
+
+CommandId Attempt::start_command(const CommandRequest& request, const PlanContext& context) {
+  const auto refuse = [](int error_number, const std::string& message) {
+    throw LaunchError("command", error_number, message);
+  };
+  if (!started_ || wait_status_ || stopping()) {
+    refuse(ESRCH, started_ ? "the job is ending" : "the job has not started yet");
+  }
+  if (frozen_at_) {
+    refuse(EBUSY, "the job is suspended; resume it first");
+  }
+  if (commands_.size() >= sandbox::kMaximumCommands) {
+    refuse(EAGAIN, std::to_string(sandbox::kMaximumCommands) + " commands run beside the job already");
+  }
+  PreparedPlan plan = prepare_command(request_, request, last_command_ + 1, context);
+  const UniqueFd null = open_at(AT_FDCWD, "/dev/null", O_RDWR);
+  const auto given = [&](int descriptor) { return descriptor >= 0 ? descriptor : null.get(); };
+  const int error_number = sandbox_->send_command(
+      plan, given(request.standard_input), given(request.standard_output), given(request.standard_error));
+  if (error_number != 0) {
+    refuse(error_number, error_number == EAGAIN ? "the job does not take further commands now; try again"
+                                                : "the job is ending");
+  }
+  commands_.insert(++last_command_);
+  return {job_id(), last_command_};
+}
+
+void Attempt::signal_command(std::uint32_t number, int signal_number) {
+  if (commands_.contains(number)) {
+    sandbox_->send_signal(signal_number, number);
+  }
 }
 
 SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Time now) {
@@ -151,7 +230,7 @@ SinkState Attempt::handle_output(Stream stream, Time now) {
     }
     const SinkState state =
         count <= 0 ? SinkState::closed : deliver(stream, buffer.data(), static_cast<std::size_t>(count), now);
-    if (state == SinkState::closed) {
+    if (state == SinkState::closed && !has_terminal()) {
       descriptor.reset();
     }
     waiting_[static_cast<std::size_t>(stream)] = state == SinkState::wait;
@@ -332,6 +411,9 @@ Ended Attempt::finish(Time now) {
         break;
       }
     }
+  }
+  for (const std::uint32_t number : std::exchange(commands_, {})) {
+    command_events_.emplace_back(CommandEnded{{job_id(), number}, SIGKILL, 0, "", "its job has ended"});
   }
   const CgroupCounters counters = sandbox_->cgroup().read();
   Ended ended;

@@ -9,7 +9,9 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "executor/executor.h"
 #include "executor/sandbox.h"
@@ -32,8 +34,12 @@ class Attempt {
 
   /// Everything init reported by now. True when the job's exec has just succeeded.
   bool handle_reports(Time now);
-  /// Reads what the job wrote. `closed` at end of file: the descriptor is gone. `wait`: the descriptor is not
-  /// to be watched until resume().
+  /// True once, when the descriptor of standard output has come to be: a terminal.
+  bool take_new_output() { return std::exchange(new_output_, false); }
+  bool has_terminal() const { return request_.terminal.has_value(); }
+  void close_output() { output_.reset(); }
+  /// Reads what the job wrote. `closed` at end of file: the descriptor is gone, that of a terminal apart.
+  /// `wait`: the descriptor is not to be watched until resume().
   SinkState handle_output(Stream stream, Time now);
   /// Whether the stream waits for its reader; it does no longer afterwards.
   bool resume(Stream stream) { return std::exchange(waiting_[static_cast<std::size_t>(stream)], false); }
@@ -48,6 +54,11 @@ class Attempt {
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
   void freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }
+  /// Executor::start_command.
+  CommandId start_command(const CommandRequest& request, const PlanContext& context);
+  void signal_command(std::uint32_t number, int signal_number);
+  /// What became of commands and terminals since the last call.
+  std::vector<ExecutorEvent> take_command_events() { return std::exchange(command_events_, {}); }
   bool stopping() const { return latched_.has_value() || failure_.has_value(); }
   /// Init has closed its end: its channel has nothing more to say.
   bool channel_closed() const { return channel_closed_; }
@@ -60,6 +71,9 @@ class Attempt {
   /// A sentence with the remedy for a failed step, or nothing where there is no better one than the step.
   std::string explain(const sandbox::Report& report) const;
   void kill(Time now);
+  std::string explain_command(const sandbox::Report& report) const;
+  void take_terminal(std::uint32_t number);
+  void end_command(CommandEnded ended);
   SinkState deliver(Stream stream, const char* data, std::size_t size, Time now);
   void check_cpu_time(Time now);
   void sample(Time now);
@@ -74,6 +88,7 @@ class Attempt {
   std::chrono::microseconds setup_cpu_{0};  ///< of init, before the job: charged to the cgroup, not the job's
   bool channel_closed_ = false;
   std::array<bool, 2> waiting_{};
+  bool new_output_ = false;
   Time created_;
   std::optional<Time> started_;
   std::optional<Time> main_ended_;
@@ -89,6 +104,9 @@ class Attempt {
   std::optional<Time> frozen_at_;
   std::optional<Time> sample_at_;
   std::chrono::milliseconds sample_interval_{10};
+  std::set<std::uint32_t> commands_;  // that have not ended
+  std::uint32_t last_command_ = 0;
+  std::vector<ExecutorEvent> command_events_;
 };
 
 }  // namespace berth

@@ -147,6 +147,20 @@ class Executor::Implementation {
     }
   }
 
+  CommandId start_command(JobId job, const CommandRequest& request) {
+    Attempt* attempt = find(job);
+    if (attempt == nullptr) {
+      throw LaunchError("command", ESRCH, "the job does not run");
+    }
+    return attempt->start_command(request, plan_context());
+  }
+
+  void signal_command(CommandId id, int signal_number) {
+    if (Attempt* attempt = find(id.job_id)) {
+      attempt->signal_command(id.number, signal_number);
+    }
+  }
+
   void resume_output() {
     for (auto& [token, attempt] : attempts_) {
       for (const auto& [stream, source] :
@@ -202,6 +216,10 @@ class Executor::Implementation {
 
   bool host_view() const { return launcher_.view() == LauncherProcess::View::host_tree; }
 
+  PlanContext plan_context() const {
+    return {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}};
+  }
+
   std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
                                         const CgroupLimits& limits, UniqueFd own_root) {
     return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits),
@@ -225,31 +243,35 @@ class Executor::Implementation {
   void begin(LaunchRequest request) {
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
-    PreparedPlan plan =
-        prepare_plan(request, {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}});
+    PreparedPlan plan = prepare_plan(request, plan_context());
     const UniqueFd input = request.standard_input >= 0 ? confine_input(request.standard_input)
                                                        : open_at(AT_FDCWD, "/dev/null", O_RDONLY);
     std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
-    FdPair output = make_pipe();
-    FdPair error = make_pipe();
-    for (const UniqueFd* end : {&output.first, &error.first}) {
-      check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
+    FdPair output;
+    FdPair error;
+    if (!request.terminal) {  // a job with one opens it itself, in place of the streams that it is given
+      output = make_pipe();
+      error = make_pipe();
+      for (const UniqueFd* end : {&output.first, &error.first}) {
+        check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
+      }
     }
-    const bool join = request.join_streams;
+    const int job_output = request.terminal ? input.get() : output.second.get();
+    const int job_error = request.terminal || request.join_streams ? job_output : error.second.get();
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
     if (is_connected(profile)) {
-      sandbox->hold_plan(std::move(plan), input.get(), output.second.get(),
-                         join ? output.second.get() : error.second.get());
+      sandbox->hold_plan(std::move(plan), input.get(), job_output, job_error);
       if (sandbox->network() != nullptr) {
         sandbox->send_held_plan(request.spec, hostname_of(request.spec, options_.hostname));
       }
     } else {
-      sandbox->send_plan(plan, input.get(), output.second.get(),
-                         join ? output.second.get() : error.second.get());
+      sandbox->send_plan(plan, input.get(), job_output, job_error);
     }
     const std::uint64_t token = sandbox->token();
-    watch(output.first.get(), tag(token, Source::output));
-    watch(error.first.get(), tag(token, Source::error));
+    if (!request.terminal) {
+      watch(output.first.get(), tag(token, Source::output));
+      watch(error.first.get(), tag(token, Source::error));
+    }
     watch(sandbox->channel(), tag(token, Source::channel));
     if (sandbox->pidfd() >= 0) {
       watch(sandbox->pidfd(), tag(token, Source::pidfd));
@@ -331,6 +353,10 @@ class Executor::Implementation {
         if (attempt.handle_reports(now)) {
           events_.emplace_back(started(attempt));
         }
+        take_command_events(attempt);
+        if (attempt.take_new_output()) {
+          watch(attempt.descriptor(Attempt::Stream::output), tag(token, Source::output));
+        }
         if (attempt.channel_closed()) {
           unwatch(attempt.sandbox().channel());
         }
@@ -361,8 +387,18 @@ class Executor::Implementation {
 
   void read_output(Attempt& attempt, Attempt::Stream stream, Time now) {
     const int fd = attempt.descriptor(stream);
-    if (attempt.handle_output(stream, now) == SinkState::wait) {
+    const SinkState state = attempt.handle_output(stream, now);
+    if (state == SinkState::wait) {
       unwatch(fd);
+    } else if (state == SinkState::closed && attempt.has_terminal()) {
+      unwatch(fd);  // closing it would not: it was duplicated (epoll(7), "Questions and answers")
+      attempt.close_output();
+    }
+  }
+
+  void take_command_events(Attempt& attempt) {
+    for (ExecutorEvent& event : attempt.take_command_events()) {
+      events_.emplace_back(std::move(event));
     }
   }
 
@@ -455,6 +491,10 @@ class Executor::Implementation {
     Ended ended = attempt.finish(now);
     if (!was_started && attempt.started()) {
       events_.emplace_back(started(attempt));
+    }
+    take_command_events(attempt);
+    if (attempt.has_terminal() && attempt.descriptor(Attempt::Stream::output) >= 0) {
+      unwatch(attempt.descriptor(Attempt::Stream::output));
     }
     finished_.push_back(attempt.release_sandbox()->release_cgroup());
     events_.emplace_back(std::move(ended));
@@ -585,6 +625,12 @@ void Executor::signal(JobId job_id, int signal_number) {
 }
 void Executor::freeze(JobId job_id, bool frozen) {
   implementation_->freeze(job_id, frozen);
+}
+CommandId Executor::start_command(JobId job_id, const CommandRequest& request) {
+  return implementation_->start_command(job_id, request);
+}
+void Executor::signal_command(CommandId id, int signal_number) {
+  implementation_->signal_command(id, signal_number);
 }
 void Executor::resume_output() {
   implementation_->resume_output();

@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "executor/cpu_partition.h"
+#include "executor/os/unique_fd.h"
 #include "schemas/accounting_record.h"
 #include "schemas/controller_report.h"
 
@@ -90,6 +92,11 @@ struct ExecutorOptions {
   std::string hostname = "berth";
 };
 
+struct TerminalSize {
+  std::uint16_t rows = 24;
+  std::uint16_t columns = 80;
+};
+
 /// What a sink has to say after it took some output.
 enum class SinkState {
   more,  ///< go on
@@ -113,6 +120,26 @@ struct LaunchRequest {
   OutputSink standard_output;  ///< may be empty: discarded but counted
   OutputSink standard_error;
   bool join_streams = false;  ///< standard error goes where standard output goes, in order
+  /// Given: its standard streams are a terminal of its own devpts, and its controlling one. What it prints
+  /// goes to standard_output; standard_input is not used: write to TerminalOpened::master.
+  std::optional<TerminalSize> terminal;
+};
+
+/// A further command beside a running job: in its namespaces and cgroup, with its user, environment, seccomp
+/// filter and rlimits.
+struct CommandRequest {
+  std::vector<std::string> argv;
+  std::map<std::string, std::string> environment;  ///< over the job's
+  std::string current_working_directory;           ///< empty: the job's
+  std::optional<TerminalSize> terminal;            ///< in place of the streams below
+  int standard_input = -1;  ///< duplicated, as the others; pipes: the job may reopen them
+  int standard_output = -1;
+  int standard_error = -1;
+};
+struct CommandId {
+  JobId job_id = 0;
+  std::uint32_t number = 0;  ///< from 1; 0: the job itself
+  auto operator<=>(const CommandId&) const = default;
 };
 
 struct Started {
@@ -127,7 +154,21 @@ struct Ended {
   Outcome outcome;
   Usage usage;
 };
-using ExecutorEvent = std::variant<Started, Ended>;
+/// A job or command that asked for a terminal has got it. Of a job's master this is a duplicate: write to it
+/// and set its size (TIOCSWINSZ); a command's is the only one, and also read from. Non-blocking; reading ends
+/// with EIO.
+struct TerminalOpened {
+  CommandId id;
+  UniqueFd master;
+};
+struct CommandEnded {
+  CommandId id;
+  int wait_status = 0;   ///< wait(2) format, when error_number is 0
+  int error_number = 0;  ///< why it could not begin
+  std::string stage;     ///< the step that failed ("exec")
+  std::string message;   ///< a sentence to that, or to what ended it; empty: it ended by itself
+};
+using ExecutorEvent = std::variant<Started, Ended, TerminalOpened, CommandEnded>;
 
 /// The part of Executor::check_supported() that asks about limits, for an Executor of another process. Throws
 /// LaunchError naming the first limit that the user asked for and its machine cannot enforce.
@@ -167,6 +208,11 @@ class Executor {
   void signal(JobId job_id, int signal_number);
   /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
   void freeze(JobId job_id, bool frozen);
+  /// Begins a further command beside a running job; its end arrives as CommandEnded, at the latest, and
+  /// killed, before the job's. Throws LaunchError when the job does not run, is frozen, or has too many.
+  CommandId start_command(JobId job_id, const CommandRequest& request);
+  /// To the command's process group.
+  void signal_command(CommandId id, int signal_number);
 
   /// Readable when dispatch() has work; for poll(2) or an event loop.
   int event_descriptor() const;

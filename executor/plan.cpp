@@ -188,10 +188,11 @@ class PlanBuilder {
     plan.kind = sandbox::MessageKind::plan;
     plan.hostname = blob_.add_text(hostname_of(request_.spec, context_.fallback_hostname));
     plan.working_directory = blob_.add_text(spec.current_working_directory);
-    add_command(plan);
+    add_job_command(plan);
     add_environment(plan);
     add_mounts(plan);
-    add_rlimits(plan);
+    add_process_limits(plan);
+    add_terminal(plan, request_.terminal);
     if (spec.isolation.seccomp) {
       const std::vector<sock_filter>& program = default_seccomp_program();
       plan.seccomp = blob_.add_array(program);
@@ -202,16 +203,42 @@ class PlanBuilder {
     }
     plan.monotonic_offset = spec.isolation.time_offset_monotonic_seconds.value_or(0);
     plan.boottime_offset = spec.isolation.time_offset_boottime_seconds.value_or(0);
-    plan.umask = 022;
-    if (!context_.cpuset_holds && !request_.allocation.cpus.empty()) {
-      add_affinity(plan);
-    }
     blob_.header() = plan;
     return {blob_.take(), std::move(mounts_)};
   }
 
+  PreparedPlan build_command(const CommandRequest& command, std::uint32_t number) {
+    const std::string& directory = command.current_working_directory;
+    Plan plan{};
+    plan.kind = sandbox::MessageKind::command;
+    plan.command = number;
+    plan.working_directory =
+        blob_.add_text(directory.empty() ? request_.spec.current_working_directory : directory);
+    plan.arguments = blob_.add_texts(command.argv);
+    plan.argument_count = static_cast<std::uint32_t>(command.argv.size());
+    add_environment(plan, command.environment);
+    add_process_limits(plan);
+    add_terminal(plan, command.terminal);
+    blob_.header() = plan;
+    return {blob_.take(), {}};
+  }
+
  private:
-  void add_command(Plan& plan) {
+  void add_process_limits(Plan& plan) {
+    add_rlimits(plan);
+    plan.umask = 022;
+    if (!context_.cpuset_holds && !request_.allocation.cpus.empty()) {
+      add_affinity(plan);
+    }
+  }
+
+  static void add_terminal(Plan& plan, const std::optional<TerminalSize>& terminal) {
+    plan.terminal = terminal ? 1 : 0;
+    plan.rows = terminal ? terminal->rows : 0;
+    plan.columns = terminal ? terminal->columns : 0;
+  }
+
+  void add_job_command(Plan& plan) {
     const JobSpec& spec = request_.spec;
     std::vector<std::string> arguments = spec.argv;
     if (!spec.script.empty()) {
@@ -223,7 +250,8 @@ class PlanBuilder {
     plan.argument_count = static_cast<std::uint32_t>(arguments.size());
   }
 
-  void add_environment(Plan& plan) {
+  /// `further` is stronger than all else.
+  void add_environment(Plan& plan, const std::map<std::string, std::string>& further = {}) {
     const Identity& identity = request_.identity;
     std::map<std::string, std::string> environment = request_.spec.environment;
     const auto add = [&](const char* name, const std::string& value) {
@@ -246,6 +274,9 @@ class PlanBuilder {
     environment["BERTH_CPUS"] = request_.allocation.cpus.to_list();
     environment["SLURM_MEM_PER_NODE"] = std::to_string(request_.allocation.memory >> 20);
     environment["SLURM_SUBMIT_DIR"] = request_.spec.current_working_directory;
+    for (const auto& [name, value] : further) {
+      environment[name] = value;
+    }
     std::vector<std::string> lines;
     for (const auto& [name, value] : environment) {
       lines.push_back(name + "=" + value);
@@ -504,6 +535,11 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
   return PlanBuilder(request, context).build();
 }
 
+PreparedPlan prepare_command(const LaunchRequest& request, const CommandRequest& command,
+                             std::uint32_t number, const PlanContext& context) {
+  return PlanBuilder(request, context).build_command(command, number);
+}
+
 UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile) {
   const JobSpec& spec = request.spec;
   const std::string& root = spec.isolation.root;
@@ -579,6 +615,8 @@ std::string step_name(sandbox::Step step, const std::string& object) {
       return "standard streams";
     case Step::change_directory:
       return "chdir " + object;
+    case Step::open_terminal:
+      return "terminal (" + object + ")";
     case Step::receive:
     case Step::wait_for_maps:
       return "sandbox protocol (" + object + ")";

@@ -58,6 +58,12 @@ struct PlanContext {
 /// Throws LaunchError for a working directory or mount source that is not there.
 PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context);
 
+/// A further command in the sandbox of `request`'s job: its arguments, the job's environment with the
+/// command's over it, and the job's rlimits, umask and affinity. No privilege is named: init has none left to
+/// give.
+PreparedPlan prepare_command(const LaunchRequest& request, const CommandRequest& command,
+                             std::uint32_t number, const PlanContext& context);
+
 /// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the
 /// profile says so and the file system can (Linux 5.12; under an overlay 5.19).
 UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile);

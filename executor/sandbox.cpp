@@ -1,9 +1,13 @@
 #include "executor/sandbox.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -44,6 +48,20 @@ void add_network_line(const char* line, Usage& usage) {
   usage.network_receive_packets = usage.network_receive_packets.value_or(0) + values[1];
   usage.network_transmit_bytes = usage.network_transmit_bytes.value_or(0) + values[8];
   usage.network_transmit_packets = usage.network_transmit_packets.value_or(0) + values[9];
+}
+
+/// The descriptor when it is the master of a terminal of some devpts instance, and not something that a job
+/// put in its place: char device 5:2 on devpts (pts(4)). Non-blocking.
+UniqueFd confirm_terminal(UniqueFd master) {
+  struct stat status {};
+  struct statfs file_system {};
+  const bool is_master = ::fstat(master.get(), &status) == 0 && S_ISCHR(status.st_mode) &&
+                         status.st_rdev == makedev(5, 2) && ::fstatfs(master.get(), &file_system) == 0 &&
+                         file_system.f_type == DEVPTS_SUPER_MAGIC;
+  if (!is_master || ::fcntl(master.get(), F_SETFL, O_RDWR | O_NONBLOCK) != 0) {
+    return UniqueFd{};
+  }
+  return master;
 }
 
 }  // namespace
@@ -92,7 +110,7 @@ void Sandbox::take(Spawned spawned) {
   network_devices_ = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};  // holds the network namespace
 }
 
-void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
+int Sandbox::send_packet(PreparedPlan& plan, const std::array<int, 3>& streams, MessageWait wait) {
   std::vector<int> descriptors;
   UniqueFd memory;
   std::size_t size = plan.bytes.size();
@@ -100,7 +118,7 @@ void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_out
     memory = UniqueFd{check(::memfd_create("berth-plan", MFD_CLOEXEC), "memfd_create", "plan")};
     descriptors.push_back(memory.get());
   }
-  descriptors.insert(descriptors.end(), {standard_input, standard_output, standard_error});
+  descriptors.insert(descriptors.end(), streams.begin(), streams.end());
   for (const UniqueFd& mount : plan.mounts) {
     descriptors.push_back(mount.get());
   }
@@ -111,10 +129,19 @@ void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_out
     }
     size = sizeof(sandbox::Plan);
   }
-  const int error_number = send_message(channel_.get(), plan.bytes.data(), size, descriptors);
+  return send_message(channel_.get(), plan.bytes.data(), size, descriptors, wait);
+}
+
+void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
+  const int error_number =
+      send_packet(plan, {standard_input, standard_output, standard_error}, MessageWait::block);
   if (error_number != 0 && error_number != EPIPE && error_number != ECONNRESET) {
     throw_system_error(error_number, "send", "plan");  // init would wait for it
   }
+}
+
+int Sandbox::send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
+  return send_packet(plan, {standard_input, standard_output, standard_error}, MessageWait::poll);
 }
 
 void Sandbox::hold_plan(PreparedPlan plan, int standard_input, int standard_output, int standard_error) {
@@ -141,20 +168,23 @@ void Sandbox::send_held_plan(const JobSpec& spec, const std::string& hostname) {
   send_plan(held.plan, held.streams[0].get(), held.streams[1].get(), held.streams[2].get());
 }
 
-void Sandbox::send_signal(int signal_number) {
-  const sandbox::SignalMessage message{sandbox::MessageKind::signal, signal_number};
+void Sandbox::send_signal(int signal_number, std::uint32_t command) {
+  const sandbox::SignalMessage message{sandbox::MessageKind::signal, signal_number, command};
   send_message(channel_.get(), &message, sizeof message, {});  // init gone: nobody left to signal
 }
 
 std::optional<sandbox::Report> Sandbox::receive_report(bool* closed) {
   sandbox::Report report{};
-  Descriptors none;
-  const ssize_t size = receive_message(channel_.get(), &report, sizeof report, none, MessageWait::poll);
+  Descriptors received;
+  const ssize_t size = receive_message(channel_.get(), &report, sizeof report, received, MessageWait::poll);
   *closed = size == 0 || (size < 0 && errno == ECONNRESET);
   if (size < static_cast<ssize_t>(offsetof(sandbox::Report, object))) {
     return std::nullopt;
   }
   report.object[sizeof report.object - 1] = '\0';
+  if (report.kind == sandbox::ReportKind::terminal && !received.empty()) {
+    terminal_ = confirm_terminal(received.take(0));
+  }
   return report;
 }
 

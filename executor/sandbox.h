@@ -14,6 +14,7 @@
 #include "executor/cgroup.h"
 #include "executor/launcher_process.h"
 #include "executor/network_pool.h"
+#include "executor/os/message.h"
 #include "executor/plan.h"
 
 namespace berth {
@@ -47,9 +48,15 @@ class Sandbox {
   void set_network(std::unique_ptr<NetworkEndpoint> network) { network_ = std::move(network); }
   /// Of init, while it is not reaped; 0 before take().
   pid_t pid() const { return pid_; }
-  void send_signal(int signal_number);
+  /// To every process of the job; or to the process group of a further command.
+  void send_signal(int signal_number, std::uint32_t command = 0);
+  /// A further command beside the job, in the namespaces and the cgroup of init, which forks it. Returns 0 or
+  /// errno (EAGAIN: init does not take what it was sent before); never waits.
+  int send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
   /// Init's next report; nothing when there is none. `closed` is set at end of file.
   std::optional<sandbox::Report> receive_report(bool* closed);
+  /// Of the terminal that the last report brought.
+  UniqueFd take_terminal() { return std::move(terminal_); }
   /// SIGKILL to init alone, which ends its PID namespace.
   void kill_init();
   /// After pidfd() became readable: reaps init; its rusage covers all that it and its descendants reaped.
@@ -67,12 +74,15 @@ class Sandbox {
   UniqueFd channel_;
   UniqueFd pidfd_;
   UniqueFd network_devices_;
+  UniqueFd terminal_;
   std::unique_ptr<NetworkEndpoint> network_;
   struct HeldPlan {
     PreparedPlan plan;
     std::array<UniqueFd, 3> streams;
   };
   std::optional<HeldPlan> held_;
+  int send_packet(PreparedPlan& plan, const std::array<int, 3>& streams, MessageWait wait);
+
   pid_t pid_ = 0;
   bool reaped_ = false;
 };

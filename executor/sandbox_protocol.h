@@ -4,7 +4,10 @@
 //   executor ◄── Report ready ───────────────────────────  init   the sandbox is armed
 //   executor ── Plan (+ stdio, mounts) ─────────────────►  init   the job
 //   executor ◄── Report started ─────────────────────────  init   exec of the job succeeded
-//   executor ── Signal ─────────────────────────────────►  init   to every process of the job
+//   executor ── Signal ─────────────────────────────────►  init   to every process of the job, or of a
+//   command executor ── Plan, kind command (+ stdio) ───────────►  init   a further command beside the job
+//   executor ◄── Report command_failed | command_exited ─  init   of that command
+//   executor ◄── Report terminal (+ its master) ─────────  init   of a job or command that asked for one
 //   executor ◄── Report exited (wait status) ────────────  init   then init exits and the kernel ends the
 //   rest executor ◄── Report failed (step, errno, object) ────  init   instead of ready or started
 //
@@ -17,8 +20,16 @@
 
 namespace berth::sandbox {
 
-enum class MessageKind : uint32_t { setup = 1, plan, signal };
-enum class ReportKind : uint32_t { ready = 1, started, exited, failed };
+enum class MessageKind : uint32_t { setup = 1, plan, signal, command };
+enum class ReportKind : uint32_t {
+  ready = 1,
+  started,
+  exited,
+  failed,
+  terminal,
+  command_failed,
+  command_exited
+};
 
 /// A step before exec, for LaunchError's stage. Names in step_name().
 enum class Step : uint32_t {
@@ -56,6 +67,7 @@ enum class Step : uint32_t {
   redirect,
   close_descriptors,
   change_directory,
+  open_terminal,
   exec,
 };
 
@@ -65,6 +77,8 @@ constexpr uint32_t kPathSize = 512;
 constexpr uint32_t kInlinePlan = 64 * 1024;
 /// One packet carries 128 descriptors at most; memfd and standard streams are among them.
 constexpr uint32_t kMaximumMounts = 120;
+/// Commands at once beside the job.
+constexpr uint32_t kMaximumCommands = 64;
 constexpr int kChannelFd = 3;    ///< in init
 constexpr int kMapsReadyFd = 4;  ///< eventfd: readable when the id maps are written
 
@@ -141,6 +155,10 @@ struct Plan {
   uint32_t affinity_size;
   uint32_t umask;
   uint32_t descriptor_count;  ///< [memfd] stdin stdout stderr mounts…
+  uint32_t command;           ///< its number, from 1, when the kind is command; 0: the job itself
+  uint32_t terminal;          ///< 1: a terminal of the job's own devpts in place of the standard streams
+  uint16_t rows;              ///< of the terminal
+  uint16_t columns;
 };
 
 constexpr const char* kScriptPath = "/run/berth/script";
@@ -148,13 +166,15 @@ constexpr const char* kScriptPath = "/run/berth/script";
 struct SignalMessage {
   MessageKind kind;
   int32_t signal;
+  uint32_t command;  ///< 0: every process of the job; else the process group of this command
 };
 
 struct Report {
   ReportKind kind;
   Step step;
   int32_t error;           ///< errno
-  int32_t wait_status;     ///< exited: of the main process, wait(2) format
+  int32_t wait_status;     ///< exited, command_exited: wait(2) format
+  uint32_t command;        ///< whose; 0: the job
   int64_t at;              ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
   int64_t setup_cpu;       ///< started: CPU time that init itself used up to then, nanoseconds
   char object[kPathSize];  ///< failed: what the step was about

@@ -17,6 +17,7 @@
 #include "scheduler/cli_show.h"
 #include "scheduler/listing.h"
 #include "scheduler/log.h"
+#include "scheduler/stream_hand_over.h"
 #include "scheduler/submission.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
@@ -333,6 +334,8 @@ void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiResp
     why(job, actor, respond);
   } else if (request.method == "PATCH" && action.empty()) {
     update(request, job, actor, respond);
+  } else if (request.method == "POST" && action == "exec") {
+    stream(request, job, actor, respond);
   } else if (request.method == "POST" && !action.empty()) {
     act(request, job, actor, respond);
   } else {
@@ -622,6 +625,22 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
       },
       actor.administrator ? std::nullopt : std::optional(actor.user_id), sequence, flag(request, "follow"),
       *request.interest);
+  respond(std::move(response));
+}
+
+/// The connection becomes a stream of frames (scheduler/stream_frame.h) to the job's runner.
+void Api::stream(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  if (request.upgrade != kStreamProtocol) {
+    throw ApiError(426, "ask with the headers \"Connection: Upgrade\" and \"Upgrade: " +
+                            std::string(kStreamProtocol) + "\"; docs/berthd.md describes the stream");
+  }
+  const Daemon::RunningAttempt attempt = daemon_.require_running(job, actor);
+  StreamRequest asked = parse_stream_request(StreamRequest::Kind::exec, request.body);
+  asked.id = attempt.id;
+  const auto runner = std::make_shared<StreamHandOver>(daemon_.runner_folder(), attempt.runner);
+  ApiResponse response;
+  response.type = kStreamProtocol;
+  response.take_over = [runner, asked](int descriptor) { runner->give(asked, descriptor); };
   respond(std::move(response));
 }
 

@@ -8,6 +8,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "scheduler/stream_request.h"
+
 namespace berth {
 namespace {
 
@@ -102,6 +104,26 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
     throw ApiRefusal(response.result_int(), error_of(response.body()));
   }
   return response.body();
+}
+
+ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const std::string& body) {
+  Connection connection(socket_);
+  http::request<http::string_body> request{http::verb::post, path, 11};
+  request.set(http::field::host, "berth");
+  request.set(http::field::connection, "Upgrade");
+  request.set(http::field::upgrade, kStreamProtocol);
+  request.body() = body;
+  request.prepare_payload();
+  http::write(connection.socket, request);
+  http::response_parser<http::string_body> parser;
+  http::read_header(connection.socket, connection.buffer, parser);
+  if (parser.get().result() != http::status::switching_protocols) {
+    http::read(connection.socket, connection.buffer, parser);
+    throw ApiRefusal(parser.get().result_int(), error_of(parser.get().body()));
+  }
+  const auto rest = connection.buffer.data();
+  std::string received(static_cast<const char*>(rest.data()), rest.size());
+  return {connection.socket.release(), std::move(received)};
 }
 
 void ApiClient::stream(const std::string& path, const QueryWords& query,

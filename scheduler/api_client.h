@@ -41,6 +41,13 @@ class ApiClient {
   /// The body of the answer. Throws ApiRefusal, NoDaemon, std::runtime_error.
   std::string request(std::string_view method, const std::string& path, const QueryWords& query = {},
                       const std::string& body = {});
+  /// Makes a connection of its own into a stream of frames (scheduler/stream_request.h): its descriptor,
+  /// which the caller owns, and what has come through it already. Throws as request().
+  struct Upgraded {
+    int descriptor = -1;
+    std::string received;
+  };
+  Upgraded upgrade(const std::string& path, const std::string& body);
   /// Calls `take` with each piece of the body until its end or until `take` returns false.
   void stream(const std::string& path, const QueryWords& query,
               const std::function<bool(std::string_view)>& take);

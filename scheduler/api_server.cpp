@@ -200,6 +200,8 @@ class Session : public std::enable_shared_from_this<Session> {
     take_target({target.data(), target.size()}, asked);
     asked.body = std::move(request.body());
     asked.peer = peer_;
+    const auto upgrade = request[http::field::upgrade];
+    asked.upgrade = std::string(upgrade.data(), upgrade.size());
     asked.interest = interest_ = std::make_shared<Interest>();
     answered_ = false;
     if (!server_->handler_) {
@@ -234,6 +236,10 @@ class Session : public std::enable_shared_from_this<Session> {
       begin_stream(std::move(response));
       return;
     }
+    if (response.take_over) {
+      hand_over(std::move(response));
+      return;
+    }
     auto answer = std::make_shared<http::response<http::string_body>>(
         static_cast<http::status>(response.status), version_);
     answer->set(http::field::content_type, response.type);
@@ -247,6 +253,27 @@ class Session : public std::enable_shared_from_this<Session> {
                           self->read();
                         } else {
                           self->shut();
+                        }
+                      });
+  }
+
+  void hand_over(ApiResponse response) {
+    if (buffer_.size() > 0) {
+      respond(api_failure(400, "wait for the answer \"101\" before you go on"));
+      return;
+    }
+    using Header = http::response<http::empty_body>;
+    auto header = std::make_shared<Header>(http::status::switching_protocols, version_);
+    header->set(http::field::connection, "Upgrade");
+    header->set(http::field::upgrade, response.type);
+    stream_.expires_after(kPatience);
+    http::async_write(stream_, *header,
+                      [self = shared_from_this(), header, take_over = std::move(response.take_over)](
+                          const ErrorCode& error, std::size_t) {
+                        ErrorCode failed = error;
+                        const int descriptor = failed ? -1 : self->stream_.release_socket().release(failed);
+                        if (!failed) {
+                          take_over(descriptor);
                         }
                       });
   }

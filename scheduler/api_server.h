@@ -49,6 +49,8 @@ struct ApiRequest {
   std::string body;
   Peer peer;
   std::shared_ptr<Interest> interest;
+  /// What the client wants the connection to become (RFC 9110, section 7.8); empty: nothing.
+  std::string upgrade;
 };
 
 /// A body whose end is not known yet.
@@ -64,6 +66,9 @@ struct ApiResponse {
   std::string body;
   std::string type = "application/json";
   std::shared_ptr<ApiStream> stream;  ///< in place of the body
+  /// In place of both: "101 Switching Protocols" is answered, then this gets the connection's descriptor,
+  /// which it owns. Only from within the handler's call.
+  std::function<void(int descriptor)> take_over;
 };
 
 using ApiRespond = std::function<void(ApiResponse)>;

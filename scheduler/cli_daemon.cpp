@@ -21,18 +21,6 @@ void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
-/// "36", or "36_4" for a task of an array, as typed.
-std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
-  for (const std::string& operand : operands) {
-    const std::size_t underscore = operand.find('_');
-    parse_job_id(operand.substr(0, underscore), "command line");
-    if (underscore != std::string::npos) {
-      (void)IndexList::parse(operand.substr(underscore + 1));
-    }
-  }
-  return operands;
-}
-
 std::string path_of(const std::string& job) {
   return "/v1/jobs/" + job;
 }
@@ -106,6 +94,17 @@ std::string row_text(const std::vector<std::string>& cells, bool parsable) {
 }
 
 }  // namespace
+
+std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
+  for (const std::string& operand : operands) {
+    const std::size_t underscore = operand.find('_');
+    parse_job_id(operand.substr(0, underscore), "command line");
+    if (underscore != std::string::npos) {
+      (void)IndexList::parse(operand.substr(underscore + 1));
+    }
+  }
+  return operands;
+}
 
 int run_queue(const CommandLine& line) {
   QueryWords query;

@@ -24,6 +24,9 @@ int run_events(const CommandLine& line);
 /// refusal.
 int run_job_action(const CommandLine& line);
 
+/// The operands, each checked to be a job's id ("36") or that of a task ("36_4"). Throws InputError.
+std::vector<std::string> job_ids(const std::vector<std::string>& operands);
+
 /// The exit status of the first that did not complete, else 0; `as_json` prints each end.
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);
 

@@ -10,6 +10,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/recovery.h"
+#include "scheduler/stream_request.h"
 #include "scheduler/submission.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
@@ -534,6 +535,7 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
     leftovers_.remove(link->runner());
   }
   std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
+  std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
   const std::size_t before = links_.size();
   keep_runners();
   for (std::size_t index = before; index < links_.size(); ++index) {
@@ -1003,6 +1005,16 @@ void Daemon::signal(JobId job, const Actor& actor, int signal_number, Reply repl
   message.signal_number = signal_number;
   active.runner->send(message);
   reply(nullptr);
+}
+
+Daemon::RunningAttempt Daemon::require_running(JobId job, const Actor& actor) {
+  const Active& active = require_active(job, actor);
+  if (active.state != JobState::running) {
+    throw ApiError(409,
+                   job_name(job) + " is " + std::string(to_string(active.state)) +
+                       (active.state == JobState::suspended ? "; resume it first" : " and does not run yet"));
+  }
+  return {active.id, active.runner->runner().cgroup};
 }
 
 void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {

@@ -106,6 +106,15 @@ class Daemon {
 
   /// Throws ApiError 404 where there is no such job, or none that the actor may see.
   StoredJob require(JobId job, const Actor& actor);
+  /// The attempt that runs now, and its runner's name. Throws ApiError 404 as require() does, 409 where none
+  /// runs, or it is suspended.
+  struct RunningAttempt {
+    AttemptId id;
+    std::string runner;
+  };
+  RunningAttempt require_running(JobId job, const Actor& actor);
+  /// Where the runners' sockets are.
+  std::string runner_folder() const { return runner_paths().socket_folder; }
   std::optional<WaitReason> reason(JobId job);
   /// When a waiting job starts at the latest, if the jobs before it keep to their time limits; nothing when
   /// that cannot be told.

@@ -9,6 +9,7 @@
 #include "scheduler/cli_check.h"
 #include "scheduler/cli_daemon.h"
 #include "scheduler/cli_doctor.h"
+#include "scheduler/cli_exec.h"
 #include "scheduler/cli_query.h"
 #include "scheduler/cli_run.h"
 #include "scheduler/cli_submit.h"
@@ -71,7 +72,7 @@ constexpr DaemonCommand kDaemonCommands[] = {
     {"release", run_job_action}, {"requeue", run_job_action},
     {"suspend", run_job_action}, {"resume", run_job_action},
     {"signal", run_job_action},  {"why", run_why},
-    {"update", run_update},
+    {"update", run_update},      {"exec", run_exec},
 };
 const DaemonCommand* find_daemon_command(std::string_view name) {
   for (const DaemonCommand& command : kDaemonCommands) {

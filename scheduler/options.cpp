@@ -1063,6 +1063,53 @@ constexpr CommandSpec kSignal{.name = "signal",
                               .examples = kSignalExamples,
                               .see_also = kControlSeeAlso};
 
+constexpr std::array kExecOptions{
+    Option{.name = "pty",
+           .letter = 't',
+           .description =
+               "Gives the command a terminal of the job's own; keys go to it as they are typed, Ctrl-C too, "
+               "and it follows the window's size"},
+    Option{.name = "no-stdin", .letter = 'n', .description = "Passes no standard input on: it is empty"},
+    Option{.name = "env",
+           .argument = "NAME[=VALUE]",
+           .description = "Sets one environment variable over the job's, or passes the caller's on",
+           .repeatable = true},
+    Option{.name = "chdir",
+           .letter = 'D',
+           .argument = "DIR",
+           .description = "Working directory, an absolute path inside the job",
+           .fallback = "the job's"},
+};
+constexpr std::array kExecUsage{"exec [-t] [--env NAME[=VALUE]] [-D DIR] JOBID -- COMMAND [ARGUMENT…]"sv};
+constexpr std::array kExecDescription{
+    "Runs a further command beside a running job of yours, or as an administrator of anybody's: in all its "
+    "namespaces, its root and its cgroup, as its user, with its environment, its seccomp filter and nothing "
+    "more. What the command uses counts against the job's limits and in its record; it ends when the job "
+    "ends."sv,
+    "Standard input, output and error are the caller's. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and "
+    "SIGUSR2 "
+    "are passed on; a second one of the first four kills the command. When the caller goes away the command "
+    "gets SIGHUP."sv,
+    "Exits with the command's status, 128+n when signal n ended it (137 when the job ended), 127 when it was "
+    "not found, 126 when it could not be executed, 125 when berth refused."sv,
+};
+constexpr std::array kExecExamples{
+    Example{"berth exec 36 -- ps aux", "What runs inside job 36?"},
+    Example{"berth exec -t 36 -- bash", "A shell beside it."},
+    Example{"berth exec 36 -- tar c results | tar x", "Files out of its private /tmp."},
+    Example{"berth exec 36_4 -- kill -USR1 2", "Task 4 of array 36; process 2 is the job's first."},
+};
+constexpr CommandSpec kExec{.name = "exec",
+                            .summary = "Run a further command inside a running job",
+                            .usage = kExecUsage,
+                            .description = kExecDescription,
+                            .options = kExecOptions,
+                            .operands = {"JOBID", true, false, Completion::jobs},
+                            .takes_command = true,
+                            .examples = kExecExamples,
+                            .see_also = kControlSeeAlso,
+                            .usage_status = 125};
+
 constexpr std::array kWhyOptions{
     Option{.name = "json", .description = "Prints one JSON object for each job"}};
 constexpr std::array kWhyUsage{"why [--json] JOBID…"sv};
@@ -1237,15 +1284,11 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 27> kCommands{&kRun,        &kCheck,       &kSubmit,
-                                                       &kQueue,      &kCancel,      &kWait,
-                                                       &kLogs,       &kHold,        &kRelease,
-                                                       &kRequeue,    &kSuspend,     &kResume,
-                                                       &kSignal,     &kWhy,         &kUpdate,
-                                                       &kSlots,      &kDrain,       &kUndrain,
-                                                       &kEvents,     &kHistory,     &kShow,
-                                                       &kEfficiency, &kDoctor,      &kVersion,
-                                                       &kHelp,       &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 28> kCommands{
+    &kRun,  &kCheck,      &kSubmit,  &kQueue,   &kCancel,  &kWait,        &kLogs,
+    &kHold, &kRelease,    &kRequeue, &kSuspend, &kResume,  &kSignal,      &kExec,
+    &kWhy,  &kUpdate,     &kSlots,   &kDrain,   &kUndrain, &kEvents,      &kHistory,
+    &kShow, &kEfficiency, &kDoctor,  &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},

@@ -55,23 +55,23 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   berth_use_archive(Boost::program_options boost_program_options Boost::headers)
 endif()
 
-add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_query.cpp cli_run.cpp
-  cli_submit.cpp executor_launcher.cpp)
-target_link_libraries(berth PRIVATE berth_cli berth_listing berth_scheduler berth_store berth_executor
+add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp cli_query.cpp cli_run.cpp
+  cli_submit.cpp executor_launcher.cpp stream_client.cpp terminal.cpp)
+target_link_libraries(berth PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   target_link_options(berth PRIVATE -static-libstdc++ -static-libgcc)
 endif()
 
 # The daemon, and the process that holds its jobs. The runner is small: it knows neither SQLite nor Boost.
-berth_library(berth_runner_protocol runner_protocol.cpp record_spool.cpp)
+berth_library(berth_runner_protocol runner_protocol.cpp record_spool.cpp stream_frame.cpp stream_request.cpp)
 target_link_libraries(berth_runner_protocol PUBLIC berth_schemas PRIVATE nlohmann_json::nlohmann_json)
-add_executable(berth-runner runner_main.cpp runner.cpp)
+add_executable(berth-runner runner_main.cpp runner.cpp runner_streams.cpp stream_session.cpp)
 target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth_scheduler berth_executor
-                      berth_settings berth_warnings)
+                      berth_settings berth_warnings nlohmann_json::nlohmann_json)
 
 add_executable(berthd berthd_main.cpp api.cpp api_server.cpp api_streams.cpp committer.cpp daemon.cpp
-  runner_link.cpp submission.cpp)
+  runner_link.cpp stream_hand_over.cpp submission.cpp)
 target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
                       berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers
                       Threads::Threads)

@@ -68,6 +68,8 @@ Runner::Runner(const RunnerOptions& options, Supervisor self)
       listener_(listen_at(socket_path_)),
       signals_(termination_signals()),
       executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead, .own_scope = true}),
+      streams_(executor_, streams_socket_of(options.socket_folder, self_.cgroup),
+               [this](AttemptId id) { return find(id) != nullptr; }),
       idle_since_(std::chrono::steady_clock::now()) {
   executor_.wait_until_ready();
 }
@@ -78,10 +80,11 @@ Runner::~Runner() {
 
 void Runner::run() {
   while (!may_end()) {
-    std::array<pollfd, 4> descriptors{{{executor_.event_descriptor(), POLLIN, 0},
+    std::array<pollfd, 5> descriptors{{{executor_.event_descriptor(), POLLIN, 0},
                                        {listener_.get(), POLLIN, 0},
                                        {connection_.get(), POLLIN, 0},
-                                       {signals_.get(), POLLIN, 0}}};
+                                       {signals_.get(), POLLIN, 0},
+                                       {streams_.descriptor(), POLLIN, 0}}};
     if (!unsent_.empty()) {
       descriptors[2].events |= POLLOUT;
     }
@@ -91,7 +94,7 @@ void Runner::run() {
       throw std::system_error(errno, std::generic_category(), "poll");
     }
     if (descriptors[0].revents != 0) {
-      for (const ExecutorEvent& event : executor_.dispatch()) {
+      for (ExecutorEvent& event : executor_.dispatch()) {
         report(event);
       }
     }
@@ -103,6 +106,9 @@ void Runner::run() {
     }
     if (descriptors[3].revents != 0) {
       end_jobs();
+    }
+    if (descriptors[4].revents != 0) {
+      streams_.dispatch();
     }
     flush();
     if (!jobs_.empty() || connection_) {
@@ -351,20 +357,32 @@ void Runner::refuse(AttemptId id, const std::string& stage, int error_number, co
   finish(std::move(ended));
 }
 
-void Runner::report(const ExecutorEvent& event) {
+void Runner::report(ExecutorEvent& event) {
   if (const auto* started = std::get_if<Started>(&event)) {
-    const auto job = jobs_.find(started->job_id);
-    if (job != jobs_.end()) {
-      job->second.started_at = started->at;
-      RunnerMessage message;
-      message.kind = Kind::started;
-      message.id = job->second.id;
-      message.at = started->at;
-      send(message);
-    }
+    report_started(*started);
+  } else if (const auto* ended = std::get_if<Ended>(&event)) {
+    report_ended(*ended);
+  } else if (auto* terminal = std::get_if<TerminalOpened>(&event)) {
+    streams_.take(std::move(*terminal));
+  } else if (const auto* command = std::get_if<CommandEnded>(&event)) {
+    streams_.take(*command);
+  }
+}
+
+void Runner::report_started(const Started& started) {
+  const auto job = jobs_.find(started.job_id);
+  if (job == jobs_.end()) {
     return;
   }
-  const auto& ended = std::get<Ended>(event);
+  job->second.started_at = started.at;
+  RunnerMessage message;
+  message.kind = Kind::started;
+  message.id = job->second.id;
+  message.at = started.at;
+  send(message);
+}
+
+void Runner::report_ended(const Ended& ended) {
   const auto job = jobs_.find(ended.job_id);
   if (job == jobs_.end()) {
     return;

@@ -17,6 +17,7 @@
 #include "executor/os/unique_fd.h"
 #include "scheduler/record_spool.h"
 #include "scheduler/runner_protocol.h"
+#include "scheduler/runner_streams.h"
 
 namespace berth {
 
@@ -62,7 +63,9 @@ class Runner {
   void launch(const RunnerMessage& message, Job& job);
   OutputSink open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller);
   void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
-  void report(const ExecutorEvent& event);
+  void report(ExecutorEvent& event);
+  void report_started(const Started& started);
+  void report_ended(const Ended& ended);
   void finish(RunnerMessage ended);
   void spool(const RunnerMessage& ended);
   Job* find(AttemptId id);
@@ -74,6 +77,7 @@ class Runner {
   UniqueFd listener_;
   UniqueFd signals_;
   Executor executor_;
+  RunnerStreams streams_;
   UniqueFd connection_;
   FrameReader reader_;
   std::string unsent_;

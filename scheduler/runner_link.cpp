@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "scheduler/log.h"
+#include "scheduler/stream_request.h"
 
 namespace berth {
 namespace {
@@ -200,6 +201,7 @@ FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
     } catch (const std::exception& error) {
       log_info("runner " + entry.path().stem().string() + " is gone: " + error.what());
       found.dead.push_back(entry.path().stem().string());
+      std::filesystem::remove(streams_socket_of(paths.socket_folder, found.dead.back()));
       std::filesystem::remove(entry.path());
     }
   }

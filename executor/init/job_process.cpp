@@ -99,17 +99,39 @@ void reset_affinity(const ReceivedPlan& received) {
   fail(Step::exec, error, program);
 }
 
+/// A terminal of the job's own devpts instance (pts(4)), made the controlling one of this session. The slave
+/// is taken from the master, not found by its name.
+int open_terminal(const Plan& plan) {
+  constexpr long kPtmxFlags = 2 | 0400 | 02000000;  // O_RDWR | O_NOCTTY | O_CLOEXEC
+  const char* path = "/dev/pts/ptmx";
+  const long master = expect(sys(SYS_openat, -100, path, kPtmxFlags, 0), Step::open_terminal, path);
+  const int unlocked = 0;
+  expect(sys(SYS_ioctl, master, 0x40045431 /* TIOCSPTLCK */, &unlocked), Step::open_terminal, "TIOCSPTLCK");
+  const long slave = expect(sys(SYS_ioctl, master, 0x5441 /* TIOCGPTPEER */, kPtmxFlags), Step::open_terminal,
+                            "TIOCGPTPEER");
+  const unsigned short size[4] = {plan.rows, plan.columns, 0, 0};  // struct winsize, ioctl_tty(2)
+  sys(SYS_ioctl, slave, 0x5414 /* TIOCSWINSZ */, size);
+  expect(sys(SYS_ioctl, slave, 0x540E /* TIOCSCTTY */, 0), Step::open_terminal, "TIOCSCTTY");
+  report_terminal(static_cast<int>(master));
+  return static_cast<int>(slave);
+}
+
 /// Only in the child.
 [[noreturn]] void become_job(const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   expect(sys(SYS_setsid), Step::set_session, "setsid");
+  const int terminal = plan.terminal != 0 ? open_terminal(plan) : -1;
   for (int target = 0; target < 3; ++target) {
-    expect(sys(SYS_dup3, received.descriptors[target], target, 0), Step::redirect, "standard streams");
+    const int stream = terminal >= 0 ? terminal : received.descriptors[target];
+    expect(sys(SYS_dup3, stream, target, 0), Step::redirect, "standard streams");
   }
-  expect(sys(SYS_dup3, failure_pipe, kFailureFd, 02000000), Step::close_descriptors, "dup3");
-  failure_pipe = kFailureFd;
-  expect(sys(SYS_close_range, kFailureFd + 1, ~0u, 0), Step::close_descriptors, "close_range");
+  int kept = sandbox::kChannelFd;
+  if (failure_pipe >= 0) {
+    expect(sys(SYS_dup3, failure_pipe, kFailureFd, 02000000), Step::close_descriptors, "dup3");
+    kept = failure_pipe = kFailureFd;
+  }
+  expect(sys(SYS_close_range, kept + 1, ~0u, 0), Step::close_descriptors, "close_range");
   const auto* rlimits = received.array<const sandbox::PlanRlimit>(plan.rlimits);
   for (uint32_t index = 0; index < plan.rlimit_count; ++index) {
     const uint64_t values[2] = {rlimits[index].soft, rlimits[index].hard};
@@ -128,6 +150,7 @@ void reset_affinity(const ReceivedPlan& received) {
 }  // namespace
 
 int failure_pipe = -1;
+uint32_t command_number = 0;
 
 void drop_privileges(const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
@@ -179,6 +202,18 @@ StartedJob start_job(const ReceivedPlan& received) {
   }
   sys(SYS_close, ends[0]);
   return {static_cast<int>(pid), forked_at, setup_cpu};
+}
+
+long start_command(const ReceivedPlan& received) {
+  const Plan& plan = *received.plan;
+  make_pointers(received, plan.arguments, plan.argument_count);
+  make_pointers(received, plan.environment, plan.environment_count);
+  const long pid = sys(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+  if (pid == 0) {
+    command_number = plan.command;
+    become_job(received);
+  }
+  return pid;
 }
 
 }  // namespace berth::init

@@ -81,12 +81,13 @@ size_t receive(void* buffer, size_t size, int* descriptors, int* descriptor_coun
 }
 
 void report(sandbox::ReportKind kind, Step step, long error, int wait_status, const char* object,
-            const StartedJob* job = nullptr) {
+            const StartedJob* job = nullptr, uint32_t command = 0) {
   sandbox::Report message;
   message.kind = kind;
   message.step = step;
   message.error = static_cast<int32_t>(error);
   message.wait_status = wait_status;
+  message.command = command;
   message.at = job != nullptr ? job->forked_at : read_clock(1 /* CLOCK_MONOTONIC */);
   message.setup_cpu = job != nullptr ? job->setup_cpu - cpu_before_attach : 0;
   copy(message.object, object, sizeof message.object);
@@ -136,6 +137,14 @@ void receive_setup() {
   }
 }
 
+/// The plan's bytes when they did not fit into the packet.
+ReceivedPlan map_plan() {
+  auto* plan = reinterpret_cast<Plan*>(packet);
+  const long mapped = sys(SYS_mmap, 0, static_cast<size_t>(plan->size), 3 /* READ|WRITE */,
+                          2 /* MAP_PRIVATE */, plan_descriptors[0], 0);
+  return ReceivedPlan{mapped < 0 ? nullptr : reinterpret_cast<Plan*>(mapped), plan_descriptors + 1};
+}
+
 ReceivedPlan receive_plan() {
   int count = 0;
   const size_t size = receive(packet, sizeof packet, plan_descriptors, &count);
@@ -143,19 +152,18 @@ ReceivedPlan receive_plan() {
   if (size < sizeof(Plan) || plan->descriptor_count != static_cast<uint32_t>(count)) {
     fail(Step::receive, -71 /* EPROTO */, "plan");
   }
-  const int* descriptors = plan_descriptors;
+  ReceivedPlan received{plan, plan_descriptors};
   if (plan->size > size) {
-    const long mapped = expect(sys(SYS_mmap, 0, static_cast<size_t>(plan->size), 3 /* READ|WRITE */,
-                                   2 /* MAP_PRIVATE */, plan_descriptors[0], 0),
-                               Step::receive, "plan");
+    received = map_plan();
+    if (received.plan == nullptr) {
+      fail(Step::receive, -12 /* ENOMEM */, "plan");
+    }
     sys(SYS_close, plan_descriptors[0]);
-    plan = reinterpret_cast<Plan*>(mapped);
-    ++descriptors;
   }
-  if (plan->mount_count > sandbox::kMaximumMounts) {
+  if (received.plan->mount_count > sandbox::kMaximumMounts) {
     fail(Step::receive, -7 /* E2BIG */, "mounts");
   }
-  return ReceivedPlan{plan, descriptors};
+  return received;
 }
 
 /// Joins the cgroup, then makes the namespaces whose view begins there. In this order: a cgroup namespace
@@ -193,18 +201,77 @@ void write_time_offsets(const Plan& plan) {
   sys(SYS_close, file);
 }
 
-void send_signal_to_all(int signal) {
-  sys(SYS_kill, -1, signal);
+/// Further commands that run beside the job. Each leads a session and so a process group of its own.
+struct Command {
+  uint32_t number;  ///< 0: a free place
+  int pid;
+};
+Command commands[sandbox::kMaximumCommands];
+
+/// A failure of ours here is the command's, never the job's: the job may have used up its processes.
+void begin_command(size_t size, int descriptor_count) {
+  auto* plan = reinterpret_cast<Plan*>(packet);
+  const uint32_t number = plan->command;
+  ReceivedPlan received{plan, plan_descriptors};
+  long error = 0;
+  if (plan->descriptor_count != static_cast<uint32_t>(descriptor_count)) {
+    error = -24;  // EMFILE: the job lowered our limit, and the kernel left descriptors out
+  } else if (plan->size > size) {
+    received = map_plan();
+    error = received.plan == nullptr ? -12 /* ENOMEM */ : 0;
+  }
+  Command* place = nullptr;
+  for (Command& command : commands) {
+    place = command.number == 0 ? &command : place;
+  }
+  if (error == 0) {
+    error = place == nullptr ? -11 /* EAGAIN */ : start_command(received);
+  }
+  if (error > 0) {
+    *place = {number, static_cast<int>(error)};
+  } else {
+    report(sandbox::ReportKind::command_failed, Step::fork, -error, 0, "", nullptr, number);
+  }
+  if (received.plan != nullptr && received.plan != plan) {
+    sys(SYS_munmap, received.plan, static_cast<size_t>(plan->size));
+  }
 }
 
-/// Handles one packet from the executor while the job runs.
+void send_signal(const sandbox::SignalMessage& message) {
+  if (message.command == 0) {
+    sys(SYS_kill, -1, message.signal);
+    return;
+  }
+  for (const Command& command : commands) {
+    if (command.number == message.command) {
+      if (sys(SYS_kill, -command.pid, message.signal) < 0) {
+        sys(SYS_kill, command.pid, message.signal);  // it has not come to setsid(2) yet
+      }
+    }
+  }
+}
+
+/// Handles one packet from the executor while the job runs. The job's own plan is not needed any more.
 void handle_message() {
   int count = 0;
-  alignas(8) char buffer[256];
-  const size_t size = receive(buffer, sizeof buffer, plan_descriptors, &count);
-  const auto* message = reinterpret_cast<const sandbox::SignalMessage*>(buffer);
+  const size_t size = receive(packet, sizeof packet, plan_descriptors, &count);
+  const auto* message = reinterpret_cast<const sandbox::SignalMessage*>(packet);
   if (size >= sizeof *message && message->kind == sandbox::MessageKind::signal) {
-    send_signal_to_all(message->signal);
+    send_signal(*message);
+  } else if (size >= sizeof(Plan) && message->kind == sandbox::MessageKind::command) {
+    begin_command(size, count);
+  }
+  for (int index = 0; index < count; ++index) {
+    sys(SYS_close, plan_descriptors[index]);
+  }
+}
+
+void end_command(int pid, int status) {
+  for (Command& command : commands) {
+    if (command.number != 0 && command.pid == pid) {
+      report(sandbox::ReportKind::command_exited, Step::exec, 0, status, "", nullptr, command.number);
+      command = {0, 0};
+    }
   }
 }
 
@@ -229,6 +296,7 @@ void handle_message() {
         report(sandbox::ReportKind::exited, Step::exec, 0, status, "");
         sys(SYS_exit_group, 0);
       }
+      end_command(static_cast<int>(pid), status);
     }
     if (descriptors[0].revents != 0) {
       handle_message();
@@ -316,8 +384,24 @@ int open_signals() {
 
 }  // namespace
 
+void report_terminal(int master) {
+  sandbox::Report message{};
+  message.kind = sandbox::ReportKind::terminal;
+  message.step = Step::open_terminal;
+  message.command = command_number;
+  alignas(8) struct {
+    Cmsghdr header;
+    int descriptor;
+  } control{{sizeof(Cmsghdr) + sizeof(int), kSolSocket, kScmRights}, master};
+  Iovec iov{&message, offsetof(sandbox::Report, object) + 1};
+  const Msghdr packet_with_master{nullptr, 0, &iov, 1, &control, sizeof control, 0};
+  expect(sys(SYS_sendmsg, sandbox::kChannelFd, &packet_with_master, 0x4000 /* MSG_NOSIGNAL */),
+         Step::open_terminal, "sendmsg");
+}
+
 void fail(Step step, long negative_errno, const char* object) {
-  report(sandbox::ReportKind::failed, step, -negative_errno, 0, object);
+  const auto kind = command_number == 0 ? sandbox::ReportKind::failed : sandbox::ReportKind::command_failed;
+  report(kind, step, -negative_errno, 0, object, nullptr, command_number);
   if (failure_pipe >= 0) {
     sys(SYS_write, failure_pipe, "", 1);
   }

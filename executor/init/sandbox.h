@@ -49,6 +49,10 @@ void open_sources(const ReceivedPlan& received);
 // -- job_process.cpp --
 /// In the child between fork and exec: where fail() tells init that it did. -1 in init itself.
 extern int failure_pipe;
+/// In the child that becomes a further command: its number, for reports. 0 in init and in the job.
+extern uint32_t command_number;
+/// Sends the master of a terminal to the executor.
+void report_terminal(int master);
 /// Drops what init itself must not keep: capabilities, privileges to gain, forbidden system calls.
 void drop_privileges(const ReceivedPlan& received);
 /// Nanoseconds of a clock, clock_gettime(2).
@@ -60,5 +64,8 @@ struct StartedJob {
 };
 /// Forks the job and execs it; returns once the exec succeeded.
 StartedJob start_job(const ReceivedPlan& received);
+/// Forks a further command beside the job: its pid, or a negative errno. Does not wait for the exec, which a
+/// job could hold up by stopping the child; the child reports a failure itself.
+long start_command(const ReceivedPlan& received);
 
 }  // namespace berth::init

@@ -15,7 +15,8 @@ constexpr std::size_t kMaximumDescriptors = 128;
 
 }  // namespace
 
-int send_message(int socket, const void* data, std::size_t size, std::span<const int> descriptors) noexcept {
+int send_message(int socket, const void* data, std::size_t size, std::span<const int> descriptors,
+                 MessageWait wait) noexcept {
   if (descriptors.size() > kMaximumDescriptors) {
     return E2BIG;
   }
@@ -33,7 +34,8 @@ int send_message(int socket, const void* data, std::size_t size, std::span<const
     header->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size_bytes());
   }
-  return retry_eintr([&] { return ::sendmsg(socket, &message, MSG_NOSIGNAL); }) < 0 ? errno : 0;
+  const int flags = MSG_NOSIGNAL | (wait == MessageWait::poll ? MSG_DONTWAIT : 0);
+  return retry_eintr([&] { return ::sendmsg(socket, &message, flags); }) < 0 ? errno : 0;
 }
 
 ssize_t receive_message(int socket, void* data, std::size_t size, Descriptors& descriptors,

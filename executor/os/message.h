@@ -27,8 +27,9 @@ class Descriptors {
 
 enum class MessageWait { block, poll };
 
-/// Returns 0 or errno. Never raises SIGPIPE.
-int send_message(int socket, const void* data, std::size_t size, std::span<const int> descriptors) noexcept;
+/// Returns 0 or errno (EAGAIN with `poll`, when there is no room). Never raises SIGPIPE.
+int send_message(int socket, const void* data, std::size_t size, std::span<const int> descriptors,
+                 MessageWait wait = MessageWait::block) noexcept;
 
 /// Size of the packet; 0 at end of file; -1 with errno.
 ssize_t receive_message(int socket, void* data, std::size_t size, Descriptors& descriptors, MessageWait wait);

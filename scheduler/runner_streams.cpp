@@ -1,0 +1,173 @@
+#include "scheduler/runner_streams.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "executor/os/message.h"
+#include "executor/os/syscall.h"
+#include "scheduler/log.h"
+
+namespace berth {
+namespace {
+
+/// Only root may write to it: who hands a connection over has found out whose it is.
+UniqueFd bind_at(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    throw_system_error(ENAMETOOLONG, "socket", path);
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd socket{check(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
+  const mode_t mask = ::umask(0177);
+  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  ::umask(mask);
+  check(bound, "bind", path);
+  return socket;
+}
+
+UniqueFd non_blocking(UniqueFd fd) {
+  check(::fcntl(fd.get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
+  return fd;
+}
+
+UniqueFd duplicate(const UniqueFd& fd) {
+  return UniqueFd{check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), "fcntl", "terminal")};
+}
+
+/// As berth run's: the command's own, 128 + n for a signal, 126 and 127 when it could not be executed.
+int exit_status_of(const CommandEnded& ended) {
+  if (ended.error_number != 0) {
+    const bool exec = ended.stage == "exec";
+    return !exec ? 125 : ended.error_number == ENOENT ? 127 : 126;
+  }
+  return WIFEXITED(ended.wait_status) ? WEXITSTATUS(ended.wait_status) : 128 + WTERMSIG(ended.wait_status);
+}
+
+}  // namespace
+
+RunnerStreams::RunnerStreams(Executor& executor, std::string socket_path,
+                             std::function<bool(AttemptId)> holds)
+    : executor_(executor),
+      path_(std::move(socket_path)),
+      holds_(std::move(holds)),
+      socket_(bind_at(path_)),
+      packet_(4 * kLargestStreamRequest) {
+  loop_.watch(socket_.get(), EPOLLIN, [this](std::uint32_t) { take_over(); });
+}
+
+RunnerStreams::~RunnerStreams() {
+  ::unlink(path_.c_str());
+}
+
+void RunnerStreams::dispatch() {
+  loop_.dispatch();
+  sweep();
+}
+
+void RunnerStreams::take_over() {
+  Descriptors descriptors;
+  const ssize_t size =
+      receive_message(socket_.get(), packet_.data(), packet_.size(), descriptors, MessageWait::poll);
+  if (size <= 0 || descriptors.empty()) {
+    return;
+  }
+  try {
+    run(parse_handed_over({packet_.data(), static_cast<std::size_t>(size)}), descriptors.take(0));
+  } catch (const std::exception& error) {
+    log_error(std::string("berthd handed over what is no request: ") + error.what());
+  }
+}
+
+void RunnerStreams::run(const StreamRequest& request, UniqueFd client) {
+  const auto id = std::make_shared<CommandId>();
+  const auto session = std::make_shared<StreamSession>(
+      loop_, std::move(client),
+      StreamSession::Requests{[this, id](int number) { executor_.signal_command(*id, number); },
+                              [this, id](TerminalWindow window) {
+                                const auto found = commands_.find(*id);
+                                if (found != commands_.end() && found->second.master) {
+                                  const winsize size{window.rows, window.columns, 0, 0};
+                                  ::ioctl(found->second.master.get(), TIOCSWINSZ, &size);
+                                }
+                              }});
+  try {
+    start(request, session, *id);
+  } catch (const std::exception& error) {
+    session->end(125, "job " + std::to_string(request.id.job_id) + ": " + error.what());
+    ending_.push_back(session);
+  }
+}
+
+void RunnerStreams::start(const StreamRequest& request, const std::shared_ptr<StreamSession>& session,
+                          CommandId& id) {
+  if (!holds_(request.id)) {
+    throw LaunchError("command", ESRCH, "it has ended");
+  }
+  CommandRequest command{
+      request.argv, request.environment, request.current_working_directory, std::nullopt, -1, -1, -1};
+  if (request.terminal) {
+    command.terminal = TerminalSize{request.terminal->rows, request.terminal->columns};
+    id = executor_.start_command(request.id.job_id, command);
+    commands_[id].session = session;  // connected when the terminal is there
+    return;
+  }
+  FdPair input = make_pipe();
+  FdPair output = make_pipe();
+  FdPair error = make_pipe();
+  command.standard_input = input.first.get();
+  command.standard_output = output.second.get();
+  command.standard_error = error.second.get();
+  id = executor_.start_command(request.id.job_id, command);
+  commands_[id].session = session;
+  session->connect(non_blocking(std::move(input.second)), non_blocking(std::move(output.first)),
+                   non_blocking(std::move(error.first)));
+}
+
+void RunnerStreams::take(TerminalOpened terminal) {
+  const auto found = commands_.find(terminal.id);
+  if (found == commands_.end() || found->second.session == nullptr) {
+    return;  // closing its only master hangs the terminal up
+  }
+  found->second.master = duplicate(terminal.master);
+  UniqueFd writer = duplicate(terminal.master);
+  found->second.session->connect(std::move(writer), std::move(terminal.master), UniqueFd{});
+}
+
+void RunnerStreams::take(const CommandEnded& ended) {
+  const auto found = commands_.find(ended.id);
+  if (found == commands_.end()) {
+    return;
+  }
+  if (const std::shared_ptr<StreamSession> session = found->second.session) {
+    session->end(exit_status_of(ended), ended.message);
+    ending_.push_back(session);
+  }
+  commands_.erase(found);
+}
+
+void RunnerStreams::sweep() {
+  std::erase_if(ending_, [](const auto& session) { return session->is_finished(); });
+  for (auto& [id, command] : commands_) {
+    if (command.session != nullptr && command.session->is_finished()) {
+      // As when a terminal's line is dropped; who wants to go on, ignores it (nohup).
+      executor_.signal_command(id, SIGHUP);
+      executor_.signal_command(id, SIGCONT);
+      command.session.reset();
+      command.master.reset();
+    }
+  }
+}
+
+}  // namespace berth

@@ -1,0 +1,55 @@
+// RunnerStreams: the further commands beside a runner's jobs (berth exec). Takes connections over from berthd
+// (scheduler/stream_request.h).
+//
+// Part of a Runner, single-threaded; the runner passes on what its Executor tells.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "executor/descriptor_loop.h"
+#include "executor/executor.h"
+#include "scheduler/stream_request.h"
+#include "scheduler/stream_session.h"
+
+namespace berth {
+
+class RunnerStreams {
+ public:
+  /// `holds` tells whether this attempt is the runner's. Throws std::system_error when it cannot listen.
+  RunnerStreams(Executor& executor, std::string socket_path, std::function<bool(AttemptId)> holds);
+  ~RunnerStreams();
+  RunnerStreams(const RunnerStreams&) = delete;
+  RunnerStreams& operator=(const RunnerStreams&) = delete;
+
+  /// Readable when dispatch() has work.
+  int descriptor() const { return loop_.descriptor(); }
+  void dispatch();
+  void take(TerminalOpened terminal);
+  void take(const CommandEnded& ended);
+
+ private:
+  struct Command {
+    std::shared_ptr<StreamSession> session;  ///< null when the client has gone
+    UniqueFd master;                         ///< of its terminal, to set its size
+  };
+
+  void take_over();
+  void run(const StreamRequest& request, UniqueFd client);
+  void start(const StreamRequest& request, const std::shared_ptr<StreamSession>& session, CommandId& id);
+  void sweep();
+
+  Executor& executor_;
+  const std::string path_;
+  const std::function<bool(AttemptId)> holds_;
+  DescriptorLoop loop_;
+  UniqueFd socket_;
+  std::vector<char> packet_;
+  std::map<CommandId, Command> commands_;               // until their end is known
+  std::vector<std::shared_ptr<StreamSession>> ending_;  // whose clients have not got everything yet
+};
+
+}  // namespace berth

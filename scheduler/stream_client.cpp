@@ -1,0 +1,227 @@
+#include "scheduler/stream_client.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "executor/os/syscall.h"
+#include "scheduler/stream_frame.h"
+#include "scheduler/terminal.h"
+
+namespace berth {
+namespace {
+
+constexpr std::size_t kAhead = 128 * 1024;
+constexpr std::size_t kPiece = 32 * 1024;
+constexpr std::array kEnding{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+/// End of file as a terminal's line discipline takes it (VEOF, termios(3)).
+constexpr std::string_view kEndOfInput = "\x04";
+
+/// Signals as a descriptor while this lives. One that was ignored when berth started (nohup) stays so.
+class WatchedSignals {
+ public:
+  explicit WatchedSignals(bool terminal) {
+    sigemptyset(&set_);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}) {
+      struct sigaction action {};
+      if (::sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
+        sigaddset(&set_, number);
+      }
+    }
+    if (terminal) {
+      sigaddset(&set_, SIGWINCH);
+      sigaddset(&set_, SIGTSTP);
+    }
+    ::sigprocmask(SIG_BLOCK, &set_, &before_);
+    descriptor_.reset(check(::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd"));
+  }
+  ~WatchedSignals() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  WatchedSignals(const WatchedSignals&) = delete;
+  WatchedSignals& operator=(const WatchedSignals&) = delete;
+
+  int descriptor() const { return descriptor_.get(); }
+  std::optional<int> next() {
+    signalfd_siginfo info{};
+    const ssize_t count = retry_eintr([&] { return ::read(descriptor_.get(), &info, sizeof info); });
+    return count == sizeof info ? std::optional(static_cast<int>(info.ssi_signo)) : std::nullopt;
+  }
+
+ private:
+  sigset_t set_{};
+  sigset_t before_{};
+  UniqueFd descriptor_;
+};
+
+class StreamClient {
+ public:
+  StreamClient(int socket, std::string received, const StreamOptions& options)
+      : socket_(socket), options_(options), signals_(options.terminal), reading_input_(options.input) {
+    reader_.append(received);
+    if (options_.terminal) {
+      raw_.emplace();
+    }
+    if (!options_.input && !options_.terminal) {
+      send(StreamFrame::Kind::input, {});
+    }
+    ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
+  }
+
+  StreamEnd run() {
+    take_frames();
+    while (!end_) {
+      std::array<pollfd, 3> ready{
+          {{socket_.get(), POLLIN, 0},
+           {signals_.descriptor(), POLLIN, 0},
+           {reading_input_ && unsent_.size() < kAhead ? STDIN_FILENO : -1, POLLIN, 0}}};
+      if (!unsent_.empty()) {
+        ready[0].events |= POLLOUT;
+      }
+      if (::poll(ready.data(), ready.size(), -1) < 0 && errno != EINTR) {
+        throw std::system_error(errno, std::generic_category(), "poll");
+      }
+      if (ready[1].revents != 0) {
+        take_signals();
+      }
+      if (ready[2].revents != 0) {
+        read_input();
+      }
+      flush();
+      if ((ready[0].revents & ~POLLOUT) != 0) {
+        receive();
+      }
+    }
+    return *end_;
+  }
+
+ private:
+  void send(StreamFrame::Kind kind, std::string_view payload) { unsent_ += to_frame(kind, payload); }
+
+  void flush() {
+    while (!unsent_.empty()) {
+      const ssize_t count = ::send(socket_.get(), unsent_.data(), unsent_.size(), MSG_NOSIGNAL);
+      if (count < 0) {
+        if (errno != EINTR && errno != EAGAIN) {
+          unsent_.clear();  // its last words may still be there to be read
+        }
+        return;
+      }
+      unsent_.erase(0, static_cast<std::size_t>(count));
+    }
+  }
+
+  void receive() {
+    std::array<char, kPiece> buffer;
+    const ssize_t count = retry_eintr([&] { return ::read(socket_.get(), buffer.data(), buffer.size()); });
+    if (count < 0 && errno == EAGAIN) {
+      return;
+    }
+    if (count <= 0) {
+      throw std::runtime_error("the job's runner went away; the command ends with its job");
+    }
+    reader_.append({buffer.data(), static_cast<std::size_t>(count)});
+    take_frames();
+  }
+
+  void take_frames() {
+    while (const std::optional<StreamFrame> frame = reader_.next()) {
+      if (frame->kind == StreamFrame::Kind::output || frame->kind == StreamFrame::Kind::error) {
+        const int target = frame->kind == StreamFrame::Kind::output ? STDOUT_FILENO : STDERR_FILENO;
+        if (!write_all(target, frame->payload.data(), frame->payload.size())) {
+          throw std::runtime_error("cannot write its output: " + std::generic_category().message(errno));
+        }
+      } else if (frame->kind == StreamFrame::Kind::end) {
+        const auto value = nlohmann::json::parse(frame->payload);
+        end_ = StreamEnd{value.at("exit_status"), value.at("message"), false};
+      }
+    }
+  }
+
+  void read_input() {
+    std::array<char, kPiece> buffer;
+    const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) {
+      return;
+    }
+    if (count <= 0) {
+      reading_input_ = false;
+      send(StreamFrame::Kind::input, options_.terminal ? kEndOfInput : std::string_view());
+      return;
+    }
+    pass_keys({buffer.data(), static_cast<std::size_t>(count)});
+  }
+
+  /// Keys that may be the beginning of the detach sequence are kept back until it is clear.
+  void pass_keys(std::string_view keys) {
+    std::string passed;
+    for (const char key : keys) {
+      const std::string& detach = options_.detach_keys;
+      if (matched_ > 0 && key != detach[matched_]) {
+        passed += detach.substr(0, std::exchange(matched_, 0));
+      }
+      if (detach.empty() || key != detach[matched_]) {
+        passed += key;
+      } else if (++matched_ == detach.size()) {
+        end_ = StreamEnd{0, "", true};
+        break;
+      }
+    }
+    if (!passed.empty()) {
+      send(StreamFrame::Kind::input, passed);
+    }
+  }
+
+  void take_signals() {
+    while (const std::optional<int> number = signals_.next()) {
+      if (*number == SIGTSTP) {
+        raw_->restore();
+        ::raise(SIGSTOP);
+        raw_->enter();
+      }
+      if (*number != SIGTSTP && *number != SIGWINCH) {
+        pass_signal(*number);
+      } else if (const auto window = terminal_window()) {
+        send(StreamFrame::Kind::window, window_payload(*window));
+      }
+    }
+  }
+
+  void pass_signal(int number) {
+    for (const int ending : kEnding) {
+      if (number == ending && ++asked_to_end_ == 3) {
+        end_ = StreamEnd{128 + number, "it is left to itself", false};
+        return;
+      }
+    }
+    send(StreamFrame::Kind::signal, std::string(1, static_cast<char>(asked_to_end_ == 2 ? SIGKILL : number)));
+  }
+
+  UniqueFd socket_;
+  StreamOptions options_;
+  std::optional<RawTerminal> raw_;
+  WatchedSignals signals_;
+  StreamFrameReader reader_;
+  std::string unsent_;
+  bool reading_input_;
+  std::size_t matched_ = 0;
+  unsigned asked_to_end_ = 0;
+  std::optional<StreamEnd> end_;
+};
+
+}  // namespace
+
+StreamEnd run_stream(int socket, std::string received, const StreamOptions& options) {
+  return StreamClient(socket, std::move(received), options).run();
+}
+
+}  // namespace berth

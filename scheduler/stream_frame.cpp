@@ -1,0 +1,56 @@
+#include "scheduler/stream_frame.h"
+
+#include <stdexcept>
+
+namespace berth {
+namespace {
+
+constexpr std::size_t kHeader = 5;
+
+std::uint32_t byte_at(std::string_view text, std::size_t index) {
+  return static_cast<unsigned char>(text[index]);
+}
+
+}  // namespace
+
+std::string to_frame(StreamFrame::Kind kind, std::string_view payload) {
+  const std::size_t size = payload.size();
+  std::string frame{static_cast<char>(kind), static_cast<char>(size >> 24U & 0xFFU),
+                    static_cast<char>(size >> 16U & 0xFFU), static_cast<char>(size >> 8U & 0xFFU),
+                    static_cast<char>(size & 0xFFU)};
+  return frame.append(payload);
+}
+
+std::string window_payload(TerminalWindow window) {
+  return {static_cast<char>(window.rows >> 8U), static_cast<char>(window.rows & 0xFFU),
+          static_cast<char>(window.columns >> 8U), static_cast<char>(window.columns & 0xFFU)};
+}
+
+std::optional<TerminalWindow> parse_window(std::string_view payload) {
+  if (payload.size() != 4) {
+    return std::nullopt;
+  }
+  return TerminalWindow{static_cast<std::uint16_t>(byte_at(payload, 0) << 8U | byte_at(payload, 1)),
+                        static_cast<std::uint16_t>(byte_at(payload, 2) << 8U | byte_at(payload, 3))};
+}
+
+std::optional<StreamFrame> StreamFrameReader::next() {
+  if (buffer_.size() < kHeader) {
+    return std::nullopt;
+  }
+  const std::size_t size = byte_at(buffer_, 1) << 24U | byte_at(buffer_, 2) << 16U |
+                           byte_at(buffer_, 3) << 8U | byte_at(buffer_, 4);
+  const std::uint32_t kind = byte_at(buffer_, 0);
+  if (size > kLargestPayload || kind > static_cast<std::uint32_t>(StreamFrame::Kind::end)) {
+    throw std::runtime_error("a frame of kind " + std::to_string(kind) + " and " + std::to_string(size) +
+                             " bytes is none of berth's");
+  }
+  if (buffer_.size() < kHeader + size) {
+    return std::nullopt;
+  }
+  StreamFrame frame{static_cast<StreamFrame::Kind>(kind), buffer_.substr(kHeader, size)};
+  buffer_.erase(0, kHeader + size);
+  return frame;
+}
+
+}  // namespace berth

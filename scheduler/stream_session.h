@@ -1,0 +1,78 @@
+// StreamSession: one client's connection beside one command (berth exec) or one job's terminal (berth
+// attach), in the runner.
+//
+// Copies between the client's frames and the command's pipes or terminal, never more than some hundred KiB
+// ahead, so that a slow client holds up its own command and nothing else. Single-threaded, on a
+// DescriptorLoop; never blocks.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "executor/descriptor_loop.h"
+#include "executor/os/unique_fd.h"
+#include "scheduler/stream_frame.h"
+
+namespace berth {
+
+class StreamSession {
+ public:
+  /// What the client asks for beside its input.
+  struct Requests {
+    std::function<void(int signal_number)> signal;
+    std::function<void(TerminalWindow window)> window;
+  };
+
+  /// `loop` outlives it.
+  StreamSession(DescriptorLoop& loop, UniqueFd client, Requests requests);
+  ~StreamSession();
+  StreamSession(const StreamSession&) = delete;
+  StreamSession& operator=(const StreamSession&) = delete;
+
+  /// Non-blocking descriptors: where the client's input goes, and where output and error are read from; an
+  /// empty one is none. Of a terminal, two descriptors of its master.
+  void connect(UniqueFd input, UniqueFd output, UniqueFd error);
+  /// Output that somebody else has read. False when the client is too far behind.
+  bool give_output(std::string_view bytes);
+  /// The command is over: passes on what is left, then `exit_status` and `message`, then closes.
+  void end(int exit_status, const std::string& message);
+
+  /// The client is gone, or has got everything. To be asked after DescriptorLoop::dispatch().
+  bool is_finished() const { return !client_; }
+  /// The client went away before the end.
+  bool was_abandoned() const { return abandoned_; }
+
+ private:
+  struct Channel {
+    UniqueFd fd;
+    std::uint32_t interest = 0;
+  };
+
+  void set_interest(Channel& channel, std::uint32_t events, void (StreamSession::*handler)(std::uint32_t));
+  void update();
+  void close(Channel& channel);
+  void abandon();
+  void handle_client(std::uint32_t events);
+  void handle_input(std::uint32_t events);
+  void handle_output(std::uint32_t events);
+  void handle_error(std::uint32_t events);
+  void take(const StreamFrame& frame);
+  bool read_from(Channel& channel, StreamFrame::Kind kind);
+  void drain(Channel& channel, StreamFrame::Kind kind);
+  void write_client();
+
+  DescriptorLoop& loop_;
+  Requests requests_;
+  UniqueFd client_;
+  std::uint32_t client_interest_ = 0;
+  Channel input_, output_, error_;
+  StreamFrameReader reader_;
+  std::string to_client_;
+  std::string to_command_;
+  bool input_ended_ = false;
+  bool ending_ = false;
+  bool abandoned_ = false;
+};
+
+}  // namespace berth
