@@ -337,6 +337,9 @@ class ResultFile {
 };
 
 int inherited_input(const CommandLine& line, const RequestedJobs& requested) {
+  if (line.has("pty")) {
+    return -1;  // what is typed goes through the terminal
+  }
   const bool wanted = line.has("stdin") || (requested.from_options && ::isatty(STDIN_FILENO) == 0);
   return wanted && requested.jobs.size() == 1 && !requested.input_is_read ? STDIN_FILENO : -1;
 }
@@ -399,6 +402,19 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
   (void)!::write(STDERR_FILENO, text.data(), text.size());
 }
 
+/// A terminal has one input and one output, and one job.
+void check_pty(const CommandLine& line, const RequestedJobs& requested) {
+  for (const char* option : {"input", "stdin", "output", "error"}) {
+    if (line.has(option)) {
+      throw UsageError(line.command, "--" + std::string(option) +
+                                         " does not go with --pty: the terminal is its input and its output");
+    }
+  }
+  if (!requested.from_options || requested.jobs.size() != 1) {
+    throw UsageError(line.command, "--pty runs one command or script: berth run --pty -- bash");
+  }
+}
+
 Cidr network_pool_of(const CommandLine& line) {
   constexpr unsigned kSmallest = 24;
   constexpr unsigned kLargest = 8;
@@ -420,6 +436,11 @@ int run_jobs(const CommandLine& line) {
   RequestedJobs requested = requested_jobs(line);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
+  std::optional<TerminalBridge> bridge;
+  if (line.has("pty")) {
+    check_pty(line, requested);
+    bridge.emplace();
+  }
   Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
 
   const TerminationSignals signals;
@@ -455,6 +476,7 @@ int run_jobs(const CommandLine& line) {
   }
   JobStreams streams(streams_options, standard_output, standard_error);
   ExecutorLauncher launcher(executor, streams, identities, {signals.descriptor()});
+  launcher.set_terminal(bridge ? &*bridge : nullptr);
   if (progress.is_live()) {
     launcher.set_tick(Progress::kInterval, [&] { progress.redraw(clock.steady_now()); });
   }
@@ -464,6 +486,9 @@ int run_jobs(const CommandLine& line) {
   const BatchResult result =
       batch.run(std::move(submissions), [&] { cancellation.read_signals(batch, progress); });
 
+  if (bridge) {
+    bridge->close();
+  }
   progress.clear();
   standard_output.flush_all(signals.descriptor());
   standard_error.flush_all(signals.descriptor());

@@ -72,6 +72,10 @@ void ExecutorLauncher::start(const StartRequest& request) {
     launch.standard_output = sink_of(std::move(streams.standard_output));
     launch.standard_error = sink_of(std::move(streams.standard_error));
     launch.join_streams = streams.joined;
+    if (bridge_ != nullptr) {
+      const TerminalWindow window = bridge_->window();
+      launch.terminal = TerminalSize{window.rows, window.columns};
+    }
     grace_periods_[request.job_id] = request.spec.grace_period;
     executor_.launch(std::move(launch));
   } catch (const LaunchError& error) {
@@ -113,6 +117,10 @@ ExecutorLauncher::Readiness ExecutorLauncher::poll_until(std::optional<SteadyClo
   }
   const std::size_t readers = descriptors.size();
   streams_.add_pending(descriptors);
+  const std::size_t writers = descriptors.size();
+  if (bridge_ != nullptr) {
+    bridge_->add_descriptors(descriptors);
+  }
   int timeout = deadline ? milliseconds_until(*deadline) : -1;
   if (tick_) {
     const int tick = static_cast<int>(tick_interval_.count());
@@ -124,8 +132,11 @@ ExecutorLauncher::Readiness ExecutorLauncher::poll_until(std::optional<SteadyClo
   if (tick_) {
     tick_();
   }
-  if (descriptors.size() > readers && streams_.flush_some()) {
+  if (writers > readers && streams_.flush_some()) {
     executor_.resume_output();
+  }
+  if (bridge_ != nullptr) {
+    bridge_->handle();
   }
   Readiness ready;
   ready.executor = descriptors[0].revents != 0;
@@ -150,15 +161,21 @@ void ExecutorLauncher::fail_launch(JobId job_id, const std::string& stage, int e
   failed_launches_.emplace_back(std::move(ended));
 }
 
-std::vector<LauncherEvent> ExecutorLauncher::translate(const std::vector<ExecutorEvent>& events) {
+std::vector<LauncherEvent> ExecutorLauncher::translate(std::vector<ExecutorEvent> events) {
   std::vector<LauncherEvent> result;
-  for (const ExecutorEvent& event : events) {
+  for (ExecutorEvent& event : events) {
     if (const auto* started = std::get_if<Started>(&event)) {
       result.emplace_back(JobStarted{started->job_id, started->at, started_detail(*started)});
     } else if (const auto* ended = std::get_if<Ended>(&event)) {
+      if (bridge_ != nullptr) {
+        bridge_->close();
+      }
       streams_.close(ended->job_id);
       grace_periods_.erase(ended->job_id);
       result.emplace_back(JobEnded{ended->job_id, ended->at, ended->outcome, ended->usage});
+    } else if (auto* terminal = std::get_if<TerminalOpened>(&event);
+               terminal != nullptr && bridge_ != nullptr) {
+      bridge_->open(std::move(terminal->master));
     }
   }
   return result;

@@ -10,6 +10,7 @@
 #include "executor/executor.h"
 #include "scheduler/job_streams.h"
 #include "scheduler/launcher.h"
+#include "scheduler/terminal_bridge.h"
 
 namespace berth {
 
@@ -24,6 +25,9 @@ class ExecutorLauncher final : public Launcher {
   /// Called at least this often from within wait(), for live progress.
   void set_tick(std::chrono::milliseconds interval, std::function<void()> tick);
 
+  /// Jobs get a terminal, which is joined to the user's by `bridge`; it must outlive this. For one job alone.
+  void set_terminal(TerminalBridge* bridge) { bridge_ = bridge; }
+
   void start(const StartRequest& request) override;
   void stop(JobId job_id, Cause cause, StopMode mode) override;
   std::vector<LauncherEvent> wait(std::optional<std::chrono::steady_clock::time_point> deadline) override;
@@ -37,7 +41,7 @@ class ExecutorLauncher final : public Launcher {
 
   Readiness poll_until(std::optional<SteadyClock::time_point> deadline);
   void fail_launch(JobId job_id, const std::string& stage, int error_number, const std::string& message);
-  std::vector<LauncherEvent> translate(const std::vector<ExecutorEvent>& events);
+  std::vector<LauncherEvent> translate(std::vector<ExecutorEvent> events);
 
   Executor& executor_;
   JobStreams& streams_;
@@ -47,6 +51,7 @@ class ExecutorLauncher final : public Launcher {
   std::deque<LauncherEvent> failed_launches_;
   std::chrono::milliseconds tick_interval_{0};
   std::function<void()> tick_;
+  TerminalBridge* bridge_ = nullptr;
 };
 
 }  // namespace berth

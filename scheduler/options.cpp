@@ -112,6 +112,11 @@ constexpr std::array kRunStreamOptions{
         .section = kSectionJob,
         .field = "/standard_input",
         .completion = Completion::file},
+    Option{.name = "pty",
+           .description =
+               "Gives the job a terminal of its own, joined to the caller's: keys go to it as they are "
+               "typed, Ctrl-C too, and it follows the window's size. For one command or script",
+           .section = kSectionJob},
     Option{.name = "stdin",
            .description = "Passes berth's own standard input to the job even when it is a terminal",
            .section = kSectionJob},
@@ -546,6 +551,7 @@ constexpr std::array kRunExamples{
             "Runs a command as its own job, in this directory, and exits as it did."},
     Example{"berth run -c 2 --mem 2G -t 10 --network none -- ./tests.sh",
             "Two CPUs, 2 GiB, ten minutes, and no network."},
+    Example{"berth run --pty -c 2 -- bash", "A shell inside, on a terminal of its own."},
     Example{"berth run --overlay -- sh -c 'echo 127.0.0.1 db >> /etc/hosts.new; ls /etc'",
             "Writes go to a layer that is thrown away."},
     Example{"berth run --mount /srv/data:/data --result record.json -- ./train --data /data",

@@ -65,7 +65,7 @@ class WatchedSignals {
 
 class StreamClient {
  public:
-  StreamClient(int socket, std::string received, const StreamOptions& options)
+  StreamClient(int socket, std::string received, const StreamClientOptions& options)
       : socket_(socket), options_(options), signals_(options.terminal), reading_input_(options.input) {
     reader_.append(received);
     if (options_.terminal) {
@@ -207,7 +207,7 @@ class StreamClient {
   }
 
   UniqueFd socket_;
-  StreamOptions options_;
+  StreamClientOptions options_;
   std::optional<RawTerminal> raw_;
   WatchedSignals signals_;
   StreamFrameReader reader_;
@@ -220,7 +220,7 @@ class StreamClient {
 
 }  // namespace
 
-StreamEnd run_stream(int socket, std::string received, const StreamOptions& options) {
+StreamEnd run_stream(int socket, std::string received, const StreamClientOptions& options) {
   return StreamClient(socket, std::move(received), options).run();
 }
 

@@ -7,7 +7,7 @@
 
 namespace berth {
 
-struct StreamOptions {
+struct StreamClientOptions {
   bool input = true;        ///< pass standard input on
   bool terminal = false;    ///< the other end is a terminal: raw mode, window changes
   std::string detach_keys;  ///< typed in this order they end the client alone; empty: none
@@ -22,6 +22,6 @@ struct StreamEnd {
 /// Owns `socket`, which has given `received` already. Returns at the command's end. SIGINT, SIGTERM, SIGHUP,
 /// SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; a second one of the first four kills the command, a third ends
 /// the client at once. Throws std::runtime_error when the stream breaks.
-StreamEnd run_stream(int socket, std::string received, const StreamOptions& options);
+StreamEnd run_stream(int socket, std::string received, const StreamClientOptions& options);
 
 }  // namespace berth

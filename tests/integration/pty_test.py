@@ -1,0 +1,90 @@
+"""berth run --pty: a job on a terminal of its own, joined to the user's."""
+
+import os
+import re
+import signal
+import time
+
+from berth_case import BERTH, BerthCase, eventually, main
+from terminal_case import Terminal
+
+
+class RunningOnATerminal(BerthCase):
+    def terminal(self, *command, arguments=()):
+        terminal = Terminal([BERTH, "run", "--database", self.database, "--mem", "128M", "--pty", *arguments, "--", *command],
+                            cwd=self.work, env=self.environment(TERM="vt100"))
+        self.addCleanup(terminal.close)
+        self.berths.append(terminal.process)
+        return terminal
+
+    def test_keys_output_size_and_status(self):
+        terminal = self.terminal("sh", "-c", "stty size; echo $TERM; read line; stty size; echo got:$line; exit 5")
+        self.assertIn("33 101", terminal.expect("vt100"))
+        terminal.resize(40, 120)
+        time.sleep(0.5)
+        terminal.type("word\r")
+        self.assertIn("40 120", terminal.expect("got:word"))
+        self.assertEqual(terminal.finish(), 5)
+        self.assertTrue(terminal.is_restored(), "the terminal is left raw")
+        record = self.history()[-1]
+        self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("FAILED", 5))
+        self.assertGreater(record["usage"]["output_bytes"], 20)
+
+    def test_it_is_the_controlling_terminal_of_the_jobs_session_on_its_own_devpts(self):
+        terminal = self.terminal("sh", "-c", "tty; ps -o pid=,sid=,tty= $$; echo text > /dev/tty; ls -l /proc/self/fd; echo done")
+        text = terminal.expect("done")
+        self.assertIn("/dev/pts/0", text)
+        pid, sid = re.search(r"(\d+)\s+(\d+)\s+pts/0", text).groups()
+        self.assertEqual((pid, sid), ("2", "2"))
+        self.assertIn("text", text)
+        self.assertNotRegex(text, r"[3-9] -> /dev/(ptmx|pts)")
+        self.assertEqual(terminal.finish(), 0)
+
+    def test_control_c_goes_to_the_job(self):
+        terminal = self.terminal("sh", "-c", "trap 'echo caught' INT; echo ready; read line; read line; echo end:$line")
+        terminal.expect("ready")
+        terminal.type("\x03")
+        terminal.expect("caught")
+        terminal.type("\rlast\r")
+        terminal.expect("end:")
+        self.assertEqual(terminal.finish(), 0)
+        self.assertTrue(terminal.is_restored())
+
+    def test_signals_and_limits_end_the_job_and_restore_the_terminal(self):
+        terminal = self.terminal(self.payload, "hold", "100")
+        self.wait_for_job(word="hold")
+        self.assertTrue(eventually(lambda: not terminal.is_restored()))
+        terminal.process.send_signal(signal.SIGTERM)
+        self.assertEqual(terminal.finish(), 143)
+        self.assertTrue(terminal.is_restored())
+        terminal = self.terminal(self.payload, "hold", "100", arguments=["-t", "1s"])
+        self.assertEqual(terminal.finish(), 124)
+        self.assertTrue(terminal.is_restored())
+        terminal = self.terminal("yes", arguments=["--output-limit", "100K"])
+        self.assertEqual(terminal.finish(), self.history()[-1]["outcome"]["exit_status"])
+        self.assertEqual(self.history()[-1]["outcome"]["cause"], "output_limit")
+
+    def test_a_killed_berth_takes_the_job_with_it(self):
+        terminal = self.terminal(self.payload, "hold", "100")
+        self.wait_for_job(word="hold")
+        terminal.process.kill()
+        terminal.process.wait()
+        self.assertTrue(eventually(lambda: not self.job_pids("hold")))
+        self.assertEqual(self.berth("run", "--database", self.database, "--", "true")[0], 0)  # collects what is left
+
+    def test_without_a_terminal_of_ones_own_the_job_has_one_all_the_same(self):
+        status, out, err = self.berth("run", "--database", self.database, "--pty", "--", "sh", "-c", "tty; cat", given=b"line\n")
+        self.assertEqual(status, 0, err)
+        self.assertIn("/dev/pts/0", out)
+        self.assertIn("line", out)
+
+    def test_what_does_not_go_with_it_is_refused(self):
+        for words in (["-o", "file", "--", "true"], ["--stdin", "--", "true"], [self.job_file(self.job("exit", 0))]):
+            status, _, err = self.berth("run", "--database", self.database, "--pty", *words)
+            self.assertEqual(status, 125)
+            self.assertIn("--pty", err)
+        self.assertFalse(os.path.exists(os.path.join(self.work, "file")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""A user's terminal: programs run on a pseudo-terminal of the test's own, and what they print is waited for."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+
+
+class Terminal:
+    """A process on a pseudo-terminal of the test's own, as a user's is."""
+
+    def __init__(self, command, rows=33, columns=101, **options):
+        self.master, slave = pty.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.seen = ""
+        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def expect(self, pattern, seconds=20):
+        """What was printed up to and with `pattern`; it is taken out of what the next call sees."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.seen):
+            if time.monotonic() > end:
+                raise AssertionError(f"no {pattern!r} in {self.seen!r}")
+            if select.select([self.master], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.master, 65536).decode(errors="replace")
+                except OSError:
+                    pass
+        found = re.search(pattern, self.seen)
+        taken, self.seen = self.seen[: found.end()], self.seen[found.end():]
+        return taken
+
+    def finish(self, seconds=20):
+        end = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+        return self.process.wait(1)
+
+    def is_restored(self):
+        return termios.tcgetattr(self.slave) == self.before
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
