@@ -14,6 +14,7 @@
 #include "scheduler/api_streams.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
+#include "scheduler/cli_report.h"
 #include "scheduler/cli_show.h"
 #include "scheduler/listing.h"
 #include "scheduler/log.h"
@@ -168,6 +169,16 @@ std::vector<JobState> states_of(const std::string& list) {
   return states;
 }
 
+ListingStyle listing_style(const ApiRequest& request, const std::string& as) {
+  ListingStyle style;
+  style.form = as == "parsable"    ? ListingStyle::Form::parsable
+               : as == "parsable2" ? ListingStyle::Form::parsable2
+                                   : ListingStyle::Form::table;
+  style.header = !flag(request, "noheader");
+  style.delimiter = parameter(request, "delimiter", "|");
+  return style;
+}
+
 /// The records that the actor may see.
 void restrict(HistoryFilter& filter, const Actor& actor) {
   if (!actor.administrator) {
@@ -273,6 +284,8 @@ void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond&
     path.size() == 2 ? route_jobs(request, actor, respond) : route_job(request, actor, respond);
   } else if (is("GET", "history")) {
     history(request, actor, respond);
+  } else if (is("GET", "report")) {
+    report(request, actor, respond);
   } else if (is("GET", "events")) {
     events(request, actor, respond);
   } else if (is("GET", "slots")) {
@@ -565,20 +578,40 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   restrict(filter, actor);
   const std::string as = parameter(request, "as", "json");
   const auto format = text("format");
+  const ListingStyle style = listing_style(request, as);
   const std::vector<ChosenColumn> columns = format                  ? parse_format(*format)
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
-  ListingStyle style;
-  style.form = as == "parsable"    ? ListingStyle::Form::parsable
-               : as == "parsable2" ? ListingStyle::Form::parsable2
-                                   : ListingStyle::Form::table;
-  style.header = !flag(request, "noheader");
-  style.delimiter = parameter(request, "delimiter", "|");
   read(
       [=](QueueStore& store) {
         const std::vector<AccountingRecord> records = store.history(filter);
         return as == "json" ? text_response(listing_json(records), "application/json")
                             : text_response(format_listing(records, columns, style, now), "text/plain");
+      },
+      respond);
+}
+
+void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  ReportRequest asked;
+  const auto text = [&](const char* name) {
+    const std::string value = parameter(request, name);
+    return value.empty() ? std::nullopt : std::optional(value);
+  };
+  asked.by = text("by");
+  asked.start = text("start");
+  asked.end = text("end");
+  asked.users = words(request, "users");
+  asked.accounts = words(request, "accounts");
+  ReportFilter filter = make_report_filter(asked, clock_.system_now());
+  if (!actor.administrator) {
+    filter.user_id = actor.user_id;
+  }
+  const std::string as = parameter(request, "as", "json");
+  read(
+      [filter, as, format = text("format"), style = listing_style(request, as)](QueueStore& store) {
+        const std::vector<ReportRow> rows = store.report(filter);
+        return as == "json" ? text_response(report_json(rows, filter.key), "application/json")
+                            : text_response(format_report(rows, filter.key, format, style), "text/plain");
       },
       respond);
 }

@@ -49,6 +49,7 @@ class Api {
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void wait(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void events(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);

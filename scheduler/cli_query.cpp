@@ -12,10 +12,12 @@
 #include "scheduler/api_client.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
+#include "scheduler/cli_report.h"
 #include "scheduler/cli_show.h"
 #include "scheduler/clock.h"
 #include "scheduler/database_path.h"
 #include "scheduler/listing.h"
+#include "store/queue_store.h"
 
 namespace berth {
 namespace {
@@ -94,6 +96,31 @@ int history_of_daemon(const CommandLine& line) {
   return 0;
 }
 
+const char* wanted_form(const CommandLine& line) {
+  return line.has("json")        ? "json"
+         : line.has("parsable2") ? "parsable2"
+         : line.has("parsable")  ? "parsable"
+                                 : "table";
+}
+
+std::string report_of_daemon(const CommandLine& line) {
+  QueryWords query{{"as", wanted_form(line)}};
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) {
+      query.emplace(name, value);
+    }
+  };
+  add("by", line.value("by").value_or(""));
+  add("start", line.value("starttime").value_or(""));
+  add("end", line.value("endtime").value_or(""));
+  add("users", joined(line.values("user")));
+  add("accounts", joined(line.values("accounts")));
+  add("format", line.value("format").value_or(""));
+  add("delimiter", line.value("delimiter").value_or(""));
+  add("noheader", line.has("noheader") ? "1" : "");
+  return ApiClient(daemon_socket(line)).request("GET", "/v1/report", query);
+}
+
 /// `as`: text, efficiency or efficiency-json.
 std::vector<std::string> shown_by_daemon(const CommandLine& line, const std::string& as) {
   ApiClient client(daemon_socket(line));
@@ -166,6 +193,33 @@ int run_history(const CommandLine& line) {
       store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
   print(line.has("json") ? listing_json(records)
                          : format_listing(records, columns, listing_style(line), now));
+  return 0;
+}
+
+int run_report(const CommandLine& line) {
+  if (line.has("helpformat")) {
+    print(report_help());
+    return 0;
+  }
+  if (asks_daemon(line)) {
+    print(report_of_daemon(line));
+    return 0;
+  }
+  ReportRequest request;
+  request.by = line.value("by");
+  request.start = line.value("starttime");
+  request.end = line.value("endtime");
+  request.users = line.values("user");
+  request.accounts = line.values("accounts");
+  const ReportFilter filter = make_report_filter(request, SystemClock().system_now());
+  const std::string path = database_path(line);
+  const auto store = QueueStore::open_existing(path);
+  if (store == nullptr && line.has("database")) {
+    throw std::runtime_error(path + ": there is no such database; berth run makes one");
+  }
+  const std::vector<ReportRow> rows = store == nullptr ? std::vector<ReportRow>() : store->report(filter);
+  print(line.has("json") ? report_json(rows, filter.key)
+                         : format_report(rows, filter.key, line.value("format"), listing_style(line)));
   return 0;
 }
 

@@ -1,4 +1,4 @@
-// `berth history`, `show` and `efficiency`: option words to requests, answers to standard output.
+// `berth history`, `show`, `efficiency` and `report`: option words to requests, answers to standard output.
 #pragma once
 
 #include "scheduler/command_line.h"
@@ -9,5 +9,6 @@ namespace berth {
 int run_history(const CommandLine& line);
 int run_show(const CommandLine& line);
 int run_efficiency(const CommandLine& line);
+int run_report(const CommandLine& line);
 
 }  // namespace berth

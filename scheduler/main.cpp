@@ -97,6 +97,9 @@ int dispatch(const CommandLine& line) {
   if (name == "history") {
     return run_history(line);
   }
+  if (name == "report") {
+    return run_report(line);
+  }
   if (name == "show") {
     return run_show(line);
   }

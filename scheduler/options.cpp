@@ -696,6 +696,85 @@ constexpr CommandSpec kHistory{.name = "history",
                                .examples = kHistoryExamples,
                                .see_also = kHistorySeeAlso};
 
+// -- report ----------------------------------------------------------------------------------------------
+
+constexpr std::array kReportOptions{
+    Option{.name = "by",
+           .argument = "KEY",
+           .description = "One row for each user, account, name (of a job) or day (on which jobs ended)",
+           .fallback = "user",
+           .section = kSectionFilter,
+           .completion = Completion::words,
+           .words = "user account name day"},
+    Option{.name = "starttime",
+           .letter = 'S',
+           .argument = "WHEN",
+           .description = "What ended at this instant or later: 2026-11-01, today, now-7days",
+           .fallback = "all",
+           .section = kSectionFilter},
+    Option{.name = "endtime",
+           .letter = 'E',
+           .argument = "WHEN",
+           .description = "What ended before this instant",
+           .fallback = "now",
+           .section = kSectionFilter},
+    Option{.name = "user",
+           .letter = 'u',
+           .argument = "LIST",
+           .description = "Of these users alone",
+           .section = kSectionFilter,
+           .completion = Completion::users},
+    Option{.name = "accounts",
+           .letter = 'A',
+           .argument = "LIST",
+           .description = "Of these accounts alone",
+           .section = kSectionFilter},
+    Option{.name = "format",
+           .letter = 'o',
+           .argument = "LIST",
+           .description = "Columns, each optionally with a width (Jobs%12); --helpformat lists them",
+           .section = kSectionFormat},
+    Option{
+        .name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
+    Option{.name = "parsable2",
+           .letter = 'P',
+           .description = "Columns separated by |, full width",
+           .section = kSectionFormat},
+    Option{.name = "parsable",
+           .letter = 'p',
+           .description = "As -P, with a | at the end of each line too",
+           .section = kSectionFormat},
+    Option{.name = "delimiter",
+           .argument = "TEXT",
+           .description = "Separator for -P and -p",
+           .fallback = "|",
+           .section = kSectionFormat},
+    Option{.name = "json", .description = "Prints the sums as JSON", .section = kSectionFormat},
+    Option{.name = "helpformat", .description = "Lists the columns and exits", .section = kSectionFormat},
+};
+constexpr std::array kReportUsage{"report [--by KEY] [OPTION…]"sv};
+constexpr std::array kReportDescription{
+    "Sums up what jobs used and how they ended, by user, account, job name or day: jobs, attempts by state, "
+    "wall "
+    "time, CPU time that was granted and used, memory times hours. An attempt counts whole, at the instant "
+    "of its "
+    "end; what still runs is not in it. Users get their own jobs, administrators everybody's."sv,
+};
+constexpr std::array kReportExamples{
+    Example{"berth report -S now-30days", "Who used how much in the last thirty days?"},
+    Example{"berth report --by day -S now-7days -o Day,Jobs,Failed,TotalCPU", "A week, day by day."},
+    Example{"berth report --by account -S 2026-11-01 -E 2026-12-01 -P", "A month's bill, for a spreadsheet."},
+};
+constexpr std::array kReportSeeAlso{"berth-history(1)"sv, "berth-efficiency(1)"sv};
+constexpr CommandSpec kReport{.name = "report",
+                              .summary = "Sum up what jobs used, by user, account, name or day",
+                              .usage = kReportUsage,
+                              .description = kReportDescription,
+                              .options = kReportOptions,
+                              .operands = {},
+                              .examples = kReportExamples,
+                              .see_also = kReportSeeAlso};
+
 // -- show -----------------------------------------------------------------------------------------------
 
 constexpr std::array kShowOptions{
@@ -1290,11 +1369,35 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 28> kCommands{
-    &kRun,  &kCheck,      &kSubmit,  &kQueue,   &kCancel,  &kWait,        &kLogs,
-    &kHold, &kRelease,    &kRequeue, &kSuspend, &kResume,  &kSignal,      &kExec,
-    &kWhy,  &kUpdate,     &kSlots,   &kDrain,   &kUndrain, &kEvents,      &kHistory,
-    &kShow, &kEfficiency, &kDoctor,  &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 29> kCommands{&kRun,
+                                                       &kCheck,
+                                                       &kSubmit,
+                                                       &kQueue,
+                                                       &kCancel,
+                                                       &kWait,
+                                                       &kLogs,
+                                                       &kHold,
+                                                       &kRelease,
+                                                       &kRequeue,
+                                                       &kSuspend,
+                                                       &kResume,
+                                                       &kSignal,
+                                                       &kExec,
+                                                       &kWhy,
+                                                       &kUpdate,
+                                                       &kSlots,
+                                                       &kDrain,
+                                                       &kUndrain,
+                                                       &kEvents,
+                                                       &kHistory,
+                                                       &kReport,
+                                                       &kShow,
+                                                       &kEfficiency,
+                                                       &kDoctor,
+                                                       &kVersion,
+                                                       &kHelp,
+                                                       &kGenerateMan,
+                                                       &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},

@@ -7,6 +7,7 @@
 
 #include "schemas/job_file.h"
 #include "store/database.h"
+#include "store/read_report.h"
 #include "store/usage_row.h"
 
 namespace berth {
@@ -279,6 +280,9 @@ class SqliteJobStore final : public QueueStore {
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
   std::vector<AccountingRecord> find(JobId job) override;
   std::vector<JobEvent> events(JobId job) override;
+  std::vector<ReportRow> report(const ReportFilter& filter) override {
+    return database_->read([&] { return read_report(*database_, filter); });
+  }
   std::string check_integrity() override { return database_->check_integrity(); }
 
  private:

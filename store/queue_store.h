@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "store/job_store.h"
+#include "store/usage_report.h"
 
 namespace berth {
 
@@ -101,6 +102,9 @@ class QueueStore : public JobStore {
   virtual bool has_earlier_namesake(JobId job) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
+
+  /// Sums over ended attempts, in the order of their keys.
+  virtual std::vector<ReportRow> report(const ReportFilter& filter) = 0;
 
   /// As open_attempts(), but only those that have an attempt; with their allocations.
   virtual std::vector<OpenAttempt> running_attempts() = 0;

@@ -10,7 +10,8 @@ namespace berth {
 namespace {
 
 TEST_CASE("a stream of frames is taken apart wherever it is cut") {
-  const std::string text = to_frame(StreamFrame::Kind::input, "keys") + to_frame(StreamFrame::Kind::input, "") +
+  const std::string text = to_frame(StreamFrame::Kind::input, "keys") +
+                           to_frame(StreamFrame::Kind::input, "") +
                            to_frame(StreamFrame::Kind::window, window_payload({50, 300}));
   StreamFrameReader reader;
   std::vector<StreamFrame> frames;
@@ -67,7 +68,8 @@ TEST_CASE("faults of a request name their pointer") {
   CHECK(pointer_of(R"({"argv": ["l\u0000s"]})") == "/argv");
   CHECK(pointer_of(R"({"argv": ["ls"], "user": "root"})") == "/user");
   CHECK(pointer_of(R"({"argv": ["ls"], "environment": {"A=B": ""}})") == "/environment/A=B");
-  CHECK(pointer_of(R"({"argv": ["ls"], "current_working_directory": "tmp"})") == "/current_working_directory");
+  CHECK(pointer_of(R"({"argv": ["ls"], "current_working_directory": "tmp"})") ==
+        "/current_working_directory");
   CHECK(pointer_of(R"({"argv": ["ls"], "terminal": {"rows": 70000}})") == "/terminal/rows");
   CHECK(pointer_of("[") == "");
 }

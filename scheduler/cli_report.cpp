@@ -1,0 +1,249 @@
+#include "scheduler/cli_report.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "scheduler/cli_history.h"
+#include "schemas/input_error.h"
+
+namespace berth {
+namespace {
+
+constexpr const char* kSource = "command line";
+
+struct KeyName {
+  ReportKey key;
+  const char* name;    ///< --by
+  const char* header;  ///< of the column
+};
+constexpr std::array kKeys{
+    KeyName{ReportKey::user, "user", "User"},
+    KeyName{ReportKey::account, "account", "Account"},
+    KeyName{ReportKey::name, "name", "JobName"},
+    KeyName{ReportKey::day, "day", "Day"},
+};
+
+const KeyName& key_name(ReportKey key) {
+  return *std::find_if(kKeys.begin(), kKeys.end(), [&](const KeyName& one) { return one.key == key; });
+}
+
+std::uint64_t in_state(const ReportRow& row, JobState state) {
+  const auto found = row.states.find(state);
+  return found == row.states.end() ? 0 : found->second;
+}
+
+template <JobState state>
+std::string state_cell(const ReportRow& row) {
+  return std::to_string(in_state(row, state));
+}
+
+std::string duration(std::chrono::microseconds time) {
+  return format_duration(std::chrono::duration_cast<Milliseconds>(time));
+}
+
+std::string gibibyte_hours(const ReportRow& row) {
+  constexpr double kGibibyteHour = double{1U << 30U} * 3600;
+  std::array<char, 64> text{};
+  (void)std::snprintf(text.data(), text.size(), "%.2f", row.memory_granted / kGibibyteHour);
+  return text.data();
+}
+
+std::string efficiency(const ReportRow& row) {
+  if (row.cpu_granted.count() == 0) {
+    return "";
+  }
+  std::array<char, 64> text{};
+  (void)std::snprintf(
+      text.data(), text.size(), "%.1f%%",
+      100.0 * static_cast<double>(row.cpu_used.count()) / static_cast<double>(row.cpu_granted.count()));
+  return text.data();
+}
+
+struct Column {
+  std::string_view name;
+  int width;
+  std::string_view description;
+  std::string (*cell)(const ReportRow& row);
+};
+constexpr std::array kColumns{
+    Column{"Key", -16, "what the row is about: the user, account, job name or day",
+           [](const ReportRow& row) { return row.key.empty() ? std::string("(none)") : printable(row.key); }},
+    Column{"Jobs", 8, "jobs that ended", [](const ReportRow& row) { return std::to_string(row.jobs); }},
+    Column{"Attempts", 8, "attempts that ended; those that were run again count each",
+           [](const ReportRow& row) { return std::to_string(row.attempts); }},
+    Column{"Completed", 9, "attempts that ended COMPLETED", state_cell<JobState::completed>},
+    Column{"Failed", 8, "… FAILED", state_cell<JobState::failed>},
+    Column{"Timeout", 8, "… TIMEOUT", state_cell<JobState::timeout>},
+    Column{"OutOfMemory", 11, "… OUT_OF_MEMORY", state_cell<JobState::out_of_memory>},
+    Column{"Cancelled", 9, "… CANCELLED", state_cell<JobState::cancelled>},
+    Column{"NodeFail", 8, "… NODE_FAIL", state_cell<JobState::node_fail>},
+    Column{"Other", 5, "… PREEMPTED or DEADLINE",
+           [](const ReportRow& row) {
+             return std::to_string(in_state(row, JobState::preempted) + in_state(row, JobState::deadline));
+           }},
+    Column{"Elapsed", 12, "wall time", [](const ReportRow& row) { return duration(row.elapsed); }},
+    Column{"CPUTime", 12, "wall time of every CPU that was granted",
+           [](const ReportRow& row) { return duration(row.cpu_granted); }},
+    Column{"TotalCPU", 12, "CPU time that was used",
+           [](const ReportRow& row) { return duration(row.cpu_used); }},
+    Column{"CPUEff", 7, "TotalCPU of CPUTime", efficiency},
+    Column{"MemGiBh", 10, "GiB of memory that were granted, times hours", gibibyte_hours},
+    Column{"OOMKills", 8, "processes that the kernel killed for memory",
+           [](const ReportRow& row) { return std::to_string(row.oom_kills); }},
+};
+
+struct Chosen {
+  const Column* column = nullptr;
+  int width = 0;
+};
+
+bool same_word(std::string_view left, std::string_view right) {
+  return std::equal(left.begin(), left.end(), right.begin(), right.end(), [](char a, char b) {
+    return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
+  });
+}
+
+Chosen chosen_column(std::string_view word, ReportKey key) {
+  const std::size_t percent = word.find('%');
+  const std::string_view name = word.substr(0, percent);
+  for (const Column& column : kColumns) {
+    if (same_word(name, column.name) ||
+        (&column == kColumns.data() && same_word(name, key_name(key).header))) {
+      Chosen chosen{&column, column.width};
+      if (percent != std::string_view::npos) {
+        const std::string_view width = word.substr(percent + 1);
+        const auto [end, error] = std::from_chars(width.data(), width.data() + width.size(), chosen.width);
+        if (error != std::errc() || end != width.data() + width.size() || chosen.width == 0) {
+          throw InputError(kSource, "--format",
+                           "\"" + std::string(word) + "\" has no width after % (use Jobs%12)");
+        }
+      }
+      return chosen;
+    }
+  }
+  std::string names;
+  for (const Column& column : kColumns) {
+    names += (names.empty() ? "" : ", ") + std::string(column.name);
+  }
+  throw InputError(kSource, "--format",
+                   "there is no column \"" + std::string(name) + "\" (use " + names + ")");
+}
+
+std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, ReportKey key) {
+  std::vector<Chosen> chosen;
+  if (!format) {
+    for (const Column& column : kColumns) {
+      chosen.push_back({&column, column.width});
+    }
+    return chosen;
+  }
+  std::string_view rest = *format;
+  while (!rest.empty()) {
+    const std::size_t comma = std::min(rest.find(','), rest.size());
+    chosen.push_back(chosen_column(rest.substr(0, comma), key));
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  return chosen;
+}
+
+std::string padded(std::string cell, int width) {
+  const auto size = static_cast<std::size_t>(width < 0 ? -width : width);
+  if (cell.size() > size) {
+    cell = cell.substr(0, size - 1) + "+";
+  }
+  const std::string fill(size - cell.size(), ' ');
+  return width < 0 ? cell + fill : fill + cell;
+}
+
+template <typename Cell>
+std::string line_of(const std::vector<Chosen>& columns, const ListingStyle& style, Cell cell) {
+  std::string line;
+  for (const Chosen& chosen : columns) {
+    const bool first = &chosen == &columns.front();
+    if (style.form == ListingStyle::Form::table) {
+      line += (first ? "" : " ") + padded(cell(chosen), chosen.width);
+    } else {
+      line += (first ? "" : style.delimiter) + cell(chosen);
+    }
+  }
+  return line + (style.form == ListingStyle::Form::parsable ? style.delimiter : "") + "\n";
+}
+
+}  // namespace
+
+ReportFilter make_report_filter(const ReportRequest& request, Timestamp now) {
+  HistoryRequest common;
+  common.start = request.start;
+  common.end = request.end;
+  common.users = request.users;
+  common.accounts = request.accounts;
+  const HistoryFilter checked = make_history_filter(common, now);
+  ReportFilter filter;
+  filter.start = checked.start;
+  filter.end = checked.end;
+  filter.users = checked.users;
+  filter.accounts = checked.accounts;
+  const std::string by = request.by.value_or("user");
+  const auto* const found =
+      std::find_if(kKeys.begin(), kKeys.end(), [&](const KeyName& one) { return by == one.name; });
+  if (found == kKeys.end()) {
+    throw InputError(kSource, "--by", "\"" + by + "\" is not user, account, name or day");
+  }
+  filter.key = found->key;
+  return filter;
+}
+
+std::string format_report(const std::vector<ReportRow>& rows, ReportKey key,
+                          const std::optional<std::string>& format, const ListingStyle& style) {
+  const std::vector<Chosen> columns = chosen_columns(format, key);
+  std::string text;
+  if (style.header) {
+    text += line_of(columns, style, [&](const Chosen& chosen) {
+      return std::string(chosen.column == kColumns.data() ? key_name(key).header : chosen.column->name);
+    });
+    if (style.form == ListingStyle::Form::table) {
+      text += line_of(columns, style, [](const Chosen& chosen) {
+        return std::string(static_cast<std::size_t>(chosen.width < 0 ? -chosen.width : chosen.width), '-');
+      });
+    }
+  }
+  for (const ReportRow& row : rows) {
+    text += line_of(columns, style, [&](const Chosen& chosen) { return chosen.column->cell(row); });
+  }
+  return text;
+}
+
+std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
+  using Json = nlohmann::ordered_json;
+  Json list = Json::array();
+  for (const ReportRow& row : rows) {
+    Json states = Json::object();
+    for (const auto& [state, count] : row.states) {
+      states[std::string(to_string(state))] = count;
+    }
+    list.push_back({{key_name(key).name, row.key},
+                    {"jobs", row.jobs},
+                    {"attempts", row.attempts},
+                    {"states", std::move(states)},
+                    {"elapsed_usec", row.elapsed.count()},
+                    {"cpu_granted_usec", row.cpu_granted.count()},
+                    {"cpu_total_usec", row.cpu_used.count()},
+                    {"memory_granted_byte_seconds", static_cast<std::uint64_t>(row.memory_granted)},
+                    {"oom_kills", row.oom_kills}});
+  }
+  const Json report{{"by", key_name(key).name}, {"rows", std::move(list)}};
+  return report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string report_help() {
+  std::string text;
+  for (const Column& column : kColumns) {
+    text += padded(std::string(column.name), -14) + std::string(column.description) + "\n";
+  }
+  return text;
+}
+
+}  // namespace berth
