@@ -161,6 +161,17 @@ class Executor::Implementation {
     }
   }
 
+  std::optional<Executor::Sample> sample(JobId job) {
+    Attempt* attempt = find(job);
+    if (attempt == nullptr || !attempt->started()) {
+      return std::nullopt;
+    }
+    JobCgroup& cgroup = attempt->sandbox().cgroup();
+    const std::size_t processes = cgroup.processes().size();
+    return Executor::Sample{cgroup.cpu_time(), cgroup.read().memory_current,
+                            processes > 0 ? processes - 1 : 0};
+  }
+
   void resume_output() {
     for (auto& [token, attempt] : attempts_) {
       for (const auto& [stream, source] :
@@ -631,6 +642,9 @@ CommandId Executor::start_command(JobId job_id, const CommandRequest& request) {
 }
 void Executor::signal_command(CommandId id, int signal_number) {
   implementation_->signal_command(id, signal_number);
+}
+std::optional<Executor::Sample> Executor::sample(JobId job_id) {
+  return implementation_->sample(job_id);
 }
 void Executor::resume_output() {
   implementation_->resume_output();

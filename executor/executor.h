@@ -214,6 +214,14 @@ class Executor {
   /// To the command's process group.
   void signal_command(CommandId id, int signal_number);
 
+  /// What a started job uses at this moment; nothing when it does not run.
+  struct Sample {
+    std::optional<std::chrono::microseconds> cpu_time;  ///< of everything in its cgroup, so far
+    std::optional<Bytes> memory;
+    std::uint64_t processes = 0;  ///< without init
+  };
+  std::optional<Sample> sample(JobId job_id);
+
   /// Readable when dispatch() has work; for poll(2) or an event loop.
   int event_descriptor() const;
   /// Handles what is ready without blocking; returns what happened, in order.

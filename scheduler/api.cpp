@@ -169,6 +169,47 @@ std::vector<JobState> states_of(const std::string& list) {
   return states;
 }
 
+Json pool_value(const Daemon& daemon) {
+  const SlotPool& pool = daemon.pool();
+  return {
+      {"cpus", pool.total_cpus()},     {"memory", pool.total_memory()},     {"slots", pool.total_slots()},
+      {"free_cpus", pool.free_cpus()}, {"free_memory", pool.free_memory()}, {"free_slots", pool.free_slots()},
+      {"waiting", daemon.waiting()},   {"runners", daemon.runners()},       {"draining", daemon.draining()}};
+}
+
+/// `sample` is null when its runner has not told.
+Json top_value(const JobSummary& job, const JobSpec& spec, const RunningSample* sample, Timestamp now) {
+  const std::string id = job.array_job_id ? std::to_string(*job.array_job_id) + "_" +
+                                                std::to_string(job.array_task_id.value_or(0))
+                                          : std::to_string(job.job_id);
+  Json value{{"job_id", job.job_id},
+             {"attempt", job.attempt},
+             {"id", id},
+             {"name", job.name},
+             {"user", job.user},
+             {"state", std::string(to_string(job.state))},
+             {"start", format_instant_utc(*job.start)},
+             {"elapsed_usec", (now - *job.start).count()},
+             {"slot", job.slot},
+             {"cpus", CpuSet::parse(job.cpus).size()}};
+  if (spec.time_limit) {
+    value["time_limit_usec"] = std::chrono::microseconds(*spec.time_limit).count();
+  }
+  if (job.memory) {
+    value["memory_limit"] = *job.memory;
+  }
+  if (sample != nullptr) {
+    value["processes"] = sample->processes;
+    if (sample->cpu_time) {
+      value["cpu_total_usec"] = sample->cpu_time->count();
+    }
+    if (sample->memory) {
+      value["memory"] = *sample->memory;
+    }
+  }
+  return value;
+}
+
 ListingStyle listing_style(const ApiRequest& request, const std::string& as) {
   ListingStyle style;
   style.form = as == "parsable"    ? ListingStyle::Form::parsable
@@ -284,6 +325,8 @@ void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond&
     path.size() == 2 ? route_jobs(request, actor, respond) : route_job(request, actor, respond);
   } else if (is("GET", "history")) {
     history(request, actor, respond);
+  } else if (is("GET", "top")) {
+    top(actor, respond);
   } else if (is("GET", "report")) {
     report(request, actor, respond);
   } else if (is("GET", "events")) {
@@ -677,8 +720,37 @@ void Api::stream(const ApiRequest& request, JobId job, const Actor& actor, const
   respond(std::move(response));
 }
 
+void Api::top(const Actor& actor, const ApiRespond& respond) {
+  daemon_.sample([this, actor, respond](const std::vector<RunningSample>& samples) {
+    SummaryFilter filter;
+    filter.states = {JobState::running, JobState::suspended};
+    if (!actor.administrator) {
+      filter.user_id = actor.user_id;
+    }
+    read(
+        [samples, filter, pool = pool_value(daemon_), now = clock_.system_now()](QueueStore& store) {
+          Json jobs = Json::array();
+          for (const JobSummary& job : store.summaries(filter)) {
+            const auto found = std::find_if(samples.begin(), samples.end(), [&](const RunningSample& sample) {
+              return sample.id == AttemptId{job.job_id, job.attempt};
+            });
+            const std::optional<StoredJob> stored = store.find_stored(job.job_id);
+            if (job.start && stored) {
+              jobs.push_back(
+                  top_value(job, parse_stored_job(stored->spec_text, "job " + std::to_string(job.job_id)),
+                            found == samples.end() ? nullptr : &*found, now));
+            }
+          }
+          return json_response({{"at", format_instant_utc(now)},
+                                {"at_usec", now.time_since_epoch().count()},
+                                {"pool", pool},
+                                {"jobs", std::move(jobs)}});
+        },
+        respond);
+  });
+}
+
 ApiResponse Api::slots() const {
-  const SlotPool& pool = daemon_.pool();
   Json running = Json::array();
   for (const Daemon::RunningView& view : daemon_.running()) {
     running.push_back({{"job_id", view.job_id},
@@ -687,16 +759,9 @@ ApiResponse Api::slots() const {
                        {"memory", view.allocation.memory},
                        {"runner", view.runner}});
   }
-  return json_response({{"cpus", pool.total_cpus()},
-                        {"memory", pool.total_memory()},
-                        {"slots", pool.total_slots()},
-                        {"free_cpus", pool.free_cpus()},
-                        {"free_memory", pool.free_memory()},
-                        {"free_slots", pool.free_slots()},
-                        {"waiting", daemon_.waiting()},
-                        {"runners", daemon_.runners()},
-                        {"draining", daemon_.draining()},
-                        {"running", std::move(running)}});
+  Json value = pool_value(daemon_);
+  value["running"] = std::move(running);
+  return json_response(value);
 }
 
 }  // namespace berth

@@ -54,6 +54,7 @@ class Api {
   void output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void events(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void stream(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void top(const Actor& actor, const ApiRespond& respond);
   ApiResponse slots() const;
   /// Runs `work` on the reading thread and answers with what it returns, or with what it throws.
   void read(Work work, const ApiRespond& respond);

@@ -42,6 +42,10 @@ struct Operands {
   bool required = false;
   bool repeatable = false;
   Completion completion = Completion::none;
+  /// For Completion::jobs: states of jobs that the command makes sense for, comma separated; empty: all that
+  /// are not over.
+  std::string_view states = {};
+  bool ended_jobs = false;  ///< for Completion::jobs: jobs that have ended too
 };
 
 struct Example {

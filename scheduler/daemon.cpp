@@ -85,6 +85,7 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
       waiting_([this](unsigned cpus, std::optional<Bytes> wish) {
         return pool_.memory_for({cpus, wish});
       }),
+      samples_(loop),
       timer_(loop) {
   draining_ = std::filesystem::exists(drain_file());
   take_in_spool(*writer);
@@ -379,6 +380,10 @@ std::shared_ptr<RunnerLink> Daemon::least_busy() const {
 void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
   if (message.kind == Kind::ended) {
     handle_ended(link, message);
+    return;
+  }
+  if (message.kind == Kind::samples) {
+    samples_.take(message);
     return;
   }
   Active* active = find_active(message.id.job_id);

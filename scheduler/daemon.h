@@ -26,6 +26,7 @@
 #include "scheduler/record_spool.h"
 #include "scheduler/retry.h"
 #include "scheduler/runner_link.h"
+#include "scheduler/sample_gatherer.h"
 #include "scheduler/slot_pool.h"
 #include "scheduler/waiting_jobs.h"
 #include "schemas/daemon_config.h"
@@ -131,6 +132,8 @@ class Daemon {
     std::string runner;
   };
   std::vector<RunningView> running() const;
+  /// What running jobs use at this moment, of those whose runners answer in time.
+  void sample(SampleGatherer::Reply reply) { samples_.ask(links_, std::move(reply)); }
   std::size_t waiting() const { return waiting_.size(); }
   /// Neither waits nor runs, and its end is on the disk.
   bool is_over(JobId job) const { return !waiting_.contains(job) && !active_.contains(job); }
@@ -232,6 +235,7 @@ class Daemon {
   bool scheduled_ = false;
   bool stopping_ = false;
   std::function<void()> on_commit_;
+  SampleGatherer samples_;
   boost::asio::steady_timer timer_;
   std::unique_ptr<Committer> committer_;  // last: it is joined first
 };

@@ -356,7 +356,7 @@ std::string completion_action(const Option& option) {
     case Completion::commands:
       return "_berth_words \"$_berth_commands\"; return";
     case Completion::jobs:
-      return "_berth_jobs; return";
+      return "_berth_jobs '' 1; return";
   }
   return "return";
 }
@@ -384,14 +384,17 @@ std::string command_words(bool with_hidden) {
   return words;
 }
 
-constexpr auto kCompletionFunctions = R"(
+constexpr auto kCompletionFunctions = R"bash(
 _berth_words() { COMPREPLY=($(compgen -W "$1" -- "$cur")); }
 
 _berth_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); }
 
+# Jobs in the states $1 (empty: all that are not over), and the last that have ended when $2 is 1.
 _berth_jobs() {
-  local jobs
-  jobs=$(command berth queue -n -P 2>/dev/null | cut -d'|' -f1)
+  local jobs states=()
+  [[ -n $1 ]] && states=(--state "$1")
+  jobs=$(command berth queue -n -P "${states[@]}" "${_berth_given[@]}" 2>/dev/null | sed 's/|.*//;s/_\[.*//')
+  [[ $2 == 1 ]] && jobs+=" $(command berth history -n -P -o JobID --last 50 "${_berth_given[@]}" 2>/dev/null)"
   _berth_words "$jobs"
 }
 
@@ -402,11 +405,12 @@ _berth_list() {
   compopt -o nospace 2>/dev/null
   COMPREPLY=($(compgen -P "$head" -W "$1" -- "${cur##*,}"))
 }
-)"sv;
+)bash"sv;
 
 constexpr auto kCompletionBegin = R"(
 _berth() {
-  local cur="${COMP_WORDS[COMP_CWORD]}" prev='' command='' i
+  local cur="${COMP_WORDS[COMP_CWORD]}" prev='' command='' job_states='' ended_jobs='' i
+  _berth_given=()
   ((COMP_CWORD > 0)) && prev="${COMP_WORDS[COMP_CWORD-1]}"
   COMPREPLY=()
   # bash splits --name=value into three words.
@@ -418,7 +422,7 @@ _berth() {
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "${COMP_WORDS[i]}" in
       --)
-        if [[ $command == run ]]; then
+        if [[ $command == run || $command == submit || $command == exec ]]; then
           if declare -F _command_offset >/dev/null; then
             _command_offset $((i + 1))
           elif ((COMP_CWORD == i + 1)); then
@@ -429,7 +433,12 @@ _berth() {
           return
         fi
         ;;
-      --database|--log-level) ((i++)); [[ ${COMP_WORDS[i]} == '=' ]] && ((i++)) ;;
+      --database|--socket|--log-level)
+        local option="${COMP_WORDS[i]}"
+        ((i++))
+        [[ ${COMP_WORDS[i]} == '=' ]] && ((i++))
+        ((i < COMP_CWORD)) && [[ $option != --log-level ]] && _berth_given+=("$option" "${COMP_WORDS[i]}")
+        ;;
       -*) ;;
       *) [[ -z $command ]] && command="${COMP_WORDS[i]}" ;;
     esac
@@ -559,6 +568,10 @@ std::string bash_completion(std::string_view columns) {
             : command->operands.completion == Completion::jobs     ? "jobs"
                                                                    : "none") +
            '\n';
+    if (command->operands.completion == Completion::jobs) {
+      out += "      job_states='" + std::string(command->operands.states) +
+             "' ended_jobs=" + (command->operands.ended_jobs ? "1" : "0") + '\n';
+    }
     out += "      case \"$prev\" in\n";
     append_completion_cases(out, command->options);
     out += "      esac\n      ;;\n";
@@ -568,8 +581,10 @@ std::string bash_completion(std::string_view columns) {
     _berth_words "$options"
   elif [[ $operands == commands ]]; then
     _berth_words "$_berth_commands"
+  elif [[ $command == signal && $prev == signal ]]; then
+    _berth_words 'HUP INT QUIT KILL USR1 USR2 TERM CONT STOP'
   elif [[ $operands == jobs ]]; then
-    _berth_jobs
+    _berth_jobs "$job_states" "$ended_jobs"
   elif [[ $operands == files ]]; then
     _berth_files
   fi

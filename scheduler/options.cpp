@@ -641,7 +641,8 @@ constexpr std::array kHistoryOptions{
            .letter = 'j',
            .argument = "LIST",
            .description = "These job ids; the same as naming them without an option",
-           .section = kSectionFilter},
+           .section = kSectionFilter,
+           .completion = Completion::jobs},
     Option{.name = "last", .argument = "N", .description = "Only the newest N", .section = kSectionFilter},
     Option{
         .name = "format",
@@ -692,7 +693,7 @@ constexpr CommandSpec kHistory{.name = "history",
                                .usage = kHistoryUsage,
                                .description = kHistoryDescription,
                                .options = kHistoryOptions,
-                               .operands = {"JOBID", false, true, Completion::none},
+                               .operands = {"JOBID", false, true, Completion::jobs, "", true},
                                .examples = kHistoryExamples,
                                .see_also = kHistorySeeAlso};
 
@@ -798,7 +799,7 @@ constexpr CommandSpec kShow{.name = "show",
                             .usage = kShowUsage,
                             .description = kShowDescription,
                             .options = kShowOptions,
-                            .operands = {"JOBID", true, true, Completion::none},
+                            .operands = {"JOBID", true, true, Completion::jobs, "", true},
                             .examples = kShowExamples,
                             .see_also = kShowSeeAlso};
 
@@ -817,14 +818,15 @@ constexpr std::array kEfficiencyExamples{
     Example{"berth efficiency 36", "Did job 36 need the CPUs and the memory that it had?"},
 };
 constexpr std::array kEfficiencySeeAlso{"berth-show(1)"sv, "berth-history(1)"sv};
-constexpr CommandSpec kEfficiency{.name = "efficiency",
-                                  .summary = "Set what a job used against what it was granted",
-                                  .usage = kEfficiencyUsage,
-                                  .description = kEfficiencyDescription,
-                                  .options = kEfficiencyOptions,
-                                  .operands = {"JOBID", true, true, Completion::none},
-                                  .examples = kEfficiencyExamples,
-                                  .see_also = kEfficiencySeeAlso};
+constexpr CommandSpec kEfficiency{
+    .name = "efficiency",
+    .summary = "Set what a job used against what it was granted",
+    .usage = kEfficiencyUsage,
+    .description = kEfficiencyDescription,
+    .options = kEfficiencyOptions,
+    .operands = {"JOBID", true, true, Completion::jobs, "RUNNING,SUSPENDED", true},
+    .examples = kEfficiencyExamples,
+    .see_also = kEfficiencySeeAlso};
 
 // -- doctor ---------------------------------------------------------------------------------------------
 
@@ -1059,7 +1061,7 @@ constexpr CommandSpec kLogs{.name = "logs",
                             .usage = kLogsUsage,
                             .description = kLogsDescription,
                             .options = kLogsOptions,
-                            .operands = {"JOBID", true, false, Completion::jobs},
+                            .operands = {"JOBID", true, false, Completion::jobs, "RUNNING,SUSPENDED", true},
                             .examples = kLogsExamples,
                             .see_also = kLogsSeeAlso};
 
@@ -1076,7 +1078,7 @@ constexpr CommandSpec kHold{.name = "hold",
                             .usage = kHoldUsage,
                             .description = kHoldDescription,
                             .options = {},
-                            .operands = {"JOBID", true, true, Completion::jobs},
+                            .operands = {"JOBID", true, true, Completion::jobs, "PENDING"},
                             .examples = kHoldExamples,
                             .see_also = kControlSeeAlso};
 
@@ -1089,7 +1091,7 @@ constexpr CommandSpec kRelease{.name = "release",
                                .usage = kReleaseUsage,
                                .description = kReleaseDescription,
                                .options = {},
-                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .operands = {"JOBID", true, true, Completion::jobs, "PENDING"},
                                .examples = kReleaseExamples,
                                .see_also = kControlSeeAlso};
 
@@ -1104,7 +1106,7 @@ constexpr CommandSpec kRequeue{.name = "requeue",
                                .usage = kRequeueUsage,
                                .description = kRequeueDescription,
                                .options = {},
-                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .operands = {"JOBID", true, true, Completion::jobs, "RUNNING,SUSPENDED", true},
                                .examples = kRequeueExamples,
                                .see_also = kControlSeeAlso};
 
@@ -1118,7 +1120,7 @@ constexpr CommandSpec kSuspend{.name = "suspend",
                                .usage = kSuspendUsage,
                                .description = kSuspendDescription,
                                .options = {},
-                               .operands = {"JOBID", true, true, Completion::jobs},
+                               .operands = {"JOBID", true, true, Completion::jobs, "RUNNING"},
                                .examples = kSuspendExamples,
                                .see_also = kControlSeeAlso};
 
@@ -1130,7 +1132,7 @@ constexpr CommandSpec kResume{.name = "resume",
                               .usage = kResumeUsage,
                               .description = kResumeDescription,
                               .options = {},
-                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .operands = {"JOBID", true, true, Completion::jobs, "SUSPENDED"},
                               .examples = kResumeExamples,
                               .see_also = kControlSeeAlso};
 
@@ -1144,7 +1146,7 @@ constexpr CommandSpec kSignal{.name = "signal",
                               .usage = kSignalUsage,
                               .description = kSignalDescription,
                               .options = {},
-                              .operands = {"SIGNAL JOBID", true, true, Completion::jobs},
+                              .operands = {"SIGNAL JOBID", true, true, Completion::jobs, "RUNNING"},
                               .examples = kSignalExamples,
                               .see_also = kControlSeeAlso};
 
@@ -1189,11 +1191,45 @@ constexpr CommandSpec kExec{.name = "exec",
                             .usage = kExecUsage,
                             .description = kExecDescription,
                             .options = kExecOptions,
-                            .operands = {"JOBID", true, false, Completion::jobs},
+                            .operands = {"JOBID", true, false, Completion::jobs, "RUNNING"},
                             .takes_command = true,
                             .examples = kExecExamples,
                             .see_also = kControlSeeAlso,
                             .usage_status = 125};
+
+constexpr std::array kTopOptions{
+    Option{.name = "delay",
+           .letter = 'd',
+           .argument = "SECONDS",
+           .description = "Time between two looks",
+           .fallback = "2"},
+    Option{.name = "iterations",
+           .letter = 'n',
+           .argument = "N",
+           .description = "Ends after N looks",
+           .fallback = "on a terminal none, else 1"},
+    Option{.name = "once", .description = "Looks once, and prints plainly"},
+    Option{.name = "json", .description = "Prints one JSON object for each look, one a line"},
+};
+constexpr std::array kTopUsage{"top [-d SECONDS] [-n N] [--once] [--json]"sv};
+constexpr std::array kTopDescription{
+    "Shows what running jobs use, each against what it was granted: CPU time in per cent of one CPU since "
+    "the last "
+    "look (at the first since the job's start), memory, processes, wall time. On a terminal it is shown "
+    "again and "
+    "again until Ctrl-C; elsewhere it is printed once. Users see their own jobs, administrators everybody's."sv};
+constexpr std::array kTopExamples{
+    Example{"berth top", "What is going on?"},
+    Example{"berth top -n 2 -d 10 --json | tail -1 | jq '.jobs[] | {id, cpu_percent}'",
+            "Load over ten seconds, for a program."}};
+constexpr CommandSpec kTop{.name = "top",
+                           .summary = "Show what running jobs use, live",
+                           .usage = kTopUsage,
+                           .description = kTopDescription,
+                           .options = kTopOptions,
+                           .operands = {},
+                           .examples = kTopExamples,
+                           .see_also = kControlSeeAlso};
 
 constexpr std::array kWhyOptions{
     Option{.name = "json", .description = "Prints one JSON object for each job"}};
@@ -1208,7 +1244,7 @@ constexpr CommandSpec kWhy{.name = "why",
                            .usage = kWhyUsage,
                            .description = kWhyDescription,
                            .options = kWhyOptions,
-                           .operands = {"JOBID", true, true, Completion::jobs},
+                           .operands = {"JOBID", true, true, Completion::jobs, "PENDING"},
                            .examples = kWhyExamples,
                            .see_also = kControlSeeAlso};
 
@@ -1244,7 +1280,7 @@ constexpr CommandSpec kUpdate{.name = "update",
                               .usage = kUpdateUsage,
                               .description = kUpdateDescription,
                               .options = kUpdateOptions,
-                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .operands = {"JOBID", true, true, Completion::jobs, "PENDING"},
                               .examples = kUpdateExamples,
                               .see_also = kControlSeeAlso};
 
@@ -1369,35 +1405,12 @@ constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
                                           .see_also = {},
                                           .hidden = true};
 
-constexpr std::array<const CommandSpec*, 29> kCommands{&kRun,
-                                                       &kCheck,
-                                                       &kSubmit,
-                                                       &kQueue,
-                                                       &kCancel,
-                                                       &kWait,
-                                                       &kLogs,
-                                                       &kHold,
-                                                       &kRelease,
-                                                       &kRequeue,
-                                                       &kSuspend,
-                                                       &kResume,
-                                                       &kSignal,
-                                                       &kExec,
-                                                       &kWhy,
-                                                       &kUpdate,
-                                                       &kSlots,
-                                                       &kDrain,
-                                                       &kUndrain,
-                                                       &kEvents,
-                                                       &kHistory,
-                                                       &kReport,
-                                                       &kShow,
-                                                       &kEfficiency,
-                                                       &kDoctor,
-                                                       &kVersion,
-                                                       &kHelp,
-                                                       &kGenerateMan,
-                                                       &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 30> kCommands{
+    &kRun,        &kCheck,   &kSubmit,  &kQueue,   &kCancel,      &kWait,
+    &kLogs,       &kHold,    &kRelease, &kRequeue, &kSuspend,     &kResume,
+    &kSignal,     &kExec,    &kTop,     &kWhy,     &kUpdate,      &kSlots,
+    &kDrain,      &kUndrain, &kEvents,  &kHistory, &kReport,      &kShow,
+    &kEfficiency, &kDoctor,  &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},

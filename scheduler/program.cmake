@@ -56,7 +56,7 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
 endif()
 
 add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp cli_query.cpp cli_run.cpp
-  cli_submit.cpp executor_launcher.cpp stream_client.cpp terminal.cpp terminal_bridge.cpp)
+  cli_submit.cpp cli_top.cpp executor_launcher.cpp stream_client.cpp terminal.cpp terminal_bridge.cpp)
 target_link_libraries(berth PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
@@ -71,7 +71,7 @@ target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 
 add_executable(berthd berthd_main.cpp api.cpp api_server.cpp api_streams.cpp committer.cpp daemon.cpp
-  runner_link.cpp stream_hand_over.cpp submission.cpp)
+  runner_link.cpp sample_gatherer.cpp stream_hand_over.cpp submission.cpp)
 target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
                       berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers
                       Threads::Threads)

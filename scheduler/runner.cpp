@@ -248,6 +248,9 @@ void Runner::handle(const RunnerMessage& message) {
     case Kind::retire:
       retiring_ = true;
       break;
+    case Kind::sample:
+      send_samples(message);
+      break;
     case Kind::stop:
       if (job != nullptr) {
         executor_.stop(message.id.job_id, message.cause,
@@ -367,6 +370,18 @@ void Runner::report(ExecutorEvent& event) {
   } else if (const auto* command = std::get_if<CommandEnded>(&event)) {
     streams_.take(*command);
   }
+}
+
+void Runner::send_samples(const RunnerMessage& asked) {
+  RunnerMessage answer;
+  answer.kind = Kind::samples;
+  answer.id = asked.id;
+  for (const auto& [job_id, job] : jobs_) {
+    if (const std::optional<Executor::Sample> sample = executor_.sample(job_id)) {
+      answer.samples.push_back({job.id, sample->cpu_time, sample->memory, sample->processes});
+    }
+  }
+  send(answer);
 }
 
 void Runner::report_started(const Started& started) {

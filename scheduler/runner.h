@@ -66,6 +66,7 @@ class Runner {
   void report(ExecutorEvent& event);
   void report_started(const Started& started);
   void report_ended(const Ended& ended);
+  void send_samples(const RunnerMessage& asked);
   void finish(RunnerMessage ended);
   void spool(const RunnerMessage& ended);
   Job* find(AttemptId id);

@@ -26,6 +26,7 @@ constexpr std::array kKinds{
     KindName{Kind::resume, "resume"},   KindName{Kind::acknowledge, "acknowledge"},
     KindName{Kind::retire, "retire"},   KindName{Kind::hello, "hello"},
     KindName{Kind::started, "started"}, KindName{Kind::ended, "ended"},
+    KindName{Kind::sample, "sample"},   KindName{Kind::samples, "samples"},
 };
 
 std::int64_t to_number(Timestamp instant) {
@@ -69,6 +70,16 @@ void put_details(const RunnerMessage& message, Json& header) {
         jobs.push_back({id.job_id, id.attempt});
       }
       header["jobs"] = std::move(jobs);
+      break;
+    }
+    case Kind::samples: {
+      Json samples = Json::array();
+      for (const RunningSample& sample : message.samples) {
+        samples.push_back({sample.id.job_id, sample.id.attempt,
+                           sample.cpu_time ? Json(sample.cpu_time->count()) : Json(),
+                           sample.memory ? Json(*sample.memory) : Json(), sample.processes});
+      }
+      header["samples"] = std::move(samples);
       break;
     }
     case Kind::ended:
@@ -117,6 +128,19 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.controllers.accounts_swap = header.at("accounts_swap");
       for (const Json& id : header.at("jobs")) {
         message.jobs.push_back({id.at(0), id.at(1)});
+      }
+      break;
+    case Kind::samples:
+      for (const Json& entry : header.at("samples")) {
+        RunningSample& sample = message.samples.emplace_back();
+        sample.id = {entry.at(0), entry.at(1)};
+        if (!entry.at(2).is_null()) {
+          sample.cpu_time = std::chrono::microseconds(entry.at(2).get<std::int64_t>());
+        }
+        if (!entry.at(3).is_null()) {
+          sample.memory = entry.at(3).get<Bytes>();
+        }
+        sample.processes = entry.at(4);
       }
       break;
     case Kind::ended:

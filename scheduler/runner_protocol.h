@@ -3,11 +3,11 @@
 //
 //   frame: u32 size of the header, u32 size of the body (host byte order: one machine), header, body
 //
-// berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge` and
-// `retire`; the runner sends `hello` once per connection, then `started` and `ended`. An `ended` is sent
-// again on the next connection until it is acknowledged, and berthd takes only the first: at least once here,
-// exactly once in the database. A runner that has no connection puts each `ended` into the spool, as a file
-// of one frame.
+// berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge`, `retire`
+// and `sample`; the runner sends `hello` once per connection, then `started` and `ended`, and `samples` when
+// asked. An `ended` is sent again on the next connection until it is acknowledged, and berthd takes only the
+// first: at least once here, exactly once in the database. A runner that has no connection puts each `ended`
+// into the spool, as a file of one frame.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,14 @@ struct AttemptId {
   auto operator<=>(const AttemptId&) const = default;
 };
 
+/// What a running attempt uses at this moment; absent where its cgroup does not tell.
+struct RunningSample {
+  AttemptId id;
+  std::optional<std::chrono::microseconds> cpu_time;
+  std::optional<Bytes> memory;
+  std::uint64_t processes = 0;
+};
+
 struct RunnerMessage {
   enum class Kind {
     start,
@@ -37,9 +45,11 @@ struct RunnerMessage {
     resume,
     acknowledge,
     retire,
+    sample,  ///< id.job_id: a number that comes back with the answer
     hello,
     started,
     ended,
+    samples,
   };
   Kind kind = Kind::hello;
   AttemptId id;
@@ -65,6 +75,8 @@ struct RunnerMessage {
   std::optional<Timestamp> started_at;  ///< ended: when it had started, if it had
   Outcome outcome;
   Usage usage;
+  // samples
+  std::vector<RunningSample> samples;
 };
 
 std::string to_frame(const RunnerMessage& message);

@@ -13,7 +13,8 @@ if command -v groff >/dev/null; then
 else
   echo "SKIPPED: the manual pages are not checked, groff is not installed"
 fi
-for page in berth berth-run berth-check berth-history berth-show berth-efficiency berth-doctor berth-version; do
+for page in berth berth-run berth-check berth-history berth-show berth-efficiency berth-doctor berth-version berth-exec \
+  berth-report berth-top; do
   [[ -s $directory/$page.1 ]] || fail "there is no $page.1"
 done
 
@@ -63,6 +64,44 @@ touch "$temporary/night.json"
 offers "$temporary/night.json" berth run "$temporary/ni"
 offers "$temporary/night.json" berth check "$temporary/ni"
 offers true berth run -- tru
+offers true berth submit -- tru
+offers true berth exec 12 -- tru
+
+# Job ids: berthd is asked for those in the states that make sense for the command.
+mkdir "$temporary/bin"
+cat >"$temporary/bin/berth" <<'END'
+#!/bin/sh
+case "$*" in
+  *"/other.sock"*) echo '77|other' ;;
+  "queue -n -P") printf '%s\n' '11|waits' '12_4|task' '13_[5-99]|array' ;;
+  "queue -n -P --state RUNNING") echo '12_4|task' ;;
+  "queue -n -P --state PENDING") printf '%s\n' '11|waits' '13_[5-99]|array' ;;
+  "queue -n -P --state SUSPENDED") ;;
+  "history -n -P -o JobID --last 50") echo 5 ;;
+esac
+END
+chmod +x "$temporary/bin/berth"
+PATH=$temporary/bin:$PATH
+offers 11 berth cancel ''
+offers 12_4 berth cancel ''
+offers 13 berth cancel 1
+refuses 5 berth cancel ''
+offers 12_4 berth exec ''
+refuses 11 berth exec ''
+offers 11 berth hold ''
+refuses 12_4 berth hold ''
+refuses 12_4 berth resume ''
+offers 5 berth show ''
+offers 11 berth show ''
+offers 5 berth logs ''
+offers 5 berth history -j ''
+offers USR1 berth signal U
+offers 12_4 berth signal USR1 ''
+offers 77 berth --socket /other.sock cancel ''
+offers cancel berth --socket /other.sock can
+offers RUNNING berth queue --state R
+offers root berth queue --user roo
+offers day berth report --by d
 
 ((failures == 0)) && echo "all passed"
 exit $((failures > 0))

@@ -1,0 +1,115 @@
+"""berth report and berth top: sums over what ended, and what running jobs use."""
+
+import json
+import re
+import subprocess
+
+from berth_case import BERTH, eventually, main
+from daemon_case import DaemonCase
+from terminal_case import Terminal
+
+
+class Reporting(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def rows(self, *arguments, **options):
+        report = json.loads(self.ok("report", "--json", *arguments, **options))
+        return {row[report["by"]]: row for row in report["rows"]}
+
+    def ended(self, *argv, **spec):
+        options = {key: spec.pop(key) for key in ("user",) if key in spec}
+        job = self.submit(*argv, **options, **spec)
+        self.cli("wait", job)
+        return job
+
+    def test_sums_by_user_account_name_and_day_agree_with_the_records(self):
+        jobs = [self.ended("spin", 1, account="blue"), self.ended("exit", 3, account="blue"),
+                self.ended("hold", 60, time_limit="1s"), self.ended("exit", 0, user="postgres")]
+        records = [self.records(job)[-1] for job in jobs]
+        by_user = self.rows()
+        self.assertEqual({name: row["jobs"] for name, row in by_user.items()}, {"root": 3, "postgres": 1})
+        root = by_user["root"]
+        self.assertEqual(root["states"], {"COMPLETED": 1, "FAILED": 1, "TIMEOUT": 1})
+        self.assertEqual(root["cpu_total_usec"], sum(record["usage"]["cpu_total_usec"] for record in records[:3]))
+        self.assertGreaterEqual(root["cpu_total_usec"], 900_000)
+        self.assertEqual(root["cpu_granted_usec"], root["elapsed_usec"], "one CPU each")
+        self.assertAlmostEqual(root["memory_granted_byte_seconds"] / (128 << 20), root["elapsed_usec"] / 1e6, delta=0.01)
+        by_account = self.rows("--by", "account")
+        self.assertEqual({name: row["jobs"] for name, row in by_account.items()}, {"blue": 2, "": 2})
+        self.assertEqual(self.rows("--by", "name")["exit"]["attempts"], 2)
+        self.assertRegex(next(iter(self.rows("--by", "day"))), r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")
+        self.assertEqual(self.rows("-S", "now+1hour"), {})
+        self.assertEqual(self.rows("-E", "now-1hour"), {})
+        self.assertEqual(list(self.rows("-u", "postgres")), ["postgres"])
+        self.assertEqual(list(self.rows("-A", "blue")), ["root"])
+        self.assertEqual(list(self.rows(user="postgres")), ["postgres"], "users get their own")
+        text = self.ok("report", "-n", "-P", "-o", "user,Jobs,Timeout,TotalCPU", "-u", "root")
+        self.assertRegex(text, r"^root\|3\|1\|00:00:0[0-9]\n$")
+        self.assertIn("OutOfMemory", self.ok("report"))
+        self.assertIn("MemGiBh", self.ok("report", "--helpformat"))
+        for words in (["--by", "colour"], ["-o", "Colour"], ["-S", "someday"]):
+            status, _, err = self.cli("report", *words)
+            self.assertEqual(status, 1, err)
+            self.assertIn(words[1], err)
+
+    def test_without_berthd_it_reads_the_database_of_berth_run(self):
+        run = self.run_job("spin", 1)
+        self.assertEqual(run.status, 0)
+        out = subprocess.run([BERTH, "report", "--database", self.database, "-n", "-P", "-o", "Jobs,Completed"],
+                             capture_output=True, check=True)
+        self.assertEqual(out.stdout, b"1|1\n")
+
+
+class Watching(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def test_what_running_jobs_use_against_what_they_have(self):
+        spinning = self.submit("spin", 100, time_limit="10min")
+        holding = self.submit("allocate", 40, 100, user="postgres")
+        for job in (spinning, holding):
+            self.wait_for_state(job, "RUNNING")
+        self.assertTrue(eventually(lambda: self.look()[holding].get("memory", 0) > 35 << 20))
+        first, second = [json.loads(line) for line in self.ok("top", "--json", "-n", "2", "-d", "1.5").splitlines()]
+        self.assertGreater(second["at_usec"], first["at_usec"])
+        jobs = {job["job_id"]: job for job in second["jobs"]}
+        self.assertEqual(set(jobs), {spinning, holding})
+        self.assertGreater(jobs[spinning]["cpu_percent"], 30)
+        self.assertLess(jobs[holding]["cpu_percent"], jobs[spinning]["cpu_percent"])
+        self.assertEqual((jobs[spinning]["processes"], jobs[spinning]["cpus"]), (1, 1))
+        self.assertEqual(jobs[spinning]["time_limit_usec"], 600_000_000)
+        self.assertNotIn("time_limit_usec", jobs[holding])
+        self.assertEqual(jobs[holding]["memory_limit"], 128 << 20)
+        self.ok("suspend", spinning)
+        self.assertEqual(self.look()[spinning]["state"], "SUSPENDED")
+        self.ok("resume", spinning)
+        own = json.loads(self.ok("top", "--json", user="postgres"))
+        self.assertEqual([job["job_id"] for job in own["jobs"]], [holding])
+        text = self.ok("top")
+        self.assertNotIn("\x1b", text)
+        self.assertIn("2 running, 0 waiting", text)
+        self.assertRegex(text, rf"{spinning} +spin +root +RUNNING")
+        for job in (spinning, holding):
+            self.ok("cancel", "--now", job)
+            self.cli("wait", job)
+        self.assertEqual(self.look(), {})
+
+    def look(self):
+        return {job["job_id"]: job for job in json.loads(self.ok("top", "--json"))["jobs"]}
+
+    def test_on_a_terminal_it_goes_on_until_control_c(self):
+        job = self.submit("hold", 60)
+        self.wait_for_state(job, "RUNNING")
+        terminal = Terminal([BERTH, "top", "--socket", self.socket, "-d", "0.2"], cwd=self.work, env=self.environment(TERM="vt100"))
+        self.addCleanup(terminal.close)
+        for _ in range(3):
+            terminal.expect(re.escape("\x1b[H") + "1 running")
+        terminal.type("\x03")
+        self.assertEqual(terminal.finish(), -2)
+
+
+if __name__ == "__main__":
+    main()
