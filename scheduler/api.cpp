@@ -711,7 +711,7 @@ void Api::stream(const ApiRequest& request, JobId job, const Actor& actor, const
                             std::string(kStreamProtocol) + "\"; docs/berthd.md describes the stream");
   }
   const Daemon::RunningAttempt attempt = daemon_.require_running(job, actor);
-  StreamRequest asked = parse_stream_request(StreamRequest::Kind::exec, request.body);
+  StreamRequest asked = parse_stream_request(request.body);
   asked.id = attempt.id;
   const auto runner = std::make_shared<StreamHandOver>(daemon_.runner_folder(), attempt.runner);
   ApiResponse response;

@@ -109,6 +109,7 @@ std::vector<std::string> frame_of(const Json& answer) {
                   format_size_human(pool["memory"].get<Bytes>()) + " free" +
                   (pool["draining"].get<bool>() ? "; drained" : ""));
   std::vector<std::string> heads;
+  heads.reserve(kColumns.size());
   for (const TopColumn& column : kColumns) {
     heads.emplace_back(column.name);
   }

@@ -22,8 +22,8 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kAhead = 128 * 1024;
-constexpr std::size_t kPiece = 32 * 1024;
+constexpr std::size_t kAhead = std::size_t{128} * 1024;
+constexpr std::size_t kPiece = std::size_t{32} * 1024;
 constexpr std::array kEnding{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 /// End of file as a terminal's line discipline takes it (VEOF, termios(3)).
 constexpr std::string_view kEndOfInput = "\x04";
@@ -65,7 +65,7 @@ class WatchedSignals {
 
 class StreamClient {
  public:
-  StreamClient(int socket, std::string received, const StreamClientOptions& options)
+  StreamClient(int socket, const std::string& received, const StreamClientOptions& options)
       : socket_(socket), options_(options), signals_(options.terminal), reading_input_(options.input) {
     reader_.append(received);
     if (options_.terminal) {
@@ -121,7 +121,7 @@ class StreamClient {
   }
 
   void receive() {
-    std::array<char, kPiece> buffer;
+    std::array<char, kPiece> buffer{};
     const ssize_t count = retry_eintr([&] { return ::read(socket_.get(), buffer.data(), buffer.size()); });
     if (count < 0 && errno == EAGAIN) {
       return;
@@ -142,13 +142,13 @@ class StreamClient {
         }
       } else if (frame->kind == StreamFrame::Kind::end) {
         const auto value = nlohmann::json::parse(frame->payload);
-        end_ = StreamEnd{value.at("exit_status"), value.at("message"), false};
+        end_ = StreamEnd{value.at("exit_status"), value.at("message")};
       }
     }
   }
 
   void read_input() {
-    std::array<char, kPiece> buffer;
+    std::array<char, kPiece> buffer{};
     const ssize_t count = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) {
       return;
@@ -158,27 +158,7 @@ class StreamClient {
       send(StreamFrame::Kind::input, options_.terminal ? kEndOfInput : std::string_view());
       return;
     }
-    pass_keys({buffer.data(), static_cast<std::size_t>(count)});
-  }
-
-  /// Keys that may be the beginning of the detach sequence are kept back until it is clear.
-  void pass_keys(std::string_view keys) {
-    std::string passed;
-    for (const char key : keys) {
-      const std::string& detach = options_.detach_keys;
-      if (matched_ > 0 && key != detach[matched_]) {
-        passed += detach.substr(0, std::exchange(matched_, 0));
-      }
-      if (detach.empty() || key != detach[matched_]) {
-        passed += key;
-      } else if (++matched_ == detach.size()) {
-        end_ = StreamEnd{0, "", true};
-        break;
-      }
-    }
-    if (!passed.empty()) {
-      send(StreamFrame::Kind::input, passed);
-    }
+    send(StreamFrame::Kind::input, {buffer.data(), static_cast<std::size_t>(count)});
   }
 
   void take_signals() {
@@ -199,7 +179,7 @@ class StreamClient {
   void pass_signal(int number) {
     for (const int ending : kEnding) {
       if (number == ending && ++asked_to_end_ == 3) {
-        end_ = StreamEnd{128 + number, "it is left to itself", false};
+        end_ = StreamEnd{128 + number, "it is left to itself"};
         return;
       }
     }
@@ -213,15 +193,14 @@ class StreamClient {
   StreamFrameReader reader_;
   std::string unsent_;
   bool reading_input_;
-  std::size_t matched_ = 0;
   unsigned asked_to_end_ = 0;
   std::optional<StreamEnd> end_;
 };
 
 }  // namespace
 
-StreamEnd run_stream(int socket, std::string received, const StreamClientOptions& options) {
-  return StreamClient(socket, std::move(received), options).run();
+StreamEnd run_stream(int socket, const std::string& received, const StreamClientOptions& options) {
+  return StreamClient(socket, received, options).run();
 }
 
 }  // namespace berth

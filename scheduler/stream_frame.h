@@ -1,4 +1,4 @@
-// StreamFrame: what `berth exec` and `berth attach` and the other end say to each other once the HTTP
+// StreamFrame: what `berth exec` and the command's runner say to each other once the HTTP
 // connection has become a stream of frames. docs/berthd.md describes it for other clients.
 //
 //   frame: one byte of kind, four bytes of length (big endian), the payload

@@ -18,11 +18,11 @@ class BodyReader {
   explicit BodyReader(StreamRequest& request) : request_(request) {}
 
   void read(const std::string& name, const Json& value) {
-    if (name == "argv" && request_.kind == StreamRequest::Kind::exec) {
+    if (name == "argv") {
       read_argv(value);
-    } else if (name == "environment" && request_.kind == StreamRequest::Kind::exec) {
+    } else if (name == "environment") {
       read_environment(value);
-    } else if (name == "current_working_directory" && request_.kind == StreamRequest::Kind::exec) {
+    } else if (name == "current_working_directory") {
       if (!is_text(value) || !value.get_ref<const std::string&>().starts_with('/')) {
         refuse("/current_working_directory", "is not an absolute path inside the job");
       } else {
@@ -31,9 +31,7 @@ class BodyReader {
     } else if (name == "terminal") {
       read_terminal(value);
     } else {
-      refuse("/" + name,
-             "is not known here; use argv, environment, current_working_directory and terminal to "
-             "run a command, terminal alone to attach");
+      refuse("/" + name, "is not known here; use argv, environment, current_working_directory and terminal");
     }
   }
   void refuse(const std::string& pointer, const std::string& message) {
@@ -92,9 +90,8 @@ class BodyReader {
 
 }  // namespace
 
-StreamRequest parse_stream_request(StreamRequest::Kind kind, std::string_view body) {
+StreamRequest parse_stream_request(std::string_view body) {
   StreamRequest request;
-  request.kind = kind;
   if (body.size() > kLargestStreamRequest) {
     throw InputError("request", "",
                      "arguments and environment are longer than 128 KiB; put them into a file");
@@ -107,7 +104,7 @@ StreamRequest parse_stream_request(StreamRequest::Kind kind, std::string_view bo
   for (const auto& [name, member] : value.items()) {
     reader.read(name, member);
   }
-  if (kind == StreamRequest::Kind::exec && request.argv.empty() && reader.faults.empty()) {
+  if (request.argv.empty() && reader.faults.empty()) {
     reader.refuse("/argv", "names no command");
   }
   if (!reader.faults.empty()) {
@@ -117,8 +114,7 @@ StreamRequest parse_stream_request(StreamRequest::Kind kind, std::string_view bo
 }
 
 std::string to_json_text(const StreamRequest& request) {
-  Json value{{"kind", request.kind == StreamRequest::Kind::exec ? "exec" : "attach"},
-             {"job", request.id.job_id},
+  Json value{{"job", request.id.job_id},
              {"attempt", request.id.attempt},
              {"argv", request.argv},
              {"environment", request.environment},
@@ -132,7 +128,6 @@ std::string to_json_text(const StreamRequest& request) {
 StreamRequest parse_handed_over(std::string_view text) {
   const Json value = Json::parse(text);
   StreamRequest request;
-  request.kind = value.at("kind") == "exec" ? StreamRequest::Kind::exec : StreamRequest::Kind::attach;
   request.id = {value.at("job"), value.at("attempt")};
   request.argv = value.at("argv").get<std::vector<std::string>>();
   request.environment = value.at("environment").get<std::map<std::string, std::string>>();

@@ -1,5 +1,5 @@
 // StreamRequest: what a client asks for when its connection is to become a stream: a further command beside a
-// running job, or the terminal of a job. berthd hands the connection over to the job's runner with it.
+// running job. berthd hands the connection over to the job's runner with it.
 //
 //   client ── POST /v1/jobs/36/exec, Upgrade ──► berthd ── StreamRequest + the connection ──► runner
 //
@@ -19,10 +19,8 @@
 namespace berth {
 
 struct StreamRequest {
-  enum class Kind { exec, attach };
-  Kind kind = Kind::exec;
   AttemptId id;
-  std::vector<std::string> argv;                   ///< exec: never empty
+  std::vector<std::string> argv;                   ///< never empty
   std::map<std::string, std::string> environment;  ///< over the job's
   std::string current_working_directory;           ///< absolute; empty: the job's
   std::optional<TerminalWindow> terminal;
@@ -32,11 +30,11 @@ struct StreamRequest {
 inline constexpr const char* kStreamProtocol = "berth-stream";
 
 /// Room for arguments and environment in one packet.
-inline constexpr std::size_t kLargestStreamRequest = 128 * 1024;
+inline constexpr std::size_t kLargestStreamRequest = std::size_t{128} * 1024;
 
 /// A client's body: argv, environment, current_working_directory, terminal{rows, columns}. Throws InputError
 /// with every fault.
-StreamRequest parse_stream_request(StreamRequest::Kind kind, std::string_view body);
+StreamRequest parse_stream_request(std::string_view body);
 
 std::string to_json_text(const StreamRequest& request);
 /// What to_json_text() made. Throws std::exception.

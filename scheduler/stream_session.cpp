@@ -16,10 +16,8 @@ namespace berth {
 namespace {
 
 /// What waits for a slow reader before the other side is read no further.
-constexpr std::size_t kAhead = 256 * 1024;
-/// Of a job's terminal, which does not wait for a client.
-constexpr std::size_t kFarBehind = 4u << 20;
-constexpr std::size_t kPiece = 32 * 1024;
+constexpr std::size_t kAhead = std::size_t{256} * 1024;
+constexpr std::size_t kPiece = std::size_t{32} * 1024;
 /// A pipe holds 64 KiB; one that others go on writing to has no end.
 constexpr int kDrainedPieces = 16;
 
@@ -97,7 +95,7 @@ void StreamSession::abandon() {
 
 void StreamSession::handle_client(std::uint32_t events) {
   if ((events & EPOLLIN) != 0) {
-    std::array<char, kPiece> buffer;
+    std::array<char, kPiece> buffer{};
     const ssize_t count = retry_eintr([&] { return ::read(client_.get(), buffer.data(), buffer.size()); });
     if (count > 0) {
       try {
@@ -115,7 +113,6 @@ void StreamSession::handle_client(std::uint32_t events) {
     events |= EPOLLERR;
   }
   if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
-    abandoned_ = !ending_;
     abandon();
     return;
   }
@@ -169,7 +166,7 @@ void StreamSession::handle_input(std::uint32_t events) {
 
 /// False at the end.
 bool StreamSession::read_from(Channel& channel, StreamFrame::Kind kind) {
-  std::array<char, kPiece> buffer;
+  std::array<char, kPiece> buffer{};
   const ssize_t count = retry_eintr([&] { return ::read(channel.fd.get(), buffer.data(), buffer.size()); });
   if (count > 0) {
     to_client_ += to_frame(kind, {buffer.data(), static_cast<std::size_t>(count)});
@@ -208,25 +205,12 @@ void StreamSession::write_client() {
   if (count > 0) {
     to_client_.erase(0, static_cast<std::size_t>(count));
   } else if (count < 0 && errno != EAGAIN) {
-    abandoned_ = !ending_;
     abandon();
     return;
   }
   if (ending_ && to_client_.empty()) {
     abandon();
   }
-}
-
-bool StreamSession::give_output(std::string_view bytes) {
-  if (!client_ || ending_) {
-    return true;
-  }
-  if (to_client_.size() > kFarBehind) {
-    return false;
-  }
-  to_client_ += to_frame(StreamFrame::Kind::output, bytes);
-  update();
-  return true;
 }
 
 void StreamSession::end(int exit_status, const std::string& message) {

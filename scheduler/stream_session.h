@@ -1,5 +1,4 @@
-// StreamSession: one client's connection beside one command (berth exec) or one job's terminal (berth
-// attach), in the runner.
+// StreamSession: one client's connection beside one command (berth exec), in the runner.
 //
 // Copies between the client's frames and the command's pipes or terminal, never more than some hundred KiB
 // ahead, so that a slow client holds up its own command and nothing else. Single-threaded, on a
@@ -8,7 +7,6 @@
 
 #include <functional>
 #include <string>
-#include <string_view>
 
 #include "executor/descriptor_loop.h"
 #include "executor/os/unique_fd.h"
@@ -33,15 +31,11 @@ class StreamSession {
   /// Non-blocking descriptors: where the client's input goes, and where output and error are read from; an
   /// empty one is none. Of a terminal, two descriptors of its master.
   void connect(UniqueFd input, UniqueFd output, UniqueFd error);
-  /// Output that somebody else has read. False when the client is too far behind.
-  bool give_output(std::string_view bytes);
   /// The command is over: passes on what is left, then `exit_status` and `message`, then closes.
   void end(int exit_status, const std::string& message);
 
   /// The client is gone, or has got everything. To be asked after DescriptorLoop::dispatch().
   bool is_finished() const { return !client_; }
-  /// The client went away before the end.
-  bool was_abandoned() const { return abandoned_; }
 
  private:
   struct Channel {
@@ -72,7 +66,6 @@ class StreamSession {
   std::string to_command_;
   bool input_ended_ = false;
   bool ending_ = false;
-  bool abandoned_ = false;
 };
 
 }  // namespace berth

@@ -35,8 +35,8 @@ RawTerminal::RawTerminal() {
     return;
   }
   saved_ = now;
-  static const int registered = std::atexit(restore_at_exit);
-  (void)registered;
+  static const int kRegistered = std::atexit(restore_at_exit);
+  (void)kRegistered;
   at_exit = &*saved_;
   enter();
 }

@@ -13,7 +13,7 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kAhead = 64 * 1024;
+constexpr std::size_t kAhead = std::size_t{64} * 1024;
 /// End of file as a terminal takes it (VEOF, termios(3)).
 constexpr char kEndOfInput = '\x04';
 
@@ -70,7 +70,7 @@ void TerminalBridge::read_keys() {
   if (!reading_ || unsent_.size() >= kAhead || ::poll(&input, 1, 0) <= 0) {
     return;
   }
-  std::array<char, 4096> keys;
+  std::array<char, 4096> keys{};
   const ssize_t count = ::read(STDIN_FILENO, keys.data(), keys.size());
   if (count > 0) {
     unsent_.append(keys.data(), static_cast<std::size_t>(count));

@@ -113,6 +113,7 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     row.oom_kills += static_cast<std::uint64_t>(query.integer(7));
   }
   std::vector<ReportRow> list;
+  list.reserve(rows.size());
   for (auto& [name, row] : rows) {
     list.push_back(std::move(row));
   }

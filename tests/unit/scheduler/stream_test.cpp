@@ -41,7 +41,6 @@ TEST_CASE("what is no frame is refused") {
 
 TEST_CASE("a request to run a command is read and handed on whole") {
   StreamRequest request = parse_stream_request(
-      StreamRequest::Kind::exec,
       R"({"argv": ["ls", "-l"], "environment": {"A": "b=c"}, "current_working_directory": "/tmp", "terminal": {"rows": 7, "columns": 9}})");
   request.id = {36, 2};
   const StreamRequest copy = parse_handed_over(to_json_text(request));
@@ -56,7 +55,7 @@ TEST_CASE("a request to run a command is read and handed on whole") {
 TEST_CASE("faults of a request name their pointer") {
   const auto pointer_of = [](const char* body) {
     try {
-      parse_stream_request(StreamRequest::Kind::exec, body);
+      parse_stream_request(body);
     } catch (const InputError& error) {
       return error.faults().front().pointer;
     }
