@@ -20,7 +20,8 @@ int try_network(bool attach) {
     return errno;
   }
   try {
-    NetworkPool pool({"doctor", *Cidr::parse(kDefaultPoolV4), *Cidr::parse(kDefaultPoolV6)});
+    const NetworkSettings settings;
+    NetworkPool pool({"doctor", settings.pool_v4, settings.pool_v6});
     if (attach) {
       // A namespace further stands for the job's.
       if (::unshare(CLONE_NEWNET) != 0) {

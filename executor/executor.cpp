@@ -68,6 +68,24 @@ void raise_descriptor_limit() {
 LaunchError::LaunchError(std::string stage, int error_number, const std::string& message)
     : std::runtime_error(message), stage_(std::move(stage)), error_number_(error_number) {}
 
+std::string Started::detail() const {
+  std::string list;
+  for (const std::string& port : published) {  // its words need no escaping
+    list += (list.empty() ? "\"" : ", \"") + port + "\"";
+  }
+  return list.empty() ? "" : "{\"published\": [" + list + "]}";
+}
+
+void check_host_network(const JobSpec& spec, const NetworkSettings& settings) {
+  if (spec.isolation.network.mode == NetworkMode::host && !settings.allow_host) {
+    throw LaunchError("isolation.network", EPERM,
+                      "isolation.network: \"host\" is not permitted: on the host's own network a job reaches "
+                      "everything that the host does. Use \"private\" with \"egress\" and \"publish\"; or the "
+                      "administrator allows it with \"network\": {\"allow_host\": true} in "
+                      "/etc/berth/berthd.json");
+  }
+}
+
 class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
@@ -100,9 +118,11 @@ class Executor::Implementation {
   std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
 
   ControllerReport controllers() const { return report_controllers(*tree_); }
+  void use_network(const NetworkSettings& settings) { options_.network = settings; }
 
   void check_supported(const JobSpec& spec) {
     check_limits(spec, controllers());
+    check_host_network(spec, options_.network);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
     }
@@ -257,6 +277,9 @@ class Executor::Implementation {
     PreparedPlan plan = prepare_plan(request, plan_context());
     const UniqueFd input = request.standard_input >= 0 ? confine_input(request.standard_input)
                                                        : open_at(AT_FDCWD, "/dev/null", O_RDONLY);
+    if (profile.network == NetworkMode::host && !profile.own_root) {
+      add_host_network_files(plan);
+    }
     std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
     FdPair output;
     FdPair error;
@@ -466,7 +489,7 @@ class Executor::Implementation {
   NetworkPool& network() {
     if (!network_) {
       network_ = std::make_unique<NetworkPool>(
-          NetworkPoolOptions{options_.cgroup, options_.network_pool_v4, options_.network_pool_v6});
+          NetworkPoolOptions{options_.cgroup, options_.network.pool_v4, options_.network.pool_v6});
       watch(network_->event_descriptor(), tag(0, Source::network));
     }
     return *network_;
@@ -615,6 +638,9 @@ void Executor::check_supported(const JobSpec& spec, const Identity&) const {
 }
 ControllerReport Executor::controllers() const {
   return implementation_->controllers();
+}
+void Executor::use_network(const NetworkSettings& settings) {
+  implementation_->use_network(settings);
 }
 void Executor::wait_until_ready() {
   implementation_->wait_until_ready();

@@ -24,6 +24,7 @@
 #include "executor/os/unique_fd.h"
 #include "schemas/accounting_record.h"
 #include "schemas/controller_report.h"
+#include "schemas/network_settings.h"
 
 namespace berth {
 
@@ -73,11 +74,6 @@ Caller calling_user();
 /// As above for a job that `caller` asked a service for: only root may name another user in isolation.user.
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller);
 
-/// Ranges that nothing else of the host uses, out of which each berth takes a block: 198.18.0.0/15 is set
-/// aside for devices between networks (RFC 2544) and not routed; the other is a unique local one (RFC 4193).
-inline constexpr const char* kDefaultPoolV4 = "198.18.0.0/15";
-inline constexpr const char* kDefaultPoolV6 = "fd62:6572:7468::/48";
-
 struct ExecutorOptions {
   /// Name of this executor's cgroup below berth's own; unique per running process.
   std::string cgroup;
@@ -85,9 +81,7 @@ struct ExecutorOptions {
   unsigned armed_ahead = 0;
   /// With cgroup v2 and systemd: in a scope of its own, also where this process's cgroup is delegated.
   bool own_scope = false;
-  /// Address ranges that private networks are made of: an IPv4 range, and an IPv6 range of 48 bits.
-  Cidr network_pool_v4 = *Cidr::parse(kDefaultPoolV4);
-  Cidr network_pool_v6 = *Cidr::parse(kDefaultPoolV6);
+  NetworkSettings network = {};
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
 };
@@ -147,6 +141,8 @@ struct Started {
   Timestamp at;
   /// Ports of the host that lead to the job, "127.0.0.1:40123->80/tcp", with what was taken for port 0.
   std::vector<std::string> published;
+  /// For the RUNNING event: {"published": ["127.0.0.1:40123->80/tcp"]}; empty when there is nothing to tell.
+  std::string detail() const;
 };
 struct Ended {
   JobId job_id = 0;
@@ -170,6 +166,9 @@ struct CommandEnded {
 };
 using ExecutorEvent = std::variant<Started, Ended, TerminalOpened, CommandEnded>;
 
+/// Throws LaunchError when the job asks for the host's network and may not have it.
+void check_host_network(const JobSpec& spec, const NetworkSettings& settings);
+
 /// The part of Executor::check_supported() that asks about limits, for an Executor of another process. Throws
 /// LaunchError naming the first limit that the user asked for and its machine cannot enforce.
 void check_limits(const JobSpec& spec, const ControllerReport& report);
@@ -187,6 +186,8 @@ class Executor {
   void check_supported(const JobSpec& spec, const Identity& identity) const;
 
   ControllerReport controllers() const;
+  /// Other settings from now on. The pool is taken once, with the first private network.
+  void use_network(const NetworkSettings& settings);
 
   /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with
   /// the one sentence that tells what to do when the kernel does not permit it.

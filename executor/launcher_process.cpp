@@ -34,6 +34,8 @@ struct RequestHeader {
   std::uint64_t token;
   std::uint32_t deny_setgroups;
   std::uint32_t has_cgroup;
+  std::uint32_t host_network;
+  std::uint32_t unused;
   std::uint32_t uid_map_size;
   std::uint32_t gid_map_size;
 };
@@ -181,8 +183,9 @@ class Launcher {
     const int cgroup = packet.header.has_cgroup != 0 ? descriptors.at(1) : -1;
     int pidfd = -1;
     clone_args arguments{};
-    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
-                      CLONE_NEWUTS | CLONE_PARENT | CLONE_PIDFD | CLONE_VM | CLONE_VFORK;
+    arguments.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+                      CLONE_PARENT | CLONE_PIDFD | CLONE_VM | CLONE_VFORK;
+    arguments.flags |= packet.header.host_network != 0 ? 0 : __u64{CLONE_NEWNET};
     arguments.pidfd = reinterpret_cast<__u64>(&pidfd);
     arguments.stack = reinterpret_cast<__u64>(stack_);
     arguments.stack_size = kStackSize;
@@ -366,7 +369,11 @@ LauncherProcess::~LauncherProcess() {
 
 void LauncherProcess::spawn(const SpawnRequest& request) {
   RequestPacket packet{};
-  packet.header = {request.token, request.deny_setgroups ? 1u : 0u, request.cgroup >= 0 ? 1u : 0u,
+  packet.header = {request.token,
+                   request.deny_setgroups ? 1u : 0u,
+                   request.cgroup >= 0 ? 1u : 0u,
+                   request.host_network ? 1u : 0u,
+                   0,
                    static_cast<std::uint32_t>(request.uid_map.size()),
                    static_cast<std::uint32_t>(request.gid_map.size())};
   if (request.uid_map.size() + request.gid_map.size() > packet.maps.size()) {

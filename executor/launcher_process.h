@@ -22,6 +22,7 @@ struct SpawnRequest {
   std::string uid_map;      ///< user_namespaces(7) format
   std::string gid_map;
   bool deny_setgroups = false;
+  bool host_network = false;  ///< no network namespace of its own
   int channel = -1;  ///< borrowed until spawn() returns
   int cgroup = -1;   ///< v2 directory to be born in, or -1; borrowed likewise
 };

@@ -59,18 +59,24 @@ IpAddress AddressBlock::v6_at(std::uint32_t index) const {
   return address;
 }
 
+std::string AddressBlock::name() const {
+  std::array<char, 7> digits{};
+  std::snprintf(digits.data(), digits.size(), "%06x", v4.address.to_v4() >> 8U);
+  return std::string("berth") + digits.data();
+}
+
 unsigned block_count(const Cidr& pool) {
   return pool.prefix >= kBlockPrefix ? 1 : 1U << (kBlockPrefix - pool.prefix);
 }
 
 AddressBlock block_of(const Cidr& pool_v4, const Cidr& pool_v6, unsigned number) {
   AddressBlock block;
-  block.number = number;
   block.v4.prefix = std::max(pool_v4.prefix, kBlockPrefix);
   block.v4.address = IpAddress::v4(pool_v4.address.to_v4() + (number << (32 - block.v4.prefix)));
   block.v6 = {pool_v6.address, 64};
-  block.v6.address.bytes[6] = static_cast<std::uint8_t>(number >> 8U);
-  block.v6.address.bytes[7] = static_cast<std::uint8_t>(number);
+  // The subnet has the number of the IPv4 block's first /24, which is another one for each block of a pool.
+  block.v6.address.bytes[6] = block.v4.address.bytes[1];
+  block.v6.address.bytes[7] = block.v4.address.bytes[2];
   return block;
 }
 

@@ -13,7 +13,6 @@ namespace berth {
 /// One berth's share of the pool: a range of IPv4 and one of IPv6 addresses. The first few are berth's own,
 /// the others the jobs', by index.
 struct AddressBlock {
-  unsigned number = 0;
   Cidr v4;
   Cidr v6;  ///< a /64
 
@@ -26,8 +25,9 @@ struct AddressBlock {
   std::uint32_t end() const { return (1U << (32 - v4.prefix)) - 1; }
   IpAddress v4_at(std::uint32_t index) const { return IpAddress::v4(v4.address.to_v4() + index); }
   IpAddress v6_at(std::uint32_t index) const;
-  /// Of the host's end of the uplink, and of the nftables tables: "berth7".
-  std::string name() const { return "berth" + std::to_string(number); }
+  /// Of the host's end of the uplink, and of the nftables tables: "berthc61210" for 198.18.16.0. No two
+  /// blocks of any pools have one name, so that who makes the link has the block.
+  std::string name() const;
 };
 
 /// How many blocks a pool has, and one of them. A block has at most 4096 addresses.

@@ -469,7 +469,8 @@ std::string hostname_of(const JobSpec& spec, const std::string& fallback) {
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
   SandboxProfile profile;
   profile.identity = identity;
-  profile.loopback = spec.isolation.network.mode != NetworkMode::none;
+  profile.loopback = spec.isolation.network.mode != NetworkMode::none &&
+                     spec.isolation.network.mode != NetworkMode::host;  // which has its own up
   profile.network = spec.isolation.network.mode;
   profile.shared_network = spec.isolation.network.shared_name;
   profile.overlay = spec.isolation.overlay;
@@ -495,6 +496,14 @@ void add_network_files(PreparedPlan& plan, const std::string& hosts, const std::
   plan.header().hosts = hosts_offset;
   plan.header().resolver = resolver_offset;
   plan.header().size = static_cast<std::uint32_t>(plan.bytes.size());
+}
+
+void add_host_network_files(PreparedPlan& plan) {
+  try {
+    add_network_files(plan, read_file_at(AT_FDCWD, "/etc/hosts"), read_file_at(AT_FDCWD, "/etc/resolv.conf"));
+  } catch (const std::system_error&) {
+    // A host without them; the job sees as much.
+  }
 }
 
 std::string uid_map_of(const SandboxProfile& profile) {

@@ -46,6 +46,8 @@ struct PreparedPlan {
 
 /// Adds the job's own /etc/hosts and /etc/resolv.conf.
 void add_network_files(PreparedPlan& plan, const std::string& hosts, const std::string& resolver);
+/// The same with what the host's files say: /etc/resolv.conf often leads to /run, which is the job's own.
+void add_host_network_files(PreparedPlan& plan);
 /// The name that the job has inside: isolation.hostname, or made of the job's name.
 std::string hostname_of(const JobSpec& spec, const std::string& fallback);
 

@@ -88,7 +88,8 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");
   }
-  launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view, pair.second.get(),
+  launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
+                  profile_.network == NetworkMode::host, pair.second.get(),
                   cgroup_->clone_into_descriptor()});
 }
 
@@ -106,6 +107,9 @@ Sandbox::~Sandbox() {
 void Sandbox::take(Spawned spawned) {
   pidfd_ = std::move(spawned.pidfd);
   pid_ = spawned.pid;
+  if (profile_.network == NetworkMode::host) {
+    return;  // its devices carry everybody's bytes
+  }
   const std::string path = "/proc/" + std::to_string(spawned.pid) + "/net/dev";
   network_devices_ = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};  // holds the network namespace
 }

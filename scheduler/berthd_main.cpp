@@ -45,10 +45,9 @@ constexpr const char* kHelp =
     "  --version       prints the version and exits\n"
     "\n"
     "SIGHUP reads the configuration again, SIGTERM and SIGINT stop berthd and leave the jobs running.\n";
-constexpr const char* kDefaultConfig = "/etc/berth/berthd.json";
 
 struct Arguments {
-  std::string config = kDefaultConfig;
+  std::string config = kDefaultDaemonConfig;
   bool config_given = false;
   bool check = false;
 };

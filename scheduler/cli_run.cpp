@@ -26,6 +26,7 @@
 #include "scheduler/recovery.h"
 #include "scheduler/run_jobs_input.h"
 #include "scheduler/run_report.h"
+#include "schemas/daemon_config.h"
 
 namespace berth {
 namespace {
@@ -415,16 +416,26 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
   }
 }
 
-Cidr network_pool_of(const CommandLine& line) {
-  constexpr unsigned kSmallest = 24;
-  constexpr unsigned kLargest = 8;
-  const std::string text = line.value("network-pool").value_or(kDefaultPoolV4);
-  const std::optional<Cidr> pool = Cidr::parse(text);
-  if (!pool || pool->address.is_v6 || pool->prefix < kLargest || pool->prefix > kSmallest) {
-    throw InputError("command line", "--network-pool",
-                     "\"" + text + "\" is not an IPv4 range of /8 to /24 (use 198.18.0.0/15)");
+/// What berthd's configuration says counts for berth run too, and is read only for jobs that it matters to.
+/// Root, which writes that file, may use the host's network anyway; through sudo it is the other user who asks.
+NetworkSettings network_settings(const CommandLine& line, const std::vector<RequestedJob>& jobs,
+                                 const Caller& caller) {
+  NetworkSettings settings;
+  if (std::any_of(jobs.begin(), jobs.end(), [](const RequestedJob& job) {
+        const NetworkSpec& network = job.spec.isolation.network;
+        return network.is_connected() || network.mode == NetworkMode::host;
+      })) {
+    settings = load_daemon_config(kDefaultDaemonConfig, true).network;
   }
-  return *pool;
+  settings.allow_host = settings.allow_host || caller.uid == 0;
+  if (const auto pool = line.value("network-pool")) {
+    try {
+      parse_network_pool(*pool, settings);
+    } catch (const std::invalid_argument& error) {
+      throw InputError("command line", "--network-pool", "\"" + *pool + "\" " + error.what());
+    }
+  }
+  return settings;
 }
 
 }  // namespace
@@ -432,7 +443,6 @@ Cidr network_pool_of(const CommandLine& line) {
 int run_jobs(const CommandLine& line) {
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
-  const Cidr network_pool = network_pool_of(line);
   RequestedJobs requested = requested_jobs(line);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
@@ -446,6 +456,7 @@ int run_jobs(const CommandLine& line) {
   const TerminationSignals signals;
   const SystemClock clock;
   const Caller caller = calling_user();
+  const NetworkSettings network = network_settings(line, requested.jobs, caller);
   const std::map<std::string, Identity> identities = resolve_identities(requested.jobs);
   replace_unusable_directories(requested.jobs, identities, line);
   const StreamOptions streams_options = stream_options(line, requested, caller);
@@ -455,7 +466,7 @@ int run_jobs(const CommandLine& line) {
   const Supervisor supervisor = this_supervisor();
   Executor executor({.cgroup = supervisor.cgroup,
                      .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
-                     .network_pool_v4 = network_pool});
+                     .network = network});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(bounds);

@@ -243,15 +243,15 @@ void parse_network(std::string_view text, NetworkSpec& network) {
   constexpr auto kShared = "shared:"sv;
   if (text == "none" || text == "loopback") {
     network.mode = text == "none" ? NetworkMode::none : NetworkMode::loopback;
+  } else if (text == "host") {
+    network.mode = NetworkMode::host;
   } else if (text == "private") {
     network.mode = NetworkMode::isolated;
   } else if (text.starts_with(kShared) && is_network_name(text.substr(kShared.size()))) {
     network.mode = NetworkMode::shared;
     network.shared_name = text.substr(kShared.size());
   } else {
-    throw std::invalid_argument(text == "host"
-                                    ? "is not permitted; use private with --egress and --publish"
-                                    : "is not a network (use private, shared:NAME, loopback or none)");
+    throw std::invalid_argument("is not a network (use private, shared:NAME, loopback, none or host)");
   }
 }
 

@@ -371,7 +371,16 @@ void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
               [this](const auto& from) { handle_gone(from); });
 }
 
-std::shared_ptr<RunnerLink> Daemon::least_busy() const {
+/// The one that holds fewest jobs; but jobs of one shared network are held by one runner, which has it. By its
+/// name alone, whoever's it is: the runner keeps users apart.
+std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network) const {
+  if (!shared_network.empty()) {
+    for (const auto& [job, active] : active_) {
+      if (active.runner && active.runner->is_open() && active.waiting.facts.shared_network == shared_network) {
+        return active.runner;
+      }
+    }
+  }
   const auto least = std::min_element(links_.begin(), links_.end(),
                                       [](const auto& a, const auto& b) { return a->jobs < b->jobs; });
   return least == links_.end() ? nullptr : *least;
@@ -400,8 +409,8 @@ void Daemon::handle_started(Active& active, const RunnerMessage& message) {
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   committer_->commit_surely(
-      [id = message.id, at = message.at](QueueStore& store) {
-        store.run(id.job_id, id.attempt, at);
+      [id = message.id, at = message.at, detail = message.detail](QueueStore& store) {
+        store.run(id.job_id, id.attempt, at, detail);
         crash_point("run.before_commit");
       },
       [this, id = message.id](const std::exception_ptr& error) {
@@ -661,7 +670,7 @@ bool Daemon::start(const WaitingJob& job) {
   active.waiting = job;
   active.holds = {job.facts.cpus, lease->allocation().memory, 1};
   active.latest_end = clock_.steady_now() + job.facts.stay;
-  active.runner = least_busy();
+  active.runner = runner_for(job.facts.shared_network);
   ++active.runner->jobs;
   if (task) {
     active.array = job.job_id;
@@ -776,6 +785,7 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   message.array_job_id = stored.array_job_id;
   message.array_task_id = stored.array_task_id;
   message.spec_text = stored.spec_text;
+  message.network = config_.network;
   if (active->lease) {
     message.allocation = active->lease->allocation();
   }
@@ -1174,13 +1184,16 @@ void Daemon::reconfigure(DaemonConfig config) {
   next.api = config_.api;
   next.administrators = config_.administrators;
   next.log_level = config_.log_level;
+  next.network = config_.network;
   if (!(next == config_)) {
-    log_warning("only user_limits, api, administrators and log_level change without a restart of berthd");
+    log_warning(
+        "only user_limits, api, administrators, network and log_level change without a restart of berthd");
   }
   config_.user_limits = config.user_limits;
   config_.api = config.api;
   config_.administrators = config.administrators;
   config_.log_level = config.log_level;
+  config_.network = config.network;
   schedule();
 }
 

@@ -197,7 +197,7 @@ class Daemon {
   void arm_timer();
   bool start(const WaitingJob& job);
   void send_start(AttemptId id, const StoredJob& stored);
-  std::shared_ptr<RunnerLink> least_busy() const;
+  std::shared_ptr<RunnerLink> runner_for(const std::string& shared_network) const;
   Resources allowance(unsigned user_id) const;
   std::vector<RunningJob> running_jobs() const;
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);

@@ -20,15 +20,6 @@ int milliseconds_until(std::chrono::steady_clock::time_point deadline) {
   return static_cast<int>(std::clamp<std::chrono::milliseconds::rep>(left.count(), 0, 3'600'000));
 }
 
-/// {"published": ["127.0.0.1:40123->80/tcp"]}; its words need no escaping.
-std::string started_detail(const Started& started) {
-  std::string list;
-  for (const std::string& port : started.published) {
-    list += (list.empty() ? "\"" : ", \"") + port + "\"";
-  }
-  return list.empty() ? "" : "{\"published\": [" + list + "]}";
-}
-
 OutputSink sink_of(StreamSink stream) {
   if (!stream) {
     return {};
@@ -165,7 +156,7 @@ std::vector<LauncherEvent> ExecutorLauncher::translate(std::vector<ExecutorEvent
   std::vector<LauncherEvent> result;
   for (ExecutorEvent& event : events) {
     if (const auto* started = std::get_if<Started>(&event)) {
-      result.emplace_back(JobStarted{started->job_id, started->at, started_detail(*started)});
+      result.emplace_back(JobStarted{started->job_id, started->at, started->detail()});
     } else if (const auto* ended = std::get_if<Ended>(&event)) {
       if (bridge_ != nullptr) {
         bridge_->close();

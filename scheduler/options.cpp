@@ -349,12 +349,13 @@ constexpr std::array kMoreJobOptions{
            .description =
                "private: an address of its own and NAT out as --egress permits; shared:NAME: that, and "
                "the caller's other jobs of this network by job name; loopback: nothing but a loopback "
-               "of its own; none: not even that up",
+               "of its own; none: not even that up; host: the host's own, where the administrator "
+               "allows it",
            .fallback = "loopback",
            .section = kSectionIsolation,
            .field = "/isolation/network",
            .completion = Completion::words,
-           .words = "none loopback private shared:"},
+           .words = "none loopback private shared: host"},
     Option{.name = "egress",
            .argument = "POLICY",
            .description =
@@ -459,9 +460,11 @@ constexpr std::array kMoreJobOptions{
 
 constexpr std::array kRunOwnOptions{
     Option{.name = "network-pool",
-           .argument = "RANGE",
-           .description = "IPv4 range of /8 to /24 that private networks take their addresses from",
-           .fallback = "198.18.0.0/15",
+           .argument = "RANGES",
+           .description =
+               "IPv4 range of /8 to /24, IPv6 range of /48 in fd00::/8, or both with a comma, that private "
+               "networks take their addresses from",
+           .fallback = "network.pool of /etc/berth/berthd.json, or 198.18.0.0/15,fd62:6572:7468::/48",
            .section = kSectionPool},
     Option{.name = "slots",
            .argument = "N",

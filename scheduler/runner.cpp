@@ -167,6 +167,7 @@ void Runner::accept_connection() {
       started.kind = Kind::started;
       started.id = job.id;
       started.at = *job.started_at;
+      started.detail = job.detail;
       send(started);
     }
   }
@@ -299,6 +300,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   request.allocation = message.allocation;
   request.caller = Caller{message.user_id, message.group_id, message.user};
   request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
+  executor_.use_network(message.network);
   executor_.check_supported(request.spec, request.identity);
   if (message.array_job_id) {
     for (const char* prefix : {"SLURM_", "BERTH_"}) {
@@ -390,10 +392,12 @@ void Runner::report_started(const Started& started) {
     return;
   }
   job->second.started_at = started.at;
+  job->second.detail = started.detail();
   RunnerMessage message;
   message.kind = Kind::started;
   message.id = job->second.id;
   message.at = started.at;
+  message.detail = job->second.detail;
   send(message);
 }
 
@@ -407,6 +411,7 @@ void Runner::report_ended(const Ended& ended) {
   message.id = job->second.id;
   message.at = ended.at;
   message.started_at = job->second.started_at;
+  message.detail = job->second.detail;
   message.outcome = ended.outcome;
   message.usage = ended.usage;
   jobs_.erase(job);

@@ -48,6 +48,7 @@ class Runner {
     AttemptId id;
     std::chrono::milliseconds grace{0};
     std::optional<Timestamp> started_at;
+    std::string detail;  ///< of its RUNNING event
     UniqueFd input;
     std::vector<UniqueFd> outputs;
   };

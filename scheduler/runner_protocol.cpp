@@ -43,6 +43,8 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["user_id"] = message.user_id;
       header["group_id"] = message.group_id;
       header["allocation"] = to_json_text(message.allocation);
+      header["host_network"] = message.network.allow_host;
+      header["network_pool"] = message.network.pool_text();
       if (message.array_job_id) {
         header["array_job_id"] = *message.array_job_id;
         header["array_task_id"] = message.array_task_id.value_or(0);
@@ -91,6 +93,9 @@ void put_details(const RunnerMessage& message, Json& header) {
       [[fallthrough]];
     case Kind::started:
       header["at"] = to_number(message.at);
+      if (!message.detail.empty()) {
+        header["detail"] = message.detail;
+      }
       break;
     default:
       break;
@@ -104,6 +109,10 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.user_id = header.at("user_id");
       message.group_id = header.at("group_id");
       message.allocation = parse_allocation(header.at("allocation").get_ref<const std::string&>());
+      message.network.allow_host = header.value("host_network", false);
+      if (header.contains("network_pool")) {
+        parse_network_pool(header.at("network_pool").get_ref<const std::string&>(), message.network);
+      }
       if (header.contains("array_job_id")) {
         message.array_job_id = header.at("array_job_id").get<JobId>();
         message.array_task_id = header.at("array_task_id").get<unsigned>();
@@ -152,6 +161,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       [[fallthrough]];
     case Kind::started:
       message.at = to_instant(header.at("at"));
+      message.detail = header.value("detail", "");
       break;
     default:
       break;

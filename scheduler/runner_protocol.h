@@ -18,6 +18,7 @@
 
 #include "schemas/accounting_record.h"
 #include "schemas/controller_report.h"
+#include "schemas/network_settings.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -61,6 +62,7 @@ struct RunnerMessage {
   std::optional<JobId> array_job_id;
   std::optional<unsigned> array_task_id;
   Allocation allocation;
+  NetworkSettings network;
   // stop
   Cause cause = Cause::cancelled;
   bool at_once = false;  ///< without SIGTERM and grace period
@@ -73,6 +75,7 @@ struct RunnerMessage {
   // started, ended
   Timestamp at;
   std::optional<Timestamp> started_at;  ///< ended: when it had started, if it had
+  std::string detail;                   ///< of the RUNNING event
   Outcome outcome;
   Usage usage;
   // samples

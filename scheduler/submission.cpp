@@ -50,6 +50,7 @@ QueueFacts queue_facts(const JobSpec& spec) {
   facts.begin = spec.begin_time;
   facts.deadline = spec.deadline;
   facts.dependency = spec.dependency;
+  facts.shared_network = spec.isolation.network.shared_name;
   if (!spec.array.empty()) {
     const ArraySpec array = parse_array(spec.array);
     facts.array_tasks = array.tasks.to_text();
@@ -58,9 +59,11 @@ QueueFacts queue_facts(const JobSpec& spec) {
   return facts;
 }
 
-void check_submission(const JobSpec& spec, const ControllerReport& controllers) {
+void check_submission(const JobSpec& spec, const ControllerReport& controllers,
+                      const NetworkSettings& network) {
   try {
     check_limits(spec, controllers);
+    check_host_network(spec, network);
   } catch (const LaunchError& error) {
     throw InputError("job \"" + spec.name + "\"", "", error.what());
   }
@@ -68,7 +71,8 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers) 
 
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
-                                     const ControllerReport& controllers, Timestamp now) {
+                                     const ControllerReport& controllers,
+                                     const NetworkSettings& network, Timestamp now) {
   const Caller caller{submitter.user_id, submitter.group_id, submitter.name};
   const std::string host = host_name();
   struct Runner {
@@ -86,6 +90,7 @@ std::vector<NewJob> parse_submission(std::string_view text, const std::string& f
         known = run_as.emplace(spec.isolation.user, Runner{uid, user_name(uid)}).first;
       }
       check_limits(spec, controllers);
+      check_host_network(spec, network);
       if (!submitter.administrator && (spec.priority > 0 || spec.nice < 0)) {
         throw LaunchError("priority", EPERM,
                           "only administrators raise a priority; use \"nice\" to put it behind your others");

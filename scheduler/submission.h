@@ -22,13 +22,15 @@ struct Submitter {
 /// What a waiting job is scheduled by, as its spec says.
 QueueFacts queue_facts(const JobSpec& spec);
 
-/// Throws InputError for a limit that the machine cannot enforce.
-void check_submission(const JobSpec& spec, const ControllerReport& controllers);
+/// Throws InputError for a limit that the machine cannot enforce, and a network that is not permitted.
+void check_submission(const JobSpec& spec, const ControllerReport& controllers,
+                      const NetworkSettings& network);
 
 /// `text` is a job file (one job or an array of jobs); relative paths start at `directory`. Throws InputError
 /// with every fault. Safe from any thread.
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
-                                     const ControllerReport& controllers, Timestamp now);
+                                     const ControllerReport& controllers,
+                                     const NetworkSettings& network, Timestamp now);
 
 }  // namespace berth

@@ -40,6 +40,7 @@ WaitingJob WaitingJobs::whole(JobId job, const Entry& entry) const {
     facts.dependency = entry.extras->dependency;
     facts.array_tasks = entry.extras->array_tasks;
     facts.array_limit = entry.extras->array_limit;
+    facts.shared_network = entry.extras->shared_network;
   }
   return result;
 }
@@ -69,9 +70,11 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
   entry.attempt = job.attempt;
   entry.hold = facts.hold;
   entry.blocked = blocked;
-  if (facts.begin || facts.deadline || !facts.dependency.empty() || !facts.array_tasks.empty()) {
-    entry.extras = std::make_unique<Extras>(
-        Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks, facts.array_limit});
+  if (facts.begin || facts.deadline || !facts.dependency.empty() || !facts.array_tasks.empty() ||
+      !facts.shared_network.empty()) {
+    entry.extras = std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency,
+                                                   facts.array_tasks, facts.array_limit,
+                                                   facts.shared_network});
     if (facts.begin && *facts.begin > now) {
       begins_.emplace(*facts.begin, job.job_id);
     }

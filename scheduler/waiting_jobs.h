@@ -80,6 +80,7 @@ class WaitingJobs {
     std::string dependency;
     std::string array_tasks;
     unsigned array_limit = 0;
+    std::string shared_network;
   };
   struct Entry {
     std::int64_t priority = 0;

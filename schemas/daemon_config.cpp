@@ -72,6 +72,21 @@ constexpr Member<DaemonConfig::UserLimits> kUserLimits[] = {
      }},
 };
 
+constexpr Member<NetworkSettings> kNetwork[] = {
+    {"allow_host",
+     [](const Field& field, NetworkSettings& network) { network.allow_host = field.boolean().value_or(false); }},
+    {"pool",
+     [](const Field& field, NetworkSettings& network) {
+       if (const auto ranges = field.text()) {
+         try {
+           parse_network_pool(*ranges, network);
+         } catch (const std::invalid_argument& error) {
+           field.refuse(error.what());
+         }
+       }
+     }},
+};
+
 template <std::string DaemonConfig::*Part>
 void read_path(const Field& field, DaemonConfig& config) {
   config.*Part = field.inside_path().value_or(config.*Part);
@@ -105,6 +120,10 @@ constexpr Member<DaemonConfig> kConfig[] = {
     {"user_limits",
      [](const Field& field, DaemonConfig& config) {
        read_members<DaemonConfig::UserLimits>(field, kUserLimits, "/user_limits", config.user_limits);
+     }},
+    {"network",
+     [](const Field& field, DaemonConfig& config) {
+       read_members<NetworkSettings>(field, kNetwork, "/network", config.network);
      }},
     {"log_level",
      [](const Field& field, DaemonConfig& config) { config.log_level = field.text().value_or("info"); }},

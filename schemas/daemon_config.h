@@ -7,9 +7,12 @@
 #include <string_view>
 
 #include "schemas/cpu_set.h"
+#include "schemas/network_settings.h"
 #include "schemas/quantities.h"
 
 namespace berth {
+
+inline constexpr const char* kDefaultDaemonConfig = "/etc/berth/berthd.json";
 
 struct DaemonConfig {
   struct Pool {
@@ -43,6 +46,7 @@ struct DaemonConfig {
   Pool pool;
   Api api;
   UserLimits user_limits;
+  NetworkSettings network;
   std::string log_level = "info";
   bool operator==(const DaemonConfig&) const = default;
 };

@@ -233,11 +233,10 @@ void read_network_mode(const Field& field, NetworkSpec& network) {
           "most, a letter or digit first)");
     }
   } else if (*mode == "host") {
-    field.refuse(
-        "is not permitted: a job on the host's own network reaches everything the host does (use "
-        "\"private\" with \"egress\" and \"publish\")");
+    network.mode = NetworkMode::host;
   } else {
-    field.refuse("is not a network mode (use \"private\", \"shared:NAME\", \"loopback\" or \"none\")");
+    field.refuse(
+        "is not a network mode (use \"private\", \"shared:NAME\", \"loopback\", \"none\" or \"host\")");
   }
 }
 

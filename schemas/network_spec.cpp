@@ -233,6 +233,8 @@ std::string network_mode_text(const NetworkSpec& network) {
       return "loopback";
     case NetworkMode::isolated:
       return "private";
+    case NetworkMode::host:
+      return "host";
     case NetworkMode::shared:
       return "shared:" + network.shared_name;
   }

@@ -19,6 +19,7 @@ enum class NetworkMode {
   loopback,  ///< nothing but a loopback of its own
   isolated,  ///< "private": an address of its own, NAT out, egress policy
   shared,    ///< "shared:NAME": that, and the jobs of the same user that name the same network
+  host,      ///< the host's own: only where the administrator allows it
 };
 
 enum class NetworkProtocol { any, tcp, udp, icmp };

@@ -436,7 +436,7 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
 void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
                                        const QueueFacts& facts) {
   Query query =
-      database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+      database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.bind(job).bind(std::int64_t{user_id}).bind(std::int64_t{attempt}).bind(facts.priority);
   query.bind(std::int64_t{facts.cpus});
   if (facts.memory) {
@@ -452,7 +452,8 @@ void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned att
       query.bind_null();
     }
   }
-  query.bind(facts.dependency).bind(facts.array_tasks).bind(std::int64_t{facts.array_limit}).execute();
+  query.bind(facts.dependency).bind(facts.array_tasks).bind(std::int64_t{facts.array_limit});
+  query.bind(facts.shared_network).execute();
 }
 
 void SqliteJobStore::leave_queue(JobId job) {
@@ -529,6 +530,7 @@ QueueFacts read_facts(Row& row) {
   facts.dependency = row.text();
   facts.array_tasks = row.text();
   facts.array_limit = row.number();
+  facts.shared_network = row.text();
   return facts;
 }
 
@@ -538,7 +540,7 @@ void SqliteJobStore::visit_queue(const std::function<void(WaitingJob&&)>& visit)
   database_->read([&] {
     Query query = database_->query(
         "SELECT job_id, user_id, attempt, priority, cpus, memory, stay_ms, hold, begin_us, deadline_us, "
-        "dependency, array_tasks, array_limit FROM queue ORDER BY job_id");
+        "dependency, array_tasks, array_limit, shared_network FROM queue ORDER BY job_id");
     while (query.step()) {
       Row row(query);
       WaitingJob job;
@@ -590,7 +592,7 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
         "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
         "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
         "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
-        "q.array_limit FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt AND "
+        "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt AND "
         "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
     sql += states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")";
     if (filter.user_id) {

@@ -24,6 +24,7 @@ struct QueueFacts {
   std::string dependency;             ///< as sbatch's --dependency; empty: none
   std::string array_tasks;            ///< an array's tasks that have not started, as a list; empty: no array
   unsigned array_limit = 0;           ///< its tasks at once; 0: no limit
+  std::string shared_network;         ///< the name of "shared:NAME"; empty: another network
   bool operator==(const QueueFacts&) const = default;
 };
 

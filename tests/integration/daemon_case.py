@@ -17,6 +17,7 @@ class DaemonCase(BerthCase):
     """start_daemon() as often as a test likes; everything of it is gone at the end."""
 
     configuration = {}
+    daemon_prefix = ()  # words in front of berthd's command
 
     def setUp(self):
         super().setUp()
@@ -53,7 +54,7 @@ class DaemonCase(BerthCase):
 
     def start_daemon(self, environment=None):
         self.daemon = subprocess.Popen(  # pylint: disable=consider-using-with
-            [BERTHD, "--config", self.config_path],
+            [*self.daemon_prefix, BERTHD, "--config", self.config_path],
             stdin=subprocess.DEVNULL,
             stdout=self.daemon_log,
             stderr=self.daemon_log,

@@ -1,5 +1,6 @@
 """Private and shared networks, on a host and an internet of the test's own (network_lab.py)."""
 
+import ipaddress
 import os
 import shutil
 import signal
@@ -127,8 +128,104 @@ class Egress(NetworkCase):
         self.assert_refused(run, "/isolation/egress", "loopback")
         run = self.run_jobs(self.lab_job("connect", egress=["10.0.0.1/8"]))
         self.assert_refused(run, "/isolation/egress/0")
-        run = self.run_jobs(self.lab_job("connect", network="host"))
-        self.assert_refused(run, "host")
+
+
+class Host(NetworkCase):
+    """The host's own network, and who may have it."""
+
+    def as_user(self, number=4242):
+        return self.environment(SUDO_UID=str(number), SUDO_GID=str(number), SUDO_USER="somebody")
+
+    def test_root_may_have_the_hosts_network(self):
+        self.lab.serve("host", "tcp", 81)
+        seen, run = self.ask("connect", "127.0.0.1", 81, PUBLIC, 82, network="host")
+        self.assertEqual(seen, {"127.0.0.1 81": "ok", f"{PUBLIC} 82": "refused"})
+        for counter in ("network_receive_bytes", "network_transmit_packets", "network_denied_packets"):
+            self.assertIsNone(run.usage.get(counter), "the host's devices carry everybody's bytes")
+        job = dict(self.lab_job(network="host"), argv=["/bin/cat", "/etc/resolv.conf", "/proc/net/dev"])
+        run = self.run_jobs(job)
+        self.assertIn(read("/etc/resolv.conf"), run.out)
+        self.assertIn("eth0:", run.out)
+
+    def test_nothing_of_the_host_can_be_configured(self):
+        job = dict(self.lab_job(network="host"), argv=[shutil.which("ip"), "link", "set", "lo", "down"])
+        run = self.run_jobs(job)
+        self.assert_state(run, "FAILED")
+        self.assertIn("Operation not permitted", run.err)
+
+    def test_through_sudo_it_is_refused(self):
+        run = self.run_jobs(self.lab_job("connect", network="host"), environment=self.as_user())
+        self.assert_refused(run, "isolation.network", "host", "allow_host", "/etc/berth/berthd.json")
+
+    def test_without_root_it_is_refused(self):
+        entry = ("setpriv", "--reuid=4242", "--regid=4242", "--clear-groups")
+        os.chmod(self.directory, 0o777)
+        job = {"argv": ["/bin/true"], "isolation": {"network": "host"}, "current_working_directory": self.work}
+        run = self.run_jobs(job, program=entry)
+        self.assert_refused(run, "host", "allow_host")
+
+    def test_what_the_administrator_allows_is_permitted(self):
+        """/etc/berth/berthd.json, in a mount namespace where it is there."""
+        upper, lower = os.path.join(self.directory, "upper"), os.path.join(self.directory, "lower")
+        os.makedirs(os.path.join(upper, "berth"))
+        os.mkdir(lower)
+        with open(os.path.join(upper, "berth", "berthd.json"), "w", encoding="utf-8") as file:
+            file.write('{"network": {"allow_host": true, "pool": "10.77.0.0/16"}}')
+        mount = 'mount -t overlay -o "ro,lowerdir=$1:/etc" overlay /etc && shift && exec "$@"'
+        private = ("unshare", "--mount", "sh", "-c", mount, "sh", upper)
+        self.lab.serve("host", "tcp", 81)
+        run = self.run_jobs(self.lab_job("connect", "127.0.0.1", 81, network="host"), environment=self.as_user(), program=private)
+        self.assert_state(run, "COMPLETED")
+        self.assertIn("127.0.0.1 81 ok", run.out)
+        run = self.run_jobs(dict(self.lab_job(), argv=[shutil.which("ip"), "-o", "-4", "address"]), program=private)
+        self.assertIn("inet 10.77.", run.out)
+
+
+class Pool(NetworkCase):
+    """Where addresses come from."""
+
+    def addresses(self, *arguments):
+        job = dict(self.lab_job(), argv=[shutil.which("ip"), "-o", "address", "show", "dev", "eth0"])
+        run = self.run_jobs(job, arguments=arguments)
+        self.assert_state(run, "COMPLETED")
+        return [ipaddress.ip_interface(line.split()[3]).ip for line in run.out.splitlines()]
+
+    def test_ranges_of_both_families_can_be_chosen(self):
+        found = self.addresses("--network-pool", "10.77.0.0/16,fd12:3456:789a::/48")
+        self.assertEqual(len(found), 2)
+        for address, pool in zip(found, ("10.77.0.0/16", "fd12:3456:789a::/48")):
+            self.assertIn(address, ipaddress.ip_network(pool))
+
+    def test_what_the_host_has_routes_to_is_avoided(self):
+        self.lab.run("host", "ip", "route", "add", "10.77.0.0/17", "via", "203.0.113.1")
+        self.lab.run("host", "ip", "-6", "route", "add", "fd12:3456:789a:4d80::/60", "via", "2001:db8::1")
+        self.before = self.lab.state()
+        found = self.addresses("--network-pool", "10.77.0.0/16,fd12:3456:789a::/48")
+        self.assertIn(found[0], ipaddress.ip_network("10.77.128.0/17"))
+        self.assertIn(found[1], ipaddress.ip_network("fd12:3456:789a::/48"))
+        self.assertNotIn(found[1], ipaddress.ip_network("fd12:3456:789a:4d80::/60"))
+
+    def test_a_pool_that_is_taken_whole_is_refused(self):
+        self.lab.run("host", "ip", "route", "add", "10.77.8.0/24", "via", "203.0.113.1")
+        self.before = self.lab.state()
+        run = self.run_jobs(dict(self.lab_job(), argv=["/bin/true"]), arguments=("--network-pool", "10.77.8.0/24"))
+        self.assert_state(run, "FAILED", "launch_failed", 125)
+        for word in ("no free block", "10.77.8.0/24", "--network-pool"):
+            self.assertIn(word, run.outcome["message"])
+
+    def test_wrong_pools_are_refused(self):
+        for pool in ("10.77.0.0/25", "0.0.0.0/0", "2001:db8::/48", "10.77.0.0/16,10.78.0.0/16", "somewhere"):
+            run = self.run_jobs(dict(self.lab_job(), argv=["/bin/true"]), arguments=("--network-pool", pool))
+            self.assert_refused(run, "--network-pool", pool)
+
+    def test_berths_with_pools_of_their_own_run_side_by_side(self):
+        berths = [
+            self.run_start(self.server("tcp", 80, publish=[f"800{number}:80"]), arguments=("--network-pool", f"10.77.{number}.0/24"))
+            for number in (1, 2)
+        ]
+        self.wait_until("host", "127.0.0.1", 8001, "127.0.0.1", 8002)
+        for process in berths:
+            self.stop(process)
 
 
 class Ports(NetworkCase):

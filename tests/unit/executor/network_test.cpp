@@ -104,7 +104,8 @@ TEST_CASE("blocks divide the pool without overlap") {
   }
   CHECK(block_count(*Cidr::parse("10.9.8.0/24")) == 1);
   CHECK(block_of(*Cidr::parse("10.9.8.0/24"), v6, 0).end() == 255);
-  CHECK(block_of(v4, v6, 3).v6_at(17).to_text() == "fd62:6572:7468:3::11");
+  CHECK(block_of(v4, v6, 3).v6_at(17).to_text() == "fd62:6572:7468:1230::11");
+  CHECK(block_of(v4, v6, 3).name() == "berthc61230");
 }
 
 TEST_CASE("rules and ports read back as they were written") {
