@@ -78,11 +78,12 @@ std::string Started::detail() const {
 
 void check_host_network(const JobSpec& spec, const NetworkSettings& settings) {
   if (spec.isolation.network.mode == NetworkMode::host && !settings.allow_host) {
-    throw LaunchError("isolation.network", EPERM,
-                      "isolation.network: \"host\" is not permitted: on the host's own network a job reaches "
-                      "everything that the host does. Use \"private\" with \"egress\" and \"publish\"; or the "
-                      "administrator allows it with \"network\": {\"allow_host\": true} in "
-                      "/etc/berth/berthd.json");
+    throw LaunchError(
+        "isolation.network", EPERM,
+        "isolation.network: \"host\" is not permitted: on the host's own network a job reaches "
+        "everything that the host does. Use \"private\" with \"egress\" and \"publish\"; or the "
+        "administrator allows it with \"network\": {\"allow_host\": true} in "
+        "/etc/berth/berthd.json");
   }
 }
 

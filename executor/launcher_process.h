@@ -23,8 +23,8 @@ struct SpawnRequest {
   std::string gid_map;
   bool deny_setgroups = false;
   bool host_network = false;  ///< no network namespace of its own
-  int channel = -1;  ///< borrowed until spawn() returns
-  int cgroup = -1;   ///< v2 directory to be born in, or -1; borrowed likewise
+  int channel = -1;           ///< borrowed until spawn() returns
+  int cgroup = -1;            ///< v2 directory to be born in, or -1; borrowed likewise
 };
 
 struct Spawned {

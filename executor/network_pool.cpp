@@ -66,12 +66,16 @@ void add_link_header(NetlinkBatch& batch, int index, unsigned flags) {
 /// Up, and with no addresses that the kernel makes up itself: what the job sends is counted.
 void set_up(NetlinkBatch& batch, int index, const char* what) {
   batch.begin(RTM_NEWLINK, 0, what);
-  add_link_header(batch, index, IFF_UP);
+  add_link_header(batch, index, 0);
   const std::size_t families = batch.begin_nest(IFLA_AF_SPEC);
   const std::size_t inet6 = batch.begin_nest(AF_INET6);
   batch.put_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
   batch.end_nest(inet6);
   batch.end_nest(families);
+  // A request of its own: within one, the kernel sets flags before it looks at the families (do_setlink() in
+  // net/core/rtnetlink.c), and the device would have its link-local address already.
+  batch.begin(RTM_NEWLINK, 0, what);
+  add_link_header(batch, index, IFF_UP);
 }
 
 void add_address(NetlinkBatch& batch, int index, const IpAddress& own, const IpAddress& peer) {

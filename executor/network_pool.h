@@ -1,7 +1,7 @@
 // NetworkPool: the network that one berth gives its jobs, and NetworkEndpoint: one job's place in it.
 //
 //   host                         router (a network namespace of berth's)        job
-//   eth0 ── NAT ── berth7 ═════ uplink   forwarding, policy   bridge ── j17 ═════ eth0
+//   eth0 ── NAT ── berthN ═════ uplink   forwarding, policy   bridge ── j17 ═════ eth0
 //
 // Everything between the host and the jobs (bridges, ports, rules, connection tracking) is in the router's
 // namespace, which is only held by descriptors of this process: when it dies, even by SIGKILL, the kernel

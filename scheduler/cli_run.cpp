@@ -417,7 +417,8 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
 }
 
 /// What berthd's configuration says counts for berth run too, and is read only for jobs that it matters to.
-/// Root, which writes that file, may use the host's network anyway; through sudo it is the other user who asks.
+/// Root, which writes that file, may use the host's network anyway; through sudo it is the other user who
+/// asks.
 NetworkSettings network_settings(const CommandLine& line, const std::vector<RequestedJob>& jobs,
                                  const Caller& caller) {
   NetworkSettings settings;
@@ -464,9 +465,8 @@ int run_jobs(const CommandLine& line) {
 
   // The executor forks its launcher, which prepares the first sandbox while this process opens the database.
   const Supervisor supervisor = this_supervisor();
-  Executor executor({.cgroup = supervisor.cgroup,
-                     .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
-                     .network = network});
+  Executor executor(
+      {.cgroup = supervisor.cgroup, .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U, .network = network});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(bounds);

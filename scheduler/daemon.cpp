@@ -371,12 +371,13 @@ void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
               [this](const auto& from) { handle_gone(from); });
 }
 
-/// The one that holds fewest jobs; but jobs of one shared network are held by one runner, which has it. By its
-/// name alone, whoever's it is: the runner keeps users apart.
+/// The one that holds fewest jobs; but jobs of one shared network are held by one runner, which has it. By
+/// its name alone, whoever's it is: the runner keeps users apart.
 std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network) const {
   if (!shared_network.empty()) {
     for (const auto& [job, active] : active_) {
-      if (active.runner && active.runner->is_open() && active.waiting.facts.shared_network == shared_network) {
+      if (active.runner && active.runner->is_open() &&
+          active.waiting.facts.shared_network == shared_network) {
         return active.runner;
       }
     }

@@ -30,7 +30,7 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
 /// with every fault. Safe from any thread.
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
-                                     const ControllerReport& controllers,
-                                     const NetworkSettings& network, Timestamp now);
+                                     const ControllerReport& controllers, const NetworkSettings& network,
+                                     Timestamp now);
 
 }  // namespace berth

@@ -72,9 +72,9 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
   entry.blocked = blocked;
   if (facts.begin || facts.deadline || !facts.dependency.empty() || !facts.array_tasks.empty() ||
       !facts.shared_network.empty()) {
-    entry.extras = std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency,
-                                                   facts.array_tasks, facts.array_limit,
-                                                   facts.shared_network});
+    entry.extras =
+        std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks,
+                                        facts.array_limit, facts.shared_network});
     if (facts.begin && *facts.begin > now) {
       begins_.emplace(*facts.begin, job.job_id);
     }

@@ -73,8 +73,8 @@ constexpr Member<DaemonConfig::UserLimits> kUserLimits[] = {
 };
 
 constexpr Member<NetworkSettings> kNetwork[] = {
-    {"allow_host",
-     [](const Field& field, NetworkSettings& network) { network.allow_host = field.boolean().value_or(false); }},
+    {"allow_host", [](const Field& field,
+                      NetworkSettings& network) { network.allow_host = field.boolean().value_or(false); }},
     {"pool",
      [](const Field& field, NetworkSettings& network) {
        if (const auto ranges = field.text()) {

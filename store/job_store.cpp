@@ -592,7 +592,8 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
         "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
         "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
         "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
-        "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt AND "
+        "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = "
+        "j.attempt AND "
         "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
     sql += states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")";
     if (filter.user_id) {

@@ -57,17 +57,13 @@ class NetworkDaemonCase(DaemonCase):
 
 
 class Shared(NetworkDaemonCase):
-    configuration = {"runners": 3, "pool": {"slots": 8}}
-
     def test_a_network_spans_the_jobs_of_all_runners(self):
-        """More jobs than runners: each runner holds some, but those of one network meet, also after a restart."""
+        """A runner that holds no job would be the next one's; but those of one network meet, also after a restart."""
         self.start_daemon()
-        alone = [self.lab_submit("tcp", 80, network="loopback") for _ in range(2)]
         db = self.lab_submit("tcp", 5432, network="shared:app", name="db")
         self.wait_for_state(db, "RUNNING")
-        alone.append(self.lab_submit("tcp", 80, network="private"))
         web = self.lab_submit("until", "db", 5432, network="shared:app", name="web")
-        other = self.lab_submit("until", "db", 5432, network="shared:other", name="other")
+        other = self.lab_submit("connect", "db", 5432, network="shared:other", name="other")
         stranger = self.lab_submit("connect", "db", 5432, network="shared:app", name="stranger", user=OTHER)
         for job, result in ((web, "db 5432 ok"), (other, "db 5432 unknown"), (stranger, "db 5432 unknown")):
             self.wait_for_state(job, "COMPLETED", 60)
@@ -77,7 +73,7 @@ class Shared(NetworkDaemonCase):
         again = self.lab_submit("until", "db", 5432, network="shared:app", name="again")
         self.wait_for_state(again, "COMPLETED", 60)
         self.assertIn("db 5432 ok", self.output(again))
-        self.end(db, *alone)
+        self.end(db)
 
     def test_its_bridge_goes_with_its_last_job(self):
         self.start_daemon()

@@ -5,6 +5,7 @@
 #include "executor/dns_forwarder.h"
 #include "executor/dns_message.h"
 #include "executor/network_rules.h"
+#include "schemas/network_settings.h"
 
 namespace berth {
 namespace {
@@ -141,6 +142,22 @@ TEST_CASE("a job's policy ends in denial, and is taken back whole") {
   CHECK(back.find("delete chain inet berth job16") != std::string::npos);
   CHECK(back.find("delete set inet berth names16_1v4") != std::string::npos);
   CHECK(policy_commands(block, 16, Egress{}).empty());
+}
+
+TEST_CASE("a pool is one range of a family, or one of each") {
+  NetworkSettings settings;
+  parse_network_pool("10.77.0.0/16", settings);
+  CHECK(settings.pool_text() == "10.77.0.0/16,fd62:6572:7468::/48");
+  parse_network_pool("fd00:1:2::/48,10.78.0.0/24", settings);
+  CHECK(settings.pool_text() == "10.78.0.0/24,fd00:1:2::/48");
+  for (const char* wrong :
+       {"", ",", "10.0.0.0/7", "10.0.0.0/25", "10.0.0.1/24", "fd00::/64", "fc00::/48", "2001:db8::/48",
+        "10.0.0.0/16,", "10.0.0.0/16,10.1.0.0/16", "fd00::/48,fd01::/48"}) {
+    CAPTURE(wrong);
+    NetworkSettings changed = settings;
+    CHECK_THROWS_AS(parse_network_pool(wrong, changed), std::invalid_argument);
+    CHECK(changed == settings);
+  }
 }
 
 }  // namespace
