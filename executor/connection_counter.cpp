@@ -37,9 +37,9 @@ bool is_closed(const std::vector<const nlattr*>& attributes) {
 
 }  // namespace
 
-ConnectionCounter::ConnectionCounter(DescriptorLoop& loop, const NetworkNamespace& router) : loop_(loop) {
+ConnectionCounter::ConnectionCounter(DescriptorLoop& loop, NetlinkSocket socket)
+    : loop_(loop), socket_(std::move(socket)) {
   try {
-    socket_.emplace(router.inside([] { return NetlinkSocket(NETLINK_NETFILTER); }));
     for (const unsigned group :
          {NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE, NFNLGRP_CONNTRACK_DESTROY}) {
       socket_->join(group);

@@ -9,13 +9,13 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/netlink.h"
-#include "executor/network_namespace.h"
 
 namespace berth {
 
 class ConnectionCounter {
  public:
-  ConnectionCounter(DescriptorLoop& loop, const NetworkNamespace& router);
+  /// `socket`: of NETLINK_NETFILTER, in the namespace whose connections count.
+  ConnectionCounter(DescriptorLoop& loop, NetlinkSocket socket);
   ~ConnectionCounter();
   ConnectionCounter(const ConnectionCounter&) = delete;
   ConnectionCounter& operator=(const ConnectionCounter&) = delete;

@@ -86,27 +86,34 @@ struct DnsForwarder::Exchange {
   bool is_stream() const { return static_cast<bool>(stream); }
 };
 
-DnsForwarder::DnsForwarder(DescriptorLoop& loop, const NetworkNamespace& router,
-                           const std::vector<IpAddress>& addresses)
-    : loop_(loop) {
-  router.inside([&] {
-    for (const IpAddress& address : addresses) {
-      for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
-        const int family = address.is_v6 ? AF_INET6 : AF_INET;
-        UniqueFd socket{check(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", "DNS")};
-        const SocketAddress local(address, kPort);
-        check(::bind(socket.get(), &local.storage.any, local.size), "bind", "DNS " + address.to_text());
-        const int fd = socket.get();
-        if (type == SOCK_STREAM) {
-          check(::listen(fd, 64), "listen", "DNS");
-          loop_.watch(fd, EPOLLIN, [this, fd](std::uint32_t) { accept_stream(fd); });
-        } else {
-          loop_.watch(fd, EPOLLIN, [this, fd](std::uint32_t) { receive_datagrams(fd); });
-        }
-        sockets_.push_back(std::move(socket));
+std::vector<UniqueFd> open_dns_sockets(const std::vector<IpAddress>& addresses) {
+  std::vector<UniqueFd> sockets;
+  for (const IpAddress& address : addresses) {
+    for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+      const int family = address.is_v6 ? AF_INET6 : AF_INET;
+      UniqueFd socket{check(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", "DNS")};
+      const SocketAddress local(address, kPort);
+      check(::bind(socket.get(), &local.storage.any, local.size), "bind", "DNS " + address.to_text());
+      if (type == SOCK_STREAM) {
+        check(::listen(socket.get(), 64), "listen", "DNS");
       }
+      sockets.push_back(std::move(socket));
     }
-  });
+  }
+  return sockets;
+}
+
+DnsForwarder::DnsForwarder(DescriptorLoop& loop, std::vector<UniqueFd> sockets)
+    : loop_(loop), sockets_(std::move(sockets)) {
+  for (const UniqueFd& socket : sockets_) {
+    const int fd = socket.get();
+    int type = 0;
+    socklen_t size = sizeof type;
+    check(::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size), "getsockopt", "DNS");
+    loop_.watch(fd, EPOLLIN, [this, fd, type](std::uint32_t) {
+      type == SOCK_STREAM ? accept_stream(fd) : receive_datagrams(fd);
+    });
+  }
   loop_.watch(timer_.descriptor(), EPOLLIN, [this](std::uint32_t) { expire(); });
 }
 

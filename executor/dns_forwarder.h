@@ -15,7 +15,6 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/dns_message.h"
-#include "executor/network_namespace.h"
 #include "schemas/network_spec.h"
 
 namespace berth {
@@ -34,8 +33,8 @@ class DnsClient {
 
 class DnsForwarder {
  public:
-  /// Listens on port 53 of `addresses` in `router`.
-  DnsForwarder(DescriptorLoop& loop, const NetworkNamespace& router, const std::vector<IpAddress>& addresses);
+  /// Answers on these sockets (open_dns_sockets()), in whichever namespace they are.
+  DnsForwarder(DescriptorLoop& loop, std::vector<UniqueFd> sockets);
   ~DnsForwarder();
   DnsForwarder(const DnsForwarder&) = delete;
   DnsForwarder& operator=(const DnsForwarder&) = delete;
@@ -70,6 +69,10 @@ class DnsForwarder {
   std::vector<IpAddress> host_servers_;
   std::chrono::steady_clock::time_point host_servers_at_{};
 };
+
+/// Bound to port 53 of the addresses in the calling thread's network namespace: datagrams and streams. Throws
+/// std::system_error.
+std::vector<UniqueFd> open_dns_sockets(const std::vector<IpAddress>& addresses);
 
 /// The addresses of a resolv.conf(5).
 std::vector<IpAddress> parse_name_servers(std::string_view text);

@@ -10,6 +10,7 @@
 #include "executor/executor.h"
 #include "executor/network_pool.h"
 #include "executor/os/syscall.h"
+#include "executor/user_network.h"
 
 namespace berth {
 namespace {
@@ -47,7 +48,14 @@ int try_network(bool attach) {
 Findings examine_network() {
   const std::string subject = "private networks";
   if (::geteuid() != 0) {
-    return {limited(subject, "need root", "run berth as root or through sudo")};
+    NetworkSpec network;
+    network.mode = NetworkMode::isolated;
+    try {
+      UserNetwork::check_supported(network);
+      return {ok(subject, "without root through pasta; shared ones and incoming rates need root")};
+    } catch (const LaunchError& error) {
+      return {limited(subject, error.what(), "run berth as root or through sudo")};
+    }
   }
   const std::string modules =
       "use a kernel with CONFIG_VETH, CONFIG_BRIDGE, CONFIG_NET_SCH_TBF, CONFIG_NF_TABLES (inet, bridge), "

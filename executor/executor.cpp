@@ -26,6 +26,7 @@
 #include "executor/plan.h"
 #include "executor/sandbox.h"
 #include "executor/standard_input.h"
+#include "executor/user_network.h"
 
 namespace berth {
 namespace {
@@ -128,9 +129,7 @@ class Executor::Implementation {
       check_own_root(spec.isolation.root);
     }
     if (spec.isolation.network.is_connected() && host_view()) {
-      throw LaunchError("isolation.network", EPERM,
-                        "isolation.network: \"" + network_mode_text(spec.isolation.network) +
-                            "\" needs root; run berth as root or through sudo, or use \"loopback\"");
+      UserNetwork::check_supported(spec.isolation.network);
     }
   }
 
@@ -487,10 +486,14 @@ class Executor::Implementation {
     }
   }
 
-  NetworkPool& network() {
+  JobNetworks& network() {
     if (!network_) {
-      network_ = std::make_unique<NetworkPool>(
-          NetworkPoolOptions{options_.cgroup, options_.network.pool_v4, options_.network.pool_v6});
+      if (host_view()) {
+        network_ = std::make_unique<UserNetwork>();
+      } else {
+        network_ = std::make_unique<NetworkPool>(
+            NetworkPoolOptions{options_.cgroup, options_.network.pool_v4, options_.network.pool_v6});
+      }
       watch(network_->event_descriptor(), tag(0, Source::network));
     }
     return *network_;
@@ -619,7 +622,7 @@ class Executor::Implementation {
   UniqueFd epoll_;
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;
-  std::unique_ptr<NetworkPool> network_;  // outlives the sandboxes
+  std::unique_ptr<JobNetworks> network_;  // outlives the sandboxes
   Attempts attempts_;
   ArmedSandboxes armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;

@@ -67,7 +67,11 @@ class NetlinkSocket {
  public:
   /// In the calling thread's network namespace. `protocol`: NETLINK_ROUTE or NETLINK_NETFILTER.
   explicit NetlinkSocket(int protocol);
+  /// One that was opened and bound elsewhere.
+  explicit NetlinkSocket(UniqueFd socket) : socket_(std::move(socket)) {}
 
+  /// To hand it over; nothing else may follow.
+  UniqueFd release() { return std::move(socket_); }
   int descriptor() const { return socket_.get(); }
   /// Joins a multicast group (NFNLGRP_CONNTRACK_NEW …) and makes room for bursts.
   void join(unsigned group);

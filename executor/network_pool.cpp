@@ -1,17 +1,8 @@
 #include "executor/network_pool.h"
 
-#include <fcntl.h>
-#include <linux/if_addr.h>
-#include <linux/if_bridge.h>
-#include <linux/if_link.h>
-#include <linux/neighbour.h>
-#include <linux/netfilter.h>
-#include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
-#include <linux/veth.h>
 #include <net/if.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -28,6 +19,7 @@
 #include "executor/dns_forwarder.h"
 #include "executor/executor.h"
 #include "executor/netlink.h"
+#include "executor/network_messages.h"
 #include "executor/network_namespace.h"
 #include "executor/network_rules.h"
 #include "executor/nft_tables.h"
@@ -36,266 +28,20 @@
 namespace berth {
 namespace {
 
-constexpr std::uint16_t kCreate = NLM_F_CREATE | NLM_F_EXCL;
-constexpr std::uint32_t kMtu = 1500;
 /// Addresses that are made known to the rules and the private bridge at a time.
 constexpr std::uint32_t kChunk = 64;
 /// Interface indexes, chosen by us so that nothing has to be looked up.
-constexpr int kLoopback = 1;
 constexpr int kJobDevice = 2;
 constexpr int kPrivateBridge = 11;
 constexpr int kFirstSharedBridge = 1000;
 constexpr int kFirstPort = 1'000'000;
-/// How long an address that a name has stays open, in seconds: its time to live, but long enough to use it.
-constexpr std::uint32_t kShortestLearned = 10;
-constexpr std::uint32_t kLongestLearned = 24 * 60 * 60;
 constexpr const char* kJobDeviceName = "eth0";
 constexpr const char* kPrivateBridgeName = "private";
-
-std::uint8_t family_of(const IpAddress& address) {
-  return address.is_v6 ? AF_INET6 : AF_INET;
-}
-
-void add_link_header(NetlinkBatch& batch, int index, unsigned flags) {
-  auto* header = batch.header<ifinfomsg>();
-  header->ifi_index = index;
-  header->ifi_flags = flags;
-  header->ifi_change = flags;
-}
-
-/// Up, and with no addresses that the kernel makes up itself: what the job sends is counted.
-void set_up(NetlinkBatch& batch, int index, const char* what) {
-  batch.begin(RTM_NEWLINK, 0, what);
-  add_link_header(batch, index, 0);
-  const std::size_t families = batch.begin_nest(IFLA_AF_SPEC);
-  const std::size_t inet6 = batch.begin_nest(AF_INET6);
-  batch.put_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-  batch.end_nest(inet6);
-  batch.end_nest(families);
-  // A request of its own: within one, the kernel sets flags before it looks at the families (do_setlink() in
-  // net/core/rtnetlink.c), and the device would have its link-local address already.
-  batch.begin(RTM_NEWLINK, 0, what);
-  add_link_header(batch, index, IFF_UP);
-}
-
-void add_address(NetlinkBatch& batch, int index, const IpAddress& own, const IpAddress& peer) {
-  batch.begin(RTM_NEWADDR, kCreate, "address " + own.to_text());
-  auto* header = batch.header<ifaddrmsg>();
-  header->ifa_family = family_of(own);
-  header->ifa_prefixlen = static_cast<std::uint8_t>(own.size() * 8);
-  header->ifa_flags = own.is_v6 ? IFA_F_NODAD : 0;
-  header->ifa_index = static_cast<std::uint32_t>(index);
-  batch.put_address(IFA_LOCAL, own);
-  batch.put_address(IFA_ADDRESS, peer);
-}
-
-struct Route {
-  std::optional<Cidr> to;  ///< absent: default
-  std::optional<IpAddress> gateway;
-  std::optional<IpAddress> source;
-  int device = 0;
-  bool v6 = false;
-};
-
-void add_route(NetlinkBatch& batch, const Route& route, std::uint16_t type = RTM_NEWROUTE, int ignored = 0) {
-  batch.begin(type, type == RTM_NEWROUTE ? kCreate : std::uint16_t{0},
-              "route to " + (route.to ? route.to->to_text() : "everywhere"), ignored);
-  auto* header = batch.header<rtmsg>();
-  header->rtm_family = route.v6 ? AF_INET6 : AF_INET;
-  header->rtm_dst_len = route.to ? static_cast<std::uint8_t>(route.to->prefix) : 0;
-  header->rtm_table = RT_TABLE_MAIN;
-  header->rtm_protocol = RTPROT_STATIC;
-  header->rtm_scope = route.gateway || route.v6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
-  header->rtm_type = RTN_UNICAST;
-  header->rtm_flags = route.gateway ? RTNH_F_ONLINK : 0U;
-  if (route.to) {
-    batch.put_address(RTA_DST, route.to->address);
-  }
-  if (route.gateway) {
-    batch.put_address(RTA_GATEWAY, *route.gateway);
-  }
-  if (route.source) {
-    batch.put_address(RTA_PREFSRC, *route.source);
-  }
-  batch.put_u32(RTA_OIF, static_cast<std::uint32_t>(route.device));
-}
-
-void add_neighbour(NetlinkBatch& batch, int device, const IpAddress& address, const MacAddress& mac) {
-  batch.begin(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, "neighbour " + address.to_text());
-  auto* header = batch.header<ndmsg>();
-  header->ndm_family = family_of(address);
-  header->ndm_ifindex = device;
-  header->ndm_state = NUD_PERMANENT;
-  batch.put_address(NDA_DST, address);
-  batch.put(NDA_LLADDR, mac.data(), mac.size());
-}
-
-void remove_neighbour(NetlinkBatch& batch, int device, const IpAddress& address) {
-  batch.begin(RTM_DELNEIGH, 0, "neighbour " + address.to_text(), ENOENT);
-  auto* header = batch.header<ndmsg>();
-  header->ndm_family = family_of(address);
-  header->ndm_ifindex = device;
-  batch.put_address(NDA_DST, address);
-}
-
-void add_bridge(NetlinkBatch& batch, int index, const std::string& name) {
-  batch.begin(RTM_NEWLINK, kCreate, "bridge " + name);
-  add_link_header(batch, index, IFF_UP);
-  batch.put_text(IFLA_IFNAME, name);
-  const MacAddress mac = mac_of(0);
-  batch.put(IFLA_ADDRESS, mac.data(), mac.size());
-  const std::size_t information = batch.begin_nest(IFLA_LINKINFO);
-  batch.put_text(IFLA_INFO_KIND, "bridge");
-  const std::size_t data = batch.begin_nest(IFLA_INFO_DATA);
-  batch.put_u32(IFLA_BR_FORWARD_DELAY, 0);
-  batch.put_u8(IFLA_BR_MCAST_SNOOPING, 0);
-  batch.end_nest(data);
-  batch.end_nest(information);
-}
-
-void remove_link(NetlinkBatch& batch, int index, const std::string& name) {
-  batch.begin(RTM_DELLINK, 0, "link " + name, ENODEV);
-  add_link_header(batch, index, 0);
-}
-
-struct VethEnd {
-  std::string name;
-  int index = 0;  ///< 0: the kernel's choice, of both ends
-  std::optional<MacAddress> mac;
-};
-/// `near` in the socket's namespace, up; `far`, down, in `far_namespace`.
-void add_veth(NetlinkBatch& batch, const VethEnd& near, int master, const VethEnd& far, int far_namespace) {
-  const auto put_end = [&](const VethEnd& end) {
-    batch.put_text(IFLA_IFNAME, end.name);
-    batch.put_u32(IFLA_MTU, kMtu);
-    if (end.mac) {
-      batch.put(IFLA_ADDRESS, end.mac->data(), end.mac->size());
-    }
-  };
-  batch.begin(RTM_NEWLINK, kCreate, "veth pair " + near.name);
-  add_link_header(batch, near.index, IFF_UP);
-  put_end(near);
-  if (master != 0) {
-    batch.put_u32(IFLA_MASTER, static_cast<std::uint32_t>(master));
-  }
-  const std::size_t information = batch.begin_nest(IFLA_LINKINFO);
-  batch.put_text(IFLA_INFO_KIND, "veth");
-  const std::size_t data = batch.begin_nest(IFLA_INFO_DATA);
-  const std::size_t peer = batch.begin_nest(VETH_INFO_PEER);
-  static_cast<ifinfomsg*>(batch.extra_header(sizeof(ifinfomsg)))->ifi_index = far.index;
-  put_end(far);
-  batch.put_u32(IFLA_NET_NS_FD, static_cast<std::uint32_t>(far_namespace));
-  batch.end_nest(peer);
-  batch.end_nest(data);
-  batch.end_nest(information);
-}
-
-/// tc-tbf(8): `rate` bytes per second leave the device.
-void add_token_bucket(NetlinkBatch& batch, int device, Bytes rate) {
-  // Large enough for one segmentation-offloaded packet, or two timer ticks of a fast link.
-  const auto burst = static_cast<std::uint32_t>(std::clamp<Bytes>(rate / 100, 66'000, 64U << 20U));
-  // What may wait: a quarter of a second, and not less than a burst.
-  const auto limit = static_cast<std::uint32_t>(burst + std::clamp<Bytes>(rate / 4, 66'000, 64U << 20U));
-  batch.begin(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, "rate limit");
-  auto* header = batch.header<tcmsg>();
-  header->tcm_ifindex = device;
-  header->tcm_parent = TC_H_ROOT;
-  header->tcm_handle = 1U << 16U;
-  batch.put_text(TCA_KIND, "tbf");
-  const std::size_t options = batch.begin_nest(TCA_OPTIONS);
-  tc_tbf_qopt parameters{};
-  parameters.limit = limit;
-  parameters.rate.rate = static_cast<std::uint32_t>(std::min<Bytes>(rate, UINT32_MAX));
-  parameters.rate.linklayer = TC_LINKLAYER_ETHERNET;
-  batch.put(TCA_TBF_PARMS, &parameters, sizeof parameters);
-  batch.put_u32(TCA_TBF_BURST, burst);
-  if (rate > UINT32_MAX) {
-    batch.put(TCA_TBF_RATE64, &rate, sizeof rate);
-  }
-  batch.end_nest(options);
-}
-
-void write_setting(const std::string& path, const char* value) {
-  const int error_number = write_at(AT_FDCWD, ("/proc/sys/net/" + path).c_str(), value);
-  if (error_number != 0) {
-    throw LaunchError("network", error_number,
-                      "/proc/sys/net/" + path + ": " + std::generic_category().message(error_number));
-  }
-}
-void try_setting(const std::string& path, const char* value) {
-  write_at(AT_FDCWD, ("/proc/sys/net/" + path).c_str(), value);
-}
-bool setting_is(const std::string& path, char value) {
-  const UniqueFd file{try_open_at(AT_FDCWD, ("/proc/sys/net/" + path).c_str(), O_RDONLY)};
-  char first = 0;
-  return file && ::read(file.get(), &first, 1) == 1 && first == value;
-}
 
 std::string lower_case(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return text;
-}
-
-/// Ranges that the calling namespace has routes to, beside the default route.
-std::vector<Cidr> routed_ranges(NetlinkSocket& socket) {
-  std::vector<Cidr> ranges;
-  for (const std::uint8_t family : {std::uint8_t{AF_INET}, std::uint8_t{AF_INET6}}) {
-    NetlinkBatch batch;
-    batch.begin(RTM_GETROUTE, NLM_F_DUMP, "routes");
-    batch.header<rtmsg>()->rtm_family = family;
-    socket.query(batch, [&](const nlmsghdr* message) {
-      const auto* route = static_cast<const rtmsg*>(mnl_nlmsg_get_payload(message));
-      if (route->rtm_dst_len == 0 || message->nlmsg_type != RTM_NEWROUTE) {
-        return;
-      }
-      const nlattr* destination = find_attribute(attributes_of(message, sizeof(rtmsg)), RTA_DST);
-      if (destination != nullptr) {
-        Cidr range;
-        range.address.is_v6 = family == AF_INET6;
-        range.prefix = route->rtm_dst_len;
-        std::memcpy(range.address.bytes.data(), mnl_attr_get_payload(destination),
-                    std::min<std::size_t>(mnl_attr_get_payload_len(destination), range.address.size()));
-        ranges.push_back(range);
-      }
-    });
-  }
-  return ranges;
-}
-
-/// Packets that were counted in a dynamic set's element for `address`.
-std::uint64_t denied_packets(NetlinkSocket& socket, const std::string& table, const IpAddress& address) {
-  const std::string set = address.is_v6 ? "denied6" : "denied4";
-  const auto put_element = [&](NetlinkBatch& batch) {
-    batch.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
-    batch.put_text(NFTA_SET_ELEM_LIST_SET, set);
-    const std::size_t elements = batch.begin_nest(NFTA_SET_ELEM_LIST_ELEMENTS);
-    const std::size_t element = batch.begin_nest(NFTA_LIST_ELEM);
-    const std::size_t key = batch.begin_nest(NFTA_SET_ELEM_KEY);
-    batch.put_address(NFTA_DATA_VALUE, address);
-    batch.end_nest(key);
-    batch.end_nest(element);
-    batch.end_nest(elements);
-  };
-  NetlinkBatch get;
-  get.begin(NFNL_SUBSYS_NFTABLES << 8U | NFT_MSG_GETSETELEM, 0, "denied packets");
-  get.header<nfgenmsg>()->nfgen_family = NFPROTO_INET;
-  put_element(get);
-  std::uint64_t packets = 0;
-  // NEWSETELEM { ELEMENTS { LIST_ELEM { EXPR { NAME "counter", DATA { BYTES, PACKETS } } } } }
-  socket.query(get, [&](const nlmsghdr* message) {
-    const nlattr* part =
-        find_attribute(attributes_of(message, sizeof(nfgenmsg)), NFTA_SET_ELEM_LIST_ELEMENTS);
-    for (const std::uint16_t type : {std::uint16_t{NFTA_LIST_ELEM}, std::uint16_t{NFTA_SET_ELEM_EXPR},
-                                     std::uint16_t{NFTA_EXPR_DATA}, std::uint16_t{NFTA_COUNTER_PACKETS}}) {
-      part = part != nullptr ? find_attribute(nested_attributes(part), type) : nullptr;
-    }
-    if (part != nullptr && mnl_attr_get_payload_len(part) >= sizeof packets) {
-      std::memcpy(&packets, mnl_attr_get_payload(part), sizeof packets);
-      packets = be64toh(packets);
-    }
-  });
-  return packets;
 }
 
 }  // namespace
@@ -314,8 +60,8 @@ class NetworkPool::Implementation {
     make_uplink();
     host_tables_.run(host_rules(block_));
     router_tables_.run(router_rules(block_));
-    connections_.emplace(loop_, router_);
-    names_.emplace(loop_, router_, in_use(AddressBlock::kGateway));
+    connections_.emplace(loop_, router_.inside([] { return NetlinkSocket(NETLINK_NETFILTER); }));
+    names_.emplace(loop_, router_.inside([&] { return open_dns_sockets(in_use(AddressBlock::kGateway)); }));
   }
 
   ~Implementation() {
@@ -703,13 +449,8 @@ std::vector<IpAddress> NetworkPool::Implementation::Endpoint::find_job(const std
 
 void NetworkPool::Implementation::Endpoint::learn(std::size_t rule,
                                                   const std::vector<DnsAddress>& addresses) {
-  std::string commands;
-  for (const DnsAddress& found : addresses) {
-    commands += learned_address_command(index_, rule, found.address,
-                                        std::clamp(found.ttl, kShortestLearned, kLongestLearned));
-  }
   try {
-    pool_.router_tables_.run(commands);
+    pool_.router_tables_.run(learned_address_commands(index_, rule, addresses));
   } catch (const LaunchError&) {
     // The set is full: the address stays closed, which the job sees.
   }

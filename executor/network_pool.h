@@ -45,21 +45,29 @@ class NetworkEndpoint {
   virtual void read(Usage& usage) = 0;
 };
 
-class NetworkPool {
+/// Whatever connects jobs: the pool, or UserNetwork (user_network.h) without root.
+class JobNetworks {
+ public:
+  virtual ~JobNetworks() = default;
+  /// Gives the network namespace of process `pid` a device. `shared_name` empty: on the private bridge; else
+  /// on the bridge of the network that `owner` calls so.
+  virtual std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner) = 0;
+  /// Readable when dispatch() has work.
+  virtual int event_descriptor() const = 0;
+  /// Answers DNS queries, carries published ports, follows connections; does not block.
+  virtual void dispatch() = 0;
+};
+
+class NetworkPool final : public JobNetworks {
  public:
   explicit NetworkPool(NetworkPoolOptions options);
-  ~NetworkPool();
+  ~NetworkPool() override;
   NetworkPool(const NetworkPool&) = delete;
   NetworkPool& operator=(const NetworkPool&) = delete;
 
-  /// Gives the network namespace of process `pid` a device. `shared_name` empty: on the private bridge; else
-  /// on the bridge of the network that `owner` calls so.
-  std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner);
-
-  /// Readable when dispatch() has work.
-  int event_descriptor() const;
-  /// Answers DNS queries, carries published ports, follows connections; does not block.
-  void dispatch();
+  std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner) override;
+  int event_descriptor() const override;
+  void dispatch() override;
 
  private:
   class Implementation;

@@ -49,6 +49,26 @@ std::string protocol_match(const EgressRule& rule) {
   return "";
 }
 
+/// What every policy is made of: counted denial, and the default policy.
+std::string policy_sets() {
+  return " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
+         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+         " set private4 { type ipv4_addr; flags interval; elements = { " +
+         std::string(kPrivateV4) +
+         " } }\n"
+         " set private6 { type ipv6_addr; flags interval; elements = { " +
+         std::string(kPrivateV6) +
+         " } }\n"
+         " chain denied {\n"
+         "  update @denied4 { ip saddr counter }\n"
+         "  update @denied6 { ip6 saddr counter }\n"
+         "  reject with icmpx admin-prohibited\n }\n"
+         " chain public {\n"
+         "  ip daddr @private4 goto denied\n"
+         "  ip6 daddr @private6 goto denied\n"
+         "  accept\n }\n";
+}
+
 }  // namespace
 
 IpAddress AddressBlock::v6_at(std::uint32_t index) const {
@@ -164,27 +184,10 @@ std::string router_rules(const AddressBlock& block) {
          "  iifname . ether saddr . ip6 saddr @sources6 accept\n }\n"
          " chain ports {\n  type filter hook forward priority 0; policy drop;\n }\n}\n"
          "table inet " +
-         table +
-         " {\n"
-         " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
-         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
-         " set private4 { type ipv4_addr; flags interval; elements = { " +
-         std::string(kPrivateV4) +
-         " } }\n"
-         " set private6 { type ipv6_addr; flags interval; elements = { " +
-         std::string(kPrivateV6) +
-         " } }\n"
+         table + " {\n" + policy_sets() +
          " set shared { type ifname . ifname; }\n"
          " map policies4 { type ipv4_addr : verdict; }\n"
          " map policies6 { type ipv6_addr : verdict; }\n"
-         " chain denied {\n"
-         "  update @denied4 { ip saddr counter }\n"
-         "  update @denied6 { ip6 saddr counter }\n"
-         "  reject with icmpx admin-prohibited\n }\n"
-         " chain public {\n"
-         "  ip daddr @private4 goto denied\n"
-         "  ip6 daddr @private6 goto denied\n"
-         "  accept\n }\n"
          " chain forward {\n  type filter hook forward priority 0; policy drop;\n"
          "  ct state established,related accept\n"
          "  ct state invalid drop\n"
@@ -226,14 +229,23 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
   return head + " sources4 { " + v4 + " }\n" + head + " sources6 { " + v6 + " }\n";
 }
 
-std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress) {
+namespace {
+
+/// A policy as a verdict, and the chain and sets that it needs.
+struct PolicyText {
+  std::string commands;
+  std::string verdict;
+};
+
+PolicyText policy_text(std::uint32_t index, const Egress& egress) {
   const std::string table = std::string("inet ") + kRouterTable + " ";
   const std::string chain = chain_of(index);
   std::string text;
   std::string verdict;
   switch (egress.mode) {
     case EgressMode::public_addresses:
-      return "";
+      verdict = "goto public";
+      break;
     case EgressMode::deny:
       verdict = "goto denied";
       break;
@@ -265,9 +277,47 @@ std::string policy_commands(const AddressBlock& block, std::uint32_t index, cons
       text += "add rule " + table + chain + " goto denied\n";
       break;
   }
-  text += "add element " + table + "policies4 { " + block.v4_at(index).to_text() + " : " + verdict + " }\n";
-  text += "add element " + table + "policies6 { " + block.v6_at(index).to_text() + " : " + verdict + " }\n";
-  return text;
+  return {text, verdict};
+}
+
+}  // namespace
+
+std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress) {
+  if (egress.mode == EgressMode::public_addresses) {
+    return "";
+  }
+  const std::string table = std::string("inet ") + kRouterTable + " ";
+  const PolicyText policy = policy_text(index, egress);
+  return policy.commands + "add element " + table + "policies4 { " + block.v4_at(index).to_text() + " : " +
+         policy.verdict + " }\n" + "add element " + table + "policies6 { " + block.v6_at(index).to_text() +
+         " : " + policy.verdict + " }\n";
+}
+
+std::string user_rules(std::uint32_t index, const Egress& egress, const std::vector<IpAddress>& host) {
+  const std::string table = kRouterTable;
+  std::string host4;
+  std::string host6;
+  for (const IpAddress& address : host) {
+    std::string& list = address.is_v6 ? host6 : host4;
+    list += (list.empty() ? "" : ", ") + address.to_text();
+  }
+  const auto elements = [](const std::string& list) {
+    return list.empty() ? std::string() : "elements = { " + list + " } ";
+  };
+  const PolicyText policy = policy_text(index, egress);
+  return "table inet " + table + " {\n" + policy_sets() + " set host4 { type ipv4_addr; " + elements(host4) +
+         "}\n set host6 { type ipv6_addr; " + elements(host6) +
+         "}\n"
+         " chain output {\n  type filter hook output priority 0; policy drop;\n"
+         "  oifname \"lo\" accept\n"
+         "  ct state established,related accept\n"
+         // What the kernel itself says to its neighbours, and pasta keeps to itself.
+         "  icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, "
+         "mld2-listener-report, mld-listener-done } accept\n"
+         "  ct state invalid drop\n"
+         "  ip daddr @host4 goto denied\n"
+         "  ip6 daddr @host6 goto denied\n }\n}\n" +
+         policy.commands + "add rule inet " + table + " output " + policy.verdict + "\n";
 }
 
 std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress) {
@@ -289,15 +339,22 @@ std::string remove_policy_commands(const AddressBlock& block, std::uint32_t inde
   return text;
 }
 
-std::string learned_address_command(std::uint32_t index, std::size_t rule, const IpAddress& address,
-                                    std::uint32_t seconds) {
-  // An element that is there keeps its old time: it goes first, in the same transaction.
-  const std::string set =
-      std::string("element inet ") + kRouterTable + " " + learned_set(index, rule, address.is_v6);
-  const std::string text = address.to_text();
-  const std::string timeout = " timeout " + std::to_string(seconds) + "s }\n";
-  return "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set +
-         " { " + text + timeout;
+std::string learned_address_commands(std::uint32_t index, std::size_t rule,
+                                     const std::vector<DnsAddress>& found) {
+  constexpr std::uint32_t kShortest = 10;  // seconds
+  constexpr std::uint32_t kLongest = 24 * 60 * 60;
+  std::string commands;
+  for (const DnsAddress& one : found) {
+    // An element that is there keeps its old time: it goes first, in the same transaction.
+    const std::string set =
+        std::string("element inet ") + kRouterTable + " " + learned_set(index, rule, one.address.is_v6);
+    const std::string text = one.address.to_text();
+    const std::string timeout =
+        " timeout " + std::to_string(std::clamp(one.ttl, kShortest, kLongest)) + "s }\n";
+    commands += "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set +
+                " { " + text + timeout;
+  }
+  return commands;
 }
 
 std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,

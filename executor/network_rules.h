@@ -5,7 +5,9 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "executor/dns_message.h"
 #include "schemas/network_spec.h"
 
 namespace berth {
@@ -56,9 +58,14 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
 std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
 /// Takes it back.
 std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
-/// Lets a job reach an address that one of its rules' names has, for `seconds`.
-std::string learned_address_command(std::uint32_t index, std::size_t rule, const IpAddress& address,
-                                    std::uint32_t seconds);
+/// Lets a job reach the addresses that one of its rules' names has: for their time to live, but long enough to
+/// use them.
+std::string learned_address_commands(std::uint32_t index, std::size_t rule,
+                                     const std::vector<DnsAddress>& found);
+
+/// All rules of a job without root, in its own network namespace: its policy, and nothing to the host, whose
+/// addresses are these.
+std::string user_rules(std::uint32_t index, const Egress& egress, const std::vector<IpAddress>& host);
 
 /// /etc/hosts of a job.
 std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,

@@ -203,7 +203,7 @@ PortRelay::~PortRelay() {
   }
 }
 
-std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& port) const {
+std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& port) {
   const int type = port.protocol == NetworkProtocol::udp ? SOCK_DGRAM : SOCK_STREAM;
   std::vector<IpAddress> addresses;
   if (port.address) {
@@ -245,7 +245,7 @@ std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& po
   return listeners;
 }
 
-PublishedPort PortRelay::publish(const PublishedPort& port) {
+std::vector<PortRelay::Listener> PortRelay::open_listeners(const PublishedPort& port) {
   std::vector<Listener> opened;
   for (int tries = 1; opened.empty(); ++tries) {
     try {
@@ -257,7 +257,15 @@ PublishedPort PortRelay::publish(const PublishedPort& port) {
       }
     }
   }
-  for (Listener& entry : opened) {
+  return opened;
+}
+
+PublishedPort PortRelay::find_free(const PublishedPort& port) {
+  return open_listeners(port).back().port;
+}
+
+PublishedPort PortRelay::publish(const PublishedPort& port) {
+  for (Listener& entry : open_listeners(port)) {
     listeners_.push_back(std::make_unique<Listener>(std::move(entry)));
     const Listener& listener = *listeners_.back();
     const bool udp = port.protocol == NetworkProtocol::udp;

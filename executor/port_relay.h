@@ -25,6 +25,9 @@ class PortRelay {
   PortRelay(const PortRelay&) = delete;
   PortRelay& operator=(const PortRelay&) = delete;
 
+  /// Whether it is to be had now, with the port of the host that would be taken for 0; for somebody else to
+  /// publish. Throws as publish() does.
+  static PublishedPort find_free(const PublishedPort& port);
   /// Returns it with the port of the host that was taken for 0. Throws LaunchError when it is not to be had.
   PublishedPort publish(const PublishedPort& port);
 
@@ -37,7 +40,9 @@ class PortRelay {
   class Connection;
   struct Session;
 
-  std::vector<Listener> open_sockets(const PublishedPort& port) const;
+  static std::vector<Listener> open_sockets(const PublishedPort& port);
+  /// The same, for a free port with several tries.
+  static std::vector<Listener> open_listeners(const PublishedPort& port);
   void accept(const Listener& listener);
   void receive_datagrams(const Listener& listener);
   UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address) const;

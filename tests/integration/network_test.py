@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import time
 
-from berth_case import BerthCase, eventually, main, processes, read
+from berth_case import BERTH, BerthCase, eventually, main, processes, read
 from network_lab import PROGRAMS, PYTHON, Lab, results
 
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
@@ -411,6 +412,152 @@ class Cleaning(NetworkCase):
         run = self.run_jobs(*jobs, timeout=240)
         self.assertEqual(run.status, 0, run.err[-500:])
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"})
+
+
+class Rootless(NetworkCase):
+    """An ordinary user's private networks, through pasta."""
+
+    USER = 4242
+
+    def setUp(self):
+        super().setUp()
+        if shutil.which("pasta") is None:
+            self.skip("pasta is not installed: scripts/install-packages --test")
+        if not os.path.exists("/dev/net/tun"):
+            self.skip("there is no /dev/net/tun: modprobe tun")
+        os.chmod(self.directory, 0o777)
+        # What udev makes of /dev/net/tun, for those whom the test runs as this user alone.
+        self.tun = os.path.join(self.directory, "tun")
+        os.mknod(self.tun, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+        os.chmod(self.tun, 0o666)
+
+    def as_user(self, path=None):
+        mount = 'mount --bind "$1" /dev/net/tun && shift && exec "$@"'
+        user = ("setpriv", f"--reuid={self.USER}", f"--regid={self.USER}", "--clear-groups")
+        words = ("unshare", "--mount", "sh", "-c", mount, "sh", path or self.tun, *user)
+        return (*words, "env", f"HOME={self.work}")
+
+    def start(self, *arguments, program=None, **options):
+        return super().start(*arguments, program=self.as_user() if program is None else program, **options)
+
+    def lab_job(self, *words, **isolation):
+        job = super().lab_job(*words, **isolation)
+        del job["memory_per_node"]  # needs a cgroup
+        return job
+
+    def leftovers(self):
+        pastas = [pid for pid, (_, _, command) in processes().items() if command.startswith(("pasta", "/usr/bin/pasta"))]
+        return super().leftovers() + [f"pasta {pid}" for pid in pastas]
+
+    def test_public_addresses_are_reached_and_nothing_else(self):
+        self.lab.serve("internet", "tcp", 80)
+        self.lab.serve("host", "tcp", 81)
+        seen, run = self.ask(
+            "connect", PUBLIC, 80, PUBLIC_V6, 80, "10.9.9.9", 80, "169.254.169.254", 80, "fd00:99::9", 80,
+            "203.0.113.2", 81, "2001:db8::2", 81, "127.0.0.1", 81, "198.18.0.1", 81, "fd62:6572:7468:1200::1", 81,
+        )  # fmt: skip
+        self.assertEqual(seen.pop("127.0.0.1 81"), "refused", "the job's own loopback")
+        self.assertEqual(seen.pop(f"{PUBLIC} 80"), "ok")
+        self.assertEqual(seen.pop(f"{PUBLIC_V6} 80"), "ok")
+        self.assertEqual(set(seen.values()), {"denied"}, str(seen))
+        self.assertGreaterEqual(run.usage["network_denied_packets"], len(seen))
+        self.assertGreaterEqual(run.usage["network_connections_peak"], 1)
+
+    def test_the_host_is_denied_whatever_the_policy_says(self):
+        self.lab.serve("internet", "tcp", 80)
+        self.lab.serve("host", "tcp", 81)
+        seen, _ = self.ask("connect", "10.9.9.9", 80, "203.0.113.2", 81, "2001:db8::2", 81, egress="allow")
+        self.assertEqual(seen, {"10.9.9.9 80": "ok", "203.0.113.2 81": "denied", "2001:db8::2 81": "denied"})
+
+    def test_only_what_rules_name_is_reached(self):
+        log = os.path.join(self.work, "queries")
+        self.lab.serve("internet", "dns", log, '{"allowed.test": ["8.8.8.8"], "denied.test": ["203.0.113.1"]}')
+        self.lab.serve("internet", "tcp", 80, 5432)
+        seen, run = self.ask(
+            "connect", "10.9.9.9", 80, "10.9.9.9", 5432, PUBLIC, 80, "allowed.test", 80, "denied.test", 80, "data.tunnel.test", 80,
+            egress=["10.0.0.0/8:5432/tcp", "allowed.test:80"], dns={"servers": ["203.0.113.1"]},
+        )  # fmt: skip
+        self.assertEqual(
+            seen,
+            {
+                "10.9.9.9 80": "denied",
+                "10.9.9.9 5432": "ok",
+                f"{PUBLIC} 80": "denied",  # before its name was asked for
+                "allowed.test 80": "ok",
+                "denied.test 80": "unknown",
+                "data.tunnel.test 80": "unknown",
+            },
+        )
+        asked = read(log)
+        self.assertIn("allowed", asked)
+        self.assertNotIn("denied", asked)
+        self.assertNotIn("tunnel", asked)
+        self.assertGreater(run.usage["network_denied_packets"], 2)
+
+    def test_another_source_address_is_no_way_around_the_policy(self):
+        self.lab.serve("internet", "tcp", 80)
+        script = (
+            "import socket\n"
+            "for own in ('198.18.0.2', '198.18.0.5', '127.0.0.1'):\n"
+            "  try: socket.create_connection(('8.8.8.8', 80), 3, (own, 0)); print(own, 'ok')\n"
+            "  except OSError as error: print(own, 'denied')\n"
+        )
+        job = dict(self.lab_job(egress=["10.0.0.0/8"]), argv=[PYTHON, "-c", script])
+        run = self.run_jobs(job)
+        self.assertEqual(set(results(run.out).values()), {"denied"}, run.out)
+
+    def test_the_rules_are_not_the_jobs_to_change(self):
+        for argv in (["nft", "flush", "ruleset"], ["ip", "link", "set", "eth0", "down"], ["nsenter", "--net=/proc/1/ns/net", "true"]):
+            run = self.run_jobs(dict(self.lab_job(), argv=[shutil.which(argv[0]), *argv[1:]]))
+            self.assert_state(run, "FAILED")
+            self.assertIn("ermi", run.err)  # permission, permitted
+
+    def test_published_ports(self):
+        process = self.run_start(self.server("tcp", 80, publish=["8001:80", "127.0.0.1:0:80"]), self.server("tcp", 80, publish=["8002:80"]))
+        for address in ("127.0.0.1", "::1", "203.0.113.2", "2001:db8::2"):
+            self.wait_until("host", address, 8001, address, 8002)
+        self.wait_until("internet", "203.0.113.2", 8001, "2001:db8::2", 8002)
+        status, out, err = self.berth("show", "--database", self.database, "1")
+        self.assertEqual(status, 0, err)
+        port = int(next(line for line in out.splitlines() if "->80/tcp" in line).split("127.0.0.1:")[1].split("->")[0])
+        self.wait_until("host", "127.0.0.1", port)
+        taken = self.run_jobs(self.server("tcp", 80, publish=["8001:80"]))
+        self.assert_state(taken, "FAILED", "launch_failed", 125)
+        self.assertIn("choose another port", taken.outcome["message"])
+        self.stop(process)
+
+    def test_accounting_and_outgoing_rate(self):
+        self.lab.serve("internet", "tcp", 80)
+        size = 4_000_000
+        for verb, direction in (("send", "receive"), ("take", "transmit")):
+            _, run = self.ask("transfer", PUBLIC, 80, verb, size)
+            self.assertGreaterEqual(run.usage[f"network_{direction}_bytes"], size)
+            self.assertLess(run.usage[f"network_{direction}_bytes"], size * 1.07)
+        seen, _ = self.ask("transfer", PUBLIC, 80, "take", size, rate={"out": 2_000_000})
+        print(seen["seconds"], end=" ")
+        self.assertGreater(float(seen["seconds"]), size / 2_000_000 * 0.9)
+
+    def test_kill_leaves_nothing(self):
+        process = self.run_start(self.server("tcp", 80, publish=["8001:80"]))
+        self.wait_until("host", "127.0.0.1", 8001)
+        berth = next(pid for pid, (program, _, command) in processes().items() if program == os.path.realpath(BERTH) and "--result" in command)
+        os.kill(berth, signal.SIGKILL)
+        process.wait()
+        self.assertTrue(eventually(lambda: not self.leftovers(), 20), str(self.leftovers()))
+
+    def test_what_cannot_be_had_is_refused(self):
+        for isolation, words in (
+            ({"network": "shared:app"}, ("shared:app", "needs root")),
+            ({"network": "private", "rate": {"in": "1M"}}, ("isolation.rate", "needs root")),
+        ):
+            self.assert_refused(self.run_jobs(dict(self.lab_job(), isolation=isolation)), *words)
+        closed = os.path.join(self.directory, "closed")
+        os.mknod(closed, 0o600 | stat.S_IFCHR, os.makedev(10, 200))
+        run = self.run_jobs(self.lab_job(), program=self.as_user(closed))
+        self.assert_refused(run, "/dev/net/tun", "Permission denied", "chmod 0666")
+        hidden = ("sh", "-c", 'mount --bind /dev/null /usr/bin/pasta && exec "$@"', "sh", *self.as_user())
+        run = self.run_jobs(self.lab_job(), program=("unshare", "--mount", *hidden))
+        self.assert_refused(run, "passt", "needs root, or pasta")
 
 
 class Services(NetworkCase):
