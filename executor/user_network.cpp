@@ -170,6 +170,9 @@ std::vector<std::string> UserNetwork::Endpoint::pasta_arguments() const {
   } else {
     words.emplace_back("--ipv4-only");
   }
+  if (spec_.rate_out) {
+    words.insert(words.end(), {"--mtu", "1500"});  // a packet of 64 KiB is too much for an even rate
+  }
   for (const NetworkProtocol protocol : {NetworkProtocol::tcp, NetworkProtocol::udp}) {
     const char* option = protocol == NetworkProtocol::tcp ? "--tcp-ports" : "--udp-ports";
     bool any = false;

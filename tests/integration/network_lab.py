@@ -224,6 +224,69 @@ def datagram(host, port):
         print("datagram", client.recv(100).decode())
 
 
+def pingpong(host, port, count, size):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        for _ in range(int(count)):
+            client.sendto(bytes(int(size)), (host, int(port)))
+            client.recv(65536)
+    print("pingpong ok")
+
+
+def checksum(data):
+    """RFC 1071."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def v6_packet(source, target, protocol, payload, place):
+    """With the checksum at `place` of the payload, that the receiver has no reason to drop it but what it says."""
+    pseudo = source + target + struct.pack(">II", len(payload), protocol)
+    value = checksum(pseudo + payload) or 0xFFFF
+    payload = payload[:place] + struct.pack(">H", value) + payload[place + 2 :]
+    return struct.pack(">IHBB", 0x60000000, len(payload), protocol, 255) + source + target + payload
+
+
+def spoof(victim_v4, victim_v6, public_v4, public_v6):
+    """Claims another's addresses in ARP and neighbour discovery, and sends datagrams in its name; then an honest one."""
+    link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    link.bind(("eth0", 0))
+    own = link.getsockname()[4]
+    gateway = b"\x02\x62\x74\0\0\0"
+    v4, v6 = socket.inet_aton(victim_v4), socket.inet_pton(socket.AF_INET6, victim_v6)
+    for target in (b"\xff" * 6, gateway):
+        for operation in (1, 2):
+            arp = struct.pack(">HHBBH", 1, 0x800, 6, 4, operation) + own + v4 + gateway + v4
+            link.send(target + own + b"\x08\x06" + arp)
+        # RFC 4861, section 4.4: an unsolicited advertisement that overrides, with the option "my link-layer address".
+        advertisement = struct.pack(">BBHI", 136, 0, 0, 0x20000000) + v6 + b"\2\1" + own
+        everyone = socket.inet_pton(socket.AF_INET6, "ff02::1")
+        link.send(target + own + b"\x86\xdd" + v6_packet(v6, everyone, 58, advertisement, 2))
+    evil = struct.pack(">HHHH", 9, 9999, 12, 0) + b"evil"
+    header = struct.pack(">BBHHHBBH", 69, 0, 20 + len(evil), 1, 0, 64, 17, 0) + v4 + socket.inet_aton(public_v4)
+    header = header[:10] + struct.pack(">H", checksum(header)) + header[12:]
+    link.send(gateway + own + b"\x08\x00" + header + evil)
+    link.send(gateway + own + b"\x86\xdd" + v6_packet(v6, socket.inet_pton(socket.AF_INET6, public_v6), 17, evil, 6))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest:
+        honest.sendto(b"good", (public_v4, 9999))
+
+
+def hear(*addresses):
+    """Prints each datagram to port 9999."""
+    sockets = []
+    for address in addresses:
+        heard = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        heard.bind((address, 9999))
+        sockets.append(heard)
+    print("ready", flush=True)
+    while True:
+        for heard in select.select(sockets, [], [])[0]:
+            print(heard.recv(99).decode(), flush=True)
+
+
 def main(words):
     command, rest = words[0], words[1:]
     if command == "tcp":  # PORT…
@@ -245,6 +308,12 @@ def main(words):
         transfer(*rest)
     elif command == "datagram":  # HOST PORT
         datagram(*rest)
+    elif command == "pingpong":  # HOST PORT COUNT BYTES
+        pingpong(*rest)
+    elif command == "hear":  # ADDRESS…
+        hear(*rest)
+    elif command == "spoof":  # VICTIM_V4 VICTIM_V6 PUBLIC_V4 PUBLIC_V6
+        spoof(*rest)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import time
 
@@ -296,6 +295,30 @@ class Shared(NetworkCase):
         self.assertNotIn("ok", seen.values(), str(seen))
         self.stop(process)
 
+    def test_networks_of_two_users_are_two(self):
+        """The same name, another user: neither its name nor its address leads there."""
+        log = os.path.join(self.work, "queries")
+        self.lab.serve("internet", "dns", log, "{}")
+        shared = {"network": "shared:app", "dns": {"servers": ["203.0.113.1"]}}
+        process = self.run_start(self.server("tcp", 5432, name="db", user="daemon", **shared))
+        self.assertTrue(eventually(lambda: len(self.job_addresses()) == 1, 20))
+        address = self.job_addresses()[0]
+        jobs = [
+            self.lab_job("connect", "db", 5432, address, 5432, name="stranger", user="games", egress="allow", **shared),
+            self.lab_job("connect", "db", 5432, address, 5432, name="alone", user="daemon", egress="allow"),
+        ]
+        for job in jobs:
+            run = self.run_jobs(job)
+            self.assert_state(run, "COMPLETED")
+            self.assertNotIn("ok", set(results(run.out).values()), run.out)
+        self.stop(process)
+        # In one berth too, where both are at once.
+        run = self.run_start(self.server("tcp", 5432, name="db", user="daemon", **shared), jobs[0])
+        self.assertTrue(eventually(lambda: len(self.history("-s", "COMPLETED")) == 3, 40))
+        out = self.stop(run).out
+        self.assertIn("db 5432 unknown", out)
+        self.assertNotIn(" ok", out)
+
     def job_addresses(self):
         found = []
         for pid in self.python_pids():
@@ -318,41 +341,26 @@ class Shared(NetworkCase):
     def test_spoofing_changes_nothing(self):
         """Even root with raw sockets in the job's namespace cannot speak for others."""
         process = self.run_start(self.server("tcp", 80, publish=["8001:80"]), self.server("tcp", 80, name="b", publish=["8002:80"]))
-        self.wait_until("host", "127.0.0.1", 8001, "127.0.0.1", 8002)
+        everyone = [word for address in ("127.0.0.1", "::1") for port in (8001, 8002) for word in (address, port)]
+        self.wait_until("host", *everyone)
         pids = self.python_pids()
         self.assertEqual(len(pids), 2)
         taker, victim = pids
-        addresses = self.job_addresses()
-        spoof = (
-            "import socket,struct,sys\n"
-            "s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW); s.bind(('eth0',0))\n"
-            "own=s.getsockname()[4]; gw=b'\\x02\\x62\\x74\\0\\0\\0'; victim=socket.inet_aton(sys.argv[1])\n"
-            "for target in (b'\\xff'*6, gw):\n"
-            "  s.send(target+own+b'\\x08\\x06'+struct.pack('>HHBBH',1,0x800,6,4,2)+own+victim+gw+victim)\n"
-            "na=struct.pack('>BBHI',136,0,0,0xe0000000)+b'\\xfd'+b'\\0'*15\n"
-            "s.send(gw+own+b'\\x86\\xdd'+struct.pack('>IHBB',0x60000000,len(na),58,255)+b'\\xfd'+b'\\0'*15+b'\\xff\\x02'+b'\\0'*13+b'\\1'+na)\n"
-            "r=socket.socket(socket.AF_INET,socket.SOCK_RAW,socket.IPPROTO_RAW)\n"
-            "u=struct.pack('>HHHH',9,9999,12,0)+b'evil'\n"
-            "h=struct.pack('>BBHHHBBH',69,0,20+len(u),1,0,64,17,0)+victim+socket.inet_aton('8.8.8.8')\n"
-            "r.sendto(h+u,('8.8.8.8',0))\n"
-            "n=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); n.sendto(b'good',('8.8.8.8',9999))\n"
-        )
-        own_network = os.readlink(f"/proc/{taker}/ns/net")
-        victim_address = next(
-            address for address, pid in zip(addresses, pids) if os.readlink(f"/proc/{pid}/ns/net") != own_network
-        )
-        listener = subprocess.Popen(
-            [*self.lab.inside("internet"), PYTHON, "-c",
-             "import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('8.8.8.8',9999)); print('ready',flush=True)\n"
-             "while True: print(s.recv(99).decode(),flush=True)"],
-            stdout=subprocess.PIPE, text=True)  # fmt: skip
+        victim_v4 = self.addresses_of(victim, "-4")[0]
+        victim_v6 = next(address for address in self.addresses_of(victim, "-6") if not address.startswith("fe80"))
+        listener = subprocess.Popen([*self.lab.inside("internet"), PYTHON, "-B", self.lab.script, "hear", PUBLIC, PUBLIC_V6], stdout=subprocess.PIPE, text=True)
         self.lab.processes.append(listener)
         self.assertEqual(listener.stdout.readline().strip(), "ready")
-        subprocess.run(["nsenter", f"--net=/proc/{taker}/ns/net", PYTHON, "-c", spoof, victim_address], check=True)
+        spoof = [f"--net=/proc/{taker}/ns/net", PYTHON, "-B", self.lab.script, "spoof", victim_v4, victim_v6, PUBLIC, PUBLIC_V6]
+        subprocess.run(["nsenter", *spoof], check=True)
         self.assertEqual(listener.stdout.readline().strip(), "good", "the datagram with another's address came through")
-        self.wait_until("host", "127.0.0.1", 8001, "127.0.0.1", 8002)
-        self.stop(process)
-        del victim
+        # Both still have their own connections: a stolen address would lead to the taker, who has counted nothing.
+        self.wait_until("host", *everyone)
+        self.assertEqual(self.stop(process).by_name("b")["state"], "CANCELLED")
+
+    def addresses_of(self, pid, family):
+        text = subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", family, "address", "show", "dev", "eth0"], capture_output=True, text=True, check=True).stdout
+        return [line.split()[3].split("/")[0] for line in text.splitlines()]
 
 
 class Measures(NetworkCase):
@@ -366,13 +374,25 @@ class Measures(NetworkCase):
             self.assertGreaterEqual(run.usage[counter], self.SIZE)
             self.assertLess(run.usage[counter], self.SIZE * 1.07)
 
+    def test_accounting_is_exact_where_nothing_is_sent_twice(self):
+        self.lab.serve("internet", "udp", 7)
+        count, size = 500, 1000
+        _, run = self.ask("pingpong", "203.0.113.1", 7, count, size)  # answers come from there
+        for direction in ("receive", "transmit"):
+            self.assertEqual(run.usage[f"network_{direction}_packets"], count)
+            self.assertEqual(run.usage[f"network_{direction}_bytes"], count * (size + 8 + 20 + 14))  # UDP, IP, Ethernet
+
     def test_a_rate_holds(self):
         self.lab.serve("internet", "tcp", 80)
-        rate = 4_000_000
+        rate, size = 2_000_000, 4_000_000
         for verb, direction in (("send", "in"), ("take", "out")):
-            seen, _ = self.ask("transfer", PUBLIC, 80, verb, self.SIZE, rate={direction: rate})
-            # Never faster; how much slower a loaded machine makes it says nothing.
-            self.assertGreater(float(seen["seconds"]), self.SIZE / rate * 0.9, direction)
+            # Never faster, and once in three tries not slower either: the machine may be busy.
+            ratios = []
+            while len(ratios) < 3 and not any(ratio < 1.1 for ratio in ratios):
+                seen, _ = self.ask("transfer", PUBLIC, 80, verb, size, rate={direction: rate})
+                ratios.append(float(seen["seconds"]) * rate / size)
+                self.assertGreater(ratios[-1], 0.9, direction)
+            self.assertLess(min(ratios), 1.1, f"{direction}: {ratios}")
 
 
 class Cleaning(NetworkCase):
@@ -391,6 +411,22 @@ class Cleaning(NetworkCase):
         self.lab.serve("internet", "tcp", 80)
         seen, _ = self.ask("connect", PUBLIC, 80)
         self.assertEqual(seen[f"{PUBLIC} 80"], "ok")
+
+    def test_kill_at_any_moment_leaves_nothing(self):
+        """Jobs that come and go, each step of theirs under way somewhere when berth dies."""
+        spec = {"egress": ["public", "example.test"], "rate": {"in": "1M"}}
+        for moment in range(6):
+            jobs = [
+                dict(self.lab_job(network=("private", "shared:app")[number % 2], name=f"j{number}", publish=["0:80"], **spec), argv=["/bin/true"])
+                for number in range(60)
+            ]
+            process = self.run_start(*jobs)
+            self.assertTrue(eventually(lambda: any(link.startswith("berth") for link in self.lab.state()["links"]), 20))
+            time.sleep(moment * 0.03)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            self.assertTrue(eventually(lambda: self.lab.state() == self.before, 20), str(self.lab.state()))
+        self.run_job("exit", 0)  # the next berth removes the killed ones' cgroups
 
     def test_two_berths_do_not_meet(self):
         first = self.run_start(self.server("tcp", 80, publish=["8001:80"], network="shared:app", name="db"))
@@ -534,7 +570,6 @@ class Rootless(NetworkCase):
             self.assertGreaterEqual(run.usage[f"network_{direction}_bytes"], size)
             self.assertLess(run.usage[f"network_{direction}_bytes"], size * 1.07)
         seen, _ = self.ask("transfer", PUBLIC, 80, "take", size, rate={"out": 2_000_000})
-        print(seen["seconds"], end=" ")
         self.assertGreater(float(seen["seconds"]), size / 2_000_000 * 0.9)
 
     def test_kill_leaves_nothing(self):
