@@ -39,7 +39,7 @@ void add_link_header(NetlinkBatch& batch, int index, unsigned flags) {
 
 }  // namespace
 
-void set_up(NetlinkBatch& batch, int index, const char* what) {
+void set_up(NetlinkBatch& batch, int index, const char* what, unsigned flags) {
   batch.begin(RTM_NEWLINK, 0, what);
   add_link_header(batch, index, 0);
   const std::size_t families = batch.begin_nest(IFLA_AF_SPEC);
@@ -50,7 +50,7 @@ void set_up(NetlinkBatch& batch, int index, const char* what) {
   // A request of its own: within one, the kernel sets flags before it looks at the families (do_setlink() in
   // net/core/rtnetlink.c), and the device would have its link-local address already.
   batch.begin(RTM_NEWLINK, 0, what);
-  add_link_header(batch, index, IFF_UP);
+  add_link_header(batch, index, IFF_UP | flags);
 }
 
 void add_address(NetlinkBatch& batch, int index, const IpAddress& own, const IpAddress& peer) {

@@ -21,8 +21,9 @@ namespace berth {
 /// The index of "lo" in every network namespace.
 constexpr int kLoopback = 1;
 
-/// Up, and with no addresses that the kernel makes up itself: what the job sends is counted.
-void set_up(NetlinkBatch& batch, int index, const char* what);
+/// Up, and with no addresses that the kernel makes up itself. With IFF_NOARP among the flags it asks for no
+/// neighbours and joins no groups for its addresses: what the job sends is counted.
+void set_up(NetlinkBatch& batch, int index, const char* what, unsigned flags = 0);
 void add_address(NetlinkBatch& batch, int index, const IpAddress& own, const IpAddress& peer);
 
 struct Route {

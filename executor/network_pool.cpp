@@ -393,7 +393,7 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   pool_.router_links_.commit(router);
 
   NetlinkBatch inside;
-  set_up(inside, kJobDevice, kJobDeviceName);
+  set_up(inside, kJobDevice, kJobDeviceName, IFF_NOARP);
   for (const IpAddress& own : pool_.in_use(index_)) {
     const IpAddress gateway =
         own.is_v6 ? block.v6_at(AddressBlock::kGateway) : block.v4_at(AddressBlock::kGateway);
