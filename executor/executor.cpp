@@ -128,6 +128,9 @@ class Executor::Implementation {
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
     }
+    if (spec.isolation.network.is_connected()) {
+      check_network_files(spec.isolation.root);
+    }
     if (spec.isolation.network.is_connected() && host_view()) {
       UserNetwork::check_supported(spec.isolation.network);
     }
@@ -241,6 +244,19 @@ class Executor::Implementation {
         throw LaunchError("isolation.root", ENOTDIR,
                           "isolation.root: " + path + " is not a directory" +
                               (*needed != '\0' ? "; make it, the job's own is mounted there" : ""));
+      }
+    }
+  }
+
+  /// The job's own are mounted upon them: nothing can be made in a read-only root.
+  static void check_network_files(const std::string& root) {
+    for (const char* file : {"/etc/hosts", "/etc/resolv.conf"}) {
+      struct stat status {};
+      if (::lstat((root + file).c_str(), &status) != 0) {
+        throw LaunchError("isolation.network", ENOENT,
+                          "isolation.network: there is no " + root + file +
+                              " for the job's own to be mounted on; make an empty one (touch " + root + file +
+                              ")");
       }
     }
   }

@@ -113,9 +113,11 @@ pid_t clone_child(clone_args* arguments, ChildArguments* child) {
       "syscall\n\t"
       "test %%rax, %%rax\n\t"
       "jnz 1f\n\t"
-      "xor %%ebp, %%ebp\n\t"
+      // rbp last: without frame pointers it may be what holds one of the operands.
       "mov %[child], %%rdi\n\t"
-      "call *%[entry]\n\t"
+      "mov %[entry], %%rax\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "call *%%rax\n\t"
       "hlt\n"
       "1:"
       : "=a"(result)
@@ -128,14 +130,15 @@ pid_t clone_child(clone_args* arguments, ChildArguments* child) {
   asm volatile(
       "svc 0\n\t"
       "cbnz x0, 1f\n\t"
-      "mov x29, xzr\n\t"
       "mov x0, %[child]\n\t"
-      "blr %[entry]\n\t"
+      "mov x9, %[entry]\n\t"
+      "mov x29, xzr\n\t"
+      "blr x9\n\t"
       "brk 0\n"
       "1:"
       : "+r"(x0)
       : "r"(x8), "r"(x1), [entry] "r"(entry), [child] "r"(child)
-      : "memory");
+      : "x9", "memory");
   const long result = x0;
 #endif
   if (result < 0) {

@@ -7,7 +7,7 @@ import subprocess
 
 from berth_case import eventually, main, read
 from daemon_case import BERTHD, DaemonCase
-from network_lab import PROGRAMS, PYTHON, Lab
+from network_lab import PROGRAMS, PYTHON, Lab, left_to_the_machine, natively
 
 PUBLIC = "8.8.8.8"
 USER, OTHER = "daemon", "games"  # who is on every Debian
@@ -18,6 +18,8 @@ class NetworkDaemonCase(DaemonCase):
 
     def setUp(self):
         super().setUp()
+        if reason := left_to_the_machine(self):
+            self.skip(reason)
         for program in PROGRAMS:
             if shutil.which(program) is None:
                 self.skip(f"{program} is not installed: scripts/install-packages --test")
@@ -75,6 +77,7 @@ class Shared(NetworkDaemonCase):
         self.assertIn("db 5432 ok", self.output(again))
         self.end(db)
 
+    @natively
     def test_its_bridge_goes_with_its_last_job(self):
         self.start_daemon()
         for _ in range(2):
@@ -89,6 +92,7 @@ class Shared(NetworkDaemonCase):
 
 
 class Private(NetworkDaemonCase):
+    @natively
     def test_private_jobs_reach_out_and_are_accounted(self):
         self.start_daemon()
         self.lab.serve("internet", "tcp", 80)
@@ -99,6 +103,7 @@ class Private(NetworkDaemonCase):
         self.assertGreater(usage["network_receive_bytes"], 0)
         self.assertGreaterEqual(usage["network_denied_packets"], 1)
 
+    @natively
     def test_a_free_port_is_told(self):
         self.start_daemon()
         job = self.lab_submit("tcp", 80, network="private", publish=["127.0.0.1:0:80"])
@@ -113,6 +118,7 @@ class Private(NetworkDaemonCase):
 
 
 class Settings(NetworkDaemonCase):
+    @natively
     def test_the_hosts_network_is_the_administrators_to_allow(self):
         self.start_daemon()
         path = self.job_file({"name": "bold", "argv": ["/bin/true"], "isolation": {"network": "host"}})
@@ -136,6 +142,7 @@ class Settings(NetworkDaemonCase):
         self.wait_for_state(late, "FAILED")
         self.assertIn("allow_host", self.records(late)[-1]["outcome"]["message"])
 
+    @natively
     def test_the_pool_is_the_configurations(self):
         self.write_config(network={"pool": "10.77.0.0/16,fd12:3456:789a::/48"})
         self.start_daemon()
@@ -144,6 +151,7 @@ class Settings(NetworkDaemonCase):
         self.assertIn("inet 10.77.", self.output(job))
         self.assertIn("inet6 fd12:3456:789a:", self.output(job))
 
+    @natively
     def test_wrong_settings_are_refused(self):
         for network, word in (({"pool": "10.0.0.0/30"}, "/network/pool"), ({"allow_hosts": True}, "allow_host")):
             self.write_config(network=network)

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from berth_case import BERTH, BerthCase, eventually, main, processes, read
-from network_lab import PROGRAMS, PYTHON, Lab, results
+from network_lab import PROGRAMS, PYTHON, Lab, left_to_the_machine, natively, results
 
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 
@@ -18,6 +18,8 @@ PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 class NetworkCase(BerthCase):
     def setUp(self):
         super().setUp()
+        if reason := left_to_the_machine(self):
+            self.skip(reason)
         for program in PROGRAMS:
             if shutil.which(program) is None:
                 self.skip(f"{program} is not installed: scripts/install-packages --test")
@@ -76,6 +78,7 @@ class Egress(NetworkCase):
         self.assertGreaterEqual(run.usage["network_denied_packets"], 4)
         self.assertGreaterEqual(run.usage["network_connections_peak"], 1)
 
+    @natively
     def test_only_what_rules_name_is_reached(self):
         self.lab.serve("internet", "tcp", 80, 5432)
         tried = ("connect", "10.9.9.9", 80, "10.9.9.9", 5432, PUBLIC, 80)
@@ -123,6 +126,7 @@ class Egress(NetworkCase):
         seen, _ = self.ask("connect", "allowed.test", 80, egress="deny", dns=dns)
         self.assertEqual(seen, {"allowed.test 80": "unknown"})
 
+    @natively
     def test_wrong_combinations_are_refused(self):
         run = self.run_jobs(self.lab_job("connect", network="loopback", egress="deny"))
         self.assert_refused(run, "/isolation/egress", "loopback")
@@ -147,16 +151,19 @@ class Host(NetworkCase):
         self.assertIn(read("/etc/resolv.conf"), run.out)
         self.assertIn("eth0:", run.out)
 
+    @natively
     def test_nothing_of_the_host_can_be_configured(self):
         job = dict(self.lab_job(network="host"), argv=[shutil.which("ip"), "link", "set", "lo", "down"])
         run = self.run_jobs(job)
         self.assert_state(run, "FAILED")
         self.assertIn("Operation not permitted", run.err)
 
+    @natively
     def test_through_sudo_it_is_refused(self):
         run = self.run_jobs(self.lab_job("connect", network="host"), environment=self.as_user())
         self.assert_refused(run, "isolation.network", "host", "allow_host", "/etc/berth/berthd.json")
 
+    @natively
     def test_without_root_it_is_refused(self):
         entry = ("setpriv", "--reuid=4242", "--regid=4242", "--clear-groups")
         os.chmod(self.directory, 0o777)
@@ -164,6 +171,7 @@ class Host(NetworkCase):
         run = self.run_jobs(job, program=entry)
         self.assert_refused(run, "host", "allow_host")
 
+    @natively
     def test_what_the_administrator_allows_is_permitted(self):
         """/etc/berth/berthd.json, in a mount namespace where it is there."""
         upper, lower = os.path.join(self.directory, "upper"), os.path.join(self.directory, "lower")
@@ -196,6 +204,7 @@ class Pool(NetworkCase):
         for address, pool in zip(found, ("10.77.0.0/16", "fd12:3456:789a::/48")):
             self.assertIn(address, ipaddress.ip_network(pool))
 
+    @natively
     def test_what_the_host_has_routes_to_is_avoided(self):
         self.lab.run("host", "ip", "route", "add", "10.77.0.0/17", "via", "203.0.113.1")
         self.lab.run("host", "ip", "-6", "route", "add", "fd12:3456:789a:4d80::/60", "via", "2001:db8::1")
@@ -205,6 +214,7 @@ class Pool(NetworkCase):
         self.assertIn(found[1], ipaddress.ip_network("fd12:3456:789a::/48"))
         self.assertNotIn(found[1], ipaddress.ip_network("fd12:3456:789a:4d80::/60"))
 
+    @natively
     def test_a_pool_that_is_taken_whole_is_refused(self):
         self.lab.run("host", "ip", "route", "add", "10.77.8.0/24", "via", "203.0.113.1")
         self.before = self.lab.state()
@@ -213,11 +223,13 @@ class Pool(NetworkCase):
         for word in ("no free block", "10.77.8.0/24", "--network-pool"):
             self.assertIn(word, run.outcome["message"])
 
+    @natively
     def test_wrong_pools_are_refused(self):
         for pool in ("10.77.0.0/25", "0.0.0.0/0", "2001:db8::/48", "10.77.0.0/16,10.78.0.0/16", "somewhere"):
             run = self.run_jobs(dict(self.lab_job(), argv=["/bin/true"]), arguments=("--network-pool", pool))
             self.assert_refused(run, "--network-pool", pool)
 
+    @natively
     def test_berths_with_pools_of_their_own_run_side_by_side(self):
         berths = [
             self.run_start(self.server("tcp", 80, publish=[f"800{number}:80"]), arguments=("--network-pool", f"10.77.{number}.0/24"))
@@ -253,6 +265,7 @@ class Ports(NetworkCase):
         except AssertionError:
             return False
 
+    @natively
     def test_a_taken_port_is_refused(self):
         self.lab.serve("host", "tcp", 8080)
         run = self.run_jobs(self.server("tcp", 80, publish=["8080:80"]))
@@ -260,6 +273,7 @@ class Ports(NetworkCase):
         self.assertIn("8080:80", run.outcome["message"])
         self.assertIn("choose another port", run.outcome["message"])
 
+    @natively
     def test_a_free_port_is_told(self):
         process = self.run_start(self.server("tcp", 80, publish=["127.0.0.1:0:80"]))
 
@@ -286,6 +300,7 @@ class Shared(NetworkCase):
         self.assertIn("db 5432 ok", run.out)
         self.assertIn("db 5432 unknown", run.out)
 
+    @natively
     def test_nothing_is_heard_of_others(self):
         """A private job reaches neither another private one nor a shared network's jobs, by any address."""
         process = self.run_start(self.server("tcp", 80), self.server("tcp", 80, name="db", network="shared:app"))
@@ -295,6 +310,7 @@ class Shared(NetworkCase):
         self.assertNotIn("ok", seen.values(), str(seen))
         self.stop(process)
 
+    @natively
     def test_networks_of_two_users_are_two(self):
         """The same name, another user: neither its name nor its address leads there."""
         log = os.path.join(self.work, "queries")
@@ -366,6 +382,7 @@ class Shared(NetworkCase):
 class Measures(NetworkCase):
     SIZE = 8_000_000
 
+    @natively
     def test_accounting_equals_the_transfer(self):
         self.lab.serve("internet", "tcp", 80)
         for verb, counter in (("send", "network_receive_bytes"), ("take", "network_transmit_bytes")):
@@ -412,6 +429,7 @@ class Cleaning(NetworkCase):
         seen, _ = self.ask("connect", PUBLIC, 80)
         self.assertEqual(seen[f"{PUBLIC} 80"], "ok")
 
+    @natively
     def test_kill_at_any_moment_leaves_nothing(self):
         """Jobs that come and go, each step of theirs under way somewhere when berth dies."""
         spec = {"egress": ["public", "example.test"], "rate": {"in": "1M"}}
@@ -428,6 +446,7 @@ class Cleaning(NetworkCase):
             self.assertTrue(eventually(lambda: self.lab.state() == self.before, 20), str(self.lab.state()))
         self.run_job("exit", 0)  # the next berth removes the killed ones' cgroups
 
+    @natively
     def test_two_berths_do_not_meet(self):
         first = self.run_start(self.server("tcp", 80, publish=["8001:80"], network="shared:app", name="db"))
         self.wait_until("host", "127.0.0.1", 8001)
@@ -442,6 +461,7 @@ class Cleaning(NetworkCase):
         self.stop(first)
         self.run_job("exit", 0)  # the next berth removes the killed one's cgroups
 
+    @natively
     def test_many_jobs_leave_nothing(self):
         count = 500
         jobs = [dict(self.lab_job("connect"), argv=["/bin/true"], name=f"j{number}") for number in range(count)]
@@ -596,6 +616,7 @@ class Rootless(NetworkCase):
 
 
 class Services(NetworkCase):
+    @natively
     def test_pairs_of_nginx_and_redis(self):
         for program in ("nginx", "redis-server"):
             if shutil.which(program, path="/usr/sbin:/usr/bin") is None:
