@@ -1,5 +1,5 @@
-// What is asked of the kernel about links, addresses, routes, neighbours, queueing disciplines and counters, as
-// requests of a NetlinkBatch (rtnetlink(7), nfnetlink), and settings below /proc/sys/net.
+// What is asked of the kernel about links, addresses, routes, neighbours, queueing disciplines and counters,
+// as requests of a NetlinkBatch (rtnetlink(7), nfnetlink), and settings below /proc/sys/net.
 //
 // Each function adds to a batch, which the caller commits on a socket of the namespace that it is about.
 #pragma once

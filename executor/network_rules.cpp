@@ -356,8 +356,8 @@ std::string learned_address_commands(std::uint32_t index, std::size_t rule,
     const std::string text = one.address.to_text();
     const std::string timeout =
         " timeout " + std::to_string(std::clamp(one.ttl, kShortest, kLongest)) + "s }\n";
-    commands += "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " + set +
-                " { " + text + timeout;
+    commands += "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " +
+                set + " { " + text + timeout;
   }
   return commands;
 }

@@ -58,8 +58,8 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
 std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
 /// Takes it back.
 std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
-/// Lets a job reach the addresses that one of its rules' names has: for their time to live, but long enough to
-/// use them.
+/// Lets a job reach the addresses that one of its rules' names has: for their time to live, but long enough
+/// to use them.
 std::string learned_address_commands(std::uint32_t index, std::size_t rule,
                                      const std::vector<DnsAddress>& found);
 

@@ -1,7 +1,7 @@
 // PastaProcess: pasta(1), which carries the connections of one network namespace through sockets of its own.
 //
-// A child of this process in its foreground mode, killed by the destructor and, should this process die, by the
-// kernel. Single-threaded.
+// A child of this process in its foreground mode, killed by the destructor and, should this process die, by
+// the kernel. Single-threaded.
 #pragma once
 
 #include <sys/types.h>

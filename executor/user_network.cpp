@@ -153,11 +153,11 @@ void UserNetwork::Endpoint::apply(const NetworkSpec& network, const std::string&
 }
 
 std::vector<std::string> UserNetwork::Endpoint::pasta_arguments() const {
-  // --no-map-gw: the gateway's address would otherwise lead to the host's loopback. -T and -U: likewise ports of
-  // the job's own loopback.
-  std::vector<std::string> words{"--foreground", "--quiet",    "--config-net", "--ns-ifname", kDevice,
-                                 "--no-map-gw",  "--no-dhcp",  "--no-dhcpv6",  "--no-ra",     "--tcp-ns",
-                                 "none",         "--udp-ns",   "none"};
+  // --no-map-gw: the gateway's address would otherwise lead to the host's loopback. -T and -U: likewise ports
+  // of the job's own loopback.
+  std::vector<std::string> words{"--foreground", "--quiet",   "--config-net", "--ns-ifname", kDevice,
+                                 "--no-map-gw",  "--no-dhcp", "--no-dhcpv6",  "--no-ra",     "--tcp-ns",
+                                 "none",         "--udp-ns",  "none"};
   if (has_v4_) {
     words.insert(words.end(), {"--address", v4().to_text(), "--netmask", kLinkPrefix, "--gateway",
                                block_.v4_at(kGatewayIndex).to_text()});
@@ -238,10 +238,11 @@ std::unique_ptr<NetworkEndpoint> UserNetwork::attach(pid_t pid, const std::strin
 
 void UserNetwork::check_supported(const NetworkSpec& network) {
   if (network.mode == NetworkMode::shared) {
-    refuse("isolation.network", EPERM,
-           "\"" + network_mode_text(network) +
-               "\" needs root: without, each job is connected alone; run berth as root or through sudo, or use "
-               "\"private\"");
+    refuse(
+        "isolation.network", EPERM,
+        "\"" + network_mode_text(network) +
+            "\" needs root: without, each job is connected alone; run berth as root or through sudo, or use "
+            "\"private\"");
   }
   if (network.rate_in) {
     refuse("isolation.rate", EPERM,

@@ -1,12 +1,13 @@
-// UserNetwork: private networks of the jobs of a berth without root, through pasta(1) of Debian's package passt.
+// UserNetwork: private networks of the jobs of a berth without root, through pasta(1) of Debian's package
+// passt.
 //
 //   host                                   the job's network namespace
 //   sockets of pasta ═══ tap ═══ eth0 198.18.0.2 ── nftables: egress policy, counters
 //   berth: DNS forwarder ──────── sockets on 198.18.0.5 (lo)
 //
-// Whoever made a user namespace has every capability over the network namespaces below it (user_namespaces(7)),
-// and the job in it has none: the policy stands in the job's own namespace and the job cannot touch it. pasta is
-// a child of this process and dies with it; the rest goes with the job's namespace.
+// Whoever made a user namespace has every capability over the network namespaces below it
+// (user_namespaces(7)), and the job in it has none: the policy stands in the job's own namespace and the job
+// cannot touch it. pasta is a child of this process and dies with it; the rest goes with the job's namespace.
 //
 // Single-threaded. Failures throw LaunchError.
 #pragma once
@@ -26,8 +27,8 @@ class UserNetwork final : public JobNetworks {
   /// Throws LaunchError for what cannot be had without root, or without pasta, with the remedy.
   static void check_supported(const NetworkSpec& network);
 
-  /// Nothing happens before apply(), which knows the ports that pasta must be started with; it waits for pasta
-  /// to be ready, some 20 ms.
+  /// Nothing happens before apply(), which knows the ports that pasta must be started with; it waits for
+  /// pasta to be ready, some 20 ms.
   std::unique_ptr<NetworkEndpoint> attach(pid_t pid, const std::string& shared_name, uid_t owner) override;
   int event_descriptor() const override { return loop_.descriptor(); }
   void dispatch() override { loop_.dispatch(); }
