@@ -51,6 +51,7 @@ void tell_failure(Result& result, int error_number, const std::string& stage, co
     tell_failure(result, 0, "network", error.what());
   }
   std::vector<int> descriptors;
+  descriptors.reserve(made.size());
   for (const UniqueFd& one : made) {
     descriptors.push_back(one.get());
   }

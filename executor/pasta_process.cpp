@@ -50,7 +50,7 @@ std::string PastaProcess::find_program() {
   const std::string folders = (path != nullptr ? std::string(path) + ":" : "") + kPaths;
   for (std::size_t start = 0; start < folders.size();) {
     const std::size_t end = std::min(folders.find(':', start), folders.size());
-    const std::string program = folders.substr(start, end - start) + "/pasta";
+    std::string program = folders.substr(start, end - start) + "/pasta";
     if (program.starts_with('/') && ::access(program.c_str(), X_OK) == 0) {
       return program;
     }

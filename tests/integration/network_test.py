@@ -91,6 +91,7 @@ class Egress(NetworkCase):
         seen, _ = self.ask(*tried, egress=["public:80", "10.9.9.9:5432"])
         self.assertEqual(seen, {"10.9.9.9 80": "denied", "10.9.9.9 5432": "ok", f"{PUBLIC} 80": "ok"})
 
+    @natively
     def test_the_host_is_denied_whatever_the_policy_says(self):
         self.lab.serve("host", "tcp", 81)
         seen, run = self.ask("connect", "203.0.113.2", 81, egress="allow")
@@ -140,6 +141,7 @@ class Host(NetworkCase):
     def as_user(self, number=4242):
         return self.environment(SUDO_UID=str(number), SUDO_GID=str(number), SUDO_USER="somebody")
 
+    @natively
     def test_root_may_have_the_hosts_network(self):
         self.lab.serve("host", "tcp", 81)
         seen, run = self.ask("connect", "127.0.0.1", 81, PUBLIC, 82, network="host")
@@ -198,6 +200,7 @@ class Pool(NetworkCase):
         self.assert_state(run, "COMPLETED")
         return [ipaddress.ip_interface(line.split()[3]).ip for line in run.out.splitlines()]
 
+    @natively
     def test_ranges_of_both_families_can_be_chosen(self):
         found = self.addresses("--network-pool", "10.77.0.0/16,fd12:3456:789a::/48")
         self.assertEqual(len(found), 2)
@@ -252,6 +255,7 @@ class Ports(NetworkCase):
         self.wait_until("internet", "203.0.113.2", 18081, "2001:db8::2", 15432)
         self.stop(process)
 
+    @natively
     def test_datagrams(self):
         process = self.run_start(self.server("udp", 53, publish=["127.0.0.1:5353:53/udp", "[::1]:5353:53/udp"]))
         self.assertTrue(eventually(lambda: "5353" in self.lab.run("host", "cat", "/proc/net/udp") or ":14E9" in self.lab.run("host", "cat", "/proc/net/udp")))
@@ -399,6 +403,7 @@ class Measures(NetworkCase):
             self.assertEqual(run.usage[f"network_{direction}_packets"], count)
             self.assertEqual(run.usage[f"network_{direction}_bytes"], count * (size + 8 + 20 + 14))  # UDP, IP, Ethernet
 
+    @natively
     def test_a_rate_holds(self):
         self.lab.serve("internet", "tcp", 80)
         rate, size = 2_000_000, 4_000_000
