@@ -49,8 +49,7 @@ void ArmedSandboxes::add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits) 
   entries_.push_back({std::move(sandbox), std::move(limits)});
 }
 
-std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, const CgroupLimits& limits,
-                                              const std::string& cgroup_name) {
+std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, const CgroupLimits& limits) {
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
     if (!(entry->sandbox->profile() == profile)) {
       continue;
@@ -59,7 +58,6 @@ std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, con
       std::unique_ptr<Sandbox> sandbox = std::move(entry->sandbox);
       entries_.erase(entry);
       sandbox->cgroup().apply(*change);
-      sandbox->cgroup().rename(cgroup_name);
       return sandbox;
     }
   }

@@ -133,6 +133,10 @@ bool Attempt::handle_reports(Time now) {
       case sandbox::ReportKind::command_exited:
         end_command({{job_id(), report->command}, report->wait_status, 0, "", ""});
         break;
+      case sandbox::ReportKind::gone:
+        switches_ = Switches{static_cast<Usage::Count>(report->voluntary_switches),
+                             static_cast<Usage::Count>(report->involuntary_switches)};
+        break;
     }
   }
   return just_started;
@@ -380,7 +384,7 @@ Observation Attempt::observe(const CgroupCounters& counters) {
   return observation;
 }
 
-Usage Attempt::total_usage(const CgroupCounters& counters, const std::optional<rusage>& resources, Time now) {
+Usage Attempt::total_usage(const CgroupCounters& counters, Time now) {
   Usage usage = counters.usage;
   if (started_) {
     usage.wall = std::chrono::duration_cast<Micros>(main_ended_.value_or(now) - *started_);
@@ -388,9 +392,9 @@ Usage Attempt::total_usage(const CgroupCounters& counters, const std::optional<r
   usage.memory_limit_hits = counters.memory_limit_hits ? counters.memory_limit_hits : usage.memory_limit_hits;
   subtract_setup(usage, setup_cpu_);
   usage.output_bytes = output_bytes_;
-  if (resources) {
-    usage.voluntary_switches = static_cast<Usage::Count>(resources->ru_nvcsw);
-    usage.involuntary_switches = static_cast<Usage::Count>(resources->ru_nivcsw);
+  if (switches_) {
+    usage.voluntary_switches = switches_->voluntary;
+    usage.involuntary_switches = switches_->involuntary;
   }
   sandbox_->read_network(usage);
   return usage;
@@ -398,9 +402,12 @@ Usage Attempt::total_usage(const CgroupCounters& counters, const std::optional<r
 
 Ended Attempt::finish(Time now) {
   handle_reports(now);
-  std::optional<rusage> resources;
-  if (sandbox_->pidfd() >= 0) {
-    resources = sandbox_->reap();
+  if (!gone() && sandbox_->pidfd() >= 0) {
+    // Init was killed, and the job with it: its end is near, if it has not come.
+    if (const std::optional<rusage> resources = sandbox_->reap()) {
+      switches_ = Switches{static_cast<Usage::Count>(resources->ru_nvcsw),
+                           static_cast<Usage::Count>(resources->ru_nivcsw)};
+    }
   }
   for (const Stream stream : {Stream::output, Stream::error}) {
     // Every writer of the job is gone, so this ends at end-of-file, or when a pipe that was passed outside is
@@ -420,7 +427,7 @@ Ended Attempt::finish(Time now) {
   ended.job_id = request_.job_id;
   ended.at = std::chrono::time_point_cast<Micros>(std::chrono::system_clock::now());
   ended.outcome = decide_outcome(observe(counters), request_.spec, request_.allocation.memory);
-  ended.usage = total_usage(counters, resources, now);
+  ended.usage = total_usage(counters, now);
   return ended;
 }
 

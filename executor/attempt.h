@@ -29,6 +29,7 @@ class Attempt {
 
   JobId job_id() const { return request_.job_id; }
   const JobSpec& spec() const { return request_.spec; }
+  const CpuSet& cpus() const { return request_.allocation.cpus; }
   Sandbox& sandbox() { return *sandbox_; }
   int descriptor(Stream stream) const { return (stream == Stream::output ? output_ : error_).get(); }
 
@@ -63,7 +64,10 @@ class Attempt {
   /// Init has closed its end: its channel has nothing more to say.
   bool channel_closed() const { return channel_closed_; }
 
-  /// After init's pidfd became readable: reaps, drains the output, reads the counters. Called once.
+  /// Nothing of the job is left, though init may be.
+  bool gone() const { return switches_.has_value(); }
+
+  /// When the job is gone or init's pidfd became readable: drains the output, reads the counters. Called once.
   Ended finish(Time now);
   std::unique_ptr<Sandbox> release_sandbox() { return std::move(sandbox_); }
 
@@ -78,7 +82,7 @@ class Attempt {
   void check_cpu_time(Time now);
   void sample(Time now);
   Observation observe(const CgroupCounters& counters);
-  Usage total_usage(const CgroupCounters& counters, const std::optional<rusage>& resources, Time now);
+  Usage total_usage(const CgroupCounters& counters, Time now);
 
   LaunchRequest request_;
   std::unique_ptr<Sandbox> sandbox_;
@@ -93,6 +97,11 @@ class Attempt {
   std::optional<Time> started_;
   std::optional<Time> main_ended_;
   std::optional<int> wait_status_;
+  struct Switches {
+    Usage::Count voluntary;
+    Usage::Count involuntary;
+  };
+  std::optional<Switches> switches_;  ///< of its processes; known when all of them are gone
   std::optional<LaunchFailure> failure_;
   std::optional<Cause> latched_;
   std::optional<Time> launch_deadline_;

@@ -21,6 +21,7 @@
 #include "executor/cgroup.h"
 #include "executor/job_limits.h"
 #include "executor/launcher_process.h"
+#include "executor/own_cpus.h"
 #include "executor/network_pool.h"
 #include "executor/os/syscall.h"
 #include "executor/plan.h"
@@ -36,6 +37,11 @@ using Time = Attempt::Time;
 /// What an epoll event is about: a token in the upper bits, the kind below.
 enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, error, network };
 constexpr unsigned kSourceBits = 3;
+
+/// A launch this soon after an end is one of many: what can be done ahead is done beside the jobs.
+constexpr std::chrono::milliseconds kBackToBack{1};
+/// Else it waits until a short job, whose caller waits for it, has ended undisturbed.
+constexpr std::chrono::milliseconds kPrepareLater{3};
 
 std::uint64_t tag(std::uint64_t token, Source source) {
   return token << kSourceBits | static_cast<std::uint64_t>(source);
@@ -110,6 +116,7 @@ class Executor::Implementation {
       await_spawned(attempt->sandbox());
     }
     attempts_.clear();
+    exiting_.clear();
     remove_finished(std::chrono::seconds(2));
   }
 
@@ -220,7 +227,9 @@ class Executor::Implementation {
     for (auto& [token, attempt] : attempts_) {
       attempt->handle_time(now);
     }
-    if (count == 0) {
+    if (prepare_at_ && *prepare_at_ <= now) {
+      prepare();
+    } else if (count == 0) {
       remove_finished(std::chrono::milliseconds::zero());
     }
     arm_timer();
@@ -273,18 +282,13 @@ class Executor::Implementation {
                                      std::move(own_root), Bytes{0}, launcher_);
   }
 
-  /// An armed sandbox that fits, with its cgroup turned into this job's; or a new one.
-  std::unique_ptr<Sandbox> sandbox_for(const LaunchRequest& request, const SandboxProfile& profile,
-                                       const CgroupLimits& limits) {
-    const std::string name = job_cgroup_name(request.job_id, request.attempt);
-    if (std::unique_ptr<Sandbox> armed = armed_.take(profile, limits, name)) {
-      return armed;
-    }
+  std::unique_ptr<Sandbox> new_sandbox(const LaunchRequest& request, const std::string& cgroup_name,
+                                       const SandboxProfile& profile, const CgroupLimits& limits) {
     UniqueFd own_root;
     if (profile.own_root && !host_view()) {
       own_root = open_own_root(request, profile);
     }
-    return make_sandbox(name, profile, limits, std::move(own_root));
+    return make_sandbox(cgroup_name, profile, limits, std::move(own_root));
   }
 
   void begin(LaunchRequest request) {
@@ -296,7 +300,12 @@ class Executor::Implementation {
     if (profile.network == NetworkMode::host && !profile.own_root) {
       add_host_network_files(plan);
     }
-    std::unique_ptr<Sandbox> sandbox = sandbox_for(request, profile, limits);
+    const std::string cgroup_name = job_cgroup_name(request.job_id, request.attempt);
+    std::unique_ptr<Sandbox> sandbox = armed_.take(profile, limits);
+    const bool was_armed = sandbox != nullptr;
+    if (!was_armed) {
+      sandbox = new_sandbox(request, cgroup_name, profile, limits);
+    }
     FdPair output;
     FdPair error;
     if (!request.terminal) {  // a job with one opens it itself, in place of the streams that it is given
@@ -328,11 +337,40 @@ class Executor::Implementation {
     }
     last_profile_ = profile;
     last_limits_ = limits;
-    attempts_.emplace(
-        token, std::make_unique<Attempt>(std::move(request), std::move(sandbox), std::move(output.first),
-                                         std::move(error.first), Attempt::Clock::now()));
-    // The job is on its way: time for what the next one would wait for. With jobs back to back there is no
-    // other.
+    const Time now = Attempt::Clock::now();
+    Attempt& attempt =
+        *attempts_
+             .emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox),
+                                                       std::move(output.first), std::move(error.first), now))
+             .first->second;
+    // The job is on its way: time for what it need not wait for.
+    own_cpus_.lease(attempt.cpus());
+    if (was_armed) {
+      rename_cgroup(attempt, cgroup_name);
+    }
+    const bool back_to_back = now - last_end_ < kBackToBack;
+    if (back_to_back) {
+      prepare();  // there will be no better time
+    } else if (!prepare_at_) {
+      prepare_at_ = now + kPrepareLater;
+    }
+  }
+
+  static void rename_cgroup(Attempt& attempt, const std::string& name) {
+    try {
+      attempt.sandbox().cgroup().rename(name);
+    } catch (const CgroupError& error) {
+      attempt.fail({"cgroup", error.code().value(), error.what()});
+      attempt.sandbox().kill_init();
+    }
+  }
+
+  /// Does ahead what the next launch would wait for, and what is left to do behind the last one.
+  void prepare() {
+    prepare_at_.reset();
+    for (auto& [token, sandbox] : exiting_) {
+      sandbox->dismiss();
+    }
     arm_ahead();
     remove_finished(std::chrono::milliseconds::zero(), 2);
   }
@@ -395,6 +433,10 @@ class Executor::Implementation {
     }
     const auto found = attempts_.find(token);
     if (found == attempts_.end()) {
+      if (const auto exiting = exiting_.find(token); exiting != exiting_.end() && source == Source::pidfd) {
+        discard(std::move(exiting->second));
+        exiting_.erase(exiting);
+      }
       return;
     }
     Attempt& attempt = *found->second;
@@ -407,7 +449,13 @@ class Executor::Implementation {
         if (attempt.take_new_output()) {
           watch(attempt.descriptor(Attempt::Stream::output), tag(token, Source::output));
         }
-        if (attempt.channel_closed()) {
+        if (attempt.gone() && uses_unified_controllers(machine_)) {
+          // Its cgroup must be empty first: it may hold CPUs of its own (slots.partition).
+          unwatch(attempt.sandbox().channel());
+          attempt.sandbox().dismiss();
+        } else if (attempt.gone()) {
+          finish(found, now);
+        } else if (attempt.channel_closed()) {
           unwatch(attempt.sandbox().channel());
         }
         break;
@@ -550,16 +598,38 @@ class Executor::Implementation {
     if (attempt.has_terminal() && attempt.descriptor(Attempt::Stream::output) >= 0) {
       unwatch(attempt.descriptor(Attempt::Stream::output));
     }
-    finished_.push_back(attempt.release_sandbox()->release_cgroup());
     events_.emplace_back(std::move(ended));
+    std::unique_ptr<Sandbox> sandbox = attempt.release_sandbox();
+    if (sandbox->reaped() || sandbox->pidfd() < 0) {
+      finished_.push_back(sandbox->release_cgroup());
+    } else {
+      unwatch(sandbox->channel());
+      sandbox->set_network(nullptr);
+      exiting_.emplace(found->first, std::move(sandbox));
+    }
+    forget(found);
+    last_end_ = now;
+    if (!prepare_at_) {
+      prepare_at_ = now + kPrepareLater;
+    }
+  }
+
+  void forget(Attempts::iterator found) {
+    own_cpus_.release(found->second->cpus());
     attempts_.erase(found);
+  }
+
+  void discard(std::unique_ptr<Sandbox> sandbox) {
+    unwatch(sandbox->pidfd());
+    sandbox->reap();
+    finished_.push_back(sandbox->release_cgroup());
   }
 
   /// clone itself failed: there is no process to wait for.
   void end_unspawned(Attempts::iterator found, Time now) {
     events_.emplace_back(found->second->finish(now));
     finished_.push_back(found->second->release_sandbox()->release_cgroup());
-    attempts_.erase(found);
+    forget(found);
   }
 
   void fail_unspawned(const LaunchFailure& failure) {
@@ -615,6 +685,9 @@ class Executor::Implementation {
         next = deadline;
       }
     }
+    if (prepare_at_ && (!next || *prepare_at_ < *next)) {
+      next = prepare_at_;
+    }
     if (!events_.empty()) {
       next = Attempt::Clock::now();
     } else if (!next && !finished_.empty()) {
@@ -640,10 +713,14 @@ class Executor::Implementation {
   std::unique_ptr<CgroupTree> tree_;
   std::unique_ptr<JobNetworks> network_;  // outlives the sandboxes
   Attempts attempts_;
+  std::map<std::uint64_t, std::unique_ptr<Sandbox>> exiting_;  ///< of jobs that have ended, until init has too
+  OwnCpus own_cpus_;
   ArmedSandboxes armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;
   std::vector<ExecutorEvent> events_;
   std::optional<Time> timer_at_;
+  std::optional<Time> prepare_at_;
+  Time last_end_;
   SandboxProfile last_profile_;
   CgroupLimits last_limits_;
   std::uint64_t last_token_ = 0;

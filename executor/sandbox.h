@@ -57,6 +57,8 @@ class Sandbox {
   std::optional<sandbox::Report> receive_report(bool* closed);
   /// Of the terminal that the last report brought.
   UniqueFd take_terminal() { return std::move(terminal_); }
+  /// Lets go of init, which has said that the job is gone: it exits.
+  void dismiss() { channel_.reset(); }
   /// SIGKILL to init alone, which ends its PID namespace.
   void kill_init();
   /// After pidfd() became readable: reaps init; its rusage covers all that it and its descendants reaped.

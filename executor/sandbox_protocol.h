@@ -5,11 +5,14 @@
 //   executor ── Plan (+ stdio, mounts) ─────────────────►  init   the job
 //   executor ◄── Report started ─────────────────────────  init   exec of the job succeeded
 //   executor ── Signal ─────────────────────────────────►  init   to every process of the job, or of a
-//   command executor ── Plan, kind command (+ stdio) ───────────►  init   a further command beside the job
+//                                                                command
+//   executor ── Plan, kind command (+ stdio) ───────────►  init   a further command beside the job
 //   executor ◄── Report command_failed | command_exited ─  init   of that command
 //   executor ◄── Report terminal (+ its master) ─────────  init   of a job or command that asked for one
-//   executor ◄── Report exited (wait status) ────────────  init   then init exits and the kernel ends the
-//   rest executor ◄── Report failed (step, errno, object) ────  init   instead of ready or started
+//   executor ◄── Report exited (wait status) ────────────  init   the main process has ended
+//   executor ◄── Report gone ────────────────────────────  init   and so has everything else; init waits for
+//                                                                end-of-file
+//   executor ◄── Report failed (step, errno, object) ────  init   instead of ready or started
 //
 // The other end's death is end-of-file: init then exits, which ends the job's PID namespace.
 // Plain data only: init has no C++ library. Both ends are built together, so the layout is private.
@@ -25,6 +28,7 @@ enum class ReportKind : uint32_t {
   ready = 1,
   started,
   exited,
+  gone,
   failed,
   terminal,
   command_failed,
@@ -177,6 +181,8 @@ struct Report {
   uint32_t command;        ///< whose; 0: the job
   int64_t at;              ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
   int64_t setup_cpu;       ///< started: CPU time that init itself used up to then, nanoseconds
+  int64_t voluntary_switches;    ///< gone: of all processes that the job was, getrusage(2)
+  int64_t involuntary_switches;  ///< likewise
   char object[kPathSize];  ///< failed: what the step was about
 };
 

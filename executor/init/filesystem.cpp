@@ -150,8 +150,10 @@ void place(long tree, const char* target, Step step) {
 // ---- the private tmpfs ----
 
 /// Makes the tmpfs and returns detached mounts of its directories, in the order of kPrivateDirectories. It is
-/// attached at /tmp of the template meanwhile: only an attached mount can be cloned before Linux 6.15.
-void make_private(const Setup& setup, long (&trees)[kPrivateCount], bool keep_attached) {
+/// attached at /tmp of the template: only an attached mount can be cloned before Linux 6.15. There it stays,
+/// covered by its own directory "tmp": taking it away would cost an RCU grace period (namespace_unlock() in
+/// fs/namespace.c).
+void make_private(const Setup& setup, long (&trees)[kPrivateCount]) {
   char digits[24];
   const Option options[] = {
       {"mode", "0755"},
@@ -166,9 +168,6 @@ void make_private(const Setup& setup, long (&trees)[kPrivateCount], bool keep_at
                           Step::mount_private, directory.name);
   }
   sys(SYS_close, tmpfs);
-  if (!keep_attached) {
-    expect(sys(SYS_umount2, "/tmp", kDetach), Step::mount_private, "/tmp");
-  }
 }
 
 void attach_private(long (&trees)[kPrivateCount], const char* home, bool own_root) {
@@ -193,16 +192,14 @@ void attach_private(long (&trees)[kPrivateCount], const char* home, bool own_roo
 
 // ---- /proc ----
 
-/// Bind of `source` over `target` when the target exists.
+/// Bind of `source` over `target` when the target exists. Asked first: to throw a clone away that was not
+/// attached costs an RCU grace period.
 void cover(const char* source, const char* target) {
-  const long tree = clone_tree(source);
-  if (tree < 0) {
-    fail(Step::mask_proc, tree, source);
+  if (!exists(target)) {
+    return;
   }
-  const long result = attach(tree, target);
-  if (result < 0 && result != kEnoent) {
-    fail(Step::mask_proc, result, target);
-  }
+  const long tree = expect(clone_tree(source), Step::mask_proc, source);
+  expect(attach(tree, target), Step::mask_proc, target);
   sys(SYS_close, tree);
 }
 
@@ -505,14 +502,12 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
     }
   }
   long trees[kPrivateCount];
-  make_private(setup, trees, overlay);
+  make_private(setup, trees);
   if (overlay && !has_own_root) {
     overlay_top_level();
   }
   if (has_own_root) {
     enter_own_root(setup, own_root);
-  } else if (overlay) {
-    expect(sys(SYS_umount2, "/tmp", kDetach), Step::mount_private, "/tmp");
   }
   mount_proc();
   mount_devpts();
