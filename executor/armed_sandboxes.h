@@ -18,8 +18,8 @@ class ArmedSandboxes {
  public:
   /// `limits` are those that its cgroup was made with.
   void add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits);
-  /// One for a job of this profile, with these limits in its cgroup, which has its first name still; null when
-  /// none fits. Throws CgroupError when a limit cannot be written.
+  /// One for a job of this profile, with these limits in its cgroup, which has its first name still; null
+  /// when none fits. Throws CgroupError when a limit cannot be written.
   std::unique_ptr<Sandbox> take(const SandboxProfile& profile, const CgroupLimits& limits);
   /// Drops those that do not fit jobs of this profile and these limits.
   void keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits);

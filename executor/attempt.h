@@ -67,7 +67,8 @@ class Attempt {
   /// Nothing of the job is left, though init may be.
   bool gone() const { return switches_.has_value(); }
 
-  /// When the job is gone or init's pidfd became readable: drains the output, reads the counters. Called once.
+  /// When the job is gone or init's pidfd became readable: drains the output, reads the counters. Called
+  /// once.
   Ended finish(Time now);
   std::unique_ptr<Sandbox> release_sandbox() { return std::move(sandbox_); }
 

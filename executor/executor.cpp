@@ -21,9 +21,9 @@
 #include "executor/cgroup.h"
 #include "executor/job_limits.h"
 #include "executor/launcher_process.h"
-#include "executor/own_cpus.h"
 #include "executor/network_pool.h"
 #include "executor/os/syscall.h"
+#include "executor/own_cpus.h"
 #include "executor/plan.h"
 #include "executor/sandbox.h"
 #include "executor/standard_input.h"
@@ -713,7 +713,8 @@ class Executor::Implementation {
   std::unique_ptr<CgroupTree> tree_;
   std::unique_ptr<JobNetworks> network_;  // outlives the sandboxes
   Attempts attempts_;
-  std::map<std::uint64_t, std::unique_ptr<Sandbox>> exiting_;  ///< of jobs that have ended, until init has too
+  std::map<std::uint64_t, std::unique_ptr<Sandbox>>
+      exiting_;  ///< of jobs that have ended, until init has too
   OwnCpus own_cpus_;
   ArmedSandboxes armed_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;

@@ -60,8 +60,8 @@ void OwnCpus::release(const CpuSet& cpus) {
   }
 }
 
-/// The next job will likely have the CPUs of the last one: nothing changes before a job needs the CPUs that we
-/// are on.
+/// The next job will likely have the CPUs of the last one: nothing changes before a job needs the CPUs that
+/// we are on.
 void OwnCpus::settle() const {
   CpuSet taken;
   for (const auto& [cpu, jobs] : jobs_) {

@@ -1,8 +1,8 @@
 // OwnCpus: keeps this process off the CPUs of jobs while there are others.
 //
-// A supervisor that wakes up on a job's CPU takes time from the job, and when the job ends the two wait for each
-// other. Changes the affinity of this thread only, sched_setaffinity(2); never widens what it found at the
-// beginning. Failures are ignored: it is a courtesy. Single-threaded.
+// A supervisor that wakes up on a job's CPU takes time from the job, and when the job ends the two wait for
+// each other. Changes the affinity of this thread only, sched_setaffinity(2); never widens what it found at
+// the beginning. Failures are ignored: it is a courtesy. Single-threaded.
 #pragma once
 
 #include <map>
