@@ -176,14 +176,14 @@ struct SignalMessage {
 struct Report {
   ReportKind kind;
   Step step;
-  int32_t error;           ///< errno
-  int32_t wait_status;     ///< exited, command_exited: wait(2) format
-  uint32_t command;        ///< whose; 0: the job
-  int64_t at;              ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
-  int64_t setup_cpu;       ///< started: CPU time that init itself used up to then, nanoseconds
+  int32_t error;        ///< errno
+  int32_t wait_status;  ///< exited, command_exited: wait(2) format
+  uint32_t command;     ///< whose; 0: the job
+  int64_t at;           ///< CLOCK_MONOTONIC of the host, nanoseconds: when it happened; started: the fork
+  int64_t setup_cpu;    ///< started: CPU time that init itself used up to then, nanoseconds
   int64_t voluntary_switches;    ///< gone: of all processes that the job was, getrusage(2)
   int64_t involuntary_switches;  ///< likewise
-  char object[kPathSize];  ///< failed: what the step was about
+  char object[kPathSize];        ///< failed: what the step was about
 };
 
 }  // namespace berth::sandbox

@@ -281,9 +281,9 @@ void end_command(int pid, int status) {
   }
 }
 
-/// The main process has ended: ends the rest, waits for it and tells what all of it used. To exit at once would end
-/// it too (pid_namespaces(7)), but our own end takes as long as a short job, for the namespaces that go with it;
-/// the executor says when.
+/// The main process has ended: ends the rest, waits for it and tells what all of it used. To exit at once
+/// would end it too (pid_namespaces(7)), but our own end takes as long as a short job, for the namespaces
+/// that go with it; the executor says when.
 [[noreturn]] void finish(int wait_status) {
   report(sandbox::ReportKind::exited, Step::exec, 0, wait_status, "");
   int status = 0;
@@ -307,7 +307,7 @@ void end_command(int pid, int status) {
   while (true) {  // until the executor lets go
     int count = 0;
     alignas(8) char ignored[256];
-    receive(sandbox::kChannelFd, ignored, sizeof ignored, plan_descriptors, &count);
+    receive(ignored, sizeof ignored, plan_descriptors, &count);
   }
 }
 
