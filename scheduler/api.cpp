@@ -522,9 +522,9 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
   const auto parse = [body = request.body, file = parameter(request, "file", "request"), directory,
                       submitter = Submitter{actor.user_id, actor.group_id, actor.name, actor.administrator},
                       controllers = daemon_.controllers(), network = daemon_.config().network,
-                      now = clock_.system_now()] {
+                      now = clock_.system_now(), this] {
     return std::make_shared<std::vector<NewJob>>(
-        parse_submission(body, file, directory, submitter, controllers, network, now));
+        parse_submission(body, file, directory, submitter, controllers, network, identities_, now));
   };
   const auto commit = [this, respond](const std::shared_ptr<std::vector<NewJob>>& jobs) {
     daemon_.submit(std::move(*jobs),

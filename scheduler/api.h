@@ -13,6 +13,7 @@
 
 #include "scheduler/api_server.h"
 #include "scheduler/daemon.h"
+#include "scheduler/submission.h"
 
 namespace berth {
 
@@ -64,6 +65,7 @@ class Api {
   QueueStore& reader_;
   const Clock& clock_;
   std::unordered_map<unsigned, Known> users_;
+  IdentityCache identities_;  // before thread_, which asks it
   std::vector<std::weak_ptr<std::function<void()>>> followers_;
   std::unique_ptr<QueueStore> slow_reader_;  // of the thread below alone
   boost::asio::thread_pool thread_{1};

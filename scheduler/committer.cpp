@@ -1,17 +1,18 @@
 #include "scheduler/committer.h"
 
+#include <boost/asio/post.hpp>
 #include <iterator>
 #include <utility>
 
 namespace berth {
 
-Committer::Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble)
-    : store_(std::move(store)),
-      post_(std::move(post)),
-      trouble_(std::move(trouble)),
-      thread_([this] { run(); }) {}
+Committer::Committer(std::unique_ptr<QueueStore> store, boost::asio::io_context& loop, Trouble trouble)
+    : store_(std::move(store)), loop_(loop), trouble_(std::move(trouble)), soon_(loop), thread_([this] {
+        run();
+      }) {}
 
 Committer::~Committer() {
+  hand_over();
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -21,18 +22,47 @@ Committer::~Committer() {
 }
 
 void Committer::commit(Work work, Done done) {
-  {
-    const std::lock_guard lock(mutex_);
-    queue_.push_back({std::move(work), std::move(done), false, nullptr});
-  }
-  arrived_.notify_one();
+  stage({std::move(work), std::move(done), false, nullptr});
 }
 
 void Committer::commit_surely(Work work, Done done) {
+  stage({std::move(work), std::move(done), true, nullptr});
+}
+
+void Committer::commit_soon(Work work, Done done) {
+  staged_.push_back({std::move(work), std::move(done), true, nullptr});
+  if (!soon_armed_) {
+    soon_armed_ = true;
+    soon_.expires_after(kSoon);
+    soon_.async_wait([this](const boost::system::error_code& error) {
+      if (!error) {
+        soon_armed_ = false;
+        hand_over();
+      }
+    });
+  }
+}
+
+/// Given to the thread when everything that is ready on the loop has had its turn.
+void Committer::stage(Item item) {
+  staged_.push_back(std::move(item));
+  if (!hands_over_) {
+    hands_over_ = true;
+    boost::asio::post(loop_, [this] { hand_over(); });
+  }
+}
+
+void Committer::hand_over() {
+  hands_over_ = false;
+  if (staged_.empty()) {
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
-    queue_.push_back({std::move(work), std::move(done), true, nullptr});
+    queue_.insert(queue_.end(), std::make_move_iterator(staged_.begin()),
+                  std::make_move_iterator(staged_.end()));
   }
+  staged_.clear();
   arrived_.notify_one();
 }
 
@@ -50,7 +80,7 @@ void Committer::run() {
     const bool written = write(items, trouble);
     if (written == troubled) {
       troubled = !written;
-      post_([this, trouble] { trouble_(trouble); });
+      boost::asio::post(loop_, [this, trouble] { trouble_(trouble); });
     }
     give_back(items, written);
     lock.lock();
@@ -102,7 +132,7 @@ void Committer::give_back(std::vector<Item>& items, bool written) {
   }
   items = std::move(again);
   if (!decided.empty()) {
-    post_([decided = std::move(decided)] {
+    boost::asio::post(loop_, [decided = std::move(decided)] {
       for (const auto& [done, error] : decided) {
         done(error);
       }

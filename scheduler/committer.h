@@ -1,14 +1,17 @@
 // Committer: the thread that writes the database, so that the event loop never waits for a disk.
 //
 // Work that arrives while a transaction is being written becomes the next transaction, as a whole (group
-// commit): the more there is to do, the more one fdatasync serves. Order is kept. The store belongs to this
-// thread alone from the constructor on.
+// commit): the more there is to do, the more one fdatasync serves. So does everything that one turn of the
+// event loop asks for: the end of a job and the start of the next are one transaction. Order is kept. The
+// store belongs to this thread alone from the constructor on.
 //
 // Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not
 // be lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried
 // again every kRetryInterval until the database works, and the trouble callback is told.
 #pragma once
 
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -28,23 +31,27 @@ class Committer {
   using Work = std::function<void(QueueStore&)>;
   /// Null: it is on the disk. Called on the event loop, in the order of the work.
   using Done = std::function<void(std::exception_ptr)>;
-  /// Runs a function on the event loop; may be called from any thread.
-  using Post = std::function<void(std::function<void()>)>;
   /// Told on the event loop: why the database fails; "" when it works again.
   using Trouble = std::function<void(const std::string&)>;
 
   static constexpr std::chrono::milliseconds kRetryInterval{1000};
+  /// How long commit_soon() waits for company.
+  static constexpr std::chrono::milliseconds kSoon{20};
 
-  Committer(std::unique_ptr<QueueStore> store, Post post, Trouble trouble);
+  /// `loop` runs no further handler once the Committer is gone.
+  Committer(std::unique_ptr<QueueStore> store, boost::asio::io_context& loop, Trouble trouble);
   /// Writes what is still to be written, if the database works.
   ~Committer();
   Committer(const Committer&) = delete;
   Committer& operator=(const Committer&) = delete;
 
-  /// From the event loop's thread.
+  // From the event loop's thread:
   void commit(Work work, Done done);
   /// As commit(), for work that must not be lost: `done` is told only of what the work itself threw.
   void commit_surely(Work work, Done done);
+  /// As commit_surely(), for what may be lost in a crash without harm: it becomes a part of the next
+  /// transaction, or one of its own after kSoon.
+  void commit_soon(Work work, Done done);
 
  private:
   struct Item {
@@ -54,13 +61,19 @@ class Committer {
     std::exception_ptr error;
   };
 
+  void stage(Item item);
+  void hand_over();
   void run();
   bool write(std::vector<Item>& items, std::string& trouble);
   void give_back(std::vector<Item>& items, bool written);
 
   std::unique_ptr<QueueStore> store_;
-  Post post_;
+  boost::asio::io_context& loop_;
   Trouble trouble_;
+  boost::asio::steady_timer soon_;
+  std::vector<Item> staged_;  // of the event loop alone: what this turn of it has asked for
+  bool hands_over_ = false;   // at the end of this turn
+  bool soon_armed_ = false;
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::vector<Item> queue_;

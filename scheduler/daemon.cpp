@@ -91,17 +91,15 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
   take_in_spool(*writer);
   take_over(*writer);
   load_queue(*writer);
-  committer_ = std::make_unique<Committer>(
-      std::move(writer), [&loop](std::function<void()> task) { boost::asio::post(loop, std::move(task)); },
-      [this](const std::string& trouble) {
-        store_trouble_ = trouble;
-        if (trouble.empty()) {
-          log_warning("the job database works again");
-          schedule();
-        } else {
-          log_error(trouble);
-        }
-      });
+  committer_ = std::make_unique<Committer>(std::move(writer), loop, [this](const std::string& trouble) {
+    store_trouble_ = trouble;
+    if (trouble.empty()) {
+      log_warning("the job database works again");
+      schedule();
+    } else {
+      log_error(trouble);
+    }
+  });
   keep_runners();
   if (links_.empty()) {
     throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
@@ -409,7 +407,7 @@ void Daemon::handle_started(Active& active, const RunnerMessage& message) {
   }
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
-  committer_->commit_surely(
+  committer_->commit_soon(  // lost in a crash, the runner tells it again
       [id = message.id, at = message.at, detail = message.detail](QueueStore& store) {
         store.run(id.job_id, id.attempt, at, detail);
         crash_point("run.before_commit");
@@ -454,6 +452,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   if (link) {
     --link->jobs;
   }
+  schedule();  // before the commit is asked for, so that the next job's start is a part of it
   WaitingJob again = active.waiting;
   again.job_id = active.id.job_id;
   again.attempt = active.id.attempt;
@@ -510,7 +509,6 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         committed();
       });
-  schedule();
 }
 
 Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage) {

@@ -40,6 +40,25 @@ void complete(JobSpec& spec) {
 
 }  // namespace
 
+IdentityCache::Entry IdentityCache::find(const std::string& isolation_user, const Caller& caller) {
+  const auto now = std::chrono::steady_clock::now();
+  const Key key{isolation_user, caller.uid, caller.gid};
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto known = known_.find(key); known != known_.end() && now - known->second.asked < kLifetime) {
+      return known->second.entry;
+    }
+  }
+  const uid_t uid = resolve_identity(isolation_user, caller).outside_uid;
+  Entry entry{uid, user_name(uid)};
+  const std::lock_guard lock(mutex_);
+  if (known_.size() >= kMost) {
+    known_.clear();
+  }
+  known_[key] = {entry, now};
+  return entry;
+}
+
 QueueFacts queue_facts(const JobSpec& spec) {
   QueueFacts facts;
   facts.priority = effective_priority(spec);
@@ -72,22 +91,20 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
                                      const ControllerReport& controllers, const NetworkSettings& network,
+                                     IdentityCache& identities,
                                      Timestamp now) {
   const Caller caller{submitter.user_id, submitter.group_id, submitter.name};
   const std::string host = host_name();
-  struct Runner {
-    unsigned user_id = 0;
-    std::string name;
-  };
-  std::map<std::string, Runner> run_as;  // by isolation.user
+  std::map<std::string, IdentityCache::Entry> run_as;  // by isolation.user
   std::vector<InputFault> faults;
   std::vector<NewJob> jobs;
-  for (JobSpec& spec : parse_many_jobs(text, file_name, directory)) {
+  std::vector<JobSpec> specs = parse_many_jobs(text, file_name, directory);
+  jobs.reserve(specs.size());
+  for (JobSpec& spec : specs) {
     try {
       auto known = run_as.find(spec.isolation.user);
       if (known == run_as.end()) {
-        const uid_t uid = resolve_identity(spec.isolation.user, caller).outside_uid;
-        known = run_as.emplace(spec.isolation.user, Runner{uid, user_name(uid)}).first;
+        known = run_as.emplace(spec.isolation.user, identities.find(spec.isolation.user, caller)).first;
       }
       check_limits(spec, controllers);
       check_host_network(spec, network);

@@ -2,8 +2,12 @@
 // before anything is committed.
 #pragma once
 
+#include <chrono>
+#include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "scheduler/runner_protocol.h"
@@ -12,11 +16,38 @@
 
 namespace berth {
 
+struct Caller;
+
 struct Submitter {
   unsigned user_id = 0;
   unsigned group_id = 0;
   std::string name;
   bool administrator = false;
+};
+
+/// Who jobs of a caller run as, believed for some seconds: asking the user database takes longer than all the
+/// rest of a submission. Only for the record: the runner asks again when it starts the job. Safe from any
+/// thread.
+class IdentityCache {
+ public:
+  struct Entry {
+    unsigned user_id = 0;
+    std::string name;
+  };
+  /// Throws LaunchError as resolve_identity() does.
+  Entry find(const std::string& isolation_user, const Caller& caller);
+
+ private:
+  static constexpr std::chrono::seconds kLifetime{30};
+  static constexpr std::size_t kMost = 1000;
+
+  using Key = std::tuple<std::string, unsigned, unsigned>;
+  struct Known {
+    Entry entry;
+    std::chrono::steady_clock::time_point asked;
+  };
+  std::mutex mutex_;
+  std::map<Key, Known> known_;
 };
 
 /// What a waiting job is scheduled by, as its spec says.
@@ -31,6 +62,7 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
                                      const ControllerReport& controllers, const NetworkSettings& network,
+                                     IdentityCache& identities,
                                      Timestamp now);
 
 }  // namespace berth

@@ -64,6 +64,7 @@ std::vector<JobSpec> read_document(const Json& document, ReadContext& context) {
   if (document.empty()) {
     root.refuse_plainly("holds no jobs; write at least one");
   }
+  jobs.reserve(document.size());
   for (std::size_t index = 0; index < document.size(); ++index) {
     jobs.push_back(read_job(root.child(std::to_string(index), document[index])));
   }

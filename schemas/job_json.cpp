@@ -1,6 +1,9 @@
 #include "schemas/job_json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <type_traits>
+#include <vector>
 
 #include "schemas/job_file.h"
 #include "schemas/signals.h"
@@ -12,7 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// With a unit always: a bare number would take the field's own unit when read back.
-Json size_value(Bytes bytes) {
+std::string size_text(Bytes bytes) {
   std::string text = format_size(bytes);
   if (text.back() >= '0' && text.back() <= '9') {
     text += 'B';
@@ -20,232 +23,392 @@ Json size_value(Bytes bytes) {
   return text;
 }
 
-Json duration_value(Milliseconds duration) {
+std::string duration_text(Milliseconds duration) {
   if (duration.count() < 0 || duration.count() % 1000 != 0) {
     return std::to_string(duration.count()) + "ms";
   }
   return format_duration(duration);
 }
 
-void put_text(Json& object, const char* key, const std::string& text) {
+/// Builds the value.
+class ValueSink {
+ public:
+  ValueSink() : open_{&root_} {}
+
+  void open_object(std::string_view key) { open(key, Json::object()); }
+  void open_array(std::string_view key) { open(key, Json::array()); }
+  void open_object_in_array() {
+    open_.back()->push_back(Json::object());
+    open_.push_back(&open_.back()->back());
+  }
+  void close() { open_.pop_back(); }
+  /// As close(), but an object without members is taken back.
+  void close_unless_empty() {
+    const bool is_empty = open_.back()->empty();
+    close();
+    if (is_empty) {
+      auto& members = open_.back()->get_ref<Json::object_t&>();
+      members.pop_back();
+    }
+  }
+  template <typename Value>
+  void put(std::string_view key, const Value& value) {
+    open_.back()->emplace(std::string(key), value);
+  }
+  template <typename Value>
+  void add(const Value& value) {
+    open_.back()->push_back(value);
+  }
+  Json take() { return std::move(root_); }
+
+ private:
+  void open(std::string_view key, Json container) {
+    open_.push_back(&(*open_.back())[std::string(key)]);
+    *open_.back() = std::move(container);
+  }
+
+  Json root_ = Json::object();
+  std::vector<Json*> open_;  // only the last one grows, so the others stay where they are
+};
+
+/// Writes the value's text as nlohmann's dump() would, without the value: a submission of many jobs spends a
+/// third of its time here otherwise.
+class TextSink {
+ public:
+  TextSink() : text_("{") {}
+
+  void open_object(std::string_view key) { open(key, '{', '}'); }
+  void open_array(std::string_view key) { open(key, '[', ']'); }
+  void open_object_in_array() {
+    starts_.push_back(text_.size());
+    separate();
+    text_ += '{';
+    closing_.push_back('}');
+  }
+  void close() {
+    text_ += closing_.back();
+    closing_.pop_back();
+    starts_.pop_back();
+  }
+  void close_unless_empty() {
+    const std::size_t start = starts_.back();
+    const bool is_empty = text_.back() == '{';
+    close();
+    if (is_empty) {
+      text_.resize(start);
+    }
+  }
+  template <typename Value>
+  void put(std::string_view key, const Value& value) {
+    name(key);
+    write(value);
+  }
+  template <typename Value>
+  void add(const Value& value) {
+    separate();
+    write(value);
+  }
+  std::string take() {
+    text_ += '}';
+    return std::move(text_);
+  }
+
+ private:
+  void open(std::string_view key, char opening, char closing) {
+    starts_.push_back(text_.size());
+    name(key);
+    text_ += opening;
+    closing_.push_back(closing);
+  }
+  /// No value ends in an opening bracket: a string ends in its quote.
+  void separate() {
+    if (text_.back() != '{' && text_.back() != '[') {
+      text_ += ',';
+    }
+  }
+  void name(std::string_view key) {
+    separate();
+    write(key);
+    text_ += ':';
+  }
+  void write(bool value) { text_ += value ? "true" : "false"; }
+  template <typename Number>
+  std::enable_if_t<std::is_integral_v<Number>> write(Number value) {
+    text_ += std::to_string(value);
+  }
+  void write(double value) { text_ += Json(value).dump(); }
+  void write(const char* value) { write(std::string_view(value)); }
+  void write(const std::string& value) { write(std::string_view(value)); }
+  void write(std::string_view value) {
+    const bool is_plain = std::all_of(value.begin(), value.end(),
+                                      [](char c) { return c >= ' ' && c < '\x7f' && c != '"' && c != '\\'; });
+    if (is_plain) {
+      text_ += '"';
+      text_ += value;
+      text_ += '"';
+    } else {
+      text_ += Json(value).dump();
+    }
+  }
+
+  std::string text_;
+  std::string closing_;
+  std::vector<std::size_t> starts_;
+};
+
+// -- the fields, in the order in which they are written --
+
+template <typename Sink>
+void put_text(Sink& sink, const char* key, const std::string& text) {
   if (!text.empty()) {
-    object[key] = text;
+    sink.put(key, text);
   }
 }
 
-void put_size(Json& object, const char* key, const std::optional<Bytes>& bytes) {
+template <typename Sink>
+void put_size(Sink& sink, const char* key, const std::optional<Bytes>& bytes) {
   if (bytes) {
-    object[key] = size_value(*bytes);
+    sink.put(key, size_text(*bytes));
   }
 }
 
-void put_duration(Json& object, const char* key, const std::optional<Milliseconds>& duration) {
+template <typename Sink>
+void put_duration(Sink& sink, const char* key, const std::optional<Milliseconds>& duration) {
   if (duration) {
-    object[key] = duration_value(*duration);
+    sink.put(key, duration_text(*duration));
   }
 }
 
-template <typename Number>
-void put_number(Json& object, const char* key, const std::optional<Number>& number) {
+template <typename Sink, typename Number>
+void put_number(Sink& sink, const char* key, const std::optional<Number>& number) {
   if (number) {
-    object[key] = *number;
+    sink.put(key, *number);
   }
 }
 
-Json io_value(const IoLimit& limit) {
-  Json object{{"device", limit.device}};
-  put_size(object, "read_bps", limit.read_bytes_per_second);
-  put_size(object, "write_bps", limit.write_bytes_per_second);
-  put_number(object, "read_iops", limit.read_operations_per_second);
-  put_number(object, "write_iops", limit.write_operations_per_second);
-  return object;
+/// Calls `add` for each element, with the array open around them, if there are any.
+template <typename Sink, typename Elements, typename Add>
+void put_array(Sink& sink, const char* key, const Elements& elements, Add add) {
+  if (elements.empty()) {
+    return;
+  }
+  sink.open_array(key);
+  for (const auto& element : elements) {
+    add(element);
+  }
+  sink.close();
 }
 
-Json limits_value(const Limits& limits) {
-  Json object = Json::object();
-  put_duration(object, "cpu_time", limits.cpu_time);
-  put_number(object, "cpu_quota", limits.cpu_quota);
-  put_number(object, "cpu_weight", limits.cpu_weight);
-  put_size(object, "swap", limits.swap);
-  put_size(object, "memory_high", limits.memory_high);
+template <typename Sink>
+void put_io(Sink& sink, const IoLimit& limit) {
+  sink.open_object_in_array();
+  sink.put("device", limit.device);
+  put_size(sink, "read_bps", limit.read_bytes_per_second);
+  put_size(sink, "write_bps", limit.write_bytes_per_second);
+  put_number(sink, "read_iops", limit.read_operations_per_second);
+  put_number(sink, "write_iops", limit.write_operations_per_second);
+  sink.close();
+}
+
+template <typename Sink>
+void put_limits(Sink& sink, const Limits& limits) {
+  sink.open_object("limits");
+  put_duration(sink, "cpu_time", limits.cpu_time);
+  put_number(sink, "cpu_quota", limits.cpu_quota);
+  put_number(sink, "cpu_weight", limits.cpu_weight);
+  put_size(sink, "swap", limits.swap);
+  put_size(sink, "memory_high", limits.memory_high);
   if (limits.oom_group) {
-    object["oom_group"] = true;
+    sink.put("oom_group", true);
   }
-  put_number(object, "pids", limits.pids);
-  put_size(object, "output", limits.output);
-  put_size(object, "tmpfs", limits.tmpfs);
-  put_number(object, "open_files", limits.open_files);
-  put_size(object, "file_size", limits.file_size);
-  put_size(object, "core_size", limits.core_size);
-  put_size(object, "stack_size", limits.stack_size);
-  put_size(object, "locked_memory", limits.locked_memory);
-  for (const IoLimit& limit : limits.io) {
-    object["io"].push_back(io_value(limit));
+  put_number(sink, "pids", limits.pids);
+  put_size(sink, "output", limits.output);
+  put_size(sink, "tmpfs", limits.tmpfs);
+  put_number(sink, "open_files", limits.open_files);
+  put_size(sink, "file_size", limits.file_size);
+  put_size(sink, "core_size", limits.core_size);
+  put_size(sink, "stack_size", limits.stack_size);
+  put_size(sink, "locked_memory", limits.locked_memory);
+  put_array(sink, "io", limits.io, [&](const IoLimit& limit) { put_io(sink, limit); });
+  if (!limits.hugetlb.empty()) {
+    sink.open_object("hugetlb");
+    for (const auto& [page_size, bytes] : limits.hugetlb) {
+      sink.put(page_size, size_text(bytes));
+    }
+    sink.close();
   }
-  for (const auto& [page_size, bytes] : limits.hugetlb) {
-    object["hugetlb"][page_size] = size_value(bytes);
-  }
-  put_number(object, "net_class", limits.net_class);
-  return object;
+  put_number(sink, "net_class", limits.net_class);
+  sink.close_unless_empty();
 }
 
-Json mount_value(const Mount& mount) {
-  Json object{{"type", mount.kind == Mount::Kind::bind ? "bind" : "tmpfs"}};
-  put_text(object, "source", mount.source);
-  object["target"] = mount.target;
+template <typename Sink>
+void put_mount(Sink& sink, const Mount& mount) {
+  sink.open_object_in_array();
+  sink.put("type", mount.kind == Mount::Kind::bind ? "bind" : "tmpfs");
+  put_text(sink, "source", mount.source);
+  sink.put("target", mount.target);
   if (mount.kind == Mount::Kind::bind) {
-    object["read_only"] = mount.read_only;
+    sink.put("read_only", mount.read_only);
   }
-  put_size(object, "size", mount.size);
-  return object;
+  put_size(sink, "size", mount.size);
+  sink.close();
 }
 
-Json egress_value(const Egress& egress) {
+template <typename Sink>
+void put_egress(Sink& sink, const Egress& egress) {
   switch (egress.mode) {
     case EgressMode::public_addresses:
-      return "public";
+      sink.put("egress", "public");
+      return;
     case EgressMode::deny:
-      return "deny";
+      sink.put("egress", "deny");
+      return;
     case EgressMode::allow:
-      return "allow";
+      sink.put("egress", "allow");
+      return;
     case EgressMode::rules:
       break;
   }
-  Json rules = Json::array();
+  sink.open_array("egress");
   for (const EgressRule& rule : egress.rules) {
-    rules.push_back(egress_rule_text(rule));
+    sink.add(egress_rule_text(rule));
   }
-  return rules;
+  sink.close();
 }
 
-void put_network(Json& object, const NetworkSpec& network) {
+template <typename Sink>
+void put_network(Sink& sink, const NetworkSpec& network) {
   if (network.is_connected() || network.egress != Egress{}) {
-    object["egress"] = egress_value(network.egress);
+    put_egress(sink, network.egress);
   }
-  for (const PublishedPort& port : network.publish) {
-    object["publish"].push_back(port.to_text());
+  put_array(sink, "publish", network.publish, [&](const PublishedPort& port) { sink.add(port.to_text()); });
+  sink.open_object("dns");
+  put_array(sink, "servers", network.dns_servers,
+            [&](const IpAddress& server) { sink.add(server.to_text()); });
+  put_array(sink, "search", network.dns_search, [&](const std::string& domain) { sink.add(domain); });
+  if (!network.hosts.empty()) {
+    sink.open_object("hosts");
+    for (const auto& [name, address] : network.hosts) {
+      sink.put(name, address.to_text());
+    }
+    sink.close();
   }
-  for (const IpAddress& server : network.dns_servers) {
-    object["dns"]["servers"].push_back(server.to_text());
-  }
-  for (const std::string& domain : network.dns_search) {
-    object["dns"]["search"].push_back(domain);
-  }
-  for (const auto& [name, address] : network.hosts) {
-    object["dns"]["hosts"][name] = address.to_text();
-  }
-  if (network.rate_in) {
-    object["rate"]["in"] = size_value(*network.rate_in);
-  }
-  if (network.rate_out) {
-    object["rate"]["out"] = size_value(*network.rate_out);
-  }
+  sink.close_unless_empty();
+  sink.open_object("rate");
+  put_size(sink, "in", network.rate_in);
+  put_size(sink, "out", network.rate_out);
+  sink.close_unless_empty();
 }
 
-Json isolation_value(const Isolation& isolation) {
-  Json object{{"network", network_mode_text(isolation.network)}};
-  put_network(object, isolation.network);
+template <typename Sink>
+void put_isolation(Sink& sink, const Isolation& isolation) {
+  sink.open_object("isolation");
+  sink.put("network", network_mode_text(isolation.network));
+  put_network(sink, isolation.network);
   if (!isolation.root.empty() || isolation.root_writable) {
-    object["root"] = Json{{"path", isolation.root}, {"writable", isolation.root_writable}};
+    sink.open_object("root");
+    sink.put("path", isolation.root);
+    sink.put("writable", isolation.root_writable);
+    sink.close();
   }
-  object["overlay"] = isolation.overlay;
-  for (const Mount& mount : isolation.mounts) {
-    object["mounts"].push_back(mount_value(mount));
-  }
-  put_text(object, "hostname", isolation.hostname);
-  put_text(object, "user", isolation.user);
-  for (const std::string& device : isolation.devices) {
-    object["devices"].push_back(device);
-  }
-  object["seccomp"] = isolation.seccomp ? "default" : "none";
-  Json offset = Json::object();
-  put_number(offset, "monotonic", isolation.time_offset_monotonic_seconds);
-  put_number(offset, "boottime", isolation.time_offset_boottime_seconds);
-  if (!offset.empty()) {
-    object["time_offset"] = std::move(offset);
-  }
-  return object;
+  sink.put("overlay", isolation.overlay);
+  put_array(sink, "mounts", isolation.mounts, [&](const Mount& mount) { put_mount(sink, mount); });
+  put_text(sink, "hostname", isolation.hostname);
+  put_text(sink, "user", isolation.user);
+  put_array(sink, "devices", isolation.devices, [&](const std::string& device) { sink.add(device); });
+  sink.put("seccomp", isolation.seccomp ? "default" : "none");
+  sink.open_object("time_offset");
+  put_number(sink, "monotonic", isolation.time_offset_monotonic_seconds);
+  put_number(sink, "boottime", isolation.time_offset_boottime_seconds);
+  sink.close_unless_empty();
+  sink.close();
 }
 
-void put_command(Json& object, const JobSpec& spec) {
-  put_text(object, "name", spec.name);
-  put_text(object, "script", spec.script);
-  if (!spec.argv.empty()) {
-    object["argv"] = spec.argv;
-  }
-  put_text(object, "current_working_directory", spec.current_working_directory);
+template <typename Sink>
+void put_command(Sink& sink, const JobSpec& spec) {
+  put_text(sink, "name", spec.name);
+  put_text(sink, "script", spec.script);
+  put_array(sink, "argv", spec.argv, [&](const std::string& argument) { sink.add(argument); });
+  put_text(sink, "current_working_directory", spec.current_working_directory);
   if (!spec.environment.empty()) {
-    object["environment"] = spec.environment;
+    sink.open_object("environment");
+    for (const auto& [name, value] : spec.environment) {
+      sink.put(name, value);
+    }
+    sink.close();
   }
-  put_text(object, "standard_input", spec.standard_input);
-  put_text(object, "standard_output", spec.standard_output);
-  put_text(object, "standard_error", spec.standard_error);
-  object["open_mode"] = spec.open_mode == OpenMode::truncate ? "truncate" : "append";
+  put_text(sink, "standard_input", spec.standard_input);
+  put_text(sink, "standard_output", spec.standard_output);
+  put_text(sink, "standard_error", spec.standard_error);
+  sink.put("open_mode", spec.open_mode == OpenMode::truncate ? "truncate" : "append");
 }
 
-void put_times(Json& object, const JobSpec& spec) {
-  put_duration(object, "time_limit", spec.time_limit);
+template <typename Sink>
+void put_times(Sink& sink, const JobSpec& spec) {
+  put_duration(sink, "time_limit", spec.time_limit);
   if (spec.kill_warning_signal != 0) {
-    object["kill_warning_signal"] = signal_name(spec.kill_warning_signal);
+    sink.put("kill_warning_signal", signal_name(spec.kill_warning_signal));
   }
   if (spec.kill_warning_signal != 0 || spec.kill_warning_delay != JobSpec().kill_warning_delay) {
-    object["kill_warning_delay"] = duration_value(spec.kill_warning_delay);
+    sink.put("kill_warning_delay", duration_text(spec.kill_warning_delay));
   }
-  object["grace_period"] = duration_value(spec.grace_period);
-  put_duration(object, "no_output_timeout", spec.no_output_timeout);
+  sink.put("grace_period", duration_text(spec.grace_period));
+  put_duration(sink, "no_output_timeout", spec.no_output_timeout);
 }
 
-void put_queueing(Json& object, const JobSpec& spec) {
+template <typename Sink>
+void put_queueing(Sink& sink, const JobSpec& spec) {
   if (spec.hold) {
-    object["hold"] = true;
+    sink.put("hold", true);
   }
   if (spec.requeue) {
-    object["requeue"] = true;
+    sink.put("requeue", true);
   }
   if (spec.begin_time) {
-    object["begin_time"] = format_instant_utc(*spec.begin_time);
+    sink.put("begin_time", format_instant_utc(*spec.begin_time));
   }
   if (spec.deadline) {
-    object["deadline"] = format_instant_utc(*spec.deadline);
+    sink.put("deadline", format_instant_utc(*spec.deadline));
   }
-  put_text(object, "dependency", spec.dependency);
-  put_text(object, "array", spec.array);
+  put_text(sink, "dependency", spec.dependency);
+  put_text(sink, "array", spec.array);
   if (spec.retry) {
-    Json retry{{"max", spec.retry->max}};
-    for (const JobState state : spec.retry->on) {
-      retry["on"].push_back(std::string(to_string(state)));
-    }
-    if (!spec.retry->exit_codes.empty()) {
-      retry["exit_codes"] = spec.retry->exit_codes;
-    }
-    retry["backoff"] = duration_value(spec.retry->backoff);
-    retry["memory_factor"] = spec.retry->memory_factor;
-    object["retry"] = std::move(retry);
+    sink.open_object("retry");
+    sink.put("max", spec.retry->max);
+    put_array(sink, "on", spec.retry->on, [&](JobState state) { sink.add(std::string(to_string(state))); });
+    put_array(sink, "exit_codes", spec.retry->exit_codes, [&](int code) { sink.add(code); });
+    sink.put("backoff", duration_text(spec.retry->backoff));
+    sink.put("memory_factor", spec.retry->memory_factor);
+    sink.close();
   }
+}
+
+template <typename Sink>
+auto write_spec(const JobSpec& spec) {
+  Sink sink;
+  sink.put("schema_version", 1);
+  put_command(sink, spec);
+  put_text(sink, "account", spec.account);
+  put_text(sink, "comment", spec.comment);
+  sink.put("priority", spec.priority);
+  sink.put("nice", spec.nice);
+  sink.put("cpus_per_task", spec.cpus_per_task);
+  put_size(sink, "memory_per_node", spec.memory_per_node);
+  put_times(sink, spec);
+  put_queueing(sink, spec);
+  put_limits(sink, spec.limits);
+  put_isolation(sink, spec.isolation);
+  return sink.take();
 }
 
 }  // namespace
 
 Json to_json(const JobSpec& spec) {
-  Json object{{"schema_version", 1}};
-  put_command(object, spec);
-  put_text(object, "account", spec.account);
-  put_text(object, "comment", spec.comment);
-  object["priority"] = spec.priority;
-  object["nice"] = spec.nice;
-  object["cpus_per_task"] = spec.cpus_per_task;
-  put_size(object, "memory_per_node", spec.memory_per_node);
-  put_times(object, spec);
-  put_queueing(object, spec);
-  if (Json limits = limits_value(spec.limits); !limits.empty()) {
-    object["limits"] = std::move(limits);
-  }
-  object["isolation"] = isolation_value(spec.isolation);
-  return object;
+  return write_spec<ValueSink>(spec);
 }
 
 std::string to_json_text(const JobSpec& spec) {
-  return to_json(spec).dump();
+  return write_spec<TextSink>(spec);
 }
 
 }  // namespace berth

@@ -44,6 +44,8 @@ std::size_t sequence_length(std::string_view text) {
 }
 
 bool is_utf8(std::string_view text) {
+  const auto first = std::find_if(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
+  text.remove_prefix(static_cast<std::size_t>(first - text.begin()));
   while (!text.empty()) {
     const std::size_t length = sequence_length(text);
     if (length == 0) {
@@ -157,10 +159,15 @@ bool ReadContext::is_faulty(const std::string& pointer, std::size_t first) const
 }
 
 Field::Field(const Json& value, std::string pointer, ReadContext& context)
-    : value_(&value), pointer_(std::move(pointer)), context_(&context) {}
+    : value_(&value), base_(std::move(pointer)), context_(&context) {}
+
+std::string Field::pointer() const {
+  return parent_ != nullptr ? child_pointer(parent_->pointer(), key_) : base_;
+}
 
 Field Field::child(std::string_view token, const Json& value) const {
-  Field field(value, child_pointer(pointer_, token), *context_);
+  Field field(value, {}, *context_);
+  field.parent_ = this;
   field.key_ = token;
   return field;
 }
@@ -170,7 +177,7 @@ void Field::refuse(const std::string& message) const {
 }
 
 void Field::refuse_plainly(const std::string& message) const {
-  context_->faults.push_back({context_->file, pointer_, message});
+  context_->faults.push_back({context_->file, pointer(), message});
 }
 
 std::optional<std::string> Field::text(Emptiness empty) const {
@@ -272,8 +279,10 @@ std::optional<std::vector<Field>> Field::members(const char* expected) const {
     return std::nullopt;
   }
   std::vector<Field> fields;
-  for (const auto& item : value_->items()) {
-    fields.push_back(child(item.key(), item.value()));
+  const auto& members = value_->get_ref<const Json::object_t&>();
+  fields.reserve(members.size());
+  for (const auto& [key, value] : members) {
+    fields.push_back(child(key, value));
   }
   return fields;
 }
@@ -284,6 +293,7 @@ std::optional<std::vector<Field>> Field::elements(const char* expected) const {
     return std::nullopt;
   }
   std::vector<Field> fields;
+  fields.reserve(value_->size());
   for (std::size_t index = 0; index < value_->size(); ++index) {
     fields.push_back(child(std::to_string(index), (*value_)[index]));
   }

@@ -39,13 +39,14 @@ struct DurationRule {
 };
 enum class Emptiness { refused, allowed };
 
-/// One value and where it is. Refers to the document and the context, which outlive it.
+/// One value and where it is. Refers to the document, the context and the field around it, which outlive it:
+/// where it is gets written down only for a fault.
 class Field {
  public:
   Field(const nlohmann::ordered_json& value, std::string pointer, ReadContext& context);
 
   const nlohmann::ordered_json& value() const { return *value_; }
-  const std::string& pointer() const { return pointer_; }
+  std::string pointer() const;
   ReadContext& context() const { return *context_; }
   Field child(std::string_view token, const nlohmann::ordered_json& value) const;
 
@@ -75,7 +76,8 @@ class Field {
 
  private:
   const nlohmann::ordered_json* value_;
-  std::string pointer_;
+  const Field* parent_ = nullptr;
+  std::string base_;  // the pointer of a field without a parent
   std::string key_;
   ReadContext* context_;
 };

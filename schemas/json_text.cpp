@@ -60,7 +60,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool key(std::string& name) override {
     Level& level = levels_.back();
     level.key = name;
-    level.repeated = !level.keys.insert(name).second;
+    level.repeated = !is_new(level, name);
     if (level.repeated) {
       fault(child_pointer(pointer(), name), "is given twice in one object; keep one");
     }
@@ -94,15 +94,41 @@ class Builder : public nlohmann::json_sax<Json> {
  private:
   static constexpr int kNumberOverflow = 406;  // json.exception.out_of_range.406
 
+  /// From so many members on an object's keys are in a set: comparing with each would take time by the
+  /// square.
+  static constexpr std::size_t kManyMembers = 24;
+
   struct Level {
     Json* container;
-    std::string pointer;
     std::string key;
     bool repeated = false;
-    std::unordered_set<std::string> keys;
+    std::unordered_set<std::string> keys = {};  // of an object of many members
   };
 
-  std::string pointer() const { return levels_.empty() ? "" : levels_.back().pointer; }
+  static bool is_new(Level& level, const std::string& name) {
+    const auto& members = level.container->get_ref<const Json::object_t&>();
+    if (members.size() < kManyMembers) {
+      return std::none_of(members.begin(), members.end(),
+                          [&](const auto& member) { return member.first == name; });
+    }
+    if (level.keys.empty()) {
+      for (const auto& [key, value] : members) {
+        level.keys.insert(key);
+      }
+    }
+    return level.keys.insert(name).second;
+  }
+
+  /// Of the innermost open container.
+  std::string pointer() const {
+    std::string result;
+    for (std::size_t index = 0; index + 1 < levels_.size(); ++index) {
+      const Level& level = levels_[index];
+      result = child_pointer(
+          result, level.container->is_array() ? std::to_string(level.container->size() - 1) : level.key);
+    }
+    return result;
+  }
 
   void fault(std::string pointer, std::string message) {
     faults_.push_back({file_name_, std::move(pointer), std::move(message)});
@@ -145,18 +171,14 @@ class Builder : public nlohmann::json_sax<Json> {
   }
 
   bool open(Json container) {
-    std::string own_pointer;
-    if (!levels_.empty()) {
-      const Level& level = levels_.back();
-      own_pointer = child_pointer(
-          level.pointer, level.container->is_array() ? std::to_string(level.container->size()) : level.key);
-    }
     if (levels_.size() == kMaximumDepth) {
-      fault(own_pointer, "is nested too deeply (a job file needs six levels)");
+      const Level& level = levels_.back();
+      fault(child_pointer(pointer(),
+                          level.container->is_array() ? std::to_string(level.container->size()) : level.key),
+            "is nested too deeply (a job file needs six levels)");
       return false;
     }
-    Json* placed = place(std::move(container));
-    levels_.push_back({placed, std::move(own_pointer), {}, false, {}});
+    levels_.push_back({place(std::move(container)), {}});
     return true;
   }
 

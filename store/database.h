@@ -83,6 +83,8 @@ class Database {
 
   /// A prepared statement, made at its first use and kept. `sql` must outlive the Database (a literal).
   Query query(const char* sql);
+  /// The rowid of the row that was inserted last.
+  std::int64_t last_row() const { return connection_.getLastInsertRowid(); }
   /// A statement whose text is made at run time; not kept.
   SQLite::Statement prepare(const std::string& sql) { return SQLite::Statement(connection_, sql); }
 

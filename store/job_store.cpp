@@ -359,13 +359,15 @@ std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
   return query.integer(0);
 }
 
+/// No RETURNING and no OR REPLACE here: SQLite would keep the old content of each page for each row, to undo
+/// a row that fails half-way (https://www.sqlite.org/tempfiles.html, "statement journal files"), which took
+/// twice the time of the insertion itself.
 JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
   Query insert = database_->query(
       "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
       "state, "
       "submit_us, group_id, array_job_id, array_task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, "
-      "?, "
-      "?) RETURNING id");
+      "?, ?)");
   insert.bind(supervisor)
       .bind(job.user)
       .bind(std::int64_t{job.user_id})
@@ -382,8 +384,8 @@ JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
   } else {
     insert.bind_null().bind_null();
   }
-  insert.step();
-  const JobId id = insert.integer(0);
+  insert.execute();
+  const JobId id = database_->last_row();
   Query event = database_->query(
       "INSERT INTO events (job_id, attempt, at_us, state, detail) "
       "VALUES (?, 0, ?, 'PENDING', json_object('user', ?, 'name', ?))");
@@ -435,8 +437,7 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
 
 void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
                                        const QueueFacts& facts) {
-  Query query =
-      database_->query("INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  Query query = database_->query("INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   query.bind(job).bind(std::int64_t{user_id}).bind(std::int64_t{attempt}).bind(facts.priority);
   query.bind(std::int64_t{facts.cpus});
   if (facts.memory) {
@@ -492,6 +493,7 @@ void SqliteJobStore::requeue(JobId job, const QueueFacts& facts, Timestamp at, c
     // The record of a job that never had an attempt is no attempt's: it gives way.
     database_->query("DELETE FROM attempts WHERE job_id = ? AND attempt = 0").bind(job).execute();
     set_state(job, JobState::pending, stored->attempt, std::nullopt);
+    leave_queue(job);
     insert_into_queue(job, stored->user_id, stored->attempt, facts);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
     return true;
@@ -508,6 +510,7 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     if (!spec_text.empty()) {
       database_->query("UPDATE jobs SET spec = ? WHERE id = ?").bind(spec_text).bind(job).execute();
     }
+    leave_queue(job);
     insert_into_queue(job, stored->user_id, stored->attempt, facts);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
     return true;
@@ -582,6 +585,20 @@ std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
   });
 }
 
+namespace {
+
+/// What lets SQLite take one of the small indexes (migrations/0005_indexes.sql) where they hold all that is
+/// asked for.
+std::string index_condition(const std::vector<JobState>& states) {
+  const auto is_active = [](JobState state) { return state != JobState::pending && !is_final(state); };
+  if (std::all_of(states.begin(), states.end(), is_active)) {
+    return " AND j.state IN ('CONFIGURING', 'RUNNING', 'SUSPENDED', 'COMPLETING')";
+  }
+  return std::none_of(states.begin(), states.end(), is_final) ? " AND j.end_us IS NULL" : "";
+}
+
+}  // namespace
+
 std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
   return database_->read([&] {
     std::string states;
@@ -595,7 +612,8 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
         "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = "
         "j.attempt AND "
         "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
-    sql += states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")";
+    sql +=
+        states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")" + index_condition(filter.states);
     if (filter.user_id) {
       sql += " AND j.user_id = " + std::to_string(*filter.user_id);
     }
@@ -668,13 +686,12 @@ JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string
         "state, "
         "submit_us, group_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, job_user, "
         "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, id, ? FROM jobs WHERE id = "
-        "? AND "
-        "end_us IS NULL RETURNING id");
+        "? AND end_us IS NULL");
     insert.bind(std::int64_t{task}).bind(array_job);
-    if (!insert.step()) {
+    if (insert.execute() == 0) {
       refuse(array_job, "is over, so no task of it starts");
     }
-    const JobId id = insert.integer(0);
+    const JobId id = database_->last_row();
     if (left.empty()) {
       leave_queue(array_job);
     } else {
