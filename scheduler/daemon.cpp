@@ -23,6 +23,12 @@ using Kind = RunnerMessage::Kind;
 
 /// A timer sleeps no longer than this: the system clock, by which begin times and deadlines go, may jump.
 constexpr std::chrono::seconds kLongestSleep{10};
+/// Ended jobs are forgotten so many at a time, in a transaction of some milliseconds, with a pause for
+/// others' work.
+constexpr std::size_t kForgottenAtOnce = 200;
+constexpr std::size_t kPagesAtOnce = 200;
+constexpr std::chrono::milliseconds kForgettingPause{50};
+constexpr std::chrono::seconds kForgettingInterval{10};
 /// Between attempts to start a runner.
 constexpr std::chrono::seconds kRunnerRetry{5};
 /// Jobs before one whose start is asked for.
@@ -86,7 +92,8 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
         return pool_.memory_for({cpus, wish});
       }),
       samples_(loop),
-      timer_(loop) {
+      timer_(loop),
+      retention_timer_(loop) {
   draining_ = std::filesystem::exists(drain_file());
   take_in_spool(*writer);
   take_over(*writer);
@@ -108,6 +115,7 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
     attach(link);
   }
   schedule();
+  forget_again_after(kForgettingPause);
 }
 
 Daemon::~Daemon() {
@@ -1177,23 +1185,70 @@ std::vector<Daemon::RunningView> Daemon::running() const {
   return views;
 }
 
+// -- retention ------------------------------------------------------------------------------------------
+
+void Daemon::forget_again_after(std::chrono::milliseconds pause) {
+  retention_timer_.expires_after(pause);
+  retention_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && !stopping_) {
+      forget_old_jobs();
+    }
+  });
+}
+
+/// One step; the next one follows soon when there was something to do.
+void Daemon::forget_old_jobs() {
+  const DaemonConfig::Retain& retain = config_.retain;
+  if ((!retain.age && !retain.jobs) || !store_trouble_.empty()) {
+    forget_again_after(kForgettingInterval);
+    return;
+  }
+  Retention rule;
+  if (retain.age) {
+    rule.since = clock_.system_now() - *retain.age;
+  }
+  rule.jobs = retain.jobs;
+  for (const auto& [job, dependents] : depended_on_) {
+    rule.needed.push_back(job);
+  }
+  for (const auto& [job, waiters] : waiters_) {
+    rule.needed.push_back(job);
+  }
+  const auto is_done = std::make_shared<bool>(true);
+  committer_->commit(
+      [rule, is_done](QueueStore& store) {
+        const std::size_t forgotten = store.forget_ended(rule, kForgottenAtOnce);
+        *is_done = forgotten < kForgottenAtOnce && store.give_back_pages(kPagesAtOnce) < kPagesAtOnce;
+      },
+      [this, is_done](const std::exception_ptr& error) {
+        if (error) {
+          log_warning("ended jobs were not removed from the database: " + text_of(error));
+        }
+        forget_again_after(error || *is_done ? kForgettingInterval : kForgettingPause);
+      });
+}
+
 void Daemon::reconfigure(DaemonConfig config) {
   DaemonConfig next = config;
   next.user_limits = config_.user_limits;
   next.api = config_.api;
   next.administrators = config_.administrators;
+  next.retain = config_.retain;
   next.log_level = config_.log_level;
   next.network = config_.network;
   if (!(next == config_)) {
     log_warning(
-        "only user_limits, api, administrators, network and log_level change without a restart of berthd");
+        "only user_limits, api, administrators, network, history and log_level change without a restart of "
+        "berthd");
   }
   config_.user_limits = config.user_limits;
   config_.api = config.api;
   config_.administrators = config.administrators;
+  config_.retain = config.retain;
   config_.log_level = config.log_level;
   config_.network = config.network;
   schedule();
+  forget_again_after(kForgettingPause);
 }
 
 }  // namespace berth

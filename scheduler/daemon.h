@@ -212,6 +212,8 @@ class Daemon {
   void change(WaitingJob job, const std::string& action, const Actor& actor, const std::string& spec_text,
               Reply reply);
   void committed();
+  void forget_old_jobs();
+  void forget_again_after(std::chrono::milliseconds pause);
 
   boost::asio::io_context& loop_;
   DaemonConfig config_;
@@ -237,6 +239,7 @@ class Daemon {
   std::function<void()> on_commit_;
   SampleGatherer samples_;
   boost::asio::steady_timer timer_;
+  boost::asio::steady_timer retention_timer_;
   std::unique_ptr<Committer> committer_;  // last: it is joined first
 };
 

@@ -87,6 +87,21 @@ constexpr Member<NetworkSettings> kNetwork[] = {
      }},
 };
 
+constexpr Member<DaemonConfig::Retain> kRetain[] = {
+    {"age",
+     [](const Field& field, DaemonConfig::Retain& retain) {
+       retain.age = field.duration({std::chrono::seconds(1), false});
+     }},
+    {"jobs", [](const Field& field, DaemonConfig::Retain& retain) { retain.jobs = number(field, 0); }},
+};
+
+constexpr Member<DaemonConfig> kHistory[] = {
+    {"retain",
+     [](const Field& field, DaemonConfig& config) {
+       read_members<DaemonConfig::Retain>(field, kRetain, "/history/retain", config.retain);
+     }},
+};
+
 template <std::string DaemonConfig::*Part>
 void read_path(const Field& field, DaemonConfig& config) {
   config.*Part = field.inside_path().value_or(config.*Part);
@@ -124,6 +139,10 @@ constexpr Member<DaemonConfig> kConfig[] = {
     {"network",
      [](const Field& field, DaemonConfig& config) {
        read_members<NetworkSettings>(field, kNetwork, "/network", config.network);
+     }},
+    {"history",
+     [](const Field& field, DaemonConfig& config) {
+       read_members<DaemonConfig>(field, kHistory, "/history", config);
      }},
     {"log_level",
      [](const Field& field, DaemonConfig& config) { config.log_level = field.text().value_or("info"); }},

@@ -36,6 +36,13 @@ struct DaemonConfig {
     bool operator==(const UserLimits&) const = default;
   };
 
+  /// history.retain: which ended jobs stay in the database; absent: all.
+  struct Retain {
+    std::optional<Milliseconds> age;
+    std::optional<unsigned> jobs;
+    bool operator==(const Retain&) const = default;
+  };
+
   std::string socket = "/run/berth/berthd.sock";
   std::string runtime_directory = "/run/berth";
   std::string state_directory = "/var/lib/berth";
@@ -47,6 +54,7 @@ struct DaemonConfig {
   Api api;
   UserLimits user_limits;
   NetworkSettings network;
+  Retain retain;
   std::string log_level = "info";
   bool operator==(const DaemonConfig&) const = default;
 };

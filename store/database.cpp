@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -93,7 +94,8 @@ void create_whole(const std::string& path, std::span<const Migration> steps) {
   create_private_file(unfinished);
   try {
     SQLite::Database connection(unfinished, SQLite::OPEN_READWRITE);
-    connection.exec("PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL");
+    // Before there is anything in it: auto_vacuum cannot be switched on later without writing the file anew.
+    connection.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL");
     SQLite::Transaction transaction(connection);
     for (const Migration& step : steps) {
       connection.exec(std::string(step.sql));
@@ -401,6 +403,25 @@ void Database::back_up(int version) {
     throw_store_error(backup, "cannot name the backup", errno);
   }
   sync_folder(fs::path(backup).parent_path());
+}
+
+std::size_t Database::give_back_pages(std::size_t most) {
+  constexpr std::int64_t kKept = 1000;
+  return translate_errors([&]() -> std::size_t {
+    const std::int64_t unused = connection_.execAndGet("PRAGMA freelist_count").getInt64();
+    const std::int64_t pages = connection_.execAndGet("PRAGMA page_count").getInt64();
+    const std::int64_t surplus =
+        std::min(unused - std::max(kKept, pages / 20), static_cast<std::int64_t>(most));
+    if (surplus <= 0) {
+      return 0;
+    }
+    // One step for each page: the pragma gives a row for each
+    // (https://www.sqlite.org/pragma.html#pragma_incremental_vacuum).
+    SQLite::Statement statement(connection_, "PRAGMA incremental_vacuum(" + std::to_string(surplus) + ")");
+    while (statement.executeStep()) {
+    }
+    return static_cast<std::size_t>(pages - connection_.execAndGet("PRAGMA page_count").getInt64());
+  });
 }
 
 std::string Database::check_integrity() {

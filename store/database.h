@@ -121,6 +121,10 @@ class Database {
     return translate_errors(std::forward<Body>(body));
   }
 
+  /// Makes the file shorter by at most `most` unused pages, but keeps a twentieth of it and at least 1,000
+  /// pages for what will be written next; returns by how many. Outside a transaction, or as a part of one.
+  std::size_t give_back_pages(std::size_t most);
+
   /// PRAGMA integrity_check and foreign_key_check; empty when sound.
   std::string check_integrity();
 

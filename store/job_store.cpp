@@ -272,6 +272,8 @@ class SqliteJobStore final : public QueueStore {
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
+  std::size_t forget_ended(const Retention& rule, std::size_t most) override;
+  std::size_t give_back_pages(std::size_t most) override { return database_->give_back_pages(most); }
   std::vector<OpenAttempt> running_attempts() override;
   void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
@@ -754,6 +756,42 @@ std::vector<JobId> SqliteJobStore::array_tasks(JobId array_job) {
       tasks.push_back(query.integer(0));
     }
     return tasks;
+  });
+}
+
+std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most) {
+  return database_->write([&]() -> std::size_t {
+    std::size_t surplus = 0;  // by number
+    if (rule.jobs) {
+      Query count = database_->query("SELECT count(*) FROM jobs WHERE end_us IS NOT NULL");
+      count.step();
+      const auto ended = static_cast<std::uint64_t>(count.integer(0));
+      surplus = ended > *rule.jobs ? ended - *rule.jobs : 0;
+    }
+    std::vector<JobId> old;
+    {
+      Query query = database_->query(
+          "SELECT id, end_us FROM jobs j WHERE end_us IS NOT NULL AND (array_job_id IS NULL OR EXISTS "
+          "(SELECT 1 "
+          "FROM jobs p WHERE p.id = j.array_job_id AND p.end_us IS NOT NULL) OR NOT EXISTS (SELECT 1 FROM "
+          "jobs p "
+          "WHERE p.id = j.array_job_id)) ORDER BY end_us LIMIT ?");
+      query.bind(static_cast<std::int64_t>(most + rule.needed.size()));
+      while (old.size() < most && query.step()) {
+        const bool is_old = rule.since && to_instant(query.integer(1)) < *rule.since;
+        if (!is_old && old.size() >= surplus) {
+          break;
+        }
+        const JobId job = query.integer(0);
+        if (std::find(rule.needed.begin(), rule.needed.end(), job) == rule.needed.end()) {
+          old.push_back(job);
+        }
+      }
+    }
+    for (const JobId job : old) {
+      database_->query("DELETE FROM jobs WHERE id = ?").bind(job).execute();
+    }
+    return old.size();
   });
 }
 

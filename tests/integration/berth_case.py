@@ -372,7 +372,7 @@ class BerthCase(unittest.TestCase):
         everyone = berth_cgroups()
         left += [f"cgroup {path}" for path in everyone if any(f"/berth/run-{berth}-" in path + "/" for berth in mine)]
         # The folder above goes with the last berth; another one that runs elsewhere on this machine keeps it.
-        if not any(os.path.basename(program) == "berth" for pid, (program, _, _) in processes().items() if pid not in mine):
+        if not any(os.path.basename(program) in ("berth", "berth-runner") for pid, (program, _, _) in processes().items() if pid not in mine):
             left += [f"cgroup {path}" for path in everyone - self.before_cgroups if path.endswith("/berth")]
         left += [f"mount {line.strip()}" for line in mount_table() if line not in self.before_mounts]
         left += [f"network device {name}" for name in set(os.listdir("/sys/class/net")) - self.before_links]

@@ -116,6 +116,11 @@ class DaemonCase(BerthCase):
                 left.append(f"cgroup of runner {pid}")
         return left
 
+    def spooled(self):
+        """Whole records only: while one is being written its name ends in .new."""
+        folder = os.path.join(self.state_folder, "spool")
+        return [name for name in os.listdir(folder) if not name.endswith(".new")]
+
     # -- the command line --
 
     def cli(self, *arguments, user=None, given=None, timeout=60):

@@ -136,7 +136,8 @@ class Crashing(DaemonCase):
         self.wait_for_state(job, "RUNNING")
         self.kill_daemon()
         spool = os.path.join(self.state_folder, "spool")
-        self.assertTrue(eventually(lambda: os.listdir(spool)), point)
+        # At runner.spool_written the runner dies before the record has its name.
+        self.assertTrue(eventually(self.spooled if point != "runner.spool_written" else lambda: os.listdir(spool)), point)
         if point.startswith("spool."):
             self.daemon = subprocess.Popen(  # pylint: disable=consider-using-with
                 [os.environ["BERTHD_PROGRAM"], "--config", self.config_path],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 from berth_case import eventually, main
 from daemon_case import DaemonCase
@@ -171,6 +172,31 @@ class Queueing(DaemonCase):
         status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0, hold=True)))
         self.assertEqual(status, 125)
         self.assertIn("berth submit", err)
+
+
+class Retaining(DaemonCase):
+    configuration = {"history": {"retain": {"jobs": 2}}}
+
+    def test_ended_jobs_leave_the_history_by_number_and_by_age_but_not_those_that_others_wait_for(self):
+        self.start_daemon()
+        needed = self.submit("exit", 0)
+        self.ok("wait", needed)
+        never = self.submit("exit", 0, hold=True)
+        dependent = self.submit("exit", 0, dependency=f"afterok:{needed},afterok:{never}")
+        jobs = [self.submit("exit", 0) for _ in range(4)]
+        self.cli("wait", *jobs)  # the first of them may be gone already
+        self.kill_daemon()
+        self.start_daemon()
+        listed = lambda: {int(line) for line in self.ok("history", "-n", "-P", "-o", "JobIDRaw").split()}  # noqa: E731
+        open_jobs = {never, dependent}
+        self.assertTrue(eventually(lambda: len(listed() - open_jobs) == 2, 30), str(listed()))
+        self.assertIn(needed, listed())
+        self.assertTrue(os.path.exists(os.path.join(self.work, f"berth-{jobs[0]}.out")), "the output is the user's")
+        self.write_config(history={"retain": {"age": "1s"}})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: listed() == open_jobs | {needed}, 30), str(listed()))
+        self.ok("release", never)
+        self.ok("wait", dependent)
 
 
 if __name__ == "__main__":

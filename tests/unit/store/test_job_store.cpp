@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "schemas/usage_fields.h"
+#include "store/queue_store.h"
 #include "tests/unit/store/store_fixtures.h"
 
 namespace berth {
@@ -344,6 +345,71 @@ TEST_CASE("a closed store opens again with everything in it") {
   REQUIRE(store);
   CHECK(store->find(id).at(0).state == JobState::completed);
   CHECK(store->find(id).at(0).spec == sample_job().spec);
+  CHECK(store->check_integrity().empty());
+}
+
+namespace {
+
+JobId run_in_queue(QueueStore& store, std::int64_t end, std::optional<JobId> array = std::nullopt) {
+  NewJob job = sample_job();
+  job.array_job_id = array;
+  return run_to_end(store, job, end - 1, end);
+}
+
+}  // namespace
+
+TEST_CASE("ended jobs are forgotten by age and by number, oldest first, and nothing of them stays") {
+  const TemporaryFolder folder;
+  const auto store = QueueStore::open(folder.file("berthd.db"));
+  std::vector<JobId> jobs;
+  for (const std::int64_t end : {10, 20, 30, 40, 50}) {
+    jobs.push_back(run_in_queue(*store, end));
+  }
+  const JobId waiting = submit_one(*store);
+  CHECK(store->forget_ended({}, 100) == 0);
+  CHECK(store->forget_ended({at(20), std::nullopt, {}}, 100) == 1);
+  CHECK_FALSE(store->find_stored(jobs[0]));
+  CHECK(store->events(jobs[0]).empty());
+  CHECK(store->forget_ended({std::nullopt, 3, {jobs[1]}}, 100) == 1);  // needed, so the next one goes
+  CHECK(store->find_stored(jobs[1]));
+  CHECK_FALSE(store->find_stored(jobs[2]));
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 2) == 2);  // so many at once
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 2) == 1);
+  CHECK(store->find_stored(waiting));
+  CHECK(store->check_integrity().empty());
+  CHECK(run_in_queue(*store, 60) > waiting);  // no number is given twice
+}
+
+TEST_CASE("tasks of an array stay until the array is over") {
+  const TemporaryFolder folder;
+  const auto store = QueueStore::open(folder.file("berthd.db"));
+  const JobId array = submit_one(*store);
+  const JobId task = run_in_queue(*store, 10, array);
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 100) == 0);
+  REQUIRE(store->settle_array(array, at(11)) == JobState::completed);
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 100) == 2);
+  CHECK_FALSE(store->find_stored(task));
+}
+
+TEST_CASE("room of forgotten jobs goes back to the file system, but for some that is kept") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berthd.db");
+  const auto store = QueueStore::open(path);
+  NewJob job = sample_job();
+  job.spec.comment = std::string(20'000, 'x');
+  store->together([&] {
+    for (int index = 0; index < 500; ++index) {
+      run_to_end(*store, job, 1, 2);
+    }
+  });
+  CHECK(store->give_back_pages(100) == 0);
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 1000) == 500);
+  std::size_t given = 0;
+  while (const std::size_t pages = store->give_back_pages(100)) {
+    CHECK(pages <= 102);  // with those that described them (ptrmap)
+    given += pages;
+  }
+  CHECK(given > 500);
   CHECK(store->check_integrity().empty());
 }
 

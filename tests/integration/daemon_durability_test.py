@@ -1,0 +1,92 @@
+"""What berthd promises when it dies again and again, when its jobs' limits fall into a time without it, and when its
+folder cannot be written."""
+
+import collections
+import os
+import sqlite3
+import subprocess
+
+from berth_case import eventually, main
+from daemon_case import BERTHD, DaemonCase
+
+FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE")
+
+
+class Durability(DaemonCase):
+    configuration = {"log_level": "warning", "armed_ahead": 0}
+
+    def final_records(self):
+        with sqlite3.connect(f"file:{self.state_folder}/berthd.db?mode=ro", uri=True) as database:
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+            marks = ",".join("?" * len(FINAL))
+            return collections.Counter(database.execute(f"SELECT job_id, attempt FROM events WHERE state IN ({marks})", FINAL))
+
+    def test_a_hundred_jobs_run_once_each_under_kill_9_again_and_again(self):
+        ran = os.path.join(self.work, "ran")
+        script = os.path.join(self.directory, "leave-a-line")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\necho $BERTH_JOB_ID.$BERTH_ATTEMPT >> {ran}\nsleep 0.1\n")
+        os.chmod(script, 0o755)
+        with open(ran, "w", encoding="utf-8"):
+            pass
+        os.chmod(ran, 0o666)
+        self.start_daemon()
+        spec = {"argv": [script], "current_working_directory": self.work, "memory_per_node": "64M", "standard_output": "/dev/null"}
+        out = self.ok("submit", "--parsable", self.job_file(*[spec] * 100))
+        jobs = [int(word) for word in out.split()]
+        self.assertEqual(len(jobs), 100)
+        for kill in range(8):
+            before = len(self.final_records())
+            self.assertTrue(
+                eventually(lambda before=before: len(self.final_records()) >= min(before + 8, 100), 60), f"stuck after kill {kill}"
+            )
+            self.kill_daemon()
+            self.start_daemon()
+        for first in range(0, 100, 20):
+            self.ok("wait", *jobs[first:first + 20])
+        with open(ran, encoding="utf-8") as file:
+            self.assertEqual(sorted(file.read().split()), sorted(f"{job}.1" for job in jobs))
+        self.assertEqual(self.final_records(), {(job, 1): 1 for job in jobs})
+
+    def test_limits_end_jobs_while_there_is_no_berthd(self):
+        self.start_daemon()
+        slow = self.submit("hold", 600, time_limit="3s")
+        silent = self.submit("hold", 600, no_output_timeout="3s")
+        self.wait_for_state(slow, "RUNNING")
+        self.wait_for_state(silent, "RUNNING")
+        self.kill_daemon()
+        self.assertTrue(eventually(lambda: len(self.spooled()) == 2, 30), "the runners did not end them")
+        self.assertEqual(self.job_pids(), [])
+        self.start_daemon()
+        causes = [self.records(job)[-1]["outcome"]["cause"] for job in (slow, silent)]
+        self.assertEqual(causes, ["wall_time", "no_output"])
+        self.assertEqual(self.final_records(), {(slow, 1): 1, (silent, 1): 1})
+
+
+class ReadOnly(DaemonCase):
+    def tearDown(self):
+        self.stop_daemon()
+        self.end_runners()
+        subprocess.run(["umount", self.state_folder], check=False, capture_output=True)
+        super().tearDown()
+
+    def test_a_read_only_file_system_is_refused_by_name_until_it_can_be_written(self):
+        os.mkdir(self.state_folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "none", self.state_folder], check=True)
+        self.start_daemon()
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        self.stop_daemon()
+        self.end_runners()
+        subprocess.run(["mount", "-o", "remount,ro", self.state_folder], check=True)
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Read-only file system", done.stderr)
+        self.assertIn(self.state_folder, done.stderr)
+        subprocess.run(["mount", "-o", "remount,rw", self.state_folder], check=True)
+        self.start_daemon()
+        self.assertEqual(self.state(job), "COMPLETED")
+
+
+if __name__ == "__main__":
+    main()
