@@ -91,8 +91,7 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
                                      const ControllerReport& controllers, const NetworkSettings& network,
-                                     IdentityCache& identities,
-                                     Timestamp now) {
+                                     IdentityCache& identities, Timestamp now) {
   const Caller caller{submitter.user_id, submitter.group_id, submitter.name};
   const std::string host = host_name();
   std::map<std::string, IdentityCache::Entry> run_as;  // by isolation.user

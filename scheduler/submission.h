@@ -62,7 +62,6 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
                                      const std::string& directory, const Submitter& submitter,
                                      const ControllerReport& controllers, const NetworkSettings& network,
-                                     IdentityCache& identities,
-                                     Timestamp now);
+                                     IdentityCache& identities, Timestamp now);
 
 }  // namespace berth
