@@ -16,7 +16,7 @@ namespace berth {
 namespace {
 
 std::string user_name(uid_t uid) {
-  std::array<char, 16384> buffer;
+  std::array<char, 16384> buffer{};
   passwd entry{};
   passwd* found = nullptr;
   return ::getpwuid_r(uid, &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr
