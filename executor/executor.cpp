@@ -130,7 +130,7 @@ class Executor::Implementation {
   void use_network(const NetworkSettings& settings) { options_.network = settings; }
 
   void check_supported(const JobSpec& spec) {
-    check_limits(spec, controllers());
+    check_limits(spec, *tree_);
     check_host_network(spec, options_.network);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <functional>
 
 #include "executor/executor.h"
 
@@ -58,49 +59,58 @@ IoDeviceLimit io_limit(const IoLimit& limit) {
   return result;
 }
 
-const ControllerReport::Entry& entry(const ControllerReport& report, Controller controller) {
-  static const ControllerReport::Entry kUnknown{0, "the berth-runner of this machine does not know it"};
-  const auto index = static_cast<std::size_t>(controller);
-  return index < report.controllers.size() ? report.controllers[index] : kUnknown;
-}
+/// Asks about a controller only when a limit needs it: the first question mounts a hierarchy that nobody has.
+class Support {
+ public:
+  using Entry = ControllerReport::Entry;
 
-void require(const ControllerReport& report, bool asked, const char* field, Controller controller) {
-  if (asked && !entry(report, controller).usable()) {
-    throw LaunchError(field, ENOTSUP,
-                      std::string(field) + " cannot be enforced here: " + entry(report, controller).reason);
+  Support(std::function<Entry(Controller)> entry, bool accounts_swap)
+      : entry_(std::move(entry)), accounts_swap_(accounts_swap) {}
+
+  bool accounts_swap() const { return accounts_swap_; }
+
+  void require(bool asked, const char* field, Controller controller) const {
+    if (!asked) {
+      return;
+    }
+    if (const Entry entry = entry_(controller); !entry.usable()) {
+      throw LaunchError(field, ENOTSUP, std::string(field) + " cannot be enforced here: " + entry.reason);
+    }
   }
-}
 
-void require_v2_memory(const ControllerReport& report, bool asked, const char* field, const char* file) {
-  require(report, asked, field, Controller::memory);
-  if (asked && entry(report, Controller::memory).version != 2) {
-    throw LaunchError(field, ENOTSUP,
-                      std::string(field) + " cannot be enforced here: cgroup v1 has no " + file +
-                          "; boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave it out");
+  void require_v2_memory(bool asked, const char* field, const char* file) const {
+    require(asked, field, Controller::memory);
+    if (asked && entry_(Controller::memory).version != 2) {
+      throw LaunchError(field, ENOTSUP,
+                        std::string(field) + " cannot be enforced here: cgroup v1 has no " + file +
+                            "; boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave it out");
+    }
   }
-}
 
-}  // namespace
+ private:
+  std::function<Entry(Controller)> entry_;
+  bool accounts_swap_;
+};
 
-void check_limits(const JobSpec& spec, const ControllerReport& report) {
+void check(const JobSpec& spec, const Support& support) {
   const Limits& limits = spec.limits;
-  require(report, spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
-  require(report, limits.swap.has_value(), "limits.swap", Controller::memory);
-  if (limits.swap && *limits.swap > 0 && !report.accounts_swap) {
+  support.require(spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
+  support.require(limits.swap.has_value(), "limits.swap", Controller::memory);
+  if (limits.swap && *limits.swap > 0 && !support.accounts_swap()) {
     throw LaunchError(
         "limits.swap", ENOTSUP,
         "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
   }
-  require_v2_memory(report, limits.memory_high.has_value(), "limits.memory_high", "memory.high");
-  require_v2_memory(report, limits.oom_group, "limits.oom_group", "memory.oom.group");
-  require(report, limits.pids.has_value(), "limits.pids", Controller::pids);
-  require(report, limits.cpu_quota || limits.cpu_weight,
-          limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
-  require(report, limits.cpu_time.has_value(), "limits.cpu_time", Controller::cpuacct);
-  require(report, !limits.io.empty(), "limits.io", Controller::blkio);
-  require(report, !limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);
-  require(report, limits.net_class.has_value(), "limits.net_class", Controller::net_cls);
-  require(report, !spec.isolation.devices.empty(), "isolation.devices", Controller::devices);
+  support.require_v2_memory(limits.memory_high.has_value(), "limits.memory_high", "memory.high");
+  support.require_v2_memory(limits.oom_group, "limits.oom_group", "memory.oom.group");
+  support.require(limits.pids.has_value(), "limits.pids", Controller::pids);
+  support.require(limits.cpu_quota || limits.cpu_weight,
+                  limits.cpu_quota ? "limits.cpu_quota" : "limits.cpu_weight", Controller::cpu);
+  support.require(limits.cpu_time.has_value(), "limits.cpu_time", Controller::cpuacct);
+  support.require(!limits.io.empty(), "limits.io", Controller::blkio);
+  support.require(!limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);
+  support.require(limits.net_class.has_value(), "limits.net_class", Controller::net_cls);
+  support.require(!spec.isolation.devices.empty(), "isolation.devices", Controller::devices);
   for (const IoLimit& limit : limits.io) {
     io_limit(limit);
   }
@@ -109,11 +119,31 @@ void check_limits(const JobSpec& spec, const ControllerReport& report) {
   }
 }
 
+ControllerReport::Entry entry_of(const CgroupTree& tree, Controller controller) {
+  return {tree.version(controller), tree.reason_unusable(controller)};
+}
+
+}  // namespace
+
+void check_limits(const JobSpec& spec, const CgroupTree& tree) {
+  check(spec,
+        Support([&](Controller controller) { return entry_of(tree, controller); }, tree.accounts_swap()));
+}
+
+void check_limits(const JobSpec& spec, const ControllerReport& report) {
+  const auto entry = [&](Controller controller) {
+    const auto index = static_cast<std::size_t>(controller);
+    return index < report.controllers.size()
+               ? report.controllers[index]
+               : ControllerReport::Entry{0, "the berth-runner of this machine does not know it"};
+  };
+  check(spec, Support(entry, report.accounts_swap));
+}
+
 ControllerReport report_controllers(const CgroupTree& tree) {
   ControllerReport report;
   for (std::size_t index = 0; index < kControllerCount; ++index) {
-    const auto controller = static_cast<Controller>(index);
-    report.controllers.push_back({tree.version(controller), tree.reason_unusable(controller)});
+    report.controllers.push_back(entry_of(tree, static_cast<Controller>(index)));
   }
   report.accounts_swap = tree.accounts_swap();
   return report;

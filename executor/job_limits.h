@@ -16,7 +16,9 @@ inline constexpr std::uint64_t kDefaultPids = 4096;
 /// refused the ones that the user asked for). Throws LaunchError for a device that is not there.
 CgroupLimits job_cgroup_limits(const JobSpec& spec, const Allocation& allocation, const CgroupTree& tree);
 
-/// What check_limits() (executor.h) asks about.
+/// As the one of executor.h, for our own tree.
+void check_limits(const JobSpec& spec, const CgroupTree& tree);
+/// Every controller of `tree`; makes it mount those that it would mount for a job.
 ControllerReport report_controllers(const CgroupTree& tree);
 
 }  // namespace berth
