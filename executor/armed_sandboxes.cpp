@@ -45,16 +45,18 @@ std::optional<CgroupLimits> limits_to_add(const CgroupLimits& have, const Cgroup
   return change;
 }
 
+std::optional<CgroupLimits> ArmedSandboxes::Entry::change_for(const SandboxProfile& profile,
+                                                              const CgroupLimits& wanted) const {
+  return sandbox->profile() == profile ? limits_to_add(limits, wanted) : std::nullopt;
+}
+
 void ArmedSandboxes::add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits) {
   entries_.push_back({std::move(sandbox), std::move(limits)});
 }
 
 std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, const CgroupLimits& limits) {
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    if (!(entry->sandbox->profile() == profile)) {
-      continue;
-    }
-    if (const std::optional<CgroupLimits> change = limits_to_add(entry->limits, limits)) {
+    if (const std::optional<CgroupLimits> change = entry->change_for(profile, limits)) {
       std::unique_ptr<Sandbox> sandbox = std::move(entry->sandbox);
       entries_.erase(entry);
       sandbox->cgroup().apply(*change);
@@ -65,9 +67,7 @@ std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, con
 }
 
 void ArmedSandboxes::keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits) {
-  entries_.remove_if([&](const Entry& entry) {
-    return !(entry.sandbox->profile() == profile) || !limits_to_add(entry.limits, limits);
-  });
+  entries_.remove_if([&](const Entry& entry) { return !entry.change_for(profile, limits); });
 }
 
 bool ArmedSandboxes::receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect) {

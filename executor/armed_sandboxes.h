@@ -7,6 +7,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "executor/cgroup.h"
@@ -34,6 +35,9 @@ class ArmedSandboxes {
   struct Entry {
     std::unique_ptr<Sandbox> sandbox;
     CgroupLimits limits;
+
+    /// What its cgroup lacks for such a job; nothing when it does not fit one.
+    std::optional<CgroupLimits> change_for(const SandboxProfile& profile, const CgroupLimits& wanted) const;
   };
   std::list<Entry> entries_;
 };

@@ -53,9 +53,7 @@ std::string claim(int directory, const CpuSet& cpus) {
     return std::string("cpuset.cpus \"") + cpus.to_list() +
            "\": " + std::generic_category().message(error_number);
   }
-  return is_partition(directory) && text_of(directory, kPartition) == "root"
-             ? std::string()
-             : why_not_made(directory, "root");
+  return text_of(directory, kPartition) == "root" ? std::string() : why_not_made(directory, "root");
 }
 
 }  // namespace
@@ -99,9 +97,8 @@ std::string enter_partition(Hierarchy& hierarchy, CpuPartition kind, const CpuSe
     dissolve(berth);  // a dead berth's
   } else if (was_partition && kind == CpuPartition::none) {
     return "another berth has made its CPUs (" + cpus_of(berth).to_list() +
-           ") a partition; start this one with --slots-partition and CPUs of its own (--cpus), or wait for "
-           "the "
-           "other's end";
+           ") a partition; start this one with --slots-partition and CPUs of its own (--cpus), or wait "
+           "for the other's end";
   }
   if (kind == CpuPartition::none) {
     return {};

@@ -11,17 +11,26 @@ namespace berth {
 namespace {
 
 /// Reasons read "what is so; what to do".
-Finding lack(const std::string& subject, const std::string& reason, const std::string& general_remedy) {
+struct Reason {
+  std::string what;
+  std::string remedy;
+};
+
+Reason split_reason(const std::string& reason, const char* general_remedy) {
   const std::size_t split = reason.find("; ");
-  return split == std::string::npos ? missing(subject, reason, general_remedy)
-                                    : missing(subject, reason.substr(0, split), reason.substr(split + 2));
+  return split == std::string::npos ? Reason{reason, general_remedy}
+                                    : Reason{reason.substr(0, split), reason.substr(split + 2)};
+}
+
+Finding lack(const std::string& subject, const std::string& reason, const char* general_remedy) {
+  const auto [what, remedy] = split_reason(reason, general_remedy);
+  return missing(subject, what, remedy);
 }
 
 /// Jobs are kept apart by plain cpusets all the same.
 Finding lack_of_partitions(const std::string& reason) {
-  const std::size_t split = reason.find("; ");
-  return limited("cpuset partitions", "plain cpusets are used: " + reason.substr(0, split),
-                 split == std::string::npos ? "see controller cpuset" : reason.substr(split + 2));
+  const auto [what, remedy] = split_reason(reason, "see controller cpuset");
+  return limited("cpuset partitions", "plain cpusets are used: " + what, remedy);
 }
 
 Finding examine_controller(const CgroupMachine& machine, const CgroupTree& tree, Controller controller) {

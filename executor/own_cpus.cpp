@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <bit>
 #include <vector>
 
 namespace berth {
@@ -22,9 +23,9 @@ CpuSet current_affinity() {
   if (::sched_getaffinity(0, mask.size() * sizeof mask[0], as_kernel_mask(mask)) != 0) {
     return cpus;
   }
-  for (unsigned cpu = 0; cpu < kMaskWords * kWordBits; ++cpu) {
-    if ((mask[cpu / kWordBits] >> (cpu % kWordBits) & 1) != 0) {
-      cpus.insert(cpu);
+  for (std::size_t word = 0; word < kMaskWords; ++word) {
+    for (std::uint64_t rest = mask[word]; rest != 0; rest &= rest - 1) {
+      cpus.insert(static_cast<unsigned>(word * kWordBits) + static_cast<unsigned>(std::countr_zero(rest)));
     }
   }
   return cpus;
