@@ -110,7 +110,7 @@ bool remove_cgroup(int parent, const char* name, std::chrono::milliseconds patie
                                      std::string_view value, int error_number);
 
 /// Big enough for every control file but cgroup.procs; memory.stat is the longest at about 3 KiB.
-inline constexpr std::size_t kControlFileBytes = 16 * 1024;
+inline constexpr std::size_t kControlFileBytes = std::size_t{16} * 1024;
 
 /// Decimal text of one number, for writes without an allocation.
 class NumberText {
