@@ -86,6 +86,11 @@ std::string parameter(const ApiRequest& request, const std::string& name, const 
   return found == request.query.end() ? fallback : found->second;
 }
 
+std::optional<std::string> optional_parameter(const ApiRequest& request, const std::string& name) {
+  std::string value = parameter(request, name);
+  return value.empty() ? std::nullopt : std::optional(std::move(value));
+}
+
 bool flag(const ApiRequest& request, const std::string& name) {
   const std::string value = parameter(request, name, "0");
   return value != "0" && value != "false";
@@ -606,13 +611,9 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
 void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   const Timestamp now = clock_.system_now();
   HistoryRequest asked;
-  const auto text = [&](const char* name) {
-    const std::string value = parameter(request, name);
-    return value.empty() ? std::nullopt : std::optional(value);
-  };
-  asked.start = text("start");
-  asked.end = text("end");
-  asked.last = text("last");
+  asked.start = optional_parameter(request, "start");
+  asked.end = optional_parameter(request, "end");
+  asked.last = optional_parameter(request, "last");
   asked.users = words(request, "users");
   asked.states = words(request, "states");
   asked.accounts = words(request, "accounts");
@@ -621,7 +622,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   HistoryFilter filter = make_history_filter(asked, now);
   restrict(filter, actor);
   const std::string as = parameter(request, "as", "json");
-  const auto format = text("format");
+  const auto format = optional_parameter(request, "format");
   const ListingStyle style = listing_style(request, as);
   const std::vector<ChosenColumn> columns = format                  ? parse_format(*format)
                                             : flag(request, "long") ? long_format()
@@ -637,13 +638,9 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
 
 void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   ReportRequest asked;
-  const auto text = [&](const char* name) {
-    const std::string value = parameter(request, name);
-    return value.empty() ? std::nullopt : std::optional(value);
-  };
-  asked.by = text("by");
-  asked.start = text("start");
-  asked.end = text("end");
+  asked.by = optional_parameter(request, "by");
+  asked.start = optional_parameter(request, "start");
+  asked.end = optional_parameter(request, "end");
   asked.users = words(request, "users");
   asked.accounts = words(request, "accounts");
   ReportFilter filter = make_report_filter(asked, clock_.system_now());
@@ -652,7 +649,8 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   }
   const std::string as = parameter(request, "as", "json");
   read(
-      [filter, as, format = text("format"), style = listing_style(request, as)](QueueStore& store) {
+      [filter, as, format = optional_parameter(request, "format"),
+       style = listing_style(request, as)](QueueStore& store) {
         const std::vector<ReportRow> rows = store.report(filter);
         return as == "json" ? text_response(report_json(rows, filter.key), "application/json")
                             : text_response(format_report(rows, filter.key, format, style), "text/plain");
