@@ -31,9 +31,10 @@ void print(const std::string& text) {
 
 /// Null when nothing was ever recorded there and nobody named the file: then there are no jobs, which is no
 /// fault. A file that was named must exist.
-std::unique_ptr<JobStore> open_for_reading(const CommandLine& line) {
+template <typename Store>
+std::unique_ptr<Store> open_for_reading(const CommandLine& line) {
   const std::string path = database_path(line);
-  auto store = JobStore::open_existing(path);
+  auto store = Store::open_existing(path);
   if (store == nullptr && line.has("database")) {
     throw std::runtime_error(path + ": there is no such database; berth run makes one");
   }
@@ -41,7 +42,7 @@ std::unique_ptr<JobStore> open_for_reading(const CommandLine& line) {
 }
 
 std::vector<ShownJob> load_jobs(const CommandLine& line) {
-  const auto store = open_for_reading(line);
+  const auto store = open_for_reading<JobStore>(line);
   std::vector<ShownJob> jobs;
   for (const std::string& operand : line.operands) {
     const JobId job = parse_job_id(operand, "command line");
@@ -67,35 +68,6 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-int history_of_daemon(const CommandLine& line) {
-  QueryWords query;
-  const auto add = [&](const char* name, const std::string& value) {
-    if (!value.empty()) {
-      query.emplace(name, value);
-    }
-  };
-  add("start", line.value("starttime").value_or(""));
-  add("end", line.value("endtime").value_or(""));
-  add("last", line.value("last").value_or(""));
-  add("format", line.value("format").value_or(""));
-  add("delimiter", line.value("delimiter").value_or(""));
-  add("users", joined(line.values("user")));
-  add("states", joined(line.values("state")));
-  add("accounts", joined(line.values("accounts")));
-  add("names", joined(line.values("name")));
-  std::vector<std::string> jobs = line.values("jobs");
-  jobs.insert(jobs.end(), line.operands.begin(), line.operands.end());
-  add("jobs", joined(jobs));
-  add("long", line.has("long") ? "1" : "");
-  add("noheader", line.has("noheader") ? "1" : "");
-  add("as", line.has("json")        ? "json"
-            : line.has("parsable2") ? "parsable2"
-            : line.has("parsable")  ? "parsable"
-                                    : "table");
-  print(ApiClient(daemon_socket(line)).request("GET", "/v1/history", query));
-  return 0;
-}
-
 const char* wanted_form(const CommandLine& line) {
   return line.has("json")        ? "json"
          : line.has("parsable2") ? "parsable2"
@@ -103,21 +75,40 @@ const char* wanted_form(const CommandLine& line) {
                                  : "table";
 }
 
-std::string report_of_daemon(const CommandLine& line) {
+void add_word(QueryWords& query, const char* name, const std::string& value) {
+  if (!value.empty()) {
+    query.emplace(name, value);
+  }
+}
+
+/// What history and report have in common.
+QueryWords records_query(const CommandLine& line) {
   QueryWords query{{"as", wanted_form(line)}};
-  const auto add = [&](const char* name, const std::string& value) {
-    if (!value.empty()) {
-      query.emplace(name, value);
-    }
-  };
-  add("by", line.value("by").value_or(""));
-  add("start", line.value("starttime").value_or(""));
-  add("end", line.value("endtime").value_or(""));
-  add("users", joined(line.values("user")));
-  add("accounts", joined(line.values("accounts")));
-  add("format", line.value("format").value_or(""));
-  add("delimiter", line.value("delimiter").value_or(""));
-  add("noheader", line.has("noheader") ? "1" : "");
+  add_word(query, "start", line.value("starttime").value_or(""));
+  add_word(query, "end", line.value("endtime").value_or(""));
+  add_word(query, "users", joined(line.values("user")));
+  add_word(query, "accounts", joined(line.values("accounts")));
+  add_word(query, "format", line.value("format").value_or(""));
+  add_word(query, "delimiter", line.value("delimiter").value_or(""));
+  add_word(query, "noheader", line.has("noheader") ? "1" : "");
+  return query;
+}
+
+std::string history_of_daemon(const CommandLine& line) {
+  QueryWords query = records_query(line);
+  add_word(query, "last", line.value("last").value_or(""));
+  add_word(query, "states", joined(line.values("state")));
+  add_word(query, "names", joined(line.values("name")));
+  std::vector<std::string> jobs = line.values("jobs");
+  jobs.insert(jobs.end(), line.operands.begin(), line.operands.end());
+  add_word(query, "jobs", joined(jobs));
+  add_word(query, "long", line.has("long") ? "1" : "");
+  return ApiClient(daemon_socket(line)).request("GET", "/v1/history", query);
+}
+
+std::string report_of_daemon(const CommandLine& line) {
+  QueryWords query = records_query(line);
+  add_word(query, "by", line.value("by").value_or(""));
   return ApiClient(daemon_socket(line)).request("GET", "/v1/report", query);
 }
 
@@ -180,7 +171,8 @@ int run_history(const CommandLine& line) {
     return 0;
   }
   if (asks_daemon(line)) {
-    return history_of_daemon(line);
+    print(history_of_daemon(line));
+    return 0;
   }
   const Timestamp now = SystemClock().system_now();
   const HistoryFilter filter = make_history_filter(history_request(line), now);
@@ -188,7 +180,7 @@ int run_history(const CommandLine& line) {
   const std::vector<ChosenColumn> columns = format             ? parse_format(*format)
                                             : line.has("long") ? long_format()
                                                                : default_format();
-  const auto store = open_for_reading(line);
+  const auto store = open_for_reading<JobStore>(line);
   const std::vector<AccountingRecord> records =
       store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
   print(line.has("json") ? listing_json(records)
@@ -212,11 +204,7 @@ int run_report(const CommandLine& line) {
   request.users = line.values("user");
   request.accounts = line.values("accounts");
   const ReportFilter filter = make_report_filter(request, SystemClock().system_now());
-  const std::string path = database_path(line);
-  const auto store = QueueStore::open_existing(path);
-  if (store == nullptr && line.has("database")) {
-    throw std::runtime_error(path + ": there is no such database; berth run makes one");
-  }
+  const auto store = open_for_reading<QueueStore>(line);
   const std::vector<ReportRow> rows = store == nullptr ? std::vector<ReportRow>() : store->report(filter);
   print(line.has("json") ? report_json(rows, filter.key)
                          : format_report(rows, filter.key, line.value("format"), listing_style(line)));

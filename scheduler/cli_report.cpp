@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -100,28 +99,12 @@ struct Chosen {
   int width = 0;
 };
 
-bool same_word(std::string_view left, std::string_view right) {
-  return std::equal(left.begin(), left.end(), right.begin(), right.end(), [](char a, char b) {
-    return std::tolower(static_cast<unsigned char>(a)) == std::tolower(static_cast<unsigned char>(b));
-  });
-}
-
 Chosen chosen_column(std::string_view word, ReportKey key) {
-  const std::size_t percent = word.find('%');
-  const std::string_view name = word.substr(0, percent);
+  const std::string_view name = word.substr(0, word.find('%'));
   for (const Column& column : kColumns) {
     if (same_word(name, column.name) ||
         (&column == kColumns.data() && same_word(name, key_name(key).header))) {
-      Chosen chosen{&column, column.width};
-      if (percent != std::string_view::npos) {
-        const std::string_view width = word.substr(percent + 1);
-        const auto [end, error] = std::from_chars(width.data(), width.data() + width.size(), chosen.width);
-        if (error != std::errc() || end != width.data() + width.size() || chosen.width == 0) {
-          throw InputError(kSource, "--format",
-                           "\"" + std::string(word) + "\" has no width after % (use Jobs%12)");
-        }
-      }
-      return chosen;
+      return {&column, column_width(word, column.width)};
     }
   }
   std::string names;
@@ -149,22 +132,13 @@ std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, Rep
   return chosen;
 }
 
-std::string padded(std::string cell, int width) {
-  const auto size = static_cast<std::size_t>(width < 0 ? -width : width);
-  if (cell.size() > size) {
-    cell = cell.substr(0, size - 1) + "+";
-  }
-  const std::string fill(size - cell.size(), ' ');
-  return width < 0 ? cell + fill : fill + cell;
-}
-
 template <typename Cell>
 std::string line_of(const std::vector<Chosen>& columns, const ListingStyle& style, Cell cell) {
   std::string line;
   for (const Chosen& chosen : columns) {
     const bool first = &chosen == &columns.front();
     if (style.form == ListingStyle::Form::table) {
-      line += (first ? "" : " ") + padded(cell(chosen), chosen.width);
+      line += (first ? "" : " ") + fit(cell(chosen), chosen.width);
     } else {
       line += (first ? "" : style.delimiter) + cell(chosen);
     }
@@ -241,7 +215,7 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
 std::string report_help() {
   std::string text;
   for (const Column& column : kColumns) {
-    text += padded(std::string(column.name), -14) + std::string(column.description) + "\n";
+    text += fit(std::string(column.name), -14) + std::string(column.description) + "\n";
   }
   return text;
 }

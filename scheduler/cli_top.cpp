@@ -87,12 +87,7 @@ std::vector<std::string> row_of(const Json& job) {
 std::string line_of(const std::vector<std::string>& cells) {
   std::string line;
   for (std::size_t index = 0; index < kColumns.size(); ++index) {
-    const int width = kColumns[index].width;
-    const auto size = static_cast<std::size_t>(width < 0 ? -width : width);
-    const std::string cell =
-        cells[index].size() > size ? cells[index].substr(0, size - 1) + "+" : cells[index];
-    const std::string fill(size - cell.size(), ' ');
-    line += (index > 0 ? " " : "") + (width < 0 ? cell + fill : fill + cell);
+    line += (index > 0 ? " " : "") + fit(cells[index], kColumns[index].width);
   }
   line.erase(line.find_last_not_of(' ') + 1);
   return line;
@@ -126,7 +121,8 @@ void print_live(const std::vector<std::string>& lines) {
   const std::size_t rows = known ? size.ws_row - 1U : lines.size();
   std::string text = kHome;
   for (std::size_t index = 0; index < lines.size() && index < rows; ++index) {
-    text += lines[index].substr(0, known ? size.ws_col : lines[index].size()) + kClearLine + "\n";
+    text += first_characters(lines[index], known ? size.ws_col : lines[index].size());
+    text += std::string(kClearLine) + "\n";
   }
   text += kClearBelow;
   std::fwrite(text.data(), 1, text.size(), stdout);

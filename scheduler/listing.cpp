@@ -24,34 +24,8 @@ std::size_t character_count(std::string_view text) {
   return text.size() - static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues_character));
 }
 
-std::string_view first_characters(std::string_view text, std::size_t count) {
-  std::size_t bytes = 0;
-  for (; bytes < text.size(); ++bytes) {
-    if (!continues_character(text[bytes]) && count-- == 0) {
-      break;
-    }
-  }
-  return text.substr(0, bytes);
-}
-
-/// A cell of a table: exactly |width| characters, cut with a "+" as sacct does.
-std::string fit(const std::string& text, int width) {
-  const auto room = static_cast<std::size_t>(std::abs(width));
-  const std::size_t length = character_count(text);
-  if (length > room) {
-    return room == 0 ? "" : std::string(first_characters(text, room - 1)) + "+";
-  }
-  const std::string padding(room - length, ' ');
-  return width < 0 ? text + padding : padding + text;
-}
-
 char lower(char letter) {
   return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
-}
-
-bool same_word(std::string_view left, std::string_view right) {
-  return std::equal(left.begin(), left.end(), right.begin(), right.end(),
-                    [](char a, char b) { return lower(a) == lower(b); });
 }
 
 /// Insertions, removals and replacements that lead from one word to the other, without regard to case.
@@ -93,26 +67,17 @@ InputFault unknown_column(const std::string& name) {
 /// One item of a format: "JobID" or "JobID%-20".
 void choose_column(std::string_view item, std::vector<ChosenColumn>& chosen,
                    std::vector<InputFault>& faults) {
-  const std::size_t percent = item.find('%');
-  const std::string name(item.substr(0, percent));
+  const std::string name(item.substr(0, item.find('%')));
   const ListingColumn* column = find_column(name);
   if (column == nullptr) {
     faults.push_back(unknown_column(name));
     return;
   }
-  int width = column->width;
-  if (percent != std::string_view::npos) {
-    const std::string_view digits = item.substr(percent + 1);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), width);
-    if (error != std::errc() || end != digits.data() + digits.size() || width == 0 ||
-        std::abs(width) > kWidestColumn) {
-      faults.push_back({"command line", "--format",
-                        "\"" + std::string(item) + "\": the width after % is a number from 1 to 1000 (use " +
-                            name + "%20; " + name + "%-20 aligns left)"});
-      return;
-    }
+  try {
+    chosen.push_back({column, column_width(item, column->width)});
+  } catch (const InputError& error) {
+    faults.insert(faults.end(), error.faults().begin(), error.faults().end());
   }
-  chosen.push_back({column, width});
 }
 
 std::string table_line(const std::vector<std::string>& cells) {
@@ -162,6 +127,49 @@ std::string delimited(std::span<const AccountingRecord> records, std::span<const
 }
 
 }  // namespace
+
+std::string_view first_characters(std::string_view text, std::size_t count) {
+  std::size_t bytes = 0;
+  for (; bytes < text.size(); ++bytes) {
+    if (!continues_character(text[bytes]) && count-- == 0) {
+      break;
+    }
+  }
+  return text.substr(0, bytes);
+}
+
+std::string fit(const std::string& text, int width) {
+  const auto room = static_cast<std::size_t>(std::abs(width));
+  const std::size_t length = character_count(text);
+  if (length > room) {
+    return room == 0 ? "" : std::string(first_characters(text, room - 1)) + "+";
+  }
+  const std::string padding(room - length, ' ');
+  return width < 0 ? text + padding : padding + text;
+}
+
+bool same_word(std::string_view left, std::string_view right) {
+  return std::equal(left.begin(), left.end(), right.begin(), right.end(),
+                    [](char a, char b) { return lower(a) == lower(b); });
+}
+
+int column_width(std::string_view item, int fallback) {
+  const std::size_t percent = item.find('%');
+  if (percent == std::string_view::npos) {
+    return fallback;
+  }
+  int width = 0;
+  const std::string_view digits = item.substr(percent + 1);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), width);
+  if (error != std::errc() || end != digits.data() + digits.size() || width == 0 ||
+      std::abs(width) > kWidestColumn) {
+    const std::string name(item.substr(0, percent));
+    throw InputError("command line", "--format",
+                     "\"" + std::string(item) + "\": the width after % is a number from 1 to 1000 (use " +
+                         name + "%20; " + name + "%-20 aligns left)");
+  }
+  return width;
+}
 
 std::string printable(std::string_view text) {
   std::string result(text);

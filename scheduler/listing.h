@@ -65,6 +65,16 @@ std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& re
 /// Elapsed time of every CPU that was granted; nothing before start.
 std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now);
 
+/// A cell of a table: exactly |width| characters (of UTF-8 text), aligned left when the width is negative,
+/// and cut with a "+" as sacct does.
+std::string fit(const std::string& text, int width);
+/// At most the first `count` characters of UTF-8 text.
+std::string_view first_characters(std::string_view text, std::size_t count);
+/// Names of columns are the same in any case.
+bool same_word(std::string_view left, std::string_view right);
+/// The width of a --format item "Name%20"; `fallback` when it has none. Throws InputError.
+int column_width(std::string_view item, int fallback);
+
 /// `text` with control characters replaced by "?", for lines that people read.
 std::string printable(std::string_view text);
 
