@@ -3,18 +3,16 @@
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <system_error>
 
 #include "executor/os/syscall.h"
+#include "executor/os/unix_socket.h"
 #include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/output_files.h"
@@ -31,17 +29,7 @@ Timestamp wall_clock() {
 }
 
 UniqueFd listen_at(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    throw std::system_error(ENAMETOOLONG, std::generic_category(), "socket " + path);
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  UniqueFd socket{check(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
-  const mode_t mask = ::umask(0177);
-  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  ::umask(mask);
-  check(bound, "bind", path);
+  UniqueFd socket = bind_private(path, SOCK_STREAM);
   check(::listen(socket.get(), 4), "listen", path);
   return socket;
 }

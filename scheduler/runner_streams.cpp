@@ -4,38 +4,20 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 
 #include "executor/os/message.h"
 #include "executor/os/syscall.h"
+#include "executor/os/unix_socket.h"
 #include "scheduler/log.h"
 
 namespace berth {
 namespace {
-
-/// Only root may write to it: who hands a connection over has found out whose it is.
-UniqueFd bind_at(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    throw_system_error(ENAMETOOLONG, "socket", path);
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  UniqueFd socket{check(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket", path)};
-  const mode_t mask = ::umask(0177);
-  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  ::umask(mask);
-  check(bound, "bind", path);
-  return socket;
-}
 
 UniqueFd non_blocking(UniqueFd fd) {
   check(::fcntl(fd.get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
@@ -62,7 +44,8 @@ RunnerStreams::RunnerStreams(Executor& executor, std::string socket_path,
     : executor_(executor),
       path_(std::move(socket_path)),
       holds_(std::move(holds)),
-      socket_(bind_at(path_)),
+      // Only root may write to it: who hands a connection over has found out whose it is.
+      socket_(bind_private(path_, SOCK_DGRAM)),
       packet_(4 * kLargestStreamRequest) {
   loop_.watch(socket_.get(), EPOLLIN, [this](std::uint32_t) { take_over(); });
 }

@@ -1,15 +1,14 @@
 #include "scheduler/stream_hand_over.h"
 
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <system_error>
 
 #include "executor/os/message.h"
+#include "executor/os/unix_socket.h"
 #include "scheduler/daemon.h"
 #include "scheduler/log.h"
 
@@ -21,13 +20,7 @@ constexpr int kRoom = 4 * static_cast<int>(kLargestStreamRequest);
 }  // namespace
 
 StreamHandOver::StreamHandOver(const std::string& folder, const std::string& runner) {
-  const std::string path = streams_socket_of(folder, runner);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    throw ApiError(500, path + " is too long a name for a socket; choose a shorter runtime_directory");
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  const sockaddr_un address = unix_address(streams_socket_of(folder, runner));
   socket_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   ::setsockopt(socket_, SOL_SOCKET, SO_SNDBUFFORCE, &kRoom, sizeof kRoom);
   if (::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
