@@ -25,8 +25,6 @@ namespace {
 constexpr std::size_t kAhead = std::size_t{128} * 1024;
 constexpr std::size_t kPiece = std::size_t{32} * 1024;
 constexpr std::array kEnding{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-/// End of file as a terminal's line discipline takes it (VEOF, termios(3)).
-constexpr std::string_view kEndOfInput = "\x04";
 
 /// Signals as a descriptor while this lives. One that was ignored when berth started (nohup) stays so.
 class WatchedSignals {
@@ -155,7 +153,8 @@ class StreamClient {
     }
     if (count <= 0) {
       reading_input_ = false;
-      send(StreamFrame::Kind::input, options_.terminal ? kEndOfInput : std::string_view());
+      send(StreamFrame::Kind::input,
+           options_.terminal ? std::string_view(&kEndOfInput, 1) : std::string_view());
       return;
     }
     send(StreamFrame::Kind::input, {buffer.data(), static_cast<std::size_t>(count)});

@@ -9,6 +9,9 @@
 
 namespace berth {
 
+/// End of file as a terminal's line discipline takes it (VEOF, termios(3)).
+inline constexpr char kEndOfInput = '\x04';
+
 /// Of the first of standard input, output and error that is a terminal; nothing when none is.
 std::optional<TerminalWindow> terminal_window();
 

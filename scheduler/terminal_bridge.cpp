@@ -14,8 +14,6 @@ namespace berth {
 namespace {
 
 constexpr std::size_t kAhead = std::size_t{64} * 1024;
-/// End of file as a terminal takes it (VEOF, termios(3)).
-constexpr char kEndOfInput = '\x04';
 
 }  // namespace
 
