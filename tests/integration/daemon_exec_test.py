@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
 
 from berth_case import BERTH, eventually, main
 from daemon_case import DaemonCase
-from terminal_case import Terminal
+from terminal_case import Terminal, TerminalChecks
 
 
 class ExecCase(DaemonCase):
@@ -207,39 +206,18 @@ class Walls(ExecCase):
         self.assertIn(b"berth-stream", done.stdout)
 
 
-class Terminals(ExecCase):
+class Terminals(TerminalChecks, ExecCase):
+    def start_beside_a_job(self, *command):
+        return self.terminal(self.running(), *command)
+
     def test_a_terminal_has_the_callers_size_and_follows_it(self):
-        job = self.running()
-        terminal = self.terminal(job, "sh", "-c", "stty size; echo $TERM; read line; stty size; echo got:$line; exit 5")
-        self.assertIn("33 101", terminal.expect("vt100"))
-        terminal.resize(40, 120)
-        time.sleep(0.5)
-        terminal.type("word\r")
-        self.assertIn("40 120", terminal.expect("got:word"))
-        self.assertEqual(terminal.finish(), 5)
-        self.assertTrue(terminal.is_restored(), "the terminal is left raw")
+        self.check_keys_size_and_status(self.start_beside_a_job)
 
     def test_control_c_goes_to_the_command_and_berth_goes_on(self):
-        job = self.running()
-        terminal = self.terminal(job, "sh", "-c", "trap 'echo caught' INT; echo ready; read line; read line; echo end:$line")
-        terminal.expect("ready")
-        terminal.type("\x03")
-        terminal.expect("caught")
-        terminal.type("\rlast\r")
-        terminal.expect("end:")
-        self.assertEqual(terminal.finish(), 0)
-        self.assertTrue(terminal.is_restored())
+        self.check_control_c(self.start_beside_a_job)
 
     def test_it_is_the_controlling_terminal_of_a_session_of_its_own_on_the_jobs_devpts(self):
-        job = self.running()
-        terminal = self.terminal(job, "sh", "-c", "tty; ps -o pid=,sid=,tty= $$; echo text > /dev/tty; ls -l /proc/self/fd; echo done")
-        text = terminal.expect("done")
-        self.assertIn("/dev/pts/0", text)
-        pid, sid = re.search(r"(\d+)\s+(\d+)\s+pts/0", text).groups()
-        self.assertEqual(pid, sid)
-        self.assertIn("text", text)
-        self.assertNotRegex(text, r"[3-9] -> /dev/(ptmx|pts)")
-        self.assertEqual(terminal.finish(), 0)
+        self.check_controlling_terminal(self.start_beside_a_job)
 
     def test_a_killed_client_hangs_the_terminal_up(self):
         job = self.running()

@@ -7,7 +7,7 @@ import subprocess
 
 from berth_case import eventually, main, read
 from daemon_case import BERTHD, DaemonCase
-from network_lab import PROGRAMS, PYTHON, Lab, left_to_the_machine, natively
+from network_lab import PYTHON, natively, open_lab
 
 PUBLIC = "8.8.8.8"
 USER, OTHER = "daemon", "games"  # who is on every Debian
@@ -18,13 +18,7 @@ class NetworkDaemonCase(DaemonCase):
 
     def setUp(self):
         super().setUp()
-        if reason := left_to_the_machine(self):
-            self.skip(reason)
-        for program in PROGRAMS:
-            if shutil.which(program) is None:
-                self.skip(f"{program} is not installed: scripts/install-packages --test")
-        self.lab = Lab(self.work)
-        self.addCleanup(self.lab.close)
+        self.lab = open_lab(self)
         self.daemon_prefix = self.lab.inside("host")
         self.before = self.lab.state()
 

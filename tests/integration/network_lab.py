@@ -108,6 +108,18 @@ class Lab:
                 process.stdout.close()
 
 
+def open_lab(case):
+    """A Lab in the case's directory, which is closed after it; skips the case where there can be none."""
+    if reason := left_to_the_machine(case):
+        case.skip(reason)
+    for program in PROGRAMS:
+        if shutil.which(program) is None:
+            case.skip(f"{program} is not installed: scripts/install-packages --test")
+    lab = Lab(case.work)
+    case.addCleanup(lab.close)
+    return lab
+
+
 def results(text):
     """Lines "KEY… VALUE" as a dict."""
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if " " in line)

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from berth_case import BERTH, BerthCase, eventually, main, processes, read
-from network_lab import PROGRAMS, PYTHON, Lab, left_to_the_machine, natively, results
+from network_lab import PYTHON, natively, open_lab, results
 
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 
@@ -18,13 +18,7 @@ PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 class NetworkCase(BerthCase):
     def setUp(self):
         super().setUp()
-        if reason := left_to_the_machine(self):
-            self.skip(reason)
-        for program in PROGRAMS:
-            if shutil.which(program) is None:
-                self.skip(f"{program} is not installed: scripts/install-packages --test")
-        self.lab = Lab(self.work)
-        self.addCleanup(self.lab.close)
+        self.lab = open_lab(self)
         self.before = self.lab.state()
 
     def leftovers(self):

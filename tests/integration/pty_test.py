@@ -1,15 +1,13 @@
 """berth run --pty: a job on a terminal of its own, joined to the user's."""
 
 import os
-import re
 import signal
-import time
 
 from berth_case import BERTH, BerthCase, eventually, main
-from terminal_case import Terminal
+from terminal_case import Terminal, TerminalChecks
 
 
-class RunningOnATerminal(BerthCase):
+class RunningOnATerminal(TerminalChecks, BerthCase):
     def terminal(self, *command, arguments=()):
         terminal = Terminal([BERTH, "run", "--database", self.database, "--mem", "128M", "--pty", *arguments, "--", *command],
                             cwd=self.work, env=self.environment(TERM="vt100"))
@@ -18,37 +16,16 @@ class RunningOnATerminal(BerthCase):
         return terminal
 
     def test_keys_output_size_and_status(self):
-        terminal = self.terminal("sh", "-c", "stty size; echo $TERM; read line; stty size; echo got:$line; exit 5")
-        self.assertIn("33 101", terminal.expect("vt100"))
-        terminal.resize(40, 120)
-        time.sleep(0.5)
-        terminal.type("word\r")
-        self.assertIn("40 120", terminal.expect("got:word"))
-        self.assertEqual(terminal.finish(), 5)
-        self.assertTrue(terminal.is_restored(), "the terminal is left raw")
+        self.check_keys_size_and_status(self.terminal)
         record = self.history()[-1]
         self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("FAILED", 5))
         self.assertGreater(record["usage"]["output_bytes"], 20)
 
     def test_it_is_the_controlling_terminal_of_the_jobs_session_on_its_own_devpts(self):
-        terminal = self.terminal("sh", "-c", "tty; ps -o pid=,sid=,tty= $$; echo text > /dev/tty; ls -l /proc/self/fd; echo done")
-        text = terminal.expect("done")
-        self.assertIn("/dev/pts/0", text)
-        pid, sid = re.search(r"(\d+)\s+(\d+)\s+pts/0", text).groups()
-        self.assertEqual((pid, sid), ("2", "2"))
-        self.assertIn("text", text)
-        self.assertNotRegex(text, r"[3-9] -> /dev/(ptmx|pts)")
-        self.assertEqual(terminal.finish(), 0)
+        self.assertEqual(self.check_controlling_terminal(self.terminal), ("2", "2"))
 
     def test_control_c_goes_to_the_job(self):
-        terminal = self.terminal("sh", "-c", "trap 'echo caught' INT; echo ready; read line; read line; echo end:$line")
-        terminal.expect("ready")
-        terminal.type("\x03")
-        terminal.expect("caught")
-        terminal.type("\rlast\r")
-        terminal.expect("end:")
-        self.assertEqual(terminal.finish(), 0)
-        self.assertTrue(terminal.is_restored())
+        self.check_control_c(self.terminal)
 
     def test_signals_and_limits_end_the_job_and_restore_the_terminal(self):
         terminal = self.terminal(self.payload, "hold", "100")

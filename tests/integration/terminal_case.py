@@ -11,6 +11,42 @@ import termios
 import time
 
 
+class TerminalChecks:
+    """What holds for a job's terminal and a further command's alike, for a TestCase. `start(*command)` gives a Terminal."""
+
+    def check_keys_size_and_status(self, start):
+        terminal = start("sh", "-c", "stty size; echo $TERM; read line; stty size; echo got:$line; exit 5")
+        self.assertIn("33 101", terminal.expect("vt100"))
+        terminal.resize(40, 120)
+        time.sleep(0.5)
+        terminal.type("word\r")
+        self.assertIn("40 120", terminal.expect("got:word"))
+        self.assertEqual(terminal.finish(), 5)
+        self.assertTrue(terminal.is_restored(), "the terminal is left raw")
+
+    def check_control_c(self, start):
+        terminal = start("sh", "-c", "trap 'echo caught' INT; echo ready; read line; read line; echo end:$line")
+        terminal.expect("ready")
+        terminal.type("\x03")
+        terminal.expect("caught")
+        terminal.type("\rlast\r")
+        terminal.expect("end:")
+        self.assertEqual(terminal.finish(), 0)
+        self.assertTrue(terminal.is_restored())
+
+    def check_controlling_terminal(self, start):
+        """Returns the command's process and session."""
+        terminal = start("sh", "-c", "tty; ps -o pid=,sid=,tty= $$; echo text > /dev/tty; ls -l /proc/self/fd; echo done")
+        text = terminal.expect("done")
+        self.assertIn("/dev/pts/0", text)
+        pid, sid = re.search(r"(\d+)\s+(\d+)\s+pts/0", text).groups()
+        self.assertEqual(pid, sid)
+        self.assertIn("text", text)
+        self.assertNotRegex(text, r"[3-9] -> /dev/(ptmx|pts)")
+        self.assertEqual(terminal.finish(), 0)
+        return pid, sid
+
+
 class Terminal:
     """A process on a pseudo-terminal of the test's own, as a user's is."""
 
