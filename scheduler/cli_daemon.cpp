@@ -48,7 +48,7 @@ std::string elapsed(const Json& job, Timestamp now) {
 struct QueueRow {
   std::vector<std::string> cells;
 };
-constexpr int kQueueWidths[] = {10, 16, 10, 11, 12, 5, 9, -24};
+constexpr int kQueueWidths[] = {10, 16, 10, 11, 12, 5, 9, 0};  // 0: as wide as it is
 constexpr const char* kQueueHeads[] = {"JOBID", "NAME", "USER",   "STATE",
                                        "TIME",  "CPUS", "MEMORY", "SLOT(REASON)"};
 
@@ -82,13 +82,7 @@ std::string row_text(const std::vector<std::string>& cells, bool parsable) {
       continue;
     }
     const int width = kQueueWidths[index];
-    const auto size = static_cast<std::size_t>(width < 0 ? -width : width);
-    std::string cell = cells[index];
-    if (width > 0 && cell.size() > size) {
-      cell = cell.substr(0, size - 1) + "+";
-    }
-    const std::string fill(cell.size() < size ? size - cell.size() : 0, ' ');
-    text += (index > 0 ? " " : "") + (width < 0 ? cell : fill + cell);
+    text += (index > 0 ? " " : "") + (width == 0 ? cells[index] : fit(cells[index], width));
   }
   return text + '\n';
 }

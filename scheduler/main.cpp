@@ -10,6 +10,7 @@
 #include "scheduler/cli_daemon.h"
 #include "scheduler/cli_doctor.h"
 #include "scheduler/cli_exec.h"
+#include "scheduler/cli_generate.h"
 #include "scheduler/cli_query.h"
 #include "scheduler/cli_run.h"
 #include "scheduler/cli_submit.h"
@@ -17,7 +18,6 @@
 #include "scheduler/cli_version.h"
 #include "scheduler/command_line.h"
 #include "scheduler/help.h"
-#include "scheduler/listing.h"
 #include "scheduler/log.h"
 #include "schemas/input_error.h"
 
@@ -127,13 +127,8 @@ int dispatch(const CommandLine& line) {
   if (name == "help") {
     return run_help(line);
   }
-  if (name == "generate-man") {
-    write_manual_pages(line.operands[0]);
-    return 0;
-  }
-  if (name == "generate-completion") {
-    write_text_file(line.operands[0], bash_completion(listing_column_names()));
-    return 0;
+  if (name == "generate") {
+    return run_generate(line);
   }
   throw UsageError(line.command, "berth " + std::string(name) + " is not part of this build");
 }

@@ -1384,36 +1384,25 @@ constexpr CommandSpec kHelp{.name = "help",
 
 // -- for the build --------------------------------------------------------------------------------------
 
-constexpr std::array kGenerateManUsage{"generate-man DIRECTORY"sv};
-constexpr std::array kGenerateManDescription{"Writes the manual pages to a directory; the build calls it."sv};
-constexpr CommandSpec kGenerateMan{.name = "generate-man",
-                                   .summary = "Write the manual pages",
-                                   .usage = kGenerateManUsage,
-                                   .description = kGenerateManDescription,
-                                   .options = {},
-                                   .operands = {"DIRECTORY", true, false, Completion::directory},
-                                   .examples = {},
-                                   .see_also = {},
-                                   .hidden = true};
-constexpr std::array kGenerateCompletionUsage{"generate-completion FILE"sv};
-constexpr std::array kGenerateCompletionDescription{
-    "Writes the bash completion to a file; the build calls it."sv};
-constexpr CommandSpec kGenerateCompletion{.name = "generate-completion",
-                                          .summary = "Write the bash completion",
-                                          .usage = kGenerateCompletionUsage,
-                                          .description = kGenerateCompletionDescription,
-                                          .options = {},
-                                          .operands = {"FILE", true, false, Completion::file},
-                                          .examples = {},
-                                          .see_also = {},
-                                          .hidden = true};
+constexpr std::array kGenerateUsage{"generate man DIRECTORY"sv, "generate completion FILE"sv,
+                                    "generate reference FILE"sv};
+constexpr std::array kGenerateDescription{
+    "Writes the manual pages to a directory and the bash completion to a file, for the build; and "
+    "docs/commands.md, for scripts/docs."sv};
+constexpr CommandSpec kGenerate{.name = "generate",
+                                .summary = "Write what is made from the option tables",
+                                .usage = kGenerateUsage,
+                                .description = kGenerateDescription,
+                                .options = {},
+                                .operands = {"WHAT", true, true, Completion::file},
+                                .examples = {},
+                                .see_also = {},
+                                .hidden = true};
 
-constexpr std::array<const CommandSpec*, 30> kCommands{
-    &kRun,        &kCheck,   &kSubmit,  &kQueue,   &kCancel,      &kWait,
-    &kLogs,       &kHold,    &kRelease, &kRequeue, &kSuspend,     &kResume,
-    &kSignal,     &kExec,    &kTop,     &kWhy,     &kUpdate,      &kSlots,
-    &kDrain,      &kUndrain, &kEvents,  &kHistory, &kReport,      &kShow,
-    &kEfficiency, &kDoctor,  &kVersion, &kHelp,    &kGenerateMan, &kGenerateCompletion};
+constexpr std::array<const CommandSpec*, 29> kCommands{
+    &kRun,     &kCheck,   &kSubmit, &kQueue, &kCancel,     &kWait,   &kLogs,    &kHold,  &kRelease, &kRequeue,
+    &kSuspend, &kResume,  &kSignal, &kExec,  &kTop,        &kWhy,    &kUpdate,  &kSlots, &kDrain,   &kUndrain,
+    &kEvents,  &kHistory, &kReport, &kShow,  &kEfficiency, &kDoctor, &kVersion, &kHelp,  &kGenerate};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},

@@ -10,13 +10,17 @@ berth_library(berth_cli
   options.cpp
   command_line.cpp
   command_job.cpp
+  completion.cpp
   help.cpp
+  help_text.cpp
   log.cpp
+  manual_page.cpp
   database_path.cpp
   job_output.cpp
   job_streams.cpp
   output_files.cpp
   progress.cpp
+  reference_page.cpp
   run_jobs_input.cpp
   run_report.cpp
   cli_check.cpp
@@ -24,7 +28,7 @@ berth_library(berth_cli
 )
 # berth_executor: for output_files alone, which opens what a job could have changed.
 target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog berth_executor)
-set_source_files_properties(help.cpp cli_version.cpp PROPERTIES
+set_source_files_properties(manual_page.cpp cli_version.cpp PROPERTIES
   COMPILE_DEFINITIONS "BERTH_VERSION=\"${PROJECT_VERSION}\"")
 
 # Linked statically the program starts in a fraction of the time that the dynamic linker takes for these
@@ -55,7 +59,7 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   berth_use_archive(Boost::program_options boost_program_options Boost::headers)
 endif()
 
-add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp cli_query.cpp cli_run.cpp
+add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp cli_generate.cpp cli_query.cpp cli_run.cpp
   cli_submit.cpp cli_top.cpp executor_launcher.cpp stream_client.cpp terminal.cpp terminal_bridge.cpp)
 target_link_libraries(berth PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
@@ -90,8 +94,8 @@ set(berth_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
 add_custom_command(
   OUTPUT ${berth_generated}/berth.1 ${berth_generated}/completion/berth
   COMMAND ${CMAKE_COMMAND} -E make_directory ${berth_generated}/completion
-  COMMAND berth generate-man ${berth_generated}
-  COMMAND berth generate-completion ${berth_generated}/completion/berth
+  COMMAND berth generate man ${berth_generated}
+  COMMAND berth generate completion ${berth_generated}/completion/berth
   DEPENDS berth
   VERBATIM)
 add_custom_target(berth_generated ALL DEPENDS ${berth_generated}/berth.1 ${berth_generated}/completion/berth)

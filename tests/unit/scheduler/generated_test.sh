@@ -42,7 +42,7 @@ refuses() {
 }
 
 offers run berth r
-refuses generate-man berth ''
+refuses generate berth ''
 offers history berth --database x.db hi
 offers --network berth run --net
 offers --cpus-per-task berth run --c
