@@ -21,7 +21,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 constexpr auto kSource = "command line";
 constexpr Bytes kMebibyte = 1024 * 1024;

@@ -8,7 +8,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 std::string option_words(std::span<const Option> options) {
   std::string words;

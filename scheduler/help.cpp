@@ -13,7 +13,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 std::string option_synopsis(const Option& option) {
   std::string text = option.letter != 0 ? std::string("-") + option.letter + ", " : std::string("    ");

@@ -5,7 +5,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 constexpr std::array kProgramDescription{
     "berth runs batch jobs on Linux, each as though it had the machine to itself: its own CPUs and memory, "

@@ -10,7 +10,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 /// Text for a roff line: backslashes, and the characters that groff would replace or that UTF-8 has.
 std::string roff(std::string_view text) {

@@ -8,7 +8,7 @@
 namespace berth {
 namespace {
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 template <std::size_t... Sizes>
 constexpr auto join(const std::array<Option, Sizes>&... parts) {

@@ -77,11 +77,11 @@ void append_command(std::string& out, const CommandSpec& command) {
 
 std::string reference_page() {
   std::string out{kHead};
-  std::string separator;
+  std::string_view separator;
   for (const CommandSpec* command : commands()) {
     if (!command->hidden) {
-      const std::string name{command->name};
-      out += separator + "[" + name + "](#berth-" + name + ")";
+      out.append(separator).append("[").append(command->name);
+      out.append("](#berth-").append(command->name).append(")");
       separator = " ·\n";
     }
   }
