@@ -226,7 +226,7 @@ SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Ti
 
 SinkState Attempt::handle_output(Stream stream, Time now) {
   UniqueFd& descriptor = stream == Stream::output ? output_ : error_;
-  static std::array<char, 64 * 1024> buffer;
+  static std::array<char, std::size_t{64} * 1024> buffer;
   for (int turn = 0; turn < kReadsPerTurn && descriptor; ++turn) {
     const ssize_t count = retry_eintr([&] { return ::read(descriptor.get(), buffer.data(), buffer.size()); });
     if (count < 0 && errno == EAGAIN) {

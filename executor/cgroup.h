@@ -32,7 +32,7 @@ const char* to_string(Controller controller);
 
 class CgroupError : public std::system_error {
  public:
-  CgroupError(int error_number, std::string file, std::string value);
+  CgroupError(int error_number, std::string file, const std::string& value);
   const std::string& file() const { return file_; }
 
  private:

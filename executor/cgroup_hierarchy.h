@@ -119,7 +119,7 @@ class NumberText {
   operator std::string_view() const { return {text_, size_}; }  // NOLINT(google-explicit-constructor)
 
  private:
-  char text_[24];
+  char text_[24] = {};
   std::size_t size_;
 };
 

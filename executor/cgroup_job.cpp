@@ -24,7 +24,7 @@ void keep_higher(std::optional<std::uint64_t>& peak, const std::optional<std::ui
 
 }  // namespace
 
-CgroupError::CgroupError(int error_number, std::string file, std::string value)
+CgroupError::CgroupError(int error_number, std::string file, const std::string& value)
     : std::system_error(error_number, std::generic_category(),
                         value.empty() ? file : "write \"" + value + "\" to " + file),
       file_(std::move(file)) {}
@@ -219,7 +219,7 @@ bool OpenJobCgroup::limit_was_reached(const JobDirectory& memory, const CgroupCo
 
 CgroupCounters OpenJobCgroup::read() {
   CgroupCounters counters;
-  std::array<char, kControlFileBytes> buffer;
+  std::array<char, kControlFileBytes> buffer{};
   for (const JobDirectory& directory : directories_) {
     if (directory.hierarchy->version == 2) {
       read_v2(directory, buffer, counters);
@@ -264,7 +264,7 @@ CgroupCounters OpenJobCgroup::read() {
 }
 
 void OpenJobCgroup::sample() {
-  std::array<char, kControlFileBytes> buffer;
+  std::array<char, kControlFileBytes> buffer{};
   Usage now;
   if (const JobDirectory* memory = find(Controller::memory)) {
     const bool is_v1 = memory->hierarchy->version == 1;

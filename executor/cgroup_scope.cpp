@@ -31,6 +31,7 @@ bool ask_systemd(const std::string& scope) {
     words.push_back(word);
   }
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) {
     arguments.push_back(word.data());
   }

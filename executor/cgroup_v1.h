@@ -24,7 +24,7 @@ void read_v1(const JobDirectory& directory, Controller controller, std::span<cha
 std::optional<std::uint64_t> v1_memory_hits(int directory);
 /// A charge that ends in an OOM kill is of a few pages at most (larger folios fall back to smaller ones), so
 /// the highest use lies that near below the limit.
-inline constexpr std::uint64_t kLargestMemoryCharge = 64 * 1024;
+inline constexpr std::uint64_t kLargestMemoryCharge = std::uint64_t{64} * 1024;
 /// Whether the highest use, of memory or of memory+swap, was the limit.
 bool v1_memory_limit_reached(int directory);
 

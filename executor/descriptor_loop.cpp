@@ -45,7 +45,7 @@ void DescriptorLoop::forget(int fd) {
 }
 
 void DescriptorLoop::dispatch() {
-  std::array<epoll_event, 64> ready;
+  std::array<epoll_event, 64> ready{};
   const int count = retry_eintr(
       [&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
   for (int index = 0; index < count; ++index) {

@@ -30,7 +30,7 @@ class DescriptorLoop {
 
  private:
   struct Watch {
-    std::uint64_t serial;
+    std::uint64_t serial = 0;
     std::shared_ptr<Handler> handler;
   };
   UniqueFd epoll_;

@@ -50,7 +50,7 @@ std::optional<std::string> unframed(const std::string& bytes) {
 
 /// What a read of a stream brought; false at its end.
 bool read_more(int fd, std::string& bytes) {
-  std::array<char, 4096> buffer;
+  std::array<char, 4096> buffer{};
   while (true) {
     const ssize_t size = retry_eintr([&] { return ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT); });
     if (size < 0) {
@@ -141,7 +141,7 @@ void DnsForwarder::remove(const IpAddress& address) {
 }
 
 void DnsForwarder::receive_datagrams(int socket) {
-  std::array<char, 4096> buffer;
+  std::array<char, 4096> buffer{};
   for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
     auto exchange = std::make_unique<Exchange>();
     const ssize_t size = retry_eintr([&] {
@@ -289,7 +289,7 @@ void DnsForwarder::receive_reply(std::uint64_t number) {
     }
     reply = std::move(*message);
   } else {
-    std::array<char, 65536> buffer;
+    std::array<char, 65536> buffer{};
     const ssize_t size = retry_eintr(
         [&] { return ::recv(exchange.upstream.get(), buffer.data(), buffer.size(), MSG_DONTWAIT); });
     if (size < 0) {

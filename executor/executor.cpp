@@ -259,13 +259,13 @@ class Executor::Implementation {
 
   /// The job's own are mounted upon them: nothing can be made in a read-only root.
   static void check_network_files(const std::string& root) {
-    for (const char* file : {"/etc/hosts", "/etc/resolv.conf"}) {
+    for (const char* name : {"/etc/hosts", "/etc/resolv.conf"}) {
+      const std::string file = root + name;
       struct stat status {};
-      if (::lstat((root + file).c_str(), &status) != 0) {
-        throw LaunchError("isolation.network", ENOENT,
-                          "isolation.network: there is no " + root + file +
-                              " for the job's own to be mounted on; make an empty one (touch " + root + file +
-                              ")");
+      if (::lstat(file.c_str(), &status) != 0) {
+        std::string what = "isolation.network: there is no " + file + " for the job's own to be mounted on; ";
+        what.append("make an empty one (touch ").append(file).append(")");
+        throw LaunchError("isolation.network", ENOENT, what);
       }
     }
   }

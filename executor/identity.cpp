@@ -68,7 +68,7 @@ Identity identity_of(const Account& account, bool with_groups) {
   identity.home = home_inside(account);
   identity.shell = account.shell.empty() ? "/bin/sh" : account.shell;
   if (with_groups) {
-    std::array<gid_t, 256> groups;
+    std::array<gid_t, 256> groups{};
     int count = static_cast<int>(groups.size());
     if (::getgrouplist(account.name.c_str(), account.gid, groups.data(), &count) >= 0) {
       for (int index = 0; index < count; ++index) {

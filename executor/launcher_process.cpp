@@ -164,7 +164,7 @@ class Launcher {
 
   [[noreturn]] void run() {
     while (true) {
-      RequestPacket packet;
+      RequestPacket packet{};
       Descriptors descriptors;
       const ssize_t size = receive_message(socket_, &packet, sizeof packet, descriptors, MessageWait::block);
       if (size < static_cast<ssize_t>(sizeof packet.header)) {
@@ -175,7 +175,7 @@ class Launcher {
   }
 
  private:
-  static constexpr std::size_t kStackSize = 64 * 1024;
+  static constexpr std::size_t kStackSize = std::size_t{64} * 1024;
 
   void spawn(const RequestPacket& packet, Descriptors& descriptors) {
     ChildArguments child;
@@ -398,7 +398,7 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
 
 std::optional<Spawned> LauncherProcess::receive(bool block) {
   while (true) {
-    ReplyPacket packet;
+    ReplyPacket packet{};
     Descriptors descriptors;
     const ssize_t size = receive_message(socket_.get(), &packet, sizeof packet, descriptors,
                                          block ? MessageWait::block : MessageWait::poll);

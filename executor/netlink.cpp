@@ -12,7 +12,7 @@ namespace berth {
 namespace {
 
 /// Larger than any message that the kernel sends (MNL_SOCKET_BUFFER_SIZE is 8 KiB; dumps use up to 32).
-constexpr std::size_t kReceiveBuffer = 32 * 1024;
+constexpr std::size_t kReceiveBuffer = std::size_t{32} * 1024;
 constexpr int kEventBuffer = 4 * 1024 * 1024;
 
 std::size_t aligned(std::size_t size) {
@@ -133,7 +133,7 @@ void NetlinkSocket::commit(NetlinkBatch& batch) {
   std::size_t open = batch.requests_.size();
   int failure = 0;
   std::string failed;
-  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer;
+  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer{};
   while (open > 0) {
     const ssize_t size =
         check(retry_eintr([&] { return ::recv(socket_.get(), buffer.data(), buffer.size(), 0); }), "netlink",
@@ -167,7 +167,7 @@ bool NetlinkSocket::query(NetlinkBatch& batch, const std::function<void(const nl
   asked->nlmsg_seq = ++sequence_;
   check(retry_eintr([&] { return ::send(socket_.get(), batch.bytes_.data(), batch.bytes_.size(), 0); }),
         "netlink", request.what);
-  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer;
+  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer{};
   while (true) {
     const ssize_t size =
         check(retry_eintr([&] { return ::recv(socket_.get(), buffer.data(), buffer.size(), 0); }), "netlink",
@@ -194,7 +194,7 @@ bool NetlinkSocket::query(NetlinkBatch& batch, const std::function<void(const nl
 }
 
 bool NetlinkSocket::receive_events(const std::function<void(const nlmsghdr*)>& take) {
-  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer;
+  alignas(nlmsghdr) std::array<char, kReceiveBuffer> buffer{};
   while (true) {
     const ssize_t size =
         retry_eintr([&] { return ::recv(socket_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT); });

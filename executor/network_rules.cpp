@@ -26,6 +26,11 @@ std::string learned_set(std::uint32_t index, std::size_t rule, bool v6) {
   return "names" + std::to_string(index) + "_" + std::to_string(rule) + (v6 ? "v6" : "v4");
 }
 
+/// "element inet TABLE SET { ADDRESS", for what follows the address.
+std::string set_element(const std::string& set, const std::string& address) {
+  return std::string("element inet ") + kRouterTable + " " + set + " { " + address;
+}
+
 std::string ports_match(const EgressRule& rule) {
   std::string list;
   for (const PortRange& range : rule.ports) {
@@ -242,6 +247,31 @@ struct PolicyText {
   std::string verdict;
 };
 
+/// The set of a rule that names hosts, and what accepts its addresses.
+std::string learned_commands(const std::string& table, const std::string& rule_head, const std::string& set,
+                             bool v6, const std::string& protocol) {
+  return "add set " + table + set + " { type " + (v6 ? "ipv6_addr" : "ipv4_addr") +
+         "; size 65535; flags timeout; }\n" + rule_head + (v6 ? "ip6" : "ip") + " daddr @" + set + " " +
+         protocol + "accept\n";
+}
+
+/// One rule of a policy; its number makes the names of its sets.
+std::string rule_commands(std::uint32_t index, std::size_t number, const EgressRule& rule,
+                          const std::string& table) {
+  const std::string head = "add rule " + table + chain_of(index) + " ";
+  const std::string protocol = protocol_match(rule);
+  if (rule.range) {
+    return head + (rule.range->address.is_v6 ? "ip6" : "ip") + " daddr " + rule.range->to_text() + " " +
+           protocol + "accept\n";
+  }
+  if (rule.is_public()) {
+    return head + "ip daddr != @private4 " + protocol + "accept\n" + head + "ip6 daddr != @private6 " +
+           protocol + "accept\n";
+  }
+  return learned_commands(table, head, learned_set(index, number, false), false, protocol) +
+         learned_commands(table, head, learned_set(index, number, true), true, protocol);
+}
+
 PolicyText policy_text(std::uint32_t index, const Egress& egress) {
   const std::string table = std::string("inet ") + kRouterTable + " ";
   const std::string chain = chain_of(index);
@@ -261,23 +291,7 @@ PolicyText policy_text(std::uint32_t index, const Egress& egress) {
       verdict = "goto " + chain;
       text = "add chain " + table + chain + "\n";
       for (std::size_t number = 0; number < egress.rules.size(); ++number) {
-        const EgressRule& rule = egress.rules[number];
-        const std::string add = "add rule " + table + chain + " ";
-        const std::string protocol = protocol_match(rule);
-        if (rule.range) {
-          text += add + (rule.range->address.is_v6 ? "ip6" : "ip") + " daddr " + rule.range->to_text() + " " +
-                  protocol + "accept\n";
-        } else if (rule.is_public()) {
-          text += add + "ip daddr != @private4 " + protocol + "accept\n";
-          text += add + "ip6 daddr != @private6 " + protocol + "accept\n";
-        } else {
-          for (const bool v6 : {false, true}) {
-            const std::string set = learned_set(index, number, v6);
-            text += "add set " + table + set + " { type " + (v6 ? "ipv6_addr" : "ipv4_addr") +
-                    "; size 65535; flags timeout; }\n";
-            text += add + (v6 ? "ip6" : "ip") + " daddr @" + set + " " + protocol + "accept\n";
-          }
-        }
+        text += rule_commands(index, number, egress.rules[number], table);
       }
       text += "add rule " + table + chain + " goto denied\n";
       break;
@@ -351,13 +365,13 @@ std::string learned_address_commands(std::uint32_t index, std::size_t rule,
   std::string commands;
   for (const DnsAddress& one : found) {
     // An element that is there keeps its old time: it goes first, in the same transaction.
-    const std::string set =
-        std::string("element inet ") + kRouterTable + " " + learned_set(index, rule, one.address.is_v6);
-    const std::string text = one.address.to_text();
+    const std::string element =
+        set_element(learned_set(index, rule, one.address.is_v6), one.address.to_text());
     const std::string timeout =
         " timeout " + std::to_string(std::clamp(one.ttl, kShortest, kLongest)) + "s }\n";
-    commands += "add " + set + " { " + text + timeout + "delete " + set + " { " + text + " }\n" + "add " +
-                set + " { " + text + timeout;
+    commands.append("add ").append(element).append(timeout);
+    commands.append("delete ").append(element).append(" }\n");
+    commands.append("add ").append(element).append(timeout);
   }
   return commands;
 }

@@ -50,6 +50,7 @@ class Blob {
   /// uint64_t offsets that init turns into pointers, ended by 0.
   Offset add_texts(const std::vector<std::string>& texts) {
     std::vector<std::uint64_t> offsets;
+    offsets.reserve(texts.size() + 1);
     for (const std::string& text : texts) {
       offsets.push_back(add_text(text));
     }
@@ -121,8 +122,8 @@ class CallerFileAccess {
 
 /// What is at `path`, found with the calling user's rights.
 UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
-  static const Caller own = calling_user();
-  const Caller& caller = request.caller ? *request.caller : own;
+  static const Caller kOwn = calling_user();
+  const Caller& caller = request.caller ? *request.caller : kOwn;
   const CallerFileAccess access(caller);
   UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
   if (!object && errno == ELOOP) {
@@ -278,8 +279,9 @@ class PlanBuilder {
       environment[name] = value;
     }
     std::vector<std::string> lines;
+    lines.reserve(environment.size());
     for (const auto& [name, value] : environment) {
-      lines.push_back(name + "=" + value);
+      lines.emplace_back(name).append("=").append(value);
     }
     plan.environment = blob_.add_texts(lines);
     plan.environment_count = static_cast<std::uint32_t>(lines.size());

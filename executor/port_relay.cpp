@@ -17,7 +17,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kBacklog = 128;
-constexpr std::size_t kBuffer = 64 * 1024;
+constexpr std::size_t kBuffer = std::size_t{64} * 1024;
 constexpr std::size_t kMostConnections = 4096;
 constexpr std::size_t kMostSessions = 1024;
 constexpr std::chrono::seconds kSessionIdle{120};  // as nf_conntrack_udp_timeout_stream

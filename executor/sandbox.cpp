@@ -211,7 +211,7 @@ void Sandbox::read_network(Usage& usage) {
   if (!network_devices_) {
     return;
   }
-  std::array<char, 8192> text;
+  std::array<char, 8192> text{};
   const ssize_t size = ::pread(network_devices_.get(), text.data(), text.size() - 1, 0);
   network_devices_.reset();
   if (size <= 0) {

@@ -28,7 +28,7 @@ void require(int result, const char* what) {
 
 /// A group of system calls and what a job that makes one gets.
 struct Group {
-  std::uint32_t action;
+  std::uint32_t action = 0;
   std::initializer_list<const char*> names;
 };
 
@@ -142,8 +142,8 @@ std::vector<sock_filter> build() {
 }  // namespace
 
 const std::vector<sock_filter>& default_seccomp_program() {
-  static const std::vector<sock_filter> program = build();
-  return program;
+  static const std::vector<sock_filter> kProgram = build();
+  return kProgram;
 }
 
 }  // namespace berth

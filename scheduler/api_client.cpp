@@ -135,7 +135,7 @@ void ApiClient::stream(const std::string& path, const QueryWords& query,
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(std::numeric_limits<std::uint64_t>::max());
   http::read_header(connection.socket, connection.buffer, parser);
-  std::array<char, 65536> piece;
+  std::array<char, 65536> piece{};
   std::string refusal;
   while (!parser.is_done()) {
     parser.get().body().data = piece.data();

@@ -31,7 +31,7 @@ using ErrorCode = boost::system::error_code;
 
 /// A connection that says nothing for this long is closed, as is one that does not take an answer.
 constexpr std::chrono::seconds kPatience{300};
-constexpr std::size_t kLargestHeader = 32 * 1024;
+constexpr std::size_t kLargestHeader = std::size_t{32} * 1024;
 /// A user may save up the requests of so many seconds.
 constexpr double kBurstSeconds = 10;
 

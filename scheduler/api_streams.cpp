@@ -15,7 +15,7 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kPiece = 64 * 1024;
+constexpr std::size_t kPiece = std::size_t{64} * 1024;
 /// How often a file that is followed is looked at.
 constexpr std::chrono::milliseconds kLook{100};
 constexpr std::size_t kEventsAtOnce = 500;

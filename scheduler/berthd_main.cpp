@@ -142,9 +142,9 @@ int serve(const Arguments& arguments) {
                                   [](const Supervisor& runner) { remove_leftover(runner.cgroup); }};
   Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers);
   Api api(loop, daemon, *reader, database, clock);
-  ApiServer server(loop, config.socket, config.api, [&api](ApiRequest request, ApiRespond respond) {
-    api.handle(std::move(request), respond);
-  });
+  ApiServer server(
+      loop, config.socket, config.api,
+      [&api](const ApiRequest& request, const ApiRespond& respond) { api.handle(request, respond); });
 
   boost::asio::signal_set stop(loop, SIGTERM, SIGINT);
   stop.async_wait([&loop](const boost::system::error_code&, int) { loop.stop(); });

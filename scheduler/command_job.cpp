@@ -24,7 +24,7 @@ namespace {
 using namespace std::string_view_literals;
 
 constexpr auto kSource = "command line";
-constexpr Bytes kMebibyte = 1024 * 1024;
+constexpr Bytes kMebibyte = Bytes{1024} * 1024;
 
 /// What describes the calling session and not the job: inside, the home, the temporary folder and the user
 /// may be others, and a path of the caller's run-time folder leads nowhere.

@@ -17,7 +17,7 @@ namespace {
 
 /// Above this much unread output a write waits a moment for the reader, which slows the job down as a
 /// full pipe would, but keeps time limits and Ctrl-C alive.
-constexpr std::size_t kPatientPending = 16 * 1024 * 1024;
+constexpr std::size_t kPatientPending = std::size_t{16} * 1024 * 1024;
 constexpr int kPatience = 100;  // milliseconds
 
 }  // namespace

@@ -61,7 +61,7 @@ class LinePrefixer {
   /// Writes an unfinished last line, completed with a newline.
   void finish();
 
-  static constexpr std::size_t kLongestLine = 64 * 1024;
+  static constexpr std::size_t kLongestLine = std::size_t{64} * 1024;
 
  private:
   OutputTarget& target_;

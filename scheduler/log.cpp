@@ -17,7 +17,7 @@ constexpr std::array<std::string_view, 7> kNames{"trace", "debug",    "info", "w
                                                  "error", "critical", "off"};
 
 spdlog::logger& logger() {
-  static const std::shared_ptr<spdlog::logger> instance = [] {
+  static const std::shared_ptr<spdlog::logger> kLogger = [] {
     // Single-threaded (_st): one thread writes log lines, and a mutex would only hide it if that changed.
     auto made =
         std::make_shared<spdlog::logger>("berth", std::make_shared<spdlog::sinks::stderr_color_sink_st>());
@@ -25,7 +25,7 @@ spdlog::logger& logger() {
     made->set_pattern("berth: %^%l%$: %v");
     return made;
   }();
-  return *instance;
+  return *kLogger;
 }
 
 }  // namespace

@@ -16,7 +16,7 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kLargestScript = 4 * 1024 * 1024;  // slurm.conf(5), max_script_size
+constexpr std::size_t kLargestScript = std::size_t{4} * 1024 * 1024;  // slurm.conf(5), max_script_size
 
 /// The text of a file that begins with "#!"; nothing for any other file.
 std::optional<std::string> read_script(const std::string& path) {

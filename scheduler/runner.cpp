@@ -174,7 +174,7 @@ void Runner::drop_connection() {
 }
 
 void Runner::read_connection() {
-  std::array<char, 65536> buffer;
+  std::array<char, 16384> buffer{};
   while (connection_) {
     const ssize_t count =
         retry_eintr([&] { return ::read(connection_.get(), buffer.data(), buffer.size()); });

@@ -59,7 +59,7 @@ std::shared_ptr<RunnerLink> connect_runner(asio::io_context& loop, const std::st
 }
 
 struct Actions {
-  posix_spawn_file_actions_t value;
+  posix_spawn_file_actions_t value{};
   Actions() { ::posix_spawn_file_actions_init(&value); }
   ~Actions() { ::posix_spawn_file_actions_destroy(&value); }
   Actions(const Actions&) = delete;

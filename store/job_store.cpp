@@ -189,7 +189,7 @@ constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
 /// sacct(1), --state: with a time window, "was in that state at some moment of the window"; without one,
 /// "is in that state now".
 std::string state_condition(JobState state, const HistoryFilter& filter, Conditions& conditions) {
-  const std::string in_state = "coalesce(a.state, j.state) = '" + std::string(to_string(state)) + "'";
+  std::string in_state = "coalesce(a.state, j.state) = '" + std::string(to_string(state)) + "'";
   if (!filter.start && !filter.end) {
     return in_state;
   }

@@ -96,7 +96,7 @@ long new_mount(const char* type, const Option (&options)[Count], unsigned attrib
 }
 
 bool is_directory(long fd) {
-  struct statx status;
+  struct statx status {};
   if (sys(SYS_statx, fd, "", kEmptyPath, 0x1 /* STATX_TYPE */, &status) < 0) {
     return false;
   }

@@ -87,7 +87,7 @@ void send_report(const sandbox::Report& message) {
 
 void report(sandbox::ReportKind kind, Step step, long error, int wait_status, const char* object,
             const StartedJob* job = nullptr, uint32_t command = 0) {
-  sandbox::Report message;
+  sandbox::Report message{};
   message.kind = kind;
   message.step = step;
   message.error = static_cast<int32_t>(error);
@@ -95,8 +95,6 @@ void report(sandbox::ReportKind kind, Step step, long error, int wait_status, co
   message.command = command;
   message.at = job != nullptr ? job->forked_at : read_clock(1 /* CLOCK_MONOTONIC */);
   message.setup_cpu = job != nullptr ? job->setup_cpu - cpu_before_attach : 0;
-  message.voluntary_switches = 0;
-  message.involuntary_switches = 0;
   copy(message.object, object, sizeof message.object);
   send_report(message);
 }
@@ -148,6 +146,7 @@ ReceivedPlan map_plan() {
   auto* plan = reinterpret_cast<Plan*>(packet);
   const long mapped = sys(SYS_mmap, 0, static_cast<size_t>(plan->size), 3 /* READ|WRITE */,
                           2 /* MAP_PRIVATE */, plan_descriptors[0], 0);
+  // The bare system call answers with a number. NOLINTNEXTLINE(performance-no-int-to-ptr)
   return ReceivedPlan{mapped < 0 ? nullptr : reinterpret_cast<Plan*>(mapped), plan_descriptors + 1};
 }
 

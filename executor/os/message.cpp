@@ -21,7 +21,7 @@ int send_message(int socket, const void* data, std::size_t size, std::span<const
     return E2BIG;
   }
   iovec part{const_cast<void*>(data), size};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaximumDescriptors)> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaximumDescriptors)> control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -41,7 +41,7 @@ int send_message(int socket, const void* data, std::size_t size, std::span<const
 ssize_t receive_message(int socket, void* data, std::size_t size, Descriptors& descriptors,
                         MessageWait wait) {
   iovec part{data, size};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaximumDescriptors)> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaximumDescriptors)> control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;

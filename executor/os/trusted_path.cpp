@@ -28,7 +28,7 @@ UniqueFd fail(int error_number) {
 std::string take_component(std::string& rest) {
   const std::size_t begin = std::min(rest.find_first_not_of('/'), rest.size());
   const std::size_t end = std::min(rest.find('/', begin), rest.size());
-  const std::string component = rest.substr(begin, end - begin);
+  std::string component = rest.substr(begin, end - begin);
   rest.erase(0, std::min(rest.find_first_not_of('/', end), rest.size()));
   return component;
 }
@@ -84,7 +84,7 @@ UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t use
     if (::readlinkat(next.get(), "", target.data(), target.size() - 1) < 0) {
       return UniqueFd{};
     }
-    rest = std::string(target.data()) + (last ? "" : "/" + rest);
+    rest = last ? std::string(target.data()) : std::string(target.data()).append("/").append(rest);
     if (target[0] == '/') {
       folder = UniqueFd{try_open_at(AT_FDCWD, "/", kStep | O_DIRECTORY)};
     }
