@@ -116,7 +116,7 @@ inline constexpr std::size_t kControlFileBytes = std::size_t{16} * 1024;
 class NumberText {
  public:
   explicit NumberText(std::uint64_t number);
-  operator std::string_view() const { return {text_, size_}; }  // NOLINT(google-explicit-constructor)
+  operator std::string_view() const { return {text_, size_}; }
 
  private:
   char text_[24] = {};

@@ -18,8 +18,8 @@
 #include <iostream>
 #include <map>
 
-#include "bench/contender.h"
 #include "executor/os/syscall.h"
+#include "tests/bench/contender.h"
 
 namespace berth::bench {
 namespace {

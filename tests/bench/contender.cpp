@@ -1,4 +1,4 @@
-#include "bench/contender.h"
+#include "tests/bench/contender.h"
 
 #include <fcntl.h>
 #include <poll.h>

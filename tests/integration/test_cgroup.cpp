@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr Bytes kMiB = 1024 * 1024;
+constexpr Bytes kMiB = Bytes{1024} * 1024;
 
 void skip(const std::string& reason) {
   std::fprintf(stderr, "SKIPPED: %s\n", reason.c_str());
@@ -40,7 +40,7 @@ void skip(const std::string& reason) {
 }
 
 const CgroupMachine& machine() {
-  static const CgroupMachine detected = [] {
+  static const CgroupMachine kDetected = [] {
     if (::geteuid() != 0) {
       skip("cgroup tests need root");
     }
@@ -50,7 +50,7 @@ const CgroupMachine& machine() {
     }
     return found;
   }();
-  return detected;
+  return kDetected;
 }
 
 std::string tree_name() {

@@ -13,7 +13,7 @@
 namespace payload {
 namespace {
 
-constexpr std::size_t kMebibyte = 1024 * 1024;
+constexpr std::size_t kMebibyte = std::size_t{1024} * 1024;
 
 // Maps and touches every page; returns false when the kernel says no.
 bool take(std::size_t bytes, int flags = 0) {

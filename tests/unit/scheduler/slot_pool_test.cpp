@@ -225,6 +225,7 @@ TEST_CASE("memory that is not asked for is the pool's in proportion to the CPUs,
   CHECK(pool.memory_for({2, std::nullopt}) == 666 * kMebibyte);
   CHECK(pool.memory_for({3, std::nullopt}) == 1000 * kMebibyte);
   std::vector<SlotLease> leases;
+  leases.reserve(3);
   for (int i = 0; i < 3; ++i) {
     leases.push_back(pool.lease({1, std::nullopt}).value());
   }
@@ -298,6 +299,7 @@ TEST_CASE("whether a request can ever fit does not depend on what is leased") {
 TEST_CASE("slot names are unique and short enough for a file name, however scattered the CPUs") {
   SlotPool pool(synthetic_topology("core:512 pu:2", 4 * kGibibyte), {});
   std::vector<SlotLease> odd;
+  odd.reserve(512);
   for (int i = 0; i < 512; ++i) {
     odd.push_back(pool.lease(cpus(1)).value());
   }
@@ -334,7 +336,7 @@ TEST_CASE("random leases never overlap, never exceed the memory, and all come ba
   for (const TopologyCpu& cpu : topology.cpus) {
     node_of[cpu.cpu] = cpu.node;
   }
-  SlotPool pool(topology, memory_bound(nodes * 4 * kGibibyte));
+  SlotPool pool(topology, memory_bound(Bytes{nodes} * 4 * kGibibyte));
   const unsigned total = pool.total_cpus();
   std::mt19937 random(total);
   std::vector<SlotLease> leases;

@@ -163,10 +163,12 @@ void collect_fields(const nlohmann::json& schema, const nlohmann::json& properti
       const std::string reference = property["$ref"];
       resolved = schema.at(nlohmann::json::json_pointer(reference.substr(1)));
     }
+    std::string field = prefix;
+    field.append("/").append(name);
     if (resolved.contains("properties") && (name == "limits" || name == "isolation")) {
-      collect_fields(schema, resolved["properties"], prefix + "/" + name, fields);
+      collect_fields(schema, resolved["properties"], field, fields);
     } else {
-      fields.push_back(prefix + "/" + name);
+      fields.push_back(std::move(field));
     }
   }
 }

@@ -30,6 +30,7 @@ JobId run_to_end(JobStore& store, const NewJob& job, std::int64_t start, std::in
 
 std::vector<JobId> ids_of(const std::vector<AccountingRecord>& records) {
   std::vector<JobId> ids;
+  ids.reserve(records.size());
   for (const AccountingRecord& record : records) {
     ids.push_back(record.job_id);
   }

@@ -45,6 +45,7 @@ TEST_CASE("processes that create and write one database at once lose nothing") {
     write_file(path, "");
   }
   std::vector<pid_t> processes;
+  processes.reserve(kProcesses);
   for (int process = 0; process < kProcesses; ++process) {
     processes.push_back(start_process([&] {
       const auto store = JobStore::open(path);
@@ -60,7 +61,7 @@ TEST_CASE("processes that create and write one database at once lose nothing") {
   REQUIRE(store);
   HistoryFilter done;
   done.states = {JobState::completed};
-  CHECK(store->history(done).size() == kProcesses * kJobs);
+  CHECK(store->history(done).size() == std::size_t{kProcesses} * kJobs);
   for (int process = 0; process < kProcesses; ++process) {
     HistoryFilter own;
     own.names = {"p" + std::to_string(process)};
