@@ -7,7 +7,7 @@ endforeach()
 if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
   set(berth_unit_directory /lib/systemd/system)
 else()
-  set(berth_unit_directory ${CMAKE_INSTALL_PREFIX}/lib/systemd/system)
+  set(berth_unit_directory lib/systemd/system)  # relative, so that cmake --install --prefix holds for it too
 endif()
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/berthd.service DESTINATION ${berth_unit_directory})
 
