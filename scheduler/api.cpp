@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/api_attach.h"
 #include "scheduler/api_streams.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
@@ -397,6 +398,11 @@ void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiResp
     update(request, job, actor, respond);
   } else if (request.method == "POST" && action == "exec") {
     stream(request, job, actor, respond);
+  } else if (request.method == "POST" && action == "attach") {
+    attach_to_job(daemon_, request,
+                  {job, static_cast<unsigned>(number(request, "after_attempt", 0)),
+                   parameter(request, "wait", "1") != "0"},
+                  actor, respond);
   } else if (request.method == "POST" && !action.empty()) {
     act(request, job, actor, respond);
   } else {

@@ -1,5 +1,7 @@
 #include "scheduler/api_client.h"
 
+#include <poll.h>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -106,20 +108,28 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   return response.body();
 }
 
-ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const std::string& body) {
+ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords& query,
+                                       const std::string& body, const std::function<void()>& delayed) {
   Connection connection(socket_);
-  http::request<http::string_body> request{http::verb::post, path, 11};
+  http::request<http::string_body> request{http::verb::post, target_of(path, query), 11};
   request.set(http::field::host, "berth");
   request.set(http::field::connection, "Upgrade");
   request.set(http::field::upgrade, kStreamProtocol);
   request.body() = body;
   request.prepare_payload();
   http::write(connection.socket, request);
+  pollfd answer{connection.socket.native_handle(), POLLIN, 0};
+  if (delayed && ::poll(&answer, 1, static_cast<int>(kDelay.count())) == 0) {
+    delayed();
+  }
   http::response_parser<http::string_body> parser;
   http::read_header(connection.socket, connection.buffer, parser);
   if (parser.get().result() != http::status::switching_protocols) {
     http::read(connection.socket, connection.buffer, parser);
-    throw ApiRefusal(parser.get().result_int(), error_of(parser.get().body()));
+    if (parser.get().result_int() >= 400) {
+      throw ApiRefusal(parser.get().result_int(), error_of(parser.get().body()));
+    }
+    return {-1, parser.get().body()};
   }
   const auto rest = connection.buffer.data();
   std::string received(static_cast<const char*>(rest.data()), rest.size());

@@ -2,6 +2,7 @@
 // request.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -42,12 +43,16 @@ class ApiClient {
   std::string request(std::string_view method, const std::string& path, const QueryWords& query = {},
                       const std::string& body = {});
   /// Makes a connection of its own into a stream of frames (scheduler/stream_request.h): its descriptor,
-  /// which the caller owns, and what has come through it already. Throws as request().
+  /// which the caller owns, and what has come through it already. Where berthd answers that there is nothing
+  /// to become, -1 and the body of its answer. `delayed` is called once when no answer comes for kDelay.
+  /// Throws as request().
   struct Upgraded {
     int descriptor = -1;
     std::string received;
   };
-  Upgraded upgrade(const std::string& path, const std::string& body);
+  static constexpr std::chrono::milliseconds kDelay{500};
+  Upgraded upgrade(const std::string& path, const QueryWords& query, const std::string& body,
+                   const std::function<void()>& delayed = {});
   /// Calls `take` with each piece of the body until its end or until `take` returns false.
   void stream(const std::string& path, const QueryWords& query,
               const std::function<bool(std::string_view)>& take);

@@ -262,20 +262,18 @@ class Session : public std::enable_shared_from_this<Session> {
       respond(api_failure(400, "wait for the answer \"101\" before you go on"));
       return;
     }
-    using Header = http::response<http::empty_body>;
-    auto header = std::make_shared<Header>(http::status::switching_protocols, version_);
-    header->set(http::field::connection, "Upgrade");
-    header->set(http::field::upgrade, response.type);
-    stream_.expires_after(kPatience);
-    http::async_write(stream_, *header,
-                      [self = shared_from_this(), header, take_over = std::move(response.take_over)](
-                          const ErrorCode& error, std::size_t) {
-                        ErrorCode failed = error;
-                        const int descriptor = failed ? -1 : self->stream_.release_socket().release(failed);
-                        if (!failed) {
-                          take_over(descriptor);
-                        }
-                      });
+    // Written at once, as who takes the connection may have to have it before something else happens. So
+    // short an answer finds room; a client that has left none by not reading is not waited for.
+    const std::string header =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + response.type + "\r\n\r\n";
+    const int socket = stream_.socket().native_handle();
+    ErrorCode failed;
+    if (::send(socket, header.data(), header.size(), MSG_NOSIGNAL | MSG_DONTWAIT) !=
+        static_cast<ssize_t>(header.size())) {
+      shut();
+    } else if (const int descriptor = stream_.release_socket().release(failed); !failed) {
+      response.take_over(descriptor);
+    }
   }
 
   void begin_stream(ApiResponse response) {

@@ -67,7 +67,7 @@ struct ApiResponse {
   std::string type = "application/json";
   std::shared_ptr<ApiStream> stream;  ///< in place of the body
   /// In place of both: "101 Switching Protocols" is answered, then this gets the connection's descriptor,
-  /// which it owns. Only from within the handler's call.
+  /// which it owns, before respond() returns.
   std::function<void(int descriptor)> take_over;
 };
 

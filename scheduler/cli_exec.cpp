@@ -64,7 +64,7 @@ int run_exec(const CommandLine& line) {
   const bool terminal = line.has("pty");
   const std::string job = job_ids(line.operands).at(0);
   ApiClient client(daemon_socket(line));
-  const ApiClient::Upgraded stream = client.upgrade("/v1/jobs/" + job + "/exec", body_of(line, terminal));
+  const ApiClient::Upgraded stream = client.upgrade("/v1/jobs/" + job + "/exec", {}, body_of(line, terminal));
   const StreamEnd end =
       run_stream(stream.descriptor, stream.received, {.input = !line.has("no-stdin"), .terminal = terminal});
   if (!end.message.empty()) {

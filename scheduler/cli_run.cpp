@@ -133,6 +133,12 @@ void refuse_queueing(const std::vector<RequestedJob>& jobs) {
                           "job \"" + spec.name + "\": needs berthd's queue; use berth submit, or remove it"});
       }
     }
+    if (spec.terminal) {
+      faults.push_back({job.source, "/terminal",
+                        "job \"" + spec.name +
+                            "\": needs berthd, whose jobs can be attached to; use berth submit, or berth run "
+                            "--pty with a command"});
+    }
   }
   if (!faults.empty()) {
     throw InputError(std::move(faults));

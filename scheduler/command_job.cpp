@@ -349,6 +349,7 @@ class SpecBuilder {
     each("deadline", [&](const std::string& text) { spec_.deadline = parse_instant(text, now); });
     each("dependency", [&](const std::string& text) { spec_.dependency = text; });
     spec_.hold = line_.has("hold");
+    spec_.terminal = line_.command->name == "submit" && line_.has("pty");  // of berth run it is the caller's
     spec_.requeue = line_.has("requeue");
     each("retry", [&](const std::string& text) {
       spec_.retry.emplace().max = parse_number<unsigned>(text, "a number of attempts (use 1, 2, 3 …)");

@@ -796,6 +796,11 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   if (active->lease) {
     message.allocation = active->lease->allocation();
   }
+  if (auto waiters = start_waiters_.extract(id.job_id)) {
+    for (const auto& [number, reply] : waiters.mapped()) {
+      reply({id, active->runner->runner().cgroup});
+    }
+  }
   active->runner->send(message);
   crash_point("start.after_send");
   active->sent = true;
@@ -1037,6 +1042,27 @@ Daemon::RunningAttempt Daemon::require_running(JobId job, const Actor& actor) {
                        (active.state == JobState::suspended ? "; resume it first" : " and does not run yet"));
   }
   return {active.id, active.runner->runner().cgroup};
+}
+
+std::optional<Daemon::RunningAttempt> Daemon::find_attempt(JobId job, unsigned after) const {
+  const auto found = active_.find(job);
+  if (found == active_.end() || !found->second.sent || !found->second.runner ||
+      found->second.id.attempt <= after) {
+    return std::nullopt;
+  }
+  return RunningAttempt{found->second.id, found->second.runner->runner().cgroup};
+}
+
+std::uint64_t Daemon::wait_for_start(JobId job, StartReply reply) {
+  start_waiters_[job].emplace(++last_waiter_, std::move(reply));
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait_for_start(JobId job, std::uint64_t number) {
+  const auto found = start_waiters_.find(job);
+  if (found != start_waiters_.end() && found->second.erase(number) > 0 && found->second.empty()) {
+    start_waiters_.erase(found);
+  }
 }
 
 void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {

@@ -114,6 +114,13 @@ class Daemon {
     std::string runner;
   };
   RunningAttempt require_running(JobId job, const Actor& actor);
+  /// The attempt that a runner has, if it is a later one than `after`.
+  std::optional<RunningAttempt> find_attempt(JobId job, unsigned after) const;
+  using StartReply = std::function<void(const RunningAttempt&)>;
+  /// Called once, just before an attempt of the job is sent to its runner. Returns a number for
+  /// cancel_wait_for_start.
+  std::uint64_t wait_for_start(JobId job, StartReply reply);
+  void cancel_wait_for_start(JobId job, std::uint64_t number);
   /// Where the runners' sockets are.
   std::string runner_folder() const { return runner_paths().socket_folder; }
   std::optional<WaitReason> reason(JobId job);
@@ -231,6 +238,7 @@ class Daemon {
   std::unordered_map<JobId, ArrayState> arrays_;
   JobId last_placeholder_ = 0;  ///< negative: a task whose job has no id yet
   std::unordered_map<JobId, std::map<std::uint64_t, EndReply>> waiters_;
+  std::unordered_map<JobId, std::map<std::uint64_t, StartReply>> start_waiters_;
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;
   bool draining_ = false;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/cli_attach.h"
 #include "scheduler/cli_check.h"
 #include "scheduler/cli_daemon.h"
 #include "scheduler/cli_doctor.h"
@@ -65,25 +66,16 @@ struct DaemonCommand {
   int (*run)(const CommandLine& line);
 };
 constexpr DaemonCommand kDaemonCommands[] = {
-    {"submit", run_submit},
-    {"queue", run_queue},
-    {"wait", run_wait},
-    {"logs", run_logs},
-    {"slots", run_slots},
-    {"drain", run_drain},
-    {"undrain", run_drain},
-    {"events", run_events},
-    {"cancel", run_job_action},
-    {"hold", run_job_action},
-    {"release", run_job_action},
-    {"requeue", run_job_action},
-    {"suspend", run_job_action},
-    {"resume", run_job_action},
-    {"signal", run_job_action},
-    {"why", run_why},
-    {"update", run_update},
-    {"exec", run_exec},
-    {"top", run_top},
+    {"submit", run_submit},      {"queue", run_queue},
+    {"wait", run_wait},          {"logs", run_logs},
+    {"slots", run_slots},        {"drain", run_drain},
+    {"undrain", run_drain},      {"events", run_events},
+    {"cancel", run_job_action},  {"hold", run_job_action},
+    {"release", run_job_action}, {"requeue", run_job_action},
+    {"suspend", run_job_action}, {"resume", run_job_action},
+    {"signal", run_job_action},  {"why", run_why},
+    {"update", run_update},      {"exec", run_exec},
+    {"attach", run_attach},      {"top", run_top},
 };
 const DaemonCommand* find_daemon_command(std::string_view name) {
   for (const DaemonCommand& command : kDaemonCommands) {

@@ -141,6 +141,12 @@ constexpr std::array kRunStreamOptions{
 };
 
 constexpr std::array kSubmitStreamOptions{
+    Option{.name = "pty",
+           .description =
+               "Gives the job a terminal of its own, kept while nobody looks: berth attach joins it. What is "
+               "printed on it goes to --output too",
+           .section = kSectionJob,
+           .field = "/terminal"},
     Option{.name = "input",
            .letter = 'i',
            .argument = "FILE",
@@ -952,6 +958,7 @@ constexpr std::array kSubmitExamples{
     Example{"berth submit -c 2 --mem 2G -t 1h -- make -j2 test", "Prints \"Submitted batch job 36\"."},
     Example{"berth submit nightly.json", "The jobs of a file: all are taken, or none."},
     Example{"id=$(berth submit --parsable --wrap 'sort big | uniq -c > counts')", "For scripts."},
+    Example{"berth submit --pty -- bash", "A terminal that waits for its turn; berth attach joins it."},
     Example{"berth submit --wait -- ./tests.sh", "Waits for its turn and its end, and exits as it did."},
 };
 constexpr std::array kSubmitSeeAlso{"berth-queue(1)"sv, "berth-logs(1)"sv, "berth-wait(1)"sv,
@@ -1200,6 +1207,55 @@ constexpr CommandSpec kExec{.name = "exec",
                             .see_also = kControlSeeAlso,
                             .usage_status = 125};
 
+constexpr std::array kAttachOptions{
+    Option{
+        .name = "detach-keys",
+        .argument = "KEYS",
+        .description =
+            "Keys that leave the job, typed one after the other: characters and ctrl- with a letter or one "
+            "of @ [ \\ ] ^ _, separated by commas; none: there are none",
+        .fallback = "ctrl-p,ctrl-q"},
+    Option{.name = "no-stdin", .letter = 'n', .description = "Types nothing: only shows what the job writes"},
+    Option{.name = "no-wait", .description = "Refuses when the job does not run now"},
+    Option{.name = "sig-proxy",
+           .description =
+               "Passes SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 on to the job's processes "
+               "instead of leaving the job"},
+};
+constexpr std::array kAttachUsage{"attach [-n] [--detach-keys KEYS] [--no-wait] [--sig-proxy] JOBID"sv};
+constexpr std::array kAttachDescription{
+    "Shows what a running job of yours, or as an administrator of anybody's, writes from now on. A job that "
+    "waits is attached to when it starts, from its first byte. What was written before is in berth logs, as "
+    "is "
+    "everything that is shown here."sv,
+    "Where the job has a terminal (berth submit --pty) keys go to it as they are typed, Ctrl-C too, and it "
+    "follows the window's size; Ctrl-P Ctrl-Q, or --detach-keys, leaves it, and the job goes on. Several may "
+    "be "
+    "attached at once: all see the same, all may type, and the window that changed last sets the size."sv,
+    "A job without a terminal has its standard output and error shown, where it has two, and reads nothing. "
+    "Ctrl-C leaves it, and it goes on, unless --sig-proxy passes signals on."sv,
+    "When a job runs again, after a retry or a requeue, its next attempt is attached to. Exits at the job's "
+    "end, "
+    "as berth wait does; with 0 after the detach keys, with 128+n when signal n left the job, with 125 when "
+    "berth "
+    "refused."sv,
+};
+constexpr std::array kAttachExamples{
+    Example{"berth submit --pty -- bash", "A shell in the queue: \"Submitted batch job 36\"."},
+    Example{"berth attach 36", "Waits for it to start, and joins it; Ctrl-P Ctrl-Q leaves it running."},
+    Example{"berth attach --no-stdin 36", "Looks on."},
+};
+constexpr std::array kAttachSeeAlso{"berth-submit(1)"sv, "berth-logs(1)"sv, "berth-exec(1)"sv};
+constexpr CommandSpec kAttach{.name = "attach",
+                              .summary = "Join a running job: its terminal, or what it writes",
+                              .usage = kAttachUsage,
+                              .description = kAttachDescription,
+                              .options = kAttachOptions,
+                              .operands = {"JOBID", true, false, Completion::jobs},
+                              .examples = kAttachExamples,
+                              .see_also = kAttachSeeAlso,
+                              .usage_status = 125};
+
 constexpr std::array kTopOptions{
     Option{.name = "delay",
            .letter = 'd',
@@ -1399,10 +1455,11 @@ constexpr CommandSpec kGenerate{.name = "generate",
                                 .see_also = {},
                                 .hidden = true};
 
-constexpr std::array<const CommandSpec*, 29> kCommands{
-    &kRun,     &kCheck,   &kSubmit, &kQueue, &kCancel,     &kWait,   &kLogs,    &kHold,  &kRelease, &kRequeue,
-    &kSuspend, &kResume,  &kSignal, &kExec,  &kTop,        &kWhy,    &kUpdate,  &kSlots, &kDrain,   &kUndrain,
-    &kEvents,  &kHistory, &kReport, &kShow,  &kEfficiency, &kDoctor, &kVersion, &kHelp,  &kGenerate};
+constexpr std::array<const CommandSpec*, 30> kCommands{
+    &kRun,     &kCheck,      &kSubmit,  &kQueue,   &kCancel,  &kWait,    &kLogs,    &kHold,
+    &kRelease, &kRequeue,    &kSuspend, &kResume,  &kSignal,  &kExec,    &kAttach,  &kTop,
+    &kWhy,     &kUpdate,     &kSlots,   &kDrain,   &kUndrain, &kEvents,  &kHistory, &kReport,
+    &kShow,    &kEfficiency, &kDoctor,  &kVersion, &kHelp,    &kGenerate};
 
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},

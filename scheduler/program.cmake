@@ -16,6 +16,7 @@ berth_library(berth_cli
   log.cpp
   manual_page.cpp
   database_path.cpp
+  detach_keys.cpp
   job_output.cpp
   job_streams.cpp
   output_files.cpp
@@ -59,8 +60,9 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
   berth_use_archive(Boost::program_options boost_program_options Boost::headers)
 endif()
 
-add_executable(berth main.cpp api_client.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp cli_generate.cpp cli_query.cpp cli_run.cpp
-  cli_submit.cpp cli_top.cpp executor_launcher.cpp stream_client.cpp terminal.cpp terminal_bridge.cpp)
+add_executable(berth main.cpp api_client.cpp cli_attach.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp
+  cli_generate.cpp cli_query.cpp cli_run.cpp cli_submit.cpp cli_top.cpp executor_launcher.cpp stream_client.cpp
+  terminal.cpp terminal_bridge.cpp)
 target_link_libraries(berth PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
@@ -70,11 +72,11 @@ endif()
 # The daemon, and the process that holds its jobs. The runner is small: it knows neither SQLite nor Boost.
 berth_library(berth_runner_protocol runner_protocol.cpp record_spool.cpp stream_frame.cpp stream_request.cpp)
 target_link_libraries(berth_runner_protocol PUBLIC berth_schemas PRIVATE nlohmann_json::nlohmann_json)
-add_executable(berth-runner runner_main.cpp runner.cpp runner_streams.cpp stream_session.cpp)
+add_executable(berth-runner runner_main.cpp runner.cpp job_attachments.cpp runner_streams.cpp stream_session.cpp)
 target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth_scheduler berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 
-add_executable(berthd berthd_main.cpp api.cpp api_server.cpp api_streams.cpp committer.cpp daemon.cpp
+add_executable(berthd berthd_main.cpp api.cpp api_attach.cpp api_server.cpp api_streams.cpp committer.cpp daemon.cpp
   runner_link.cpp sample_gatherer.cpp stream_hand_over.cpp submission.cpp)
 target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
                       berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers

@@ -57,7 +57,7 @@ Runner::Runner(const RunnerOptions& options, Supervisor self)
       signals_(termination_signals()),
       executor_({.cgroup = self_.cgroup, .armed_ahead = options.armed_ahead, .own_scope = true}),
       streams_(executor_, streams_socket_of(options.socket_folder, self_.cgroup),
-               [this](AttemptId id) { return find(id) != nullptr; }),
+               [this](AttemptId id) { return look(id); }),
       idle_since_(std::chrono::steady_clock::now()) {
   executor_.wait_until_ready();
 }
@@ -86,6 +86,10 @@ void Runner::run() {
         report(event);
       }
     }
+    // Before what berthd says: who attaches to a job that is about to start comes before its start.
+    if (descriptors[4].revents != 0) {
+      streams_.dispatch();
+    }
     if (connection_ && (descriptors[2].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
       read_connection();
     }
@@ -94,9 +98,6 @@ void Runner::run() {
     }
     if (descriptors[3].revents != 0) {
       end_jobs();
-    }
-    if (descriptors[4].revents != 0) {
-      streams_.dispatch();
     }
     flush();
     if (!jobs_.empty() || connection_) {
@@ -222,6 +223,18 @@ Runner::Job* Runner::find(AttemptId id) {
   return found != jobs_.end() && found->second.id == id ? &found->second : nullptr;
 }
 
+AttemptView Runner::look(AttemptId id) {
+  AttemptView view;
+  if (const Job* job = find(id)) {
+    view.state = AttemptView::State::runs;
+    view.terminal = job->terminal;
+  } else if (const auto ended = unacknowledged_.find(id); ended != unacknowledged_.end()) {
+    view.state = AttemptView::State::ended;
+    view.outcome = ended->second.outcome;
+  }
+  return view;
+}
+
 void Runner::handle(const RunnerMessage& message) {
   Job* job = find(message.id);
   switch (message.kind) {
@@ -297,8 +310,15 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
           std::to_string(message.array_task_id.value_or(0));
     }
   }
+  if (request.spec.terminal) {
+    request.spec.environment.try_emplace("TERM", "xterm");
+    const TerminalWindow window = streams_.attachments().window_of(message.id.job_id);
+    request.terminal = TerminalSize{window.rows, window.columns};
+  }
   const JobSpec& spec = request.spec;
   job.grace = spec.grace_period;
+  job.terminal = spec.terminal;
+  streams_.attachments().begin(message.id, spec.terminal);
 
   const FileOwner owner{message.user_id, message.group_id, message.user};
   const PatternValues values{message.id.job_id, spec.name, message.user, message.array_job_id,
@@ -311,22 +331,25 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   const OpenMode mode = message.id.attempt > 1 ? OpenMode::append : spec.open_mode;
   const std::string output = expand_pattern(spec.standard_output, values);
   const std::string error = expand_pattern(spec.standard_error, values);
-  request.standard_output = open_sink(job, output, mode, *request.caller);
+  request.standard_output = open_sink(job, StreamFrame::Kind::output, output, mode, *request.caller);
   request.join_streams = error.empty() || error == output;
   if (!request.join_streams) {
-    request.standard_error = open_sink(job, error, mode, *request.caller);
+    request.standard_error = open_sink(job, StreamFrame::Kind::error, error, mode, *request.caller);
   }
   executor_.launch(std::move(request));
   crash_point("runner.launched");
 }
 
-OutputSink Runner::open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller) {
-  if (path.empty() || path == "/dev/null") {
-    return {};
+OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, OpenMode mode,
+                             const Caller& caller) {
+  const bool discarded = path.empty() || path == "/dev/null";
+  const int descriptor = discarded ? -1 : open_output_file(path, mode, {caller.uid, caller.gid, caller.name});
+  if (!discarded) {
+    job.outputs.emplace_back(descriptor);
   }
-  const int descriptor = open_output_file(path, mode, {caller.uid, caller.gid, caller.name});
-  job.outputs.emplace_back(descriptor);
-  return [descriptor, path, failed = false](const char* data, std::size_t size) mutable {
+  return [this, id = job.id.job_id, stream, descriptor, path, failed = discarded](const char* data,
+                                                                                  std::size_t size) mutable {
+    streams_.attachments().tell(id, stream, {data, size});
     if (!failed && !write_all(descriptor, data, size)) {
       failed = true;  // the job goes on, as its output's end is told by the file system alone
       log_error("cannot write job output to " + path + ": " + std::generic_category().message(errno) +
@@ -347,6 +370,7 @@ void Runner::refuse(AttemptId id, const std::string& stage, int error_number, co
   ended.outcome.stage = stage;
   ended.outcome.error_number = error_number;
   ended.outcome.message = what;
+  streams_.attachments().end(id, ended.outcome);
   finish(std::move(ended));
 }
 
@@ -402,6 +426,7 @@ void Runner::report_ended(const Ended& ended) {
   message.detail = job->second.detail;
   message.outcome = ended.outcome;
   message.usage = ended.usage;
+  streams_.attachments().end(message.id, ended.outcome);
   jobs_.erase(job);
   finish(std::move(message));
 }

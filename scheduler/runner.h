@@ -51,6 +51,7 @@ class Runner {
     std::string detail;  ///< of its RUNNING event
     UniqueFd input;
     std::vector<UniqueFd> outputs;
+    bool terminal = false;
   };
 
   void end_jobs();
@@ -62,7 +63,8 @@ class Runner {
   void handle(const RunnerMessage& message);
   void start(const RunnerMessage& message);
   void launch(const RunnerMessage& message, Job& job);
-  OutputSink open_sink(Job& job, const std::string& path, OpenMode mode, const Caller& caller);
+  OutputSink open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, OpenMode mode,
+                       const Caller& caller);
   void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
   void report(ExecutorEvent& event);
   void report_started(const Started& started);
@@ -71,6 +73,7 @@ class Runner {
   void finish(RunnerMessage ended);
   void spool(const RunnerMessage& ended);
   Job* find(AttemptId id);
+  AttemptView look(AttemptId id);
   bool may_end() const;
 
   Supervisor self_;

@@ -40,10 +40,11 @@ int exit_status_of(const CommandEnded& ended) {
 }  // namespace
 
 RunnerStreams::RunnerStreams(Executor& executor, std::string socket_path,
-                             std::function<bool(AttemptId)> holds)
+                             std::function<AttemptView(AttemptId)> look)
     : executor_(executor),
       path_(std::move(socket_path)),
-      holds_(std::move(holds)),
+      look_(std::move(look)),
+      attachments_(loop_, [this](JobId job, int number) { executor_.signal(job, number); }),
       // Only root may write to it: who hands a connection over has found out whose it is.
       socket_(bind_private(path_, SOCK_DGRAM)),
       packet_(4 * kLargestStreamRequest) {
@@ -67,7 +68,12 @@ void RunnerStreams::take_over() {
     return;
   }
   try {
-    run(parse_handed_over({packet_.data(), static_cast<std::size_t>(size)}), descriptors.take(0));
+    const StreamRequest request = parse_handed_over({packet_.data(), static_cast<std::size_t>(size)});
+    if (request.attach) {
+      attachments_.add(request, look_(request.id), descriptors.take(0));
+    } else {
+      run(request, descriptors.take(0));
+    }
   } catch (const std::exception& error) {
     log_error(std::string("berthd handed over what is no request: ") + error.what());
   }
@@ -95,7 +101,7 @@ void RunnerStreams::run(const StreamRequest& request, UniqueFd client) {
 
 void RunnerStreams::start(const StreamRequest& request, const std::shared_ptr<StreamSession>& session,
                           CommandId& id) {
-  if (!holds_(request.id)) {
+  if (look_(request.id).state != AttemptView::State::runs) {
     throw LaunchError("command", ESRCH, "it has ended");
   }
   CommandRequest command{
@@ -119,6 +125,10 @@ void RunnerStreams::start(const StreamRequest& request, const std::shared_ptr<St
 }
 
 void RunnerStreams::take(TerminalOpened terminal) {
+  if (terminal.id.number == 0) {
+    attachments_.open_terminal(terminal.id.job_id, std::move(terminal.master));
+    return;
+  }
   const auto found = commands_.find(terminal.id);
   if (found == commands_.end() || found->second.session == nullptr) {
     return;  // closing its only master hangs the terminal up
@@ -141,6 +151,7 @@ void RunnerStreams::take(const CommandEnded& ended) {
 }
 
 void RunnerStreams::sweep() {
+  attachments_.sweep();
   std::erase_if(ending_, [](const auto& session) { return session->is_finished(); });
   for (auto& [id, command] : commands_) {
     if (command.session != nullptr && command.session->is_finished()) {

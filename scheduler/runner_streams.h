@@ -1,4 +1,5 @@
-// RunnerStreams: the further commands beside a runner's jobs (berth exec). Takes connections over from berthd
+// RunnerStreams: the further commands beside a runner's jobs (berth exec), and the clients that are attached
+// to the jobs themselves (scheduler/job_attachments.h). Takes connections over from berthd
 // (scheduler/stream_request.h).
 //
 // Part of a Runner, single-threaded; the runner passes on what its Executor tells.
@@ -12,6 +13,7 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/executor.h"
+#include "scheduler/job_attachments.h"
 #include "scheduler/stream_request.h"
 #include "scheduler/stream_session.h"
 
@@ -19,8 +21,8 @@ namespace berth {
 
 class RunnerStreams {
  public:
-  /// `holds` tells whether this attempt is the runner's. Throws std::system_error when it cannot listen.
-  RunnerStreams(Executor& executor, std::string socket_path, std::function<bool(AttemptId)> holds);
+  /// `look` tells of an attempt of the runner's. Throws std::system_error when it cannot listen.
+  RunnerStreams(Executor& executor, std::string socket_path, std::function<AttemptView(AttemptId)> look);
   ~RunnerStreams();
   RunnerStreams(const RunnerStreams&) = delete;
   RunnerStreams& operator=(const RunnerStreams&) = delete;
@@ -28,6 +30,7 @@ class RunnerStreams {
   /// Readable when dispatch() has work.
   int descriptor() const { return loop_.descriptor(); }
   void dispatch();
+  JobAttachments& attachments() { return attachments_; }
   void take(TerminalOpened terminal);
   void take(const CommandEnded& ended);
 
@@ -44,8 +47,9 @@ class RunnerStreams {
 
   Executor& executor_;
   const std::string path_;
-  const std::function<bool(AttemptId)> holds_;
+  const std::function<AttemptView(AttemptId)> look_;
   DescriptorLoop loop_;
+  JobAttachments attachments_;
   UniqueFd socket_;
   std::vector<char> packet_;
   std::map<CommandId, Command> commands_;               // until their end is known

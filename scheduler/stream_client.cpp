@@ -37,17 +37,22 @@ class WatchedSignals {
         sigaddset(&set_, number);
       }
     }
-    if (terminal) {
-      sigaddset(&set_, SIGWINCH);
-      sigaddset(&set_, SIGTSTP);
-    }
     ::sigprocmask(SIG_BLOCK, &set_, &before_);
     descriptor_.reset(check(::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd"));
+    if (terminal) {
+      add_terminal();
+    }
   }
   ~WatchedSignals() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
   WatchedSignals(const WatchedSignals&) = delete;
   WatchedSignals& operator=(const WatchedSignals&) = delete;
 
+  void add_terminal() {
+    sigaddset(&set_, SIGWINCH);
+    sigaddset(&set_, SIGTSTP);
+    ::sigprocmask(SIG_BLOCK, &set_, nullptr);
+    check(::signalfd(descriptor_.get(), &set_, 0), "signalfd");
+  }
   int descriptor() const { return descriptor_.get(); }
   std::optional<int> next() {
     signalfd_siginfo info{};
@@ -64,12 +69,15 @@ class WatchedSignals {
 class StreamClient {
  public:
   StreamClient(int socket, const std::string& received, const StreamClientOptions& options)
-      : socket_(socket), options_(options), signals_(options.terminal), reading_input_(options.input) {
+      : socket_(socket),
+        options_(options),
+        signals_(options.terminal),
+        reading_input_(options.input && !options.attach) {
     reader_.append(received);
     if (options_.terminal) {
       raw_.emplace();
     }
-    if (!options_.input && !options_.terminal) {
+    if (!options_.input && !options_.terminal && !options_.attach) {
       send(StreamFrame::Kind::input, {});
     }
     ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
@@ -124,8 +132,13 @@ class StreamClient {
     if (count < 0 && errno == EAGAIN) {
       return;
     }
+    if (count <= 0 && attempt_ > 0) {
+      end_ = StreamEnd{125, "the job's runner went away", attempt_};
+      return;
+    }
     if (count <= 0) {
-      throw std::runtime_error("the job's runner went away; the command ends with its job");
+      throw std::runtime_error(options_.attach ? "the job's runner does not take it; try again"
+                                               : "the job's runner went away; the command ends with its job");
     }
     reader_.append({buffer.data(), static_cast<std::size_t>(count)});
     take_frames();
@@ -140,10 +153,26 @@ class StreamClient {
         }
       } else if (frame->kind == StreamFrame::Kind::end) {
         const auto value = nlohmann::json::parse(frame->payload);
-        end_ = StreamEnd{value.at("exit_status"), value.at("message")};
+        end_ = StreamEnd{value.at("exit_status"), value.at("message"), attempt_};
+      } else if (frame->kind == StreamFrame::Kind::attached) {
+        const auto value = nlohmann::json::parse(frame->payload);
+        attempt_ = value.at("attempt");
+        if (value.at("terminal") && options_.input) {
+          join_terminal();
+        }
       }
     }
   }
+
+  /// The job has a terminal: ours stands in for it. Where we have none what comes is typed.
+  void join_terminal() {
+    options_.terminal = true;
+    raw_.emplace();
+    signals_.add_terminal();
+    reading_input_ = true;
+  }
+
+  void leave(int exit_status) { end_ = StreamEnd{exit_status, "", attempt_, true}; }
 
   void read_input() {
     std::array<char, kPiece> buffer{};
@@ -153,11 +182,23 @@ class StreamClient {
     }
     if (count <= 0) {
       reading_input_ = false;
-      send(StreamFrame::Kind::input,
-           options_.terminal ? std::string_view(&kEndOfInput, 1) : std::string_view());
+      if (!options_.attach) {
+        send(StreamFrame::Kind::input,
+             options_.terminal ? std::string_view(&kEndOfInput, 1) : std::string_view());
+      }
       return;
     }
-    send(StreamFrame::Kind::input, {buffer.data(), static_cast<std::size_t>(count)});
+    const std::string_view typed(buffer.data(), static_cast<std::size_t>(count));
+    if (!options_.attach || !raw_->is_terminal()) {
+      send(StreamFrame::Kind::input, typed);
+      return;
+    }
+    if (const std::string keys = options_.attach->pass(typed); !keys.empty()) {
+      send(StreamFrame::Kind::input, keys);
+    }
+    if (options_.attach->found()) {
+      leave(0);
+    }
   }
 
   void take_signals() {
@@ -176,6 +217,11 @@ class StreamClient {
   }
 
   void pass_signal(int number) {
+    if (options_.attach) {
+      options_.pass_signals ? send(StreamFrame::Kind::signal, std::string(1, static_cast<char>(number)))
+                            : leave(128 + number);
+      return;
+    }
     for (const int ending : kEnding) {
       if (number == ending && ++asked_to_end_ == 3) {
         end_ = StreamEnd{128 + number, "it is left to itself"};
@@ -193,6 +239,7 @@ class StreamClient {
   std::string unsent_;
   bool reading_input_;
   unsigned asked_to_end_ = 0;
+  unsigned attempt_ = 0;
   std::optional<StreamEnd> end_;
 };
 

@@ -41,7 +41,7 @@ std::optional<StreamFrame> StreamFrameReader::next() {
   const std::size_t size = byte_at(buffer_, 1) << 24U | byte_at(buffer_, 2) << 16U |
                            byte_at(buffer_, 3) << 8U | byte_at(buffer_, 4);
   const std::uint32_t kind = byte_at(buffer_, 0);
-  if (size > kLargestPayload || kind > static_cast<std::uint32_t>(StreamFrame::Kind::end)) {
+  if (size > kLargestPayload || kind > static_cast<std::uint32_t>(StreamFrame::Kind::attached)) {
     throw std::runtime_error("a frame of kind " + std::to_string(kind) + " and " + std::to_string(size) +
                              " bytes is none of berth's");
   }

@@ -1,4 +1,4 @@
-// StreamFrame: what `berth exec` and the command's runner say to each other once the HTTP
+// StreamFrame: what `berth exec` or `berth attach` and the job's runner say to each other once the HTTP
 // connection has become a stream of frames. docs/berthd.md describes it for other clients.
 //
 //   frame: one byte of kind, four bytes of length (big endian), the payload
@@ -18,9 +18,10 @@ struct StreamFrame {
     input = 0,   ///< to the command: standard input; empty: its end
     output = 1,  ///< from it
     error = 2,
-    window = 3,  ///< to it: rows and columns of the terminal, two bytes each, big endian
-    signal = 4,  ///< to it: the signal's number, one byte
-    end = 5,     ///< from it, the last: {"exit_status": 0, "message": "…"}
+    window = 3,    ///< to it: rows and columns of the terminal, two bytes each, big endian
+    signal = 4,    ///< to it: the signal's number, one byte
+    end = 5,       ///< from it, the last: {"exit_status": 0, "message": "…"}
+    attached = 6,  ///< from a job, the first: {"attempt": 1, "terminal": true}
   };
   Kind kind = Kind::input;
   std::string payload;

@@ -88,18 +88,23 @@ class BodyReader {
   StreamRequest& request_;
 };
 
-}  // namespace
-
-StreamRequest parse_stream_request(std::string_view body) {
-  StreamRequest request;
+Json parse_object(std::string_view body) {
   if (body.size() > kLargestStreamRequest) {
     throw InputError("request", "",
                      "arguments and environment are longer than 128 KiB; put them into a file");
   }
-  const Json value = Json::parse(body.empty() ? "{}" : body, nullptr, false);
+  Json value = Json::parse(body.empty() ? "{}" : body, nullptr, false);
   if (!value.is_object()) {
     throw InputError("request", "", "the body is no JSON object");
   }
+  return value;
+}
+
+}  // namespace
+
+StreamRequest parse_stream_request(std::string_view body) {
+  StreamRequest request;
+  const Json value = parse_object(body);
   BodyReader reader(request);
   for (const auto& [name, member] : value.items()) {
     reader.read(name, member);
@@ -113,12 +118,29 @@ StreamRequest parse_stream_request(std::string_view body) {
   return request;
 }
 
+StreamRequest parse_attach_request(std::string_view body) {
+  StreamRequest request;
+  request.attach = true;
+  const Json value = parse_object(body);
+  BodyReader reader(request);
+  for (const auto& [name, member] : value.items()) {
+    if (name == "terminal") {
+      reader.read(name, member);
+    } else {
+      reader.refuse("/" + name, "is not known here; use terminal");
+    }
+  }
+  if (!reader.faults.empty()) {
+    throw InputError(std::move(reader.faults));
+  }
+  return request;
+}
+
 std::string to_json_text(const StreamRequest& request) {
-  Json value{{"job", request.id.job_id},
-             {"attempt", request.id.attempt},
-             {"argv", request.argv},
-             {"environment", request.environment},
-             {"current_working_directory", request.current_working_directory}};
+  Json value{
+      {"job", request.id.job_id},           {"attempt", request.id.attempt},
+      {"attach", request.attach},           {"argv", request.argv},
+      {"environment", request.environment}, {"current_working_directory", request.current_working_directory}};
   if (request.terminal) {
     value["terminal"] = {{"rows", request.terminal->rows}, {"columns", request.terminal->columns}};
   }
@@ -129,6 +151,7 @@ StreamRequest parse_handed_over(std::string_view text) {
   const Json value = Json::parse(text);
   StreamRequest request;
   request.id = {value.at("job"), value.at("attempt")};
+  request.attach = value.value("attach", false);  // a berthd from before there was such a thing
   request.argv = value.at("argv").get<std::vector<std::string>>();
   request.environment = value.at("environment").get<std::map<std::string, std::string>>();
   request.current_working_directory = value.at("current_working_directory");

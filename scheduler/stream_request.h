@@ -1,5 +1,5 @@
 // StreamRequest: what a client asks for when its connection is to become a stream: a further command beside a
-// running job. berthd hands the connection over to the job's runner with it.
+// running job, or the job itself. berthd hands the connection over to the job's runner with it.
 //
 //   client ── POST /v1/jobs/36/exec, Upgrade ──► berthd ── StreamRequest + the connection ──► runner
 //
@@ -20,10 +20,11 @@ namespace berth {
 
 struct StreamRequest {
   AttemptId id;
-  std::vector<std::string> argv;                   ///< never empty
+  bool attach = false;                             ///< to the job; of the rest only `terminal` counts
+  std::vector<std::string> argv;                   ///< never empty, but to attach
   std::map<std::string, std::string> environment;  ///< over the job's
   std::string current_working_directory;           ///< absolute; empty: the job's
-  std::optional<TerminalWindow> terminal;
+  std::optional<TerminalWindow> terminal;          ///< the command's, or that of the client who attaches
 };
 
 /// What the HTTP connection is upgraded to.
@@ -35,6 +36,8 @@ inline constexpr std::size_t kLargestStreamRequest = std::size_t{128} * 1024;
 /// A client's body: argv, environment, current_working_directory, terminal{rows, columns}. Throws InputError
 /// with every fault.
 StreamRequest parse_stream_request(std::string_view body);
+/// A client's body that attaches: terminal{rows, columns} at most. Throws InputError with every fault.
+StreamRequest parse_attach_request(std::string_view body);
 
 std::string to_json_text(const StreamRequest& request);
 /// What to_json_text() made. Throws std::exception.

@@ -18,6 +18,8 @@ namespace {
 /// What waits for a slow reader before the other side is read no further.
 constexpr std::size_t kAhead = std::size_t{256} * 1024;
 constexpr std::size_t kPiece = std::size_t{32} * 1024;
+/// What waits for a slow client of a job, whose output cannot be held up for it.
+constexpr std::size_t kBehind = std::size_t{1} << 20U;
 /// A pipe holds 64 KiB; one that others go on writing to has no end.
 constexpr int kDrainedPieces = 16;
 
@@ -38,6 +40,35 @@ void StreamSession::connect(UniqueFd input, UniqueFd output, UniqueFd error) {
   output_.fd = std::move(output);
   error_.fd = std::move(error);
   update();
+}
+
+void StreamSession::ignore_input() {
+  input_ended_ = true;
+  to_command_.clear();
+  update();
+}
+
+void StreamSession::tell(StreamFrame::Kind kind, std::string_view payload) {
+  if (!client_ || ending_) {
+    return;
+  }
+  if (to_client_.size() >= kBehind) {
+    missed_ += payload.size();
+    return;
+  }
+  tell_what_was_missed();
+  to_client_ += to_frame(kind, payload);
+  update();
+}
+
+void StreamSession::tell_what_was_missed() {
+  if (missed_ > 0) {
+    to_client_ +=
+        to_frame(StreamFrame::Kind::error,
+                 "\r\nberth: " + std::to_string(missed_) +
+                     " bytes are left out here, as they were not read in time; berth logs has them\r\n");
+    missed_ = 0;
+  }
 }
 
 void StreamSession::set_interest(Channel& channel, std::uint32_t events,
@@ -221,10 +252,12 @@ void StreamSession::end(int exit_status, const std::string& message) {
   drain(error_, StreamFrame::Kind::error);
   close(input_);
   to_command_.clear();
+  tell_what_was_missed();
   const nlohmann::json end{{"exit_status", exit_status}, {"message", message}};
   to_client_ +=
       to_frame(StreamFrame::Kind::end, end.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   ending_ = true;
+  write_client();
   update();
 }
 

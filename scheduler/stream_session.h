@@ -1,12 +1,15 @@
-// StreamSession: one client's connection beside one command (berth exec), in the runner.
+// StreamSession: one client's connection beside one command (berth exec) or at a job (berth attach), in the
+// runner.
 //
 // Copies between the client's frames and the command's pipes or terminal, never more than some hundred KiB
-// ahead, so that a slow client holds up its own command and nothing else. Single-threaded, on a
-// DescriptorLoop; never blocks.
+// ahead, so that a slow client holds up its own command and nothing else. What a job writes is told to it; a
+// client that is too slow for that misses some, and is told how much. Single-threaded, on a DescriptorLoop;
+// never blocks.
 #pragma once
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "executor/descriptor_loop.h"
 #include "executor/os/unique_fd.h"
@@ -31,6 +34,10 @@ class StreamSession {
   /// Non-blocking descriptors: where the client's input goes, and where output and error are read from; an
   /// empty one is none. Of a terminal, two descriptors of its master.
   void connect(UniqueFd input, UniqueFd output, UniqueFd error);
+  /// There is nothing that would read the client's input.
+  void ignore_input();
+  /// Passes on what somebody else has read; leaves it out when the client is too far behind.
+  void tell(StreamFrame::Kind kind, std::string_view payload);
   /// The command is over: passes on what is left, then `exit_status` and `message`, then closes.
   void end(int exit_status, const std::string& message);
 
@@ -55,6 +62,7 @@ class StreamSession {
   bool read_from(Channel& channel, StreamFrame::Kind kind);
   void drain(Channel& channel, StreamFrame::Kind kind);
   void write_client();
+  void tell_what_was_missed();
 
   DescriptorLoop& loop_;
   Requests requests_;
@@ -64,6 +72,7 @@ class StreamSession {
   StreamFrameReader reader_;
   std::string to_client_;
   std::string to_command_;
+  std::size_t missed_ = 0;  ///< bytes that the client was too slow for, since it was told last
   bool input_ended_ = false;
   bool ending_ = false;
 };

@@ -341,6 +341,9 @@ void put_command(Sink& sink, const JobSpec& spec) {
   put_text(sink, "standard_output", spec.standard_output);
   put_text(sink, "standard_error", spec.standard_error);
   sink.put("open_mode", spec.open_mode == OpenMode::truncate ? "truncate" : "append");
+  if (spec.terminal) {
+    sink.put("terminal", true);
+  }
 }
 
 template <typename Sink>

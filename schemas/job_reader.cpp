@@ -219,6 +219,7 @@ constexpr Member<JobSpec> kJobMembers[] = {
     {"standard_output", read_pattern_path<&JobSpec::standard_output>},
     {"standard_error", read_pattern_path<&JobSpec::standard_error>},
     {"open_mode", read_open_mode},
+    {"terminal", [](const Field& field, JobSpec& spec) { spec.terminal = field.boolean().value_or(false); }},
     {"account", [](const Field& field, JobSpec& spec) { spec.account = field.word().value_or(""); }},
     {"comment",
      [](const Field& field, JobSpec& spec) { spec.comment = field.text(Emptiness::allowed).value_or(""); }},
@@ -275,6 +276,11 @@ class Rules {
     }
     if (given("kill_warning_delay") && !given("kill_warning_signal")) {
       refuse("kill_warning_delay", "has no effect without \"kill_warning_signal\"; add it, e.g. \"USR1\"");
+    }
+    for (const char* stream : {"standard_input", "standard_error"}) {
+      if (spec.terminal && given(stream)) {
+        refuse(stream, "does not go with \"terminal\", which is the job's input and output; remove one");
+      }
     }
   }
 
@@ -355,6 +361,9 @@ constexpr Alias kAliases[] = {
     {"signal", "kill_warning_signal"},
     {"max_output", "limits/output"},
     {"gpus", "isolation/devices"},
+    {"pty", "terminal"},
+    {"tty", "terminal"},
+    {"interactive", "terminal"},
 };
 
 std::size_t edit_distance(std::string_view left, std::string_view right) {

@@ -86,6 +86,8 @@ class Terminal:
         while self.process.poll() is None and time.monotonic() < end:
             if select.select([self.master], [], [], 0.1)[0]:
                 self.seen += os.read(self.master, 65536).decode(errors="replace")
+        while select.select([self.master], [], [], 0)[0]:  # its last words
+            self.seen += os.read(self.master, 65536).decode(errors="replace")
         return self.process.wait(1)
 
     def is_restored(self):

@@ -1,5 +1,6 @@
 # The command line: tables, parsing, help, streams and reports; and what is generated from the tables.
 berth_test(test_cli
+  unit/scheduler/detach_keys_test.cpp
   unit/scheduler/test_options.cpp
   unit/scheduler/test_command_job.cpp
   unit/scheduler/test_job_output.cpp

@@ -52,6 +52,20 @@ TEST_CASE("a request to run a command is read and handed on whole") {
   CHECK((copy.terminal->rows == 7 && copy.terminal->columns == 9));
 }
 
+TEST_CASE("a request to attach is read and handed on whole") {
+  StreamRequest request = parse_attach_request(R"({"terminal": {"rows": 7, "columns": 9}})");
+  request.id = {36, 2};
+  const StreamRequest copy = parse_handed_over(to_json_text(request));
+  CHECK(copy.attach);
+  CHECK((copy.id.job_id == 36 && copy.id.attempt == 2));
+  REQUIRE(copy.terminal);
+  CHECK((copy.terminal->rows == 7 && copy.terminal->columns == 9));
+  CHECK_FALSE(parse_attach_request("").terminal);
+  CHECK_FALSE(parse_stream_request(R"({"argv": ["ls"]})").attach);
+  CHECK_THROWS_AS(parse_attach_request(R"({"argv": ["ls"]})"), InputError);
+  CHECK_THROWS_AS(parse_attach_request(R"({"terminal": 7})"), InputError);
+}
+
 TEST_CASE("faults of a request name their pointer") {
   const auto pointer_of = [](const char* body) {
     try {

@@ -70,6 +70,13 @@ TEST_CASE("every bad job file is refused with exactly its faults, in the order o
   }
 }
 
+TEST_CASE("a job's terminal is read and written") {
+  const JobSpec spec = parse_one(R"({"argv": ["bash"], "terminal": true})");
+  CHECK(spec.terminal);
+  CHECK(parse_one(to_json_text(spec)) == spec);
+  CHECK_FALSE(parse_one(R"({"argv": ["bash"]})").terminal);
+}
+
 TEST_CASE("every field of a job file reaches the job") {
   const JobSpec spec = parse_one(corpus_file("good/every_field.json").text);
   CHECK(spec.name == "everything");
