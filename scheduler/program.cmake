@@ -72,7 +72,7 @@ endif()
 # The daemon, and the process that holds its jobs. The runner is small: it knows neither SQLite nor Boost.
 berth_library(berth_runner_protocol runner_protocol.cpp record_spool.cpp stream_frame.cpp stream_request.cpp)
 target_link_libraries(berth_runner_protocol PUBLIC berth_schemas PRIVATE nlohmann_json::nlohmann_json)
-add_executable(berth-runner runner_main.cpp runner.cpp job_attachments.cpp runner_streams.cpp stream_session.cpp)
+add_executable(berth-runner runner_main.cpp runner.cpp stream_attachments.cpp runner_streams.cpp stream_session.cpp)
 target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth_scheduler berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 

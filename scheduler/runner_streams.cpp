@@ -24,10 +24,6 @@ UniqueFd non_blocking(UniqueFd fd) {
   return fd;
 }
 
-UniqueFd duplicate(const UniqueFd& fd) {
-  return UniqueFd{check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), "fcntl", "terminal")};
-}
-
 /// As berth run's: the command's own, 128 + n for a signal, 126 and 127 when it could not be executed.
 int exit_status_of(const CommandEnded& ended) {
   if (ended.error_number != 0) {

@@ -1,5 +1,5 @@
 // RunnerStreams: the further commands beside a runner's jobs (berth exec), and the clients that are attached
-// to the jobs themselves (scheduler/job_attachments.h). Takes connections over from berthd
+// to the jobs themselves (scheduler/stream_attachments.h). Takes connections over from berthd
 // (scheduler/stream_request.h).
 //
 // Part of a Runner, single-threaded; the runner passes on what its Executor tells.
@@ -13,7 +13,7 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/executor.h"
-#include "scheduler/job_attachments.h"
+#include "scheduler/stream_attachments.h"
 #include "scheduler/stream_request.h"
 #include "scheduler/stream_session.h"
 
@@ -30,7 +30,7 @@ class RunnerStreams {
   /// Readable when dispatch() has work.
   int descriptor() const { return loop_.descriptor(); }
   void dispatch();
-  JobAttachments& attachments() { return attachments_; }
+  StreamAttachments& attachments() { return attachments_; }
   void take(TerminalOpened terminal);
   void take(const CommandEnded& ended);
 
@@ -49,7 +49,7 @@ class RunnerStreams {
   const std::string path_;
   const std::function<AttemptView(AttemptId)> look_;
   DescriptorLoop loop_;
-  JobAttachments attachments_;
+  StreamAttachments attachments_;
   UniqueFd socket_;
   std::vector<char> packet_;
   std::map<CommandId, Command> commands_;               // until their end is known

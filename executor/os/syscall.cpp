@@ -57,6 +57,10 @@ bool write_all(int fd, const char* data, std::size_t size) noexcept {
   return true;
 }
 
+UniqueFd duplicate(const UniqueFd& fd) {
+  return UniqueFd{check(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC")};
+}
+
 FdPair make_pipe(int flags) {
   int ends[2];
   check(::pipe2(ends, flags | O_CLOEXEC), "pipe2");

@@ -40,6 +40,9 @@ std::string read_file_at(int directory, const std::string& name);
 int write_at(int directory, const char* name, std::string_view text) noexcept;
 bool write_all(int fd, const char* data, std::size_t size) noexcept;
 
+/// Close-on-exec.
+UniqueFd duplicate(const UniqueFd& fd);
+
 struct FdPair {
   UniqueFd first;
   UniqueFd second;

@@ -205,7 +205,8 @@ TEST_CASE("the canonical form of a full job has every field of the schema but th
       const bool is_later =
           property.value()["description"].get<std::string>().starts_with("Not supported yet");
       std::string place = path + "/" + property.key();
-      if (is_later || place == "/isolation/tmpfs") {
+      // A job with a terminal has no standard_input; another test writes one.
+      if (is_later || place == "/isolation/tmpfs" || place == "/terminal") {
         continue;
       }
       const std::size_t star = place.find('*');

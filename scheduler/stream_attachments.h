@@ -1,4 +1,4 @@
-// JobAttachments: the clients that are attached to a runner's jobs (berth attach): each gets what its job
+// StreamAttachments: the clients that are attached to a runner's jobs (berth attach): each gets what its job
 // writes from then on, and where the job has a terminal each may type on it. Several at one job see the same.
 //
 // The runner keeps the terminal of a job while nobody is attached, and its output goes to the job's file all
@@ -28,10 +28,10 @@ struct AttemptView {
   std::optional<Outcome> outcome;  ///< ended
 };
 
-class JobAttachments {
+class StreamAttachments {
  public:
   /// `loop` outlives it. `signal` sends one to every process of a job.
-  JobAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal);
+  StreamAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal);
 
   /// A client whose attempt is unknown waits here: berthd hands it over just before the attempt's start.
   void add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client);

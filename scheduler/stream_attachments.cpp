@@ -1,6 +1,5 @@
-#include "scheduler/job_attachments.h"
+#include "scheduler/stream_attachments.h"
 
-#include <fcntl.h>
 #include <sys/ioctl.h>
 
 #include <nlohmann/json.hpp>
@@ -10,10 +9,6 @@
 
 namespace berth {
 namespace {
-
-UniqueFd duplicate(const UniqueFd& descriptor) {
-  return UniqueFd{check(::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC")};
-}
 
 void set_size(const UniqueFd& master, TerminalWindow window) {
   const winsize size{window.rows, window.columns, 0, 0};
@@ -27,10 +22,10 @@ std::string message_of(const Outcome& outcome) {
 
 }  // namespace
 
-JobAttachments::JobAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal)
+StreamAttachments::StreamAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal)
     : loop_(loop), signal_(std::move(signal)) {}
 
-void JobAttachments::add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client) {
+void StreamAttachments::add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client) {
   const JobId job = request.id.job_id;
   auto session = std::make_shared<StreamSession>(
       loop_, std::move(client),
@@ -63,7 +58,7 @@ void JobAttachments::add(const StreamRequest& request, const AttemptView& attemp
   }
 }
 
-void JobAttachments::join(Target& target, StreamSession& session) {
+void StreamAttachments::join(Target& target, StreamSession& session) {
   const nlohmann::json told{{"attempt", target.id.attempt}, {"terminal", target.terminal}};
   session.tell(StreamFrame::Kind::attached, told.dump());
   if (!target.terminal) {
@@ -73,12 +68,12 @@ void JobAttachments::join(Target& target, StreamSession& session) {
   }
 }
 
-TerminalWindow JobAttachments::window_of(JobId job) const {
+TerminalWindow StreamAttachments::window_of(JobId job) const {
   const auto found = targets_.find(job);
   return found == targets_.end() ? TerminalWindow{} : found->second.window.value_or(TerminalWindow{});
 }
 
-void JobAttachments::resize(JobId job, TerminalWindow window) {
+void StreamAttachments::resize(JobId job, TerminalWindow window) {
   const auto found = targets_.find(job);
   if (found == targets_.end()) {
     return;
@@ -89,7 +84,7 @@ void JobAttachments::resize(JobId job, TerminalWindow window) {
   }
 }
 
-void JobAttachments::begin(AttemptId id, bool terminal) {
+void StreamAttachments::begin(AttemptId id, bool terminal) {
   if (!terminal && !targets_.contains(id.job_id)) {
     return;
   }
@@ -102,7 +97,7 @@ void JobAttachments::begin(AttemptId id, bool terminal) {
   }
 }
 
-void JobAttachments::open_terminal(JobId job, UniqueFd master) {
+void StreamAttachments::open_terminal(JobId job, UniqueFd master) {
   const auto found = targets_.find(job);
   if (found == targets_.end()) {
     return;
@@ -117,7 +112,7 @@ void JobAttachments::open_terminal(JobId job, UniqueFd master) {
   }
 }
 
-void JobAttachments::tell(JobId job, StreamFrame::Kind stream, std::string_view text) {
+void StreamAttachments::tell(JobId job, StreamFrame::Kind stream, std::string_view text) {
   if (targets_.empty()) {
     return;
   }
@@ -128,7 +123,7 @@ void JobAttachments::tell(JobId job, StreamFrame::Kind stream, std::string_view 
   }
 }
 
-void JobAttachments::end(AttemptId id, const Outcome& outcome) {
+void StreamAttachments::end(AttemptId id, const Outcome& outcome) {
   const auto found = targets_.find(id.job_id);
   if (found == targets_.end()) {
     return;
@@ -140,7 +135,7 @@ void JobAttachments::end(AttemptId id, const Outcome& outcome) {
   targets_.erase(found);
 }
 
-void JobAttachments::sweep() {
+void StreamAttachments::sweep() {
   const auto is_finished = [](const auto& session) { return session->is_finished(); };
   std::erase_if(ending_, is_finished);
   for (auto target = targets_.begin(); target != targets_.end();) {
