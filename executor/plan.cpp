@@ -17,6 +17,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
 #include "executor/os/syscall.h"
 #include "executor/os/trusted_path.h"
@@ -194,16 +195,9 @@ class PlanBuilder {
     add_mounts(plan);
     add_process_limits(plan);
     add_terminal(plan, request_.terminal);
-    if (spec.isolation.seccomp) {
-      const std::vector<sock_filter>& program = default_seccomp_program();
-      plan.seccomp = blob_.add_array(program);
-      plan.seccomp_count = static_cast<std::uint32_t>(program.size());
-    }
     if (spec.limits.tmpfs && *spec.limits.tmpfs != context_.default_tmpfs_size) {
       plan.tmpfs_size = *spec.limits.tmpfs;
     }
-    plan.monotonic_offset = spec.isolation.time_offset_monotonic_seconds.value_or(0);
-    plan.boottime_offset = spec.isolation.time_offset_boottime_seconds.value_or(0);
     blob_.header() = plan;
     return {blob_.take(), std::move(mounts_)};
   }
@@ -478,6 +472,9 @@ SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {
   profile.overlay = spec.isolation.overlay;
   profile.own_root = !spec.isolation.root.empty();
   profile.own_root_writable = spec.isolation.root_writable;
+  profile.seccomp = spec.isolation.seccomp;
+  profile.monotonic_offset = spec.isolation.time_offset_monotonic_seconds.value_or(0);
+  profile.boottime_offset = spec.isolation.time_offset_boottime_seconds.value_or(0);
   profile.maps_image =
       profile.own_root && !profile.own_root_writable && identity.outside_uid == kUnprivilegedId;
   return profile;
@@ -523,23 +520,36 @@ std::string gid_map_of(const SandboxProfile& profile) {
   return text;
 }
 
-sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count,
-                          Bytes tmpfs_size) {
+std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count,
+                             Bytes tmpfs_size) {
   sandbox::Setup setup{};
   setup.kind = sandbox::MessageKind::setup;
-  setup.flags = (profile.loopback ? sandbox::kLoopbackUp : 0u) | (host_view ? sandbox::kHostView : 0u) |
+  setup.flags = flags | (profile.loopback ? sandbox::kLoopbackUp : 0u) |
                 (profile.overlay ? sandbox::kOverlay : 0u) | (profile.own_root ? sandbox::kOwnRoot : 0u) |
                 (profile.own_root_writable ? sandbox::kOwnRootWritable : 0u);
   setup.attach_count = static_cast<std::uint32_t>(attach_count);
   setup.inside_uid = profile.identity.inside_uid;
   setup.inside_gid = profile.identity.inside_gid;
-  setup.set_groups = host_view ? 0 : 1;
+  setup.set_groups = (flags & sandbox::kHostView) != 0 ? 0 : 1;
   setup.tmpfs_size = tmpfs_size;
+  setup.monotonic_offset = profile.monotonic_offset;
+  setup.boottime_offset = profile.boottime_offset;
   setup.group_count = static_cast<std::uint32_t>(
       std::min<std::size_t>(profile.identity.groups.size(), sandbox::kMaximumGroups));
   std::copy_n(profile.identity.groups.begin(), setup.group_count, setup.groups);
   std::strncpy(setup.home, profile.identity.home.c_str(), sizeof setup.home - 1);
-  return setup;
+  std::span<const sock_filter> filter;
+  if (profile.seccomp) {
+    filter = default_seccomp_program();
+  }
+  setup.seccomp_count = static_cast<std::uint32_t>(filter.size());
+  const std::size_t size = offsetof(sandbox::Setup, groups) + setup.group_count * sizeof setup.groups[0];
+  std::vector<char> message(size + filter.size_bytes());
+  std::memcpy(message.data(), &setup, size);
+  if (!filter.empty()) {
+    std::memcpy(message.data() + size, filter.data(), filter.size_bytes());
+  }
+  return message;
 }
 
 PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context) {

@@ -23,6 +23,9 @@ struct SandboxProfile {
   /// All of berth's own ids are mapped, and the own root with them: who owns a file of an image (root, users)
   /// is seen inside as in the image. Never for a writable root: its files would be root's on the host.
   bool maps_image = false;
+  bool seccomp = true;
+  std::int64_t monotonic_offset = 0;  ///< seconds
+  std::int64_t boottime_offset = 0;
   bool operator==(const SandboxProfile&) const = default;
 };
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
@@ -34,8 +37,9 @@ bool is_connected(const SandboxProfile& profile);
 std::string uid_map_of(const SandboxProfile& profile);
 std::string gid_map_of(const SandboxProfile& profile);
 
-sandbox::Setup make_setup(const SandboxProfile& profile, bool host_view, std::size_t attach_count,
-                          Bytes tmpfs_size);
+/// The Setup message as it is sent: `flags` are further SetupFlags.
+std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count,
+                             Bytes tmpfs_size);
 
 /// The job's part: one flat message, and the detached mounts that go with it in order.
 struct PreparedPlan {

@@ -79,12 +79,10 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique
   }
   const std::vector<int> tasks = cgroup_->attach_descriptors();
   descriptors.insert(descriptors.end(), tasks.begin(), tasks.end());
-  sandbox::Setup setup = make_setup(profile_, host_view, tasks.size(), tmpfs_size);
-  if (cgroup_->clone_into_descriptor() < 0) {
-    setup.flags |= sandbox::kCpuFromAttach;
-  }
-  const std::size_t size = offsetof(sandbox::Setup, groups) + setup.group_count * sizeof setup.groups[0];
-  const int error_number = send_message(channel_.get(), &setup, size, descriptors);
+  const std::uint32_t flags = (host_view ? sandbox::kHostView : 0u) |
+                              (cgroup_->clone_into_descriptor() < 0 ? sandbox::kCpuFromAttach : 0u);
+  const std::vector<char> setup = make_setup(profile_, flags, tasks.size(), tmpfs_size);
+  const int error_number = send_message(channel_.get(), setup.data(), setup.size(), descriptors);
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");
   }

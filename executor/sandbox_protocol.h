@@ -1,6 +1,7 @@
 // What the executor and the init inside a sandbox say to each other, over one SOCK_SEQPACKET pair.
 //
-//   executor ── Setup (+ root, cgroup `tasks` files) ──►  init   all that does not depend on the job
+//   executor ── Setup (+ root, cgroup `tasks` files) ──►  init   all that does not depend on the job; init
+//   forks the process that will become it
 //   executor ◄── Report ready ───────────────────────────  init   the sandbox is armed
 //   executor ── Plan (+ stdio, mounts) ─────────────────►  init   the job
 //   executor ◄── Report started ─────────────────────────  init   exec of the job succeeded
@@ -106,10 +107,16 @@ struct Setup {
   uint32_t inside_gid;
   uint32_t group_count;
   uint32_t set_groups;  ///< 0: setgroups(2) is denied in this user namespace
-  uint64_t tmpfs_size;  ///< bytes, of the private tmpfs; 0: the kernel's default
+  uint32_t seccomp_count;  ///< sock_filter[seccomp_count] follow the groups
+  uint64_t tmpfs_size;     ///< bytes, of the private tmpfs; 0: the kernel's default
+  int64_t monotonic_offset;
+  int64_t boottime_offset;
   char home[kPathSize];
-  uint32_t groups[kMaximumGroups];
+  uint32_t groups[kMaximumGroups];  ///< only the first group_count are sent
 };
+
+/// Longest filter that the kernel takes (BPF_MAXINSNS).
+constexpr uint32_t kMaximumFilter = 4096;
 
 /// An offset from the beginning of the plan; 0 means none.
 using Offset = uint32_t;
@@ -150,11 +157,7 @@ struct Plan {
   uint32_t mount_count;
   Offset rlimits;  ///< PlanRlimit[rlimit_count]
   uint32_t rlimit_count;
-  Offset seccomp;  ///< sock_filter[seccomp_count]
-  uint32_t seccomp_count;
   uint64_t tmpfs_size;  ///< differs from Setup's: resize; 0: leave
-  int64_t monotonic_offset;
-  int64_t boottime_offset;
   Offset affinity;  ///< CPU mask, where no cpuset holds the job; none: every CPU
   uint32_t affinity_size;
   uint32_t umask;

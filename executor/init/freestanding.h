@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+extern "C" void* memcpy(void* to, const void* from, size_t size);  // main.cpp
+
 namespace berth::init {
 
 inline size_t length(const char* text) {

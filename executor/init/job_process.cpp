@@ -21,6 +21,9 @@ constexpr long kEacces = -13;
 constexpr long kEnotdir = -20;
 constexpr int kLastCapability = 63;
 constexpr int kFailureFd = sandbox::kChannelFd + 1;
+constexpr int kAfUnix = 1;
+constexpr int kSockSeqpacket = 5;
+constexpr int kSockCloexec = 02000000;
 
 struct KernelSigaction {
   void (*handler)(int);
@@ -36,12 +39,16 @@ void make_pointers(const ReceivedPlan& received, sandbox::Offset array, uint32_t
   }
 }
 
-/// A handler or SIG_IGN that we have must not reach the job; the mask neither (signal(7), execve(2)).
-void reset_signals() {
+/// A handler or SIG_IGN that we have must not reach the job (signal(7), execve(2)).
+void reset_dispositions() {
   const KernelSigaction standard{};
   for (int signal = 1; signal <= 64; ++signal) {
     sys(SYS_rt_sigaction, signal, &standard, 0, 8);
   }
+}
+
+/// Nor must a mask. What was blocked meanwhile is delivered now.
+void unblock_signals() {
   const uint64_t none = 0;
   sys(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
 }
@@ -116,21 +123,17 @@ int open_terminal(const Plan& plan) {
   return static_cast<int>(slave);
 }
 
-/// Only in the child.
+/// Only in a child that leads a session of its own: the last steps, with the plan.
 [[noreturn]] void become_job(const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
-  sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  expect(sys(SYS_setsid), Step::set_session, "setsid");
+  make_pointers(received, plan.arguments, plan.argument_count);
+  make_pointers(received, plan.environment, plan.environment_count);
   const int terminal = plan.terminal != 0 ? open_terminal(plan) : -1;
   for (int target = 0; target < 3; ++target) {
     const int stream = terminal >= 0 ? terminal : received.descriptors[target];
     expect(sys(SYS_dup3, stream, target, 0), Step::redirect, "standard streams");
   }
-  int kept = sandbox::kChannelFd;
-  if (failure_pipe >= 0) {
-    expect(sys(SYS_dup3, failure_pipe, kFailureFd, 02000000), Step::close_descriptors, "dup3");
-    kept = failure_pipe = kFailureFd;
-  }
+  const int kept = failure_socket >= 0 ? failure_socket : sandbox::kChannelFd;
   expect(sys(SYS_close_range, kept + 1, ~0u, 0), Step::close_descriptors, "close_range");
   const auto* rlimits = received.array<const sandbox::PlanRlimit>(plan.rlimits);
   for (uint32_t index = 0; index < plan.rlimit_count; ++index) {
@@ -143,33 +146,61 @@ int open_terminal(const Plan& plan) {
   reset_affinity(received);
   const char* directory = received.text(plan.working_directory);
   expect(sys(SYS_chdir, directory), Step::change_directory, directory);
-  reset_signals();
+  unblock_signals();
   exec_job(received);
+}
+
+/// Only in a child: what a job and a further command have alike, plan or none.
+void begin_session() {
+  sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  expect(sys(SYS_setsid), Step::set_session, "setsid");
+  reset_dispositions();
+}
+
+/// Only in the child: all that needs no plan, then waits for it.
+[[noreturn]] void wait_for_plan(int socket, const sock_filter* filter, uint32_t filter_size) {
+  expect(sys(SYS_dup3, socket, kFailureFd, kSockCloexec), Step::close_descriptors, "dup3");
+  failure_socket = kFailureFd;
+  begin_session();
+  drop_capabilities();
+  expect(load_filter(filter, filter_size), Step::seccomp, "filter");
+  become_job(receive_plan(kFailureFd));
+}
+
+/// CPU time of another process, clock_getcpuclockid(3).
+int process_clock(int pid) {
+  constexpr int kSchedulerClock = 2;
+  return (~pid << 3) | kSchedulerClock;
 }
 
 }  // namespace
 
-int failure_pipe = -1;
+int failure_socket = -1;
 uint32_t command_number = 0;
 
-void drop_privileges(const ReceivedPlan& received) {
-  const Plan& plan = *received.plan;
+void drop_ahead() {
   for (int capability = 0; capability <= kLastCapability; ++capability) {
     if (sys(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
       break;  // EINVAL: past the last one this kernel knows
     }
   }
   sys(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  expect(sys(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::no_new_privileges, "no_new_privs");
+}
+
+void drop_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   const __user_cap_data_struct none[2] = {};
   expect(sys(SYS_capset, &header, none), Step::drop_capabilities, "capset");
-  expect(sys(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::no_new_privileges, "no_new_privs");
-  if (plan.seccomp_count != 0) {
-    const sock_fprog program{static_cast<unsigned short>(plan.seccomp_count),
-                             received.array<sock_filter>(plan.seccomp)};
-    expect(sys(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), Step::seccomp, "filter");
-  }
   sys(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+long load_filter(const sock_filter* filter, uint32_t size) {
+  if (size == 0) {
+    return 0;
+  }
+  const sock_fprog program{static_cast<unsigned short>(size), const_cast<sock_filter*>(filter)};
+  return sys(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
 int64_t read_clock(int clock) {
@@ -178,39 +209,55 @@ int64_t read_clock(int clock) {
   return now[0] * 1'000'000'000 + now[1];
 }
 
-StartedJob start_job(const ReceivedPlan& received) {
-  const Plan& plan = *received.plan;
-  make_pointers(received, plan.arguments, plan.argument_count);
-  make_pointers(received, plan.environment, plan.environment_count);
+int64_t read_process_time() {
+  return read_clock(2 /* CLOCK_PROCESS_CPUTIME_ID */);
+}
+
+WaitingJob fork_job(const sock_filter* filter, uint32_t filter_size) {
+  int ends[2];
+  expect(sys(SYS_socketpair, kAfUnix, kSockSeqpacket | kSockCloexec, 0, ends), Step::fork, "socketpair");
   // With a time namespace pending for our children, kernels before 6.2 refuse to share memory across it
   // (clone3(2), EINVAL), so no vfork; forking this small program is nearly as cheap.
-  int ends[2];
-  expect(sys(SYS_pipe2, ends, 02000000), Step::fork, "pipe2");
-  // Only our children are in the job's time namespace: these are the host's clocks.
-  const int64_t forked_at = read_clock(1 /* CLOCK_MONOTONIC */);
-  const int64_t setup_cpu = read_clock(2 /* CLOCK_PROCESS_CPUTIME_ID */);
   const long pid = expect(sys(SYS_clone, SIGCHLD, 0, 0, 0, 0), Step::fork, "clone");
   if (pid == 0) {
-    failure_pipe = ends[1];
-    become_job(received);
+    wait_for_plan(ends[1], filter, filter_size);
   }
-  // exec closes the write end; a failed step is reported to the executor first and then told here.
   sys(SYS_close, ends[1]);
+  return {static_cast<int>(pid), ends[0]};
+}
+
+StartedJob start_job(const WaitingJob& job, const ReceivedPlan& received) {
+  int descriptors[4];
+  uint32_t count = 0;
+  if (received.memory >= 0) {
+    descriptors[count++] = received.memory;
+  }
+  for (uint32_t stream = 0; stream < 3; ++stream) {
+    descriptors[count++] = received.descriptors[stream];
+  }
+  reinterpret_cast<Plan*>(received.packet.data)->descriptor_count = count;
+  // Only our children are in the job's time namespace: these are the host's clocks.
+  const StartedJob started{job.pid, read_clock(1 /* CLOCK_MONOTONIC */),
+                           read_process_time() + read_clock(process_clock(job.pid))};
+  expect(send_packet(job.socket, received.packet.data, received.packet.size, descriptors, count), Step::fork,
+         "plan");
+  for (uint32_t index = 0; index < count; ++index) {
+    sys(SYS_close, descriptors[index]);
+  }
+  // exec closes the other end; a failed step is reported to the executor first and then told here.
   char failed;
-  if (sys(SYS_read, ends[0], &failed, 1) == 1) {
+  if (sys(SYS_read, job.socket, &failed, 1) == 1) {
     sys(SYS_exit_group, 125);
   }
-  sys(SYS_close, ends[0]);
-  return {static_cast<int>(pid), forked_at, setup_cpu};
+  sys(SYS_close, job.socket);
+  return started;
 }
 
 long start_command(const ReceivedPlan& received) {
-  const Plan& plan = *received.plan;
-  make_pointers(received, plan.arguments, plan.argument_count);
-  make_pointers(received, plan.environment, plan.environment_count);
   const long pid = sys(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   if (pid == 0) {
-    command_number = plan.command;
+    command_number = received.plan->command;
+    begin_session();
     become_job(received);
   }
   return pid;

@@ -5,8 +5,8 @@
 // inside, starts the job as pid 2, reaps orphans, forwards signals, and exits with the job, whereupon the
 // kernel kills whatever is left in the namespace (pid_namespaces(7)).
 //
-// It keeps no privilege once the job runs: same user, no capabilities, the job's own seccomp filter, not
-// dumpable (so that the job can neither trace it nor read its memory, ptrace(2)).
+// It keeps no privilege once the job runs: same user, no capabilities, not dumpable (so that the job can
+// neither trace it nor read its memory, ptrace(2)), and after a moment the job's own seccomp filter.
 #include <linux/capability.h>
 #include <linux/poll.h>
 #include <linux/prctl.h>
@@ -23,79 +23,21 @@ namespace berth::init {
 namespace {
 
 constexpr int kFcntlSetFd = 2;
-constexpr int kSolSocket = 1;
-constexpr int kScmRights = 1;
-constexpr int kCmsgCloexec = 0x40000000;
 constexpr int kSfdNonblock = 00004000;
 constexpr int kSfdCloexec = 02000000;
-constexpr int kMaximumDescriptors = 128;
+/// A job that has not ended after this is not a short one: time for what only matters while it runs.
+constexpr long kConfineAfter = 10'000'000;  // nanoseconds
 
-struct Iovec {
-  void* base;
-  size_t size;
-};
-struct Msghdr {
-  void* name;
-  int name_size;
-  Iovec* iov;
-  size_t iov_count;
-  void* control;
-  size_t control_size;
-  int flags;
-};
-struct Cmsghdr {
-  size_t size;
-  int level;
-  int type;
-};
-
-alignas(16) char packet[sandbox::kInlinePlan];
 alignas(16) Setup setup;
-int64_t cpu_before_attach = 0;  // what the cgroup's counter of CPU time does not have
-int setup_descriptors[kMaximumDescriptors];
-int plan_descriptors[kMaximumDescriptors];
+alignas(16) sock_filter filter[sandbox::kMaximumFilter];
+bool confined = false;
 
-/// One packet and its descriptors. End of file means that the executor is gone: so are we.
-size_t receive(void* buffer, size_t size, int* descriptors, int* descriptor_count) {
-  alignas(8) char control[sizeof(Cmsghdr) + sizeof(int) * kMaximumDescriptors];
-  Iovec iov{buffer, size};
-  Msghdr message{nullptr, 0, &iov, 1, control, sizeof control, 0};
-  long count;
-  do {
-    count = sys(SYS_recvmsg, sandbox::kChannelFd, &message, kCmsgCloexec);
-  } while (count == -4 /* EINTR */);
-  if (count <= 0) {
-    sys(SYS_exit_group, 0);
-  }
-  *descriptor_count = 0;
-  const auto* header = reinterpret_cast<const Cmsghdr*>(control);
-  if (message.control_size >= sizeof(Cmsghdr) && header->level == kSolSocket && header->type == kScmRights) {
-    const size_t bytes = header->size - sizeof(Cmsghdr);
-    const auto* received = reinterpret_cast<const int*>(control + sizeof(Cmsghdr));
-    for (size_t index = 0; index < bytes / sizeof(int); ++index) {
-      descriptors[index] = received[index];
-    }
-    *descriptor_count = static_cast<int>(bytes / sizeof(int));
-  }
-  return static_cast<size_t>(count);
-}
-
-void send_report(const sandbox::Report& message) {
-  const size_t size = offsetof(sandbox::Report, object) + length(message.object) + 1;
-  sys(SYS_sendto, sandbox::kChannelFd, &message, size, 0x4000 /* MSG_NOSIGNAL */, 0, 0);
-}
-
-void report(sandbox::ReportKind kind, Step step, long error, int wait_status, const char* object,
-            const StartedJob* job = nullptr, uint32_t command = 0) {
+void report(sandbox::ReportKind kind, int wait_status, uint32_t command = 0) {
   sandbox::Report message{};
   message.kind = kind;
-  message.step = step;
-  message.error = static_cast<int32_t>(error);
   message.wait_status = wait_status;
   message.command = command;
-  message.at = job != nullptr ? job->forked_at : read_clock(1 /* CLOCK_MONOTONIC */);
-  message.setup_cpu = job != nullptr ? job->setup_cpu - cpu_before_attach : 0;
-  copy(message.object, object, sizeof message.object);
+  message.at = read_clock(1 /* CLOCK_MONOTONIC */);
   send_report(message);
 }
 
@@ -134,49 +76,30 @@ void become_inside_user() {
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);  // a uid change cleared it, prctl(2)
 }
 
-void receive_setup() {
-  int count = 0;
-  if (receive(&setup, sizeof setup, setup_descriptors, &count) < offsetof(Setup, groups)) {
+/// The descriptors that came with it: [root] and `tasks` files.
+const int* receive_setup() {
+  const Packet packet = receive_packet(sandbox::kChannelFd);
+  const auto* sent = reinterpret_cast<const Setup*>(packet.data);
+  const size_t fixed = offsetof(Setup, groups);
+  if (packet.size < fixed || sent->group_count > sandbox::kMaximumGroups ||
+      sent->seccomp_count > sandbox::kMaximumFilter) {
     fail(Step::receive, -71 /* EPROTO */, "setup");
   }
-}
-
-/// The plan's bytes when they did not fit into the packet.
-ReceivedPlan map_plan() {
-  auto* plan = reinterpret_cast<Plan*>(packet);
-  const long mapped = sys(SYS_mmap, 0, static_cast<size_t>(plan->size), 3 /* READ|WRITE */,
-                          2 /* MAP_PRIVATE */, plan_descriptors[0], 0);
-  // The bare system call answers with a number. NOLINTNEXTLINE(performance-no-int-to-ptr)
-  return ReceivedPlan{mapped < 0 ? nullptr : reinterpret_cast<Plan*>(mapped), plan_descriptors + 1};
-}
-
-ReceivedPlan receive_plan() {
-  int count = 0;
-  const size_t size = receive(packet, sizeof packet, plan_descriptors, &count);
-  auto* plan = reinterpret_cast<Plan*>(packet);
-  if (size < sizeof(Plan) || plan->descriptor_count != static_cast<uint32_t>(count)) {
-    fail(Step::receive, -71 /* EPROTO */, "plan");
+  const size_t head = fixed + sent->group_count * sizeof sent->groups[0];
+  const size_t filter_size = sent->seccomp_count * sizeof(sock_filter);
+  if (packet.size != head + filter_size) {
+    fail(Step::receive, -71 /* EPROTO */, "setup");
   }
-  ReceivedPlan received{plan, plan_descriptors};
-  if (plan->size > size) {
-    received = map_plan();
-    if (received.plan == nullptr) {
-      fail(Step::receive, -12 /* ENOMEM */, "plan");
-    }
-    sys(SYS_close, plan_descriptors[0]);
-  }
-  if (received.plan->mount_count > sandbox::kMaximumMounts) {
-    fail(Step::receive, -7 /* E2BIG */, "mounts");
-  }
-  return received;
+  memcpy(&setup, packet.data, head);
+  memcpy(filter, packet.data + head, filter_size);
+  return packet.descriptors;
 }
 
 /// Joins the cgroup, then makes the namespaces whose view begins there. In this order: a cgroup namespace
-/// made before the attach would have the wrong root (cgroup_namespaces(7)).
-void enter_cgroup(const int* tasks) {
-  if ((setup.flags & sandbox::kCpuFromAttach) != 0) {
-    cpu_before_attach = read_clock(2 /* CLOCK_PROCESS_CPUTIME_ID */);
-  }
+/// made before the attach would have the wrong root (cgroup_namespaces(7)). Gives the CPU time that the
+/// cgroup's counter does not have, nanoseconds.
+int64_t enter_cgroup(const int* tasks) {
+  const int64_t cpu_before = (setup.flags & sandbox::kCpuFromAttach) != 0 ? read_process_time() : 0;
   for (uint32_t index = 0; index < setup.attach_count; ++index) {
     // "0" is the writing thread itself: the kernel then skips cgroup_threadgroup_rwsem, whose write side
     // costs an RCU grace period (11 ms on an idle machine).
@@ -186,17 +109,18 @@ void enter_cgroup(const int* tasks) {
   }
   expect(sys(SYS_unshare, CLONE_NEWCGROUP), Step::unshare_cgroup, "cgroup");
   expect(sys(SYS_unshare, CLONE_NEWTIME), Step::unshare_time, "time");
+  return cpu_before;
 }
 
-void write_time_offsets(const Plan& plan) {
-  if (plan.monotonic_offset == 0 && plan.boottime_offset == 0) {
+void write_time_offsets() {
+  if (setup.monotonic_offset == 0 && setup.boottime_offset == 0) {
     return;
   }
   char text[96] = "monotonic ";
   char digits[24];
-  append(text, decimal(plan.monotonic_offset, digits), sizeof text);
+  append(text, decimal(setup.monotonic_offset, digits), sizeof text);
   append(text, " 0\nboottime ", sizeof text);
-  append(text, decimal(plan.boottime_offset, digits), sizeof text);
+  append(text, decimal(setup.boottime_offset, digits), sizeof text);
   append(text, " 0\n", sizeof text);
   // The uid change made us undumpable, and /proc/self root's; until the job starts nobody is here to mind.
   sys(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
@@ -213,31 +137,41 @@ struct Command {
 };
 Command commands[sandbox::kMaximumCommands];
 
+/// Puts init under the job's filter, once. Not before the job starts: init mounts for it until then, and a
+/// short job need not wait for it.
+long confine() {
+  const long error = confined ? 0 : load_filter(filter, setup.seccomp_count);
+  confined = error >= 0;
+  return error;
+}
+
 /// A failure of ours here is the command's, never the job's: the job may have used up its processes.
-void begin_command(size_t size, int descriptor_count) {
-  auto* plan = reinterpret_cast<Plan*>(packet);
-  const uint32_t number = plan->command;
-  ReceivedPlan received{plan, plan_descriptors};
-  long error = 0;
-  if (plan->descriptor_count != static_cast<uint32_t>(descriptor_count)) {
-    error = -24;  // EMFILE: the job lowered our limit, and the kernel left descriptors out
-  } else if (plan->size > size) {
-    received = map_plan();
-    error = received.plan == nullptr ? -12 /* ENOMEM */ : 0;
-  }
+void begin_command(const Packet& packet) {
+  const auto* plan = reinterpret_cast<const Plan*>(packet.data);
   Command* place = nullptr;
   for (Command& command : commands) {
     place = command.number == 0 ? &command : place;
   }
-  if (error == 0) {
-    error = place == nullptr ? -11 /* EAGAIN */ : start_command(received);
+  ReceivedPlan received;
+  // EMFILE: the job lowered our limit, and the kernel left descriptors out.
+  long result = plan->descriptor_count == packet.descriptor_count ? open_plan(packet, received) : -24;
+  if (result >= 0) {
+    result = place != nullptr ? confine() : -11 /* EAGAIN */;  // the command's process inherits the filter
   }
-  if (error > 0) {
-    *place = {number, static_cast<int>(error)};
+  if (result >= 0) {
+    result = start_command(received);
+  }
+  if (result > 0) {
+    *place = {plan->command, static_cast<int>(result)};
   } else {
-    report(sandbox::ReportKind::command_failed, Step::fork, -error, 0, "", nullptr, number);
+    sandbox::Report message{};
+    message.kind = sandbox::ReportKind::command_failed;
+    message.step = Step::fork;
+    message.error = static_cast<int32_t>(-result);
+    message.command = plan->command;
+    send_report(message);
   }
-  if (received.plan != nullptr && received.plan != plan) {
+  if (received.memory >= 0 && received.plan != nullptr) {
     sys(SYS_munmap, received.plan, static_cast<size_t>(plan->size));
   }
 }
@@ -258,23 +192,22 @@ void send_signal(const sandbox::SignalMessage& message) {
 
 /// Handles one packet from the executor while the job runs. The job's own plan is not needed any more.
 void handle_message() {
-  int count = 0;
-  const size_t size = receive(packet, sizeof packet, plan_descriptors, &count);
-  const auto* message = reinterpret_cast<const sandbox::SignalMessage*>(packet);
-  if (size >= sizeof *message && message->kind == sandbox::MessageKind::signal) {
+  const Packet packet = receive_packet(sandbox::kChannelFd);
+  const auto* message = reinterpret_cast<const sandbox::SignalMessage*>(packet.data);
+  if (packet.size >= sizeof *message && message->kind == sandbox::MessageKind::signal) {
     send_signal(*message);
-  } else if (size >= sizeof(Plan) && message->kind == sandbox::MessageKind::command) {
-    begin_command(size, count);
+  } else if (packet.size >= sizeof(Plan) && message->kind == sandbox::MessageKind::command) {
+    begin_command(packet);
   }
-  for (int index = 0; index < count; ++index) {
-    sys(SYS_close, plan_descriptors[index]);
+  for (uint32_t index = 0; index < packet.descriptor_count; ++index) {
+    sys(SYS_close, packet.descriptors[index]);
   }
 }
 
 void end_command(int pid, int status) {
   for (Command& command : commands) {
     if (command.number != 0 && command.pid == pid) {
-      report(sandbox::ReportKind::command_exited, Step::exec, 0, status, "", nullptr, command.number);
+      report(sandbox::ReportKind::command_exited, status, command.number);
       command = {0, 0};
     }
   }
@@ -284,7 +217,7 @@ void end_command(int pid, int status) {
 /// would end it too (pid_namespaces(7)), but our own end takes as long as a short job, for the namespaces
 /// that go with it; the executor says when.
 [[noreturn]] void finish(int wait_status) {
-  report(sandbox::ReportKind::exited, Step::exec, 0, wait_status, "");
+  report(sandbox::ReportKind::exited, wait_status);
   int status = 0;
   long pid = sys(SYS_wait4, -1, &status, WNOHANG | __WALL, 0);
   if (pid >= 0) {
@@ -304,9 +237,7 @@ void end_command(int pid, int status) {
   }
   send_report(message);
   while (true) {  // until the executor lets go
-    int count = 0;
-    alignas(8) char ignored[256];
-    receive(ignored, sizeof ignored, plan_descriptors, &count);
+    receive_packet(sandbox::kChannelFd);
   }
 }
 
@@ -314,7 +245,8 @@ void end_command(int pid, int status) {
 [[noreturn]] void supervise(int job, int signals) {
   while (true) {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
-    const long ready = sys(SYS_ppoll, descriptors, 2, 0, 0, 8);
+    int64_t patience[2] = {0, kConfineAfter};
+    const long ready = sys(SYS_ppoll, descriptors, 2, confined ? nullptr : patience, 0, 8);
     if (ready < 0 && ready != -4 /* EINTR */) {
       sys(SYS_exit_group,
           125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
@@ -335,6 +267,7 @@ void end_command(int pid, int status) {
     if (descriptors[0].revents != 0) {
       handle_message();
     }
+    confine();  // no memory for it now: tried again
   }
 }
 
@@ -363,28 +296,31 @@ int open_signals() {
   expect(sys(SYS_read, sandbox::kMapsReadyFd, &ready, sizeof ready), Step::wait_for_maps, "eventfd");
   sys(SYS_close, sandbox::kMapsReadyFd);
 
-  receive_setup();
+  const int* given = receive_setup();
   const bool own_root = (setup.flags & sandbox::kOwnRoot) != 0;
   const bool host_view = (setup.flags & sandbox::kHostView) != 0;
-  const bool root_given = own_root && !host_view;
-  enter_cgroup(setup_descriptors + (root_given ? 1 : 0));
+  const int root = own_root && !host_view ? *given++ : -1;
+  const int64_t cpu_before_attach = enter_cgroup(given);
   become_inside_user();
   ReceivedPlan received;
   if (host_view) {
-    received = receive_plan();
+    received = receive_plan(sandbox::kChannelFd);
     open_sources(received);
   }
-  build_root(setup, root_given ? setup_descriptors[0] : -1, host_view ? &received : nullptr);
+  build_root(setup, root, host_view ? &received : nullptr);
   if ((setup.flags & sandbox::kLoopbackUp) != 0) {
     loopback_up();
   }
-  report(sandbox::ReportKind::ready, Step::receive, 0, 0, "");
+  write_time_offsets();
+  const int signals = open_signals();
+  drop_ahead();
+  const WaitingJob waiting = fork_job(filter, setup.seccomp_count);
+  report(sandbox::ReportKind::ready, 0);
 
   if (!host_view) {
-    received = receive_plan();
+    received = receive_plan(sandbox::kChannelFd);
   }
   const Plan& plan = *received.plan;
-  write_time_offsets(plan);
   const char* hostname = received.text(plan.hostname);
   expect(sys(SYS_sethostname, hostname, length(hostname)), Step::set_hostname, hostname);
   if (plan.tmpfs_size != 0) {
@@ -398,7 +334,6 @@ int open_signals() {
   if (plan.script != 0) {
     write_script(received.text(plan.script), plan.script_size);
   }
-  const int signals = open_signals();
   // What we read was in the socket's queue; whoever sent it may have given the job up since, when its
   // launcher died.
   pollfd supervisor{sandbox::kChannelFd, 0, 0};
@@ -407,41 +342,17 @@ int open_signals() {
   if ((supervisor.revents & POLLHUP) != 0) {
     sys(SYS_exit_group, 0);
   }
-  drop_privileges(received);
-  const StartedJob job = start_job(received);
-  for (uint32_t index = 0; index < 3; ++index) {
-    sys(SYS_close, received.descriptors[index]);
-  }
-  report(sandbox::ReportKind::started, Step::exec, 0, 0, "", &job);
+  drop_capabilities();
+  const StartedJob job = start_job(waiting, received);
+  sandbox::Report started{};
+  started.kind = sandbox::ReportKind::started;
+  started.at = job.started_at;
+  started.setup_cpu = job.setup_cpu - cpu_before_attach;
+  send_report(started);
   supervise(job.pid, signals);
 }
 
 }  // namespace
-
-void report_terminal(int master) {
-  sandbox::Report message{};
-  message.kind = sandbox::ReportKind::terminal;
-  message.step = Step::open_terminal;
-  message.command = command_number;
-  alignas(8) struct {
-    Cmsghdr header;
-    int descriptor;
-  } control{{sizeof(Cmsghdr) + sizeof(int), kSolSocket, kScmRights}, master};
-  Iovec iov{&message, offsetof(sandbox::Report, object) + 1};
-  const Msghdr packet_with_master{nullptr, 0, &iov, 1, &control, sizeof control, 0};
-  expect(sys(SYS_sendmsg, sandbox::kChannelFd, &packet_with_master, 0x4000 /* MSG_NOSIGNAL */),
-         Step::open_terminal, "sendmsg");
-}
-
-void fail(Step step, long negative_errno, const char* object) {
-  const auto kind = command_number == 0 ? sandbox::ReportKind::failed : sandbox::ReportKind::command_failed;
-  report(kind, step, -negative_errno, 0, object, nullptr, command_number);
-  if (failure_pipe >= 0) {
-    sys(SYS_write, failure_pipe, "", 1);
-  }
-  sys(SYS_exit_group, 125);
-  __builtin_unreachable();
-}
 
 }  // namespace berth::init
 

@@ -2,6 +2,8 @@
 // pid 1 of the job's PID namespace, single-threaded, without libc.
 #pragma once
 
+#include <linux/filter.h>
+
 #include "executor/sandbox_protocol.h"
 
 namespace berth::init {
@@ -11,7 +13,22 @@ using sandbox::PlanMount;
 using sandbox::Setup;
 using sandbox::Step;
 
-/// Reports the failed step and ends the sandbox.
+// -- channel.cpp --
+/// As received; the next one takes its place.
+struct Packet {
+  char* data = nullptr;
+  size_t size = 0;
+  const int* descriptors = nullptr;
+  uint32_t descriptor_count = 0;
+};
+/// End of file means that whoever sent it is gone: so are we.
+Packet receive_packet(int socket);
+/// Negative errno when it could not be sent.
+long send_packet(int socket, const void* data, size_t size, const int* descriptors, size_t count);
+void send_report(const sandbox::Report& message);
+/// Sends the master of a terminal to the executor.
+void report_terminal(int master);
+/// Reports the failed step and ends this process: init, the job before its exec, or a command before its own.
 [[noreturn]] void fail(Step step, long negative_errno, const char* object);
 inline long expect(long result, Step step, const char* object) {
   if (result < 0) {
@@ -23,7 +40,9 @@ inline long expect(long result, Step step, const char* object) {
 /// The plan with its offsets, and the descriptors that came with it.
 struct ReceivedPlan {
   Plan* plan = nullptr;
-  const int* descriptors = nullptr;
+  const int* descriptors = nullptr;  ///< the standard streams and mounts
+  Packet packet;                     ///< as it came: the plan, or the head of one that is in `memory`
+  int memory = -1;                   ///< memfd
   char* text(sandbox::Offset offset) const {
     return offset == 0 ? nullptr : reinterpret_cast<char*>(plan) + offset;
   }
@@ -32,6 +51,11 @@ struct ReceivedPlan {
     return reinterpret_cast<Item*>(reinterpret_cast<char*>(plan) + offset);
   }
 };
+
+/// The plan in `packet`. Negative errno when one in memory could not be mapped.
+long open_plan(const Packet& packet, ReceivedPlan& received);
+/// The plan from `socket`.
+ReceivedPlan receive_plan(int socket);
 
 // -- filesystem.cpp --
 /// Builds the root and everything in it that does not depend on the job; ends with the job's root as "/".
@@ -48,24 +72,35 @@ void open_sources(const ReceivedPlan& received);
 
 // -- job_process.cpp --
 /// In the child between fork and exec: where fail() tells init that it did. -1 in init itself.
-extern int failure_pipe;
+extern int failure_socket;
 /// In the child that becomes a further command: its number, for reports. 0 in init and in the job.
 extern uint32_t command_number;
-/// Sends the master of a terminal to the executor.
-void report_terminal(int master);
-/// Drops what init itself must not keep: capabilities, privileges to gain, forbidden system calls.
-void drop_privileges(const ReceivedPlan& received);
+/// What can be given up before the job is known: the bounding and ambient sets, privileges to gain by exec.
+void drop_ahead();
+/// The rest of what init itself must not keep: its capabilities.
+void drop_capabilities();
+/// Leaves this process and its children to come only the system calls that `filter` allows; with none, all.
+/// Negative errno when it could not be.
+long load_filter(const sock_filter* filter, uint32_t size);
 /// Nanoseconds of a clock, clock_gettime(2).
 int64_t read_clock(int clock);
+/// CPU time of this process, nanoseconds.
+int64_t read_process_time();
+/// The process that will become the job: without capabilities, under `filter`, waiting for its plan.
+struct WaitingJob {
+  int pid;
+  int socket;  ///< the plan goes in, with [memfd] and standard streams; a byte comes back when a step failed
+};
+WaitingJob fork_job(const sock_filter* filter, uint32_t filter_size);
 struct StartedJob {
   int pid;
-  int64_t forked_at;  ///< CLOCK_MONOTONIC
-  int64_t setup_cpu;  ///< our own CPU time before the fork
+  int64_t started_at;  ///< CLOCK_MONOTONIC
+  int64_t setup_cpu;   ///< CPU time of init and of the waiting process before they had the plan
 };
-/// Forks the job and execs it; returns once the exec succeeded.
-StartedJob start_job(const ReceivedPlan& received);
+/// Hands the plan over; returns once the exec succeeded.
+StartedJob start_job(const WaitingJob& job, const ReceivedPlan& received);
 /// Forks a further command beside the job: its pid, or a negative errno. Does not wait for the exec, which a
-/// job could hold up by stopping the child; the child reports a failure itself.
+/// job could hold up by stopping the child; the child reports a failure itself. Init is confined by then.
 long start_command(const ReceivedPlan& received);
 
 }  // namespace berth::init
