@@ -197,25 +197,42 @@ bool JobDirectory::has(const char* file) const noexcept {
   return ::faccessat(fd.get(), file, F_OK, 0) == 0;
 }
 
-std::string_view read_control(int directory, const char* file, std::span<char> buffer) noexcept {
-  UniqueFd once;
-  return read_kept(directory, file, once, buffer);
+ControlFiles JobDirectory::files() const {
+  ControlFiles files(fd.get());
+  files.kept = &kept;
+  return files;
 }
 
-std::string_view read_kept(int directory, const char* file, UniqueFd& kept, std::span<char> buffer) noexcept {
-  if (!kept) {
-    kept.reset(try_open_at(directory, file, O_RDONLY));
-    if (!kept) {
-      return {};
-    }
+ControlFiles JobDirectory::kept_files() const {
+  ControlFiles files = this->files();
+  files.keeps_more = true;
+  return files;
+}
+
+std::string_view read_control(const ControlFiles& files, const char* file, std::span<char> buffer) noexcept {
+  int fd = -1;
+  for (std::size_t index = 0; files.kept != nullptr && fd < 0 && index < files.kept->size(); ++index) {
+    const auto& [name, open] = (*files.kept)[index];
+    fd = std::strcmp(name, file) == 0 ? open.get() : -1;
   }
-  const ssize_t count = retry_eintr([&] { return ::pread(kept.get(), buffer.data(), buffer.size(), 0); });
+  UniqueFd opened;
+  if (fd < 0) {
+    fd = try_open_at(files.directory, file, O_RDONLY);
+    opened.reset(fd);
+  }
+  if (fd < 0) {
+    return {};
+  }
+  if (opened && files.keeps_more) {
+    files.kept->emplace_back(file, std::move(opened));
+  }
+  const ssize_t count = retry_eintr([&] { return ::pread(fd, buffer.data(), buffer.size(), 0); });
   return count <= 0 ? std::string_view{} : std::string_view(buffer.data(), static_cast<std::size_t>(count));
 }
 
-std::optional<std::uint64_t> read_number(int directory, const char* file) noexcept {
+std::optional<std::uint64_t> read_number(const ControlFiles& files, const char* file) noexcept {
   char buffer[64];
-  return parse_number(read_control(directory, file, buffer));
+  return parse_number(read_control(files, file, buffer));
 }
 
 std::vector<pid_t> read_processes(int directory) {

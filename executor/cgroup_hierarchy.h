@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "executor/cgroup.h"
@@ -81,10 +82,22 @@ std::vector<std::unique_ptr<Hierarchy>> open_own_cgroups(const CgroupMachine& ma
 /// CgroupError.
 std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controller controller);
 
+/// Descriptors that stay open, by the name of the control file: a string literal.
+using KeptFiles = std::vector<std::pair<const char*, UniqueFd>>;
+
+/// Where a control file is found: among `kept`, if any, else in the directory.
+struct ControlFiles {
+  ControlFiles(int of_directory) : directory(of_directory) {}  // NOLINT(google-explicit-constructor)
+  int directory;
+  KeptFiles* kept = nullptr;
+  bool keeps_more = false;  ///< what is opened goes to `kept`
+};
+
 /// One cgroup of one hierarchy.
 struct JobDirectory {
   Hierarchy* hierarchy = nullptr;
   UniqueFd fd;
+  mutable KeptFiles kept;
   UniqueFd tasks;  ///< v1 tasks, or v2 cgroup.procs; open while processes are to be attached
 
   /// Throws CgroupError. `job` is only for its message.
@@ -92,13 +105,14 @@ struct JobDirectory {
   /// 0 or errno.
   int try_write(const char* file, std::string_view value) const noexcept;
   bool has(const char* file) const noexcept;
+  ControlFiles files() const;
+  /// The same; files that are read through it stay open, for one that is read again and again, or soon.
+  ControlFiles kept_files() const;
 };
 
 /// The file's text within `buffer`; empty when it cannot be read. A file larger than the buffer is cut.
-std::string_view read_control(int directory, const char* file, std::span<char> buffer) noexcept;
-/// The same through a descriptor that stays open in `kept`.
-std::string_view read_kept(int directory, const char* file, UniqueFd& kept, std::span<char> buffer) noexcept;
-std::optional<std::uint64_t> read_number(int directory, const char* file) noexcept;
+std::string_view read_control(const ControlFiles& files, const char* file, std::span<char> buffer) noexcept;
+std::optional<std::uint64_t> read_number(const ControlFiles& files, const char* file) noexcept;
 /// All of cgroup.procs, however long.
 std::vector<pid_t> read_processes(int directory);
 

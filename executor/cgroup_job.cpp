@@ -217,12 +217,12 @@ bool OpenJobCgroup::limit_was_reached(const JobDirectory& memory, const CgroupCo
          *counters.usage.memory_peak + kLargestMemoryCharge >= *applied_.memory;
 }
 
-CgroupCounters OpenJobCgroup::read() {
+CgroupCounters OpenJobCgroup::read_files(ControlFiles (JobDirectory::*files)() const) const {
   CgroupCounters counters;
   std::array<char, kControlFileBytes> buffer{};
   for (const JobDirectory& directory : directories_) {
     if (directory.hierarchy->version == 2) {
-      read_v2(directory, buffer, counters);
+      read_v2((directory.*files)(), directory.hierarchy->controllers, buffer, counters);
       continue;
     }
     for (std::size_t i = 0; i < kControllerCount; ++i) {
@@ -235,7 +235,7 @@ CgroupCounters OpenJobCgroup::read() {
         counters.usage.throttled_time = std::chrono::microseconds(0);
         continue;
       }
-      read_v1(directory, controller, buffer, counters);
+      read_v1((directory.*files)(), controller, buffer, counters);
       if (controller == Controller::memory && counters.memory_limit_hits == std::optional<std::uint64_t>(0) &&
           limit_was_reached(directory, counters)) {
         counters.memory_limit_hits.reset();  // this kernel forgot to count: see v1_memory_hits()
@@ -243,6 +243,15 @@ CgroupCounters OpenJobCgroup::read() {
       }
     }
   }
+  return counters;
+}
+
+void OpenJobCgroup::open_counters() {
+  read_files(&JobDirectory::kept_files);
+}
+
+CgroupCounters OpenJobCgroup::read() {
+  CgroupCounters counters = read_files(&JobDirectory::files);
   // What is charged now that nobody is left is no peak: only samples taken meanwhile count.
   counters.usage.memory_anon_peak.reset();
   counters.usage.memory_file_peak.reset();
@@ -268,17 +277,17 @@ void OpenJobCgroup::sample() {
   Usage now;
   if (const JobDirectory* memory = find(Controller::memory)) {
     const bool is_v1 = memory->hierarchy->version == 1;
-    const std::string_view stat = read_kept(memory->fd.get(), "memory.stat", memory_stat_, buffer);
+    const std::string_view stat = read_control(memory->kept_files(), "memory.stat", buffer);
     now.memory_anon_peak = parse_keyed(stat, is_v1 ? "total_rss" : "anon");
     now.memory_file_peak = parse_keyed(stat, is_v1 ? "total_cache" : "file");
     if (is_v1) {
       now.swap_peak = parse_keyed(stat, "total_swap");
     } else if (!tree_->keeps_swap_peak) {
-      now.swap_peak = parse_number(read_kept(memory->fd.get(), "memory.swap.current", swap_current_, buffer));
+      now.swap_peak = parse_number(read_control(memory->kept_files(), "memory.swap.current", buffer));
     }
   }
   if (const JobDirectory* pids = find(Controller::pids); pids != nullptr && !tree_->keeps_pids_peak) {
-    now.pids_peak = parse_number(read_kept(pids->fd.get(), "pids.current", pids_current_, buffer));
+    now.pids_peak = parse_number(read_control(pids->kept_files(), "pids.current", buffer));
   }
   fold_peaks(now);
 }
@@ -291,10 +300,10 @@ std::optional<std::chrono::microseconds> OpenJobCgroup::cpu_time() {
   char buffer[1024];
   std::optional<std::uint64_t> value;
   if (directory->hierarchy->version == 1) {
-    value = parse_number(read_kept(directory->fd.get(), "cpuacct.usage", cpu_usage_, buffer));
+    value = parse_number(read_control(directory->kept_files(), "cpuacct.usage", buffer));
     value = value ? std::optional(*value / 1000) : std::nullopt;
   } else {
-    value = parse_keyed(read_kept(directory->fd.get(), "cpu.stat", cpu_usage_, buffer), "usage_usec");
+    value = parse_keyed(read_control(directory->kept_files(), "cpu.stat", buffer), "usage_usec");
   }
   return value ? std::optional(std::chrono::microseconds(*value)) : std::nullopt;
 }
@@ -325,7 +334,7 @@ std::vector<pid_t> OpenJobCgroup::processes() {
 bool OpenJobCgroup::empty() {
   char buffer[256];
   if (const JobDirectory* v2 = unified()) {
-    const std::string_view events = read_kept(v2->fd.get(), "cgroup.events", events_, buffer);
+    const std::string_view events = read_control(v2->kept_files(), "cgroup.events", buffer);
     if (parse_keyed(events, "populated").value_or(0) != 0) {
       return false;
     }

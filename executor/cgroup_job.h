@@ -41,6 +41,7 @@ class OpenJobCgroup final : public JobCgroup {
   std::vector<int> attach_descriptors() const override;
   void close_attach_descriptors() override;
   CgroupCounters read() override;
+  void open_counters() override;
   void sample() override;
   std::optional<std::chrono::microseconds> cpu_time() override;
   std::vector<pid_t> processes() override;
@@ -62,6 +63,7 @@ class OpenJobCgroup final : public JobCgroup {
   const JobDirectory* witness() const;
   bool limit_was_reached(const JobDirectory& memory, const CgroupCounters& counters) const;
   void fold_peaks(Usage& usage);
+  CgroupCounters read_files(ControlFiles (JobDirectory::*files)() const) const;
 
   std::shared_ptr<TreeDirectories> tree_;
   std::string name_;
@@ -72,8 +74,6 @@ class OpenJobCgroup final : public JobCgroup {
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;                                                      // only the sampled ones
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown
-  // Open from their first use on: read again and again while the job runs.
-  UniqueFd memory_stat_, swap_current_, pids_current_, cpu_usage_, events_;
 };
 
 /// Remembers how often the memory limits above the jobs were hit, to tell later which one was.

@@ -175,15 +175,15 @@ void apply_hugetlb(const JobDirectory& directory, const CgroupLimits& limits, co
   }
 }
 
-void read_memory(int fd, std::span<char> buffer, CgroupCounters& counters) {
+void read_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounters& counters) {
   Usage& usage = counters.usage;
-  usage.memory_peak = read_number(fd, "memory.max_usage_in_bytes");
-  counters.memory_current = read_number(fd, "memory.usage_in_bytes");
-  counters.memory_limit_hits = v1_memory_hits(fd);
+  usage.memory_peak = read_number(files, "memory.max_usage_in_bytes");
+  counters.memory_current = read_number(files, "memory.usage_in_bytes");
+  counters.memory_limit_hits = v1_memory_hits(files);
   usage.memory_limit_hits = counters.memory_limit_hits;
-  usage.oom_kills = parse_keyed(read_control(fd, "memory.oom_control", buffer), "oom_kill");
+  usage.oom_kills = parse_keyed(read_control(files, "memory.oom_control", buffer), "oom_kill");
   counters.local_oom_kills = usage.oom_kills;  // v1 counts a kill in the victim's own cgroup alone
-  const std::string_view stat = read_control(fd, "memory.stat", buffer);
+  const std::string_view stat = read_control(files, "memory.stat", buffer);
   usage.memory_anon_peak = parse_keyed(stat, "total_rss");
   usage.memory_file_peak = parse_keyed(stat, "total_cache");
   usage.swap_peak = parse_keyed(stat, "total_swap");
@@ -195,10 +195,10 @@ std::string first_line(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-std::optional<IoTotals> read_blkio(int fd, const char* recursive, const char* local, std::span<char> buffer) {
-  std::string_view text = read_control(fd, recursive, buffer);  // Linux 5.4
+std::optional<IoTotals> read_blkio(const ControlFiles& files, const char* recursive, const char* local, std::span<char> buffer) {
+  std::string_view text = read_control(files, recursive, buffer);  // Linux 5.4
   if (text.empty()) {
-    text = read_control(fd, local, buffer);
+    text = read_control(files, local, buffer);
   }
   return parse_blkio_totals(text, counts_as_disk);
 }
@@ -242,40 +242,39 @@ void apply_v1(const JobDirectory& directory, Controller controller, const Cgroup
   }
 }
 
-void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer,
+void read_v1(const ControlFiles& files, Controller controller, std::span<char> buffer,
              CgroupCounters& counters) {
-  const int fd = directory.fd.get();
   Usage& usage = counters.usage;
   switch (controller) {
     case Controller::cpuacct:
-      usage.cpu_total = from_nanoseconds(read_number(fd, "cpuacct.usage"));
-      usage.cpu_user = from_nanoseconds(read_number(fd, "cpuacct.usage_user"));
-      usage.cpu_system = from_nanoseconds(read_number(fd, "cpuacct.usage_sys"));
+      usage.cpu_total = from_nanoseconds(read_number(files, "cpuacct.usage"));
+      usage.cpu_user = from_nanoseconds(read_number(files, "cpuacct.usage_user"));
+      usage.cpu_system = from_nanoseconds(read_number(files, "cpuacct.usage_sys"));
       break;
     case Controller::cpu: {
-      const std::string_view stat = read_control(fd, "cpu.stat", buffer);
+      const std::string_view stat = read_control(files, "cpu.stat", buffer);
       usage.throttled_periods = parse_keyed(stat, "nr_throttled");
       usage.throttled_time = from_nanoseconds(parse_keyed(stat, "throttled_time"));
       break;
     }
     case Controller::memory:
-      read_memory(fd, buffer, counters);
+      read_memory(files, buffer, counters);
       break;
     case Controller::pids:
-      usage.pids_peak = read_number(fd, "pids.peak");  // Linux 6.11
+      usage.pids_peak = read_number(files, "pids.peak");  // Linux 6.11
       if (!usage.pids_peak) {
-        usage.pids_peak = read_number(fd, "pids.current");
+        usage.pids_peak = read_number(files, "pids.current");
       }
-      usage.pids_limit_hits = parse_keyed(read_control(fd, "pids.events", buffer), "max");
+      usage.pids_limit_hits = parse_keyed(read_control(files, "pids.events", buffer), "max");
       break;
     case Controller::blkio: {
-      if (const auto bytes = read_blkio(fd, "blkio.throttle.io_service_bytes_recursive",
+      if (const auto bytes = read_blkio(files, "blkio.throttle.io_service_bytes_recursive",
                                         "blkio.throttle.io_service_bytes", buffer)) {
         usage.io_read_bytes = bytes->read;
         usage.io_write_bytes = bytes->write;
       }
       if (const auto operations =
-              read_blkio(fd, "blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced", buffer)) {
+              read_blkio(files, "blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced", buffer)) {
         usage.io_read_operations = operations->read;
         usage.io_write_operations = operations->write;
       }
@@ -290,9 +289,9 @@ void read_v1(const JobDirectory& directory, Controller controller, std::span<cha
   }
 }
 
-std::optional<std::uint64_t> v1_memory_hits(int directory) {
-  const std::optional<std::uint64_t> hits = read_number(directory, "memory.failcnt");
-  return hits ? std::optional(*hits + read_number(directory, "memory.memsw.failcnt").value_or(0))
+std::optional<std::uint64_t> v1_memory_hits(const ControlFiles& files) {
+  const std::optional<std::uint64_t> hits = read_number(files, "memory.failcnt");
+  return hits ? std::optional(*hits + read_number(files, "memory.memsw.failcnt").value_or(0))
               : std::nullopt;
 }
 

@@ -15,13 +15,13 @@ enum class Age { fresh, used };
 void apply_v1(const JobDirectory& directory, Controller controller, const CgroupLimits& limits, Age age,
               const std::string& job);
 /// Fills what the controller's files tell.
-void read_v1(const JobDirectory& directory, Controller controller, std::span<char> buffer,
+void read_v1(const ControlFiles& files, Controller controller, std::span<char> buffer,
              CgroupCounters& counters);
 
 /// Charges that failed at memory.limit_in_bytes or memory.memsw.limit_in_bytes. Both count: memory+swap is
 /// charged first, so with no swap allowed every hit is one of memsw. Some kernels (6.18) do not count those
 /// in memory.memsw.failcnt: a zero is not to be believed when v1_memory_limit_reached().
-std::optional<std::uint64_t> v1_memory_hits(int directory);
+std::optional<std::uint64_t> v1_memory_hits(const ControlFiles& files);
 /// A charge that ends in an OOM kill is of a few pages at most (larger folios fall back to smaller ones), so
 /// the highest use lies that near below the limit.
 inline constexpr std::uint64_t kLargestMemoryCharge = std::uint64_t{64} * 1024;

@@ -95,28 +95,28 @@ void apply_hugetlb(const JobDirectory& directory, const CgroupLimits& limits, co
   }
 }
 
-void read_memory(int fd, std::span<char> buffer, CgroupCounters& counters) {
+void read_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounters& counters) {
   Usage& usage = counters.usage;
-  usage.memory_peak = read_number(fd, "memory.peak");  // Linux 5.19
-  counters.memory_current = read_number(fd, "memory.current");
-  usage.swap_peak = read_number(fd, "memory.swap.peak");  // Linux 6.5
+  usage.memory_peak = read_number(files, "memory.peak");  // Linux 5.19
+  counters.memory_current = read_number(files, "memory.current");
+  usage.swap_peak = read_number(files, "memory.swap.peak");  // Linux 6.5
   if (!usage.swap_peak) {
-    usage.swap_peak = read_number(fd, "memory.swap.current");
+    usage.swap_peak = read_number(files, "memory.swap.current");
   }
-  usage.oom_kills = parse_keyed(read_control(fd, "memory.events", buffer), "oom_kill");
-  const std::string_view local = read_control(fd, "memory.events.local", buffer);  // Linux 5.2
+  usage.oom_kills = parse_keyed(read_control(files, "memory.events", buffer), "oom_kill");
+  const std::string_view local = read_control(files, "memory.events.local", buffer);  // Linux 5.2
   counters.local_oom_kills = parse_keyed(local, "oom_kill");
   counters.memory_limit_hits = parse_keyed(local, "max");
   usage.memory_limit_hits = counters.memory_limit_hits;
-  const std::string_view stat = read_control(fd, "memory.stat", buffer);
+  const std::string_view stat = read_control(files, "memory.stat", buffer);
   usage.memory_anon_peak = parse_keyed(stat, "anon");
   usage.memory_file_peak = parse_keyed(stat, "file");
   usage.page_faults = parse_keyed(stat, "pgfault");
   usage.major_page_faults = parse_keyed(stat, "pgmajfault");
 }
 
-void read_cpu(int fd, const ControllerSet& controllers, std::span<char> buffer, Usage& usage) {
-  const std::string_view stat = read_control(fd, "cpu.stat", buffer);
+void read_cpu(const ControlFiles& files, const ControllerSet& controllers, std::span<char> buffer, Usage& usage) {
+  const std::string_view stat = read_control(files, "cpu.stat", buffer);
   if (controllers.contains(Controller::cpuacct)) {
     usage.cpu_total = from_microseconds(parse_keyed(stat, "usage_usec"));
     usage.cpu_user = from_microseconds(parse_keyed(stat, "user_usec"));
@@ -128,8 +128,8 @@ void read_cpu(int fd, const ControllerSet& controllers, std::span<char> buffer, 
   }
 }
 
-std::optional<microseconds> read_pressure(int fd, const char* file, std::span<char> buffer) {
-  return from_microseconds(parse_pressure_total(read_control(fd, file, buffer), "some"));
+std::optional<microseconds> read_pressure(const ControlFiles& files, const char* file, std::span<char> buffer) {
+  return from_microseconds(parse_pressure_total(read_control(files, file, buffer), "some"));
 }
 
 }  // namespace
@@ -185,33 +185,32 @@ void apply_v2(const JobDirectory& directory, const CgroupLimits& limits, DeviceP
   }
 }
 
-void read_v2(const JobDirectory& directory, std::span<char> buffer, CgroupCounters& counters) {
-  const int fd = directory.fd.get();
-  const ControllerSet& has = directory.hierarchy->controllers;
+void read_v2(const ControlFiles& files, const ControllerSet& has, std::span<char> buffer,
+             CgroupCounters& counters) {
   Usage& usage = counters.usage;
   if (has.contains(Controller::cpuacct) || has.contains(Controller::cpu)) {
-    read_cpu(fd, has, buffer, usage);
+    read_cpu(files, has, buffer, usage);
   }
   if (has.contains(Controller::memory)) {
-    read_memory(fd, buffer, counters);
+    read_memory(files, buffer, counters);
   }
   if (has.contains(Controller::pids)) {
-    usage.pids_peak = read_number(fd, "pids.peak");  // Linux 6.1
+    usage.pids_peak = read_number(files, "pids.peak");  // Linux 6.1
     if (!usage.pids_peak) {
-      usage.pids_peak = read_number(fd, "pids.current");
+      usage.pids_peak = read_number(files, "pids.current");
     }
-    usage.pids_limit_hits = parse_keyed(read_control(fd, "pids.events", buffer), "max");
+    usage.pids_limit_hits = parse_keyed(read_control(files, "pids.events", buffer), "max");
   }
   if (has.contains(Controller::blkio)) {
-    const IoStat stat = parse_io_stat(read_control(fd, "io.stat", buffer), counts_as_disk);
+    const IoStat stat = parse_io_stat(read_control(files, "io.stat", buffer), counts_as_disk);
     usage.io_read_bytes = stat.bytes.read;
     usage.io_write_bytes = stat.bytes.write;
     usage.io_read_operations = stat.operations.read;
     usage.io_write_operations = stat.operations.write;
   }
-  usage.cpu_stall = read_pressure(fd, "cpu.pressure", buffer);
-  usage.memory_stall = read_pressure(fd, "memory.pressure", buffer);
-  usage.io_stall = read_pressure(fd, "io.pressure", buffer);
+  usage.cpu_stall = read_pressure(files, "cpu.pressure", buffer);
+  usage.memory_stall = read_pressure(files, "memory.pressure", buffer);
+  usage.io_stall = read_pressure(files, "io.pressure", buffer);
 }
 
 }  // namespace berth

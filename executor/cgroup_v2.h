@@ -26,7 +26,8 @@ class DevicePrograms {
 void apply_v2(const JobDirectory& directory, const CgroupLimits& limits, DevicePrograms& programs,
               const std::string& job);
 /// Fills what the files tell; PSI and, for cpuacct, cpu.stat exist in a bare tree too.
-void read_v2(const JobDirectory& directory, std::span<char> buffer, CgroupCounters& counters);
+void read_v2(const ControlFiles& files, const ControllerSet& has, std::span<char> buffer,
+             CgroupCounters& counters);
 
 using Reasons = std::array<std::string, kControllerCount>;
 

@@ -61,13 +61,19 @@ bool uses_unified_controllers(const CgroupMachine& machine) {
   return machine.at(Controller::memory).version == 2;  // a hybrid machine may have hugetlb alone in v2
 }
 
-/// A job holds some twenty descriptors of ours (cgroup files, pipes, pidfd). Jobs get their own limit.
-void raise_descriptor_limit() {
+/// A job holds some twenty descriptors of ours (cgroup files, pipes, pidfd), and some forty with those that
+/// are opened ahead, which happens only while there are many more. Jobs get their own limit.
+constexpr std::size_t kPlentyOfDescriptors = 128;
+
+/// The number that may be open.
+std::size_t raise_descriptor_limit() {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return 0;
   }
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_max;
 }
 
 }  // namespace
@@ -101,8 +107,8 @@ class Executor::Implementation {
         machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-        tree_(CgroupTree::create(machine_, options_.cgroup)) {
-    raise_descriptor_limit();
+        tree_(CgroupTree::create(machine_, options_.cgroup)),
+        descriptor_limit_(raise_descriptor_limit()) {
     watch(launcher_.descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
   }
@@ -347,12 +353,20 @@ class Executor::Implementation {
     own_cpus_.lease(attempt.cpus());
     if (was_armed) {
       rename_cgroup(attempt, cgroup_name);
+    } else {
+      open_counters_ahead(attempt.sandbox());
     }
     const bool back_to_back = now - last_end_ < kBackToBack;
     if (back_to_back) {
       prepare();  // there will be no better time
     } else if (!prepare_at_) {
       prepare_at_ = now + kPrepareLater;
+    }
+  }
+
+  void open_counters_ahead(Sandbox& sandbox) {
+    if (attempts_.size() < descriptor_limit_ / kPlentyOfDescriptors) {
+      sandbox.cgroup().open_counters();
     }
   }
 
@@ -399,7 +413,9 @@ class Executor::Implementation {
     try {
       while (armed_.size() < options_.armed_ahead) {
         const std::string name = "armed-" + std::to_string(last_token_ + 1);
-        armed_.add(make_sandbox(name, last_profile_, last_limits_, UniqueFd{}), last_limits_);
+        std::unique_ptr<Sandbox> sandbox = make_sandbox(name, last_profile_, last_limits_, UniqueFd{});
+        open_counters_ahead(*sandbox);
+        armed_.add(std::move(sandbox), last_limits_);
       }
     } catch (const std::exception&) {
       return;  // arming is an optimisation; the launch itself will tell what is wrong
@@ -711,6 +727,7 @@ class Executor::Implementation {
   UniqueFd epoll_;
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;
+  std::size_t descriptor_limit_;
   std::unique_ptr<JobNetworks> network_;  // outlives the sandboxes
   Attempts attempts_;
   std::map<std::uint64_t, std::unique_ptr<Sandbox>>
