@@ -238,8 +238,9 @@ class Executor::Implementation {
     } else if (count == 0) {
       remove_finished(std::chrono::milliseconds::zero());
     }
+    std::vector<ExecutorEvent> events = std::exchange(events_, {});
     arm_timer();
-    return std::exchange(events_, {});
+    return events;
   }
 
  private:

@@ -226,7 +226,7 @@ WaitingJob fork_job(const sock_filter* filter, uint32_t filter_size) {
   return {static_cast<int>(pid), ends[0]};
 }
 
-StartedJob start_job(const WaitingJob& job, const ReceivedPlan& received) {
+int64_t start_job(const WaitingJob& job, const ReceivedPlan& received) {
   int descriptors[4];
   uint32_t count = 0;
   if (received.memory >= 0) {
@@ -237,20 +237,22 @@ StartedJob start_job(const WaitingJob& job, const ReceivedPlan& received) {
   }
   reinterpret_cast<Plan*>(received.packet.data)->descriptor_count = count;
   // Only our children are in the job's time namespace: these are the host's clocks.
-  const StartedJob started{job.pid, read_clock(1 /* CLOCK_MONOTONIC */),
-                           read_process_time() + read_clock(process_clock(job.pid))};
+  const int64_t setup_cpu = read_process_time() + read_clock(process_clock(job.pid));
   expect(send_packet(job.socket, received.packet.data, received.packet.size, descriptors, count), Step::fork,
          "plan");
   for (uint32_t index = 0; index < count; ++index) {
     sys(SYS_close, descriptors[index]);
   }
+  return setup_cpu;
+}
+
+void await_exec(const WaitingJob& job) {
   // exec closes the other end; a failed step is reported to the executor first and then told here.
   char failed;
   if (sys(SYS_read, job.socket, &failed, 1) == 1) {
     sys(SYS_exit_group, 125);
   }
   sys(SYS_close, job.socket);
-  return started;
 }
 
 long start_command(const ReceivedPlan& received) {

@@ -25,8 +25,10 @@ namespace {
 constexpr int kFcntlSetFd = 2;
 constexpr int kSfdNonblock = 00004000;
 constexpr int kSfdCloexec = 02000000;
-/// A job that has not ended after this is not a short one: time for what only matters while it runs.
-constexpr long kConfineAfter = 10'000'000;  // nanoseconds
+/// Each time that init runs it takes the CPU from its job, so that a short one is told of as a whole, at its
+/// end, and what only matters while a job runs waits until it has run for a while. Nanoseconds.
+constexpr int64_t kReportAfter = 1'000'000;
+constexpr int64_t kConfineAfter = 10'000'000;
 
 alignas(16) Setup setup;
 alignas(16) sock_filter filter[sandbox::kMaximumFilter];
@@ -241,16 +243,20 @@ void end_command(int pid, int status) {
   }
 }
 
+/// Until a child has ended, the executor says something, or `patience` has passed.
+void wait_for_event(pollfd* descriptors, const int64_t* patience) {
+  int64_t left[2] = {0, patience != nullptr ? *patience : 0};  // ppoll(2) changes it
+  const long ready = sys(SYS_ppoll, descriptors, 2, patience != nullptr ? left : nullptr, 0, 8);
+  if (ready < 0 && ready != -4 /* EINTR */) {
+    sys(SYS_exit_group, 125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
+  }
+}
+
 /// Reaps until the job's main process is gone.
 [[noreturn]] void supervise(int job, int signals) {
   while (true) {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
-    int64_t patience[2] = {0, kConfineAfter};
-    const long ready = sys(SYS_ppoll, descriptors, 2, confined ? nullptr : patience, 0, 8);
-    if (ready < 0 && ready != -4 /* EINTR */) {
-      sys(SYS_exit_group,
-          125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
-    }
+    wait_for_event(descriptors, confined ? nullptr : &kConfineAfter);
     if ((descriptors[1].revents & POLLIN) != 0) {
       char discarded[128 * 4];
       sys(SYS_read, signals, discarded, sizeof discarded);
@@ -343,13 +349,15 @@ int open_signals() {
     sys(SYS_exit_group, 0);
   }
   drop_capabilities();
-  const StartedJob job = start_job(waiting, received);
   sandbox::Report started{};
   started.kind = sandbox::ReportKind::started;
-  started.at = job.started_at;
-  started.setup_cpu = job.setup_cpu - cpu_before_attach;
+  started.at = read_clock(1 /* CLOCK_MONOTONIC */);
+  started.setup_cpu = start_job(waiting, received) - cpu_before_attach;
+  pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
+  wait_for_event(descriptors, &kReportAfter);
+  await_exec(waiting);
   send_report(started);
-  supervise(job.pid, signals);
+  supervise(waiting.pid, signals);
 }
 
 }  // namespace

@@ -92,13 +92,10 @@ struct WaitingJob {
   int socket;  ///< the plan goes in, with [memfd] and standard streams; a byte comes back when a step failed
 };
 WaitingJob fork_job(const sock_filter* filter, uint32_t filter_size);
-struct StartedJob {
-  int pid;
-  int64_t started_at;  ///< CLOCK_MONOTONIC
-  int64_t setup_cpu;   ///< CPU time of init and of the waiting process before they had the plan
-};
-/// Hands the plan over; returns once the exec succeeded.
-StartedJob start_job(const WaitingJob& job, const ReceivedPlan& received);
+/// Hands the plan over. Gives the CPU time of init and of the waiting process up to then, nanoseconds.
+int64_t start_job(const WaitingJob& job, const ReceivedPlan& received);
+/// Returns once the exec succeeded; ends init when a step before it failed.
+void await_exec(const WaitingJob& job);
 /// Forks a further command beside the job: its pid, or a negative errno. Does not wait for the exec, which a
 /// job could hold up by stopping the child; the child reports a failure itself. Init is confined by then.
 long start_command(const ReceivedPlan& received);
