@@ -61,6 +61,21 @@ bool uses_unified_controllers(const CgroupMachine& machine) {
   return machine.at(Controller::memory).version == 2;  // a hybrid machine may have hugetlb alone in v2
 }
 
+/// What a job is given, and berth's ends of it.
+struct JobStreams {
+  UniqueFd input;  ///< /dev/null, opened for this job alone
+  FdPair output;
+  FdPair error;
+};
+
+JobStreams make_job_streams() {
+  JobStreams streams{open_at(AT_FDCWD, "/dev/null", O_RDONLY), make_pipe(), make_pipe()};
+  for (const UniqueFd* end : {&streams.output.first, &streams.error.first}) {
+    check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
+  }
+  return streams;
+}
+
 /// A job holds some twenty descriptors of ours (cgroup files, pipes, pidfd), and some forty with those that
 /// are opened ahead, which happens only while there are many more. Jobs get their own limit.
 constexpr std::size_t kPlentyOfDescriptors = 128;
@@ -302,8 +317,14 @@ class Executor::Implementation {
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
     PreparedPlan plan = prepare_plan(request, plan_context());
-    const UniqueFd input = request.standard_input >= 0 ? confine_input(request.standard_input)
-                                                       : open_at(AT_FDCWD, "/dev/null", O_RDONLY);
+    JobStreams streams = take_streams();
+    if (request.standard_input >= 0) {
+      streams.input = confine_input(request.standard_input);
+    }
+    if (request.terminal) {  // the job opens it itself, in place of the streams that it is given
+      streams.output = FdPair{};
+      streams.error = FdPair{};
+    }
     if (profile.network == NetworkMode::host && !profile.own_root) {
       add_host_network_files(plan);
     }
@@ -313,30 +334,22 @@ class Executor::Implementation {
     if (!was_armed) {
       sandbox = new_sandbox(request, cgroup_name, profile, limits);
     }
-    FdPair output;
-    FdPair error;
-    if (!request.terminal) {  // a job with one opens it itself, in place of the streams that it is given
-      output = make_pipe();
-      error = make_pipe();
-      for (const UniqueFd* end : {&output.first, &error.first}) {
-        check(::fcntl(end->get(), F_SETFL, O_NONBLOCK), "fcntl", "pipe");
-      }
-    }
-    const int job_output = request.terminal ? input.get() : output.second.get();
-    const int job_error = request.terminal || request.join_streams ? job_output : error.second.get();
+    const int job_input = streams.input.get();
+    const int job_output = request.terminal ? job_input : streams.output.second.get();
+    const int job_error = request.terminal || request.join_streams ? job_output : streams.error.second.get();
     // A sandbox that died already has told why, or the launcher has; that arrives as an event.
     if (is_connected(profile)) {
-      sandbox->hold_plan(std::move(plan), input.get(), job_output, job_error);
+      sandbox->hold_plan(std::move(plan), job_input, job_output, job_error);
       if (sandbox->network() != nullptr) {
         sandbox->send_held_plan(request.spec, hostname_of(request.spec, options_.hostname));
       }
     } else {
-      sandbox->send_plan(plan, input.get(), job_output, job_error);
+      sandbox->send_plan(plan, job_input, job_output, job_error);
     }
     const std::uint64_t token = sandbox->token();
     if (!request.terminal) {
-      watch(output.first.get(), tag(token, Source::output));
-      watch(error.first.get(), tag(token, Source::error));
+      watch(streams.output.first.get(), tag(token, Source::output));
+      watch(streams.error.first.get(), tag(token, Source::error));
     }
     watch(sandbox->channel(), tag(token, Source::channel));
     if (sandbox->pidfd() >= 0) {
@@ -348,7 +361,8 @@ class Executor::Implementation {
     Attempt& attempt =
         *attempts_
              .emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox),
-                                                       std::move(output.first), std::move(error.first), now))
+                                                       std::move(streams.output.first),
+                                                       std::move(streams.error.first), now))
              .first->second;
     // The job is on its way: time for what it need not wait for.
     own_cpus_.lease(attempt.cpus());
@@ -363,6 +377,12 @@ class Executor::Implementation {
     } else if (!prepare_at_) {
       prepare_at_ = now + kPrepareLater;
     }
+  }
+
+  JobStreams take_streams() {
+    JobStreams streams = spare_streams_ ? std::move(*spare_streams_) : make_job_streams();
+    spare_streams_.reset();
+    return streams;
   }
 
   void open_counters_ahead(Sandbox& sandbox) {
@@ -412,6 +432,9 @@ class Executor::Implementation {
     }
     armed_.keep_fitting(last_profile_, last_limits_);
     try {
+      if (!spare_streams_) {
+        spare_streams_ = make_job_streams();
+      }
       while (armed_.size() < options_.armed_ahead) {
         const std::string name = "armed-" + std::to_string(last_token_ + 1);
         std::unique_ptr<Sandbox> sandbox = make_sandbox(name, last_profile_, last_limits_, UniqueFd{});
@@ -735,6 +758,7 @@ class Executor::Implementation {
       exiting_;  ///< of jobs that have ended, until init has too
   OwnCpus own_cpus_;
   ArmedSandboxes armed_;
+  std::optional<JobStreams> spare_streams_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;
   std::vector<ExecutorEvent> events_;
   std::optional<Time> timer_at_;
