@@ -87,7 +87,7 @@ using KeptFiles = std::vector<std::pair<const char*, UniqueFd>>;
 
 /// Where a control file is found: among `kept`, if any, else in the directory.
 struct ControlFiles {
-  ControlFiles(int of_directory) : directory(of_directory) {}  // NOLINT(google-explicit-constructor)
+  ControlFiles(int of_directory) : directory(of_directory) {}
   int directory;
   KeptFiles* kept = nullptr;
   bool keeps_more = false;  ///< what is opened goes to `kept`

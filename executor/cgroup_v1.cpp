@@ -195,7 +195,8 @@ std::string first_line(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
-std::optional<IoTotals> read_blkio(const ControlFiles& files, const char* recursive, const char* local, std::span<char> buffer) {
+std::optional<IoTotals> read_blkio(const ControlFiles& files, const char* recursive, const char* local,
+                                   std::span<char> buffer) {
   std::string_view text = read_control(files, recursive, buffer);  // Linux 5.4
   if (text.empty()) {
     text = read_control(files, local, buffer);
@@ -273,8 +274,8 @@ void read_v1(const ControlFiles& files, Controller controller, std::span<char> b
         usage.io_read_bytes = bytes->read;
         usage.io_write_bytes = bytes->write;
       }
-      if (const auto operations =
-              read_blkio(files, "blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced", buffer)) {
+      if (const auto operations = read_blkio(files, "blkio.throttle.io_serviced_recursive",
+                                             "blkio.throttle.io_serviced", buffer)) {
         usage.io_read_operations = operations->read;
         usage.io_write_operations = operations->write;
       }
@@ -291,8 +292,7 @@ void read_v1(const ControlFiles& files, Controller controller, std::span<char> b
 
 std::optional<std::uint64_t> v1_memory_hits(const ControlFiles& files) {
   const std::optional<std::uint64_t> hits = read_number(files, "memory.failcnt");
-  return hits ? std::optional(*hits + read_number(files, "memory.memsw.failcnt").value_or(0))
-              : std::nullopt;
+  return hits ? std::optional(*hits + read_number(files, "memory.memsw.failcnt").value_or(0)) : std::nullopt;
 }
 
 bool v1_memory_limit_reached(int directory) {

@@ -115,7 +115,8 @@ void read_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounte
   usage.major_page_faults = parse_keyed(stat, "pgmajfault");
 }
 
-void read_cpu(const ControlFiles& files, const ControllerSet& controllers, std::span<char> buffer, Usage& usage) {
+void read_cpu(const ControlFiles& files, const ControllerSet& controllers, std::span<char> buffer,
+              Usage& usage) {
   const std::string_view stat = read_control(files, "cpu.stat", buffer);
   if (controllers.contains(Controller::cpuacct)) {
     usage.cpu_total = from_microseconds(parse_keyed(stat, "usage_usec"));
@@ -128,7 +129,8 @@ void read_cpu(const ControlFiles& files, const ControllerSet& controllers, std::
   }
 }
 
-std::optional<microseconds> read_pressure(const ControlFiles& files, const char* file, std::span<char> buffer) {
+std::optional<microseconds> read_pressure(const ControlFiles& files, const char* file,
+                                          std::span<char> buffer) {
   return from_microseconds(parse_pressure_total(read_control(files, file, buffer), "some"));
 }
 

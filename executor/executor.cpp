@@ -358,12 +358,11 @@ class Executor::Implementation {
     last_profile_ = profile;
     last_limits_ = limits;
     const Time now = Attempt::Clock::now();
-    Attempt& attempt =
-        *attempts_
-             .emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox),
-                                                       std::move(streams.output.first),
-                                                       std::move(streams.error.first), now))
-             .first->second;
+    Attempt& attempt = *attempts_
+                            .emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox),
+                                                                      std::move(streams.output.first),
+                                                                      std::move(streams.error.first), now))
+                            .first->second;
     // The job is on its way: time for what it need not wait for.
     own_cpus_.lease(attempt.cpus());
     if (was_armed) {

@@ -106,7 +106,7 @@ struct Setup {
   uint32_t inside_uid;
   uint32_t inside_gid;
   uint32_t group_count;
-  uint32_t set_groups;  ///< 0: setgroups(2) is denied in this user namespace
+  uint32_t set_groups;     ///< 0: setgroups(2) is denied in this user namespace
   uint32_t seccomp_count;  ///< sock_filter[seccomp_count] follow the groups
   uint64_t tmpfs_size;     ///< bytes, of the private tmpfs; 0: the kernel's default
   int64_t monotonic_offset;
@@ -158,7 +158,7 @@ struct Plan {
   Offset rlimits;  ///< PlanRlimit[rlimit_count]
   uint32_t rlimit_count;
   uint64_t tmpfs_size;  ///< differs from Setup's: resize; 0: leave
-  Offset affinity;  ///< CPU mask, where no cpuset holds the job; none: every CPU
+  Offset affinity;      ///< CPU mask, where no cpuset holds the job; none: every CPU
   uint32_t affinity_size;
   uint32_t umask;
   uint32_t descriptor_count;  ///< [memfd] stdin stdout stderr mounts…

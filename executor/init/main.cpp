@@ -248,7 +248,8 @@ void wait_for_event(pollfd* descriptors, const int64_t* patience) {
   int64_t left[2] = {0, patience != nullptr ? *patience : 0};  // ppoll(2) changes it
   const long ready = sys(SYS_ppoll, descriptors, 2, patience != nullptr ? left : nullptr, 0, 8);
   if (ready < 0 && ready != -4 /* EINTR */) {
-    sys(SYS_exit_group, 125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
+    sys(SYS_exit_group,
+        125);  // deaf to its supervisor, as when the job took our descriptor limit: it ends too
   }
 }
 
