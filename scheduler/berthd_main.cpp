@@ -121,6 +121,20 @@ void set_level(const DaemonConfig& config) {
   set_log_level(level);
 }
 
+/// SIGHUP. What cannot be read changes nothing.
+void read_again(const Arguments& arguments, Daemon& daemon, Api& api, ApiServer& server) {
+  try {
+    const DaemonConfig next = load(arguments);
+    set_level(next);
+    daemon.reconfigure(next);
+    server.set_limits(next.api);
+    api.forget_users();
+    log_info("the configuration was read again");
+  } catch (const std::exception& failure) {
+    log_error(std::string("the configuration stays as it was: ") + failure.what());
+  }
+}
+
 int serve(const Arguments& arguments) {
   const DaemonConfig config = load(arguments);
   set_level(config);
@@ -151,20 +165,10 @@ int serve(const Arguments& arguments) {
   boost::asio::signal_set reload(loop, SIGHUP);
   const std::function<void()> await_reload = [&] {
     reload.async_wait([&](const boost::system::error_code& error, int) {
-      if (error) {
-        return;
+      if (!error) {
+        read_again(arguments, daemon, api, server);
+        await_reload();
       }
-      try {
-        const DaemonConfig next = load(arguments);
-        set_level(next);
-        daemon.reconfigure(next);
-        server.set_limits(next.api);
-        api.forget_users();
-        log_info("the configuration was read again");
-      } catch (const std::exception& failure) {
-        log_error(std::string("the configuration stays as it was: ") + failure.what());
-      }
-      await_reload();
     });
   };
   await_reload();

@@ -447,6 +447,8 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
 
 }  // namespace
 
+/// Long, because it is the list of what a run consists of, in the order in which each needs the one before
+/// and in the reverse of which all of it is undone.
 int run_jobs(const CommandLine& line) {
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);

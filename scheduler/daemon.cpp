@@ -452,6 +452,26 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
   finish(*active, message.outcome, message.usage, message.at, link);
 }
 
+/// As which an attempt that ended so runs again; nothing when it does not.
+std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
+                                               Timestamp at) const {
+  const std::optional<QueueFacts> facts =
+      active.requeue ? std::optional(active.waiting.facts)
+                     : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory,
+                                      active.id.attempt, outcome, at);
+  if (!facts) {
+    return std::nullopt;
+  }
+  WaitingJob again = active.waiting;
+  again.job_id = active.id.job_id;
+  again.attempt = active.id.attempt;
+  again.facts = *facts;
+  if (again.facts.memory) {
+    again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
+  }
+  return again;
+}
+
 /// The attempt is over: its slot is free at once; the job is over when that is on the disk.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
@@ -461,33 +481,21 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
     --link->jobs;
   }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
-  WaitingJob again = active.waiting;
-  again.job_id = active.id.job_id;
-  again.attempt = active.id.attempt;
-  const std::optional<QueueFacts> facts =
-      active.requeue
-          ? std::optional(again.facts)
-          : facts_of_retry(active.rule, again.facts, active.holds.memory, active.id.attempt, outcome, at);
+  const std::optional<WaitingJob> again = next_attempt(active, outcome, at);
   const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
-  if (facts) {
-    again.facts = *facts;
-    if (again.facts.memory) {
-      again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
-    }
-  }
   const auto array_end = std::make_shared<std::optional<JobState>>();
   committer_->commit_surely(
-      [id = active.id, outcome, usage, at, waits = facts.has_value(), next = again.facts, detail,
-       array = active.array, array_end](QueueStore& store) {
+      [id = active.id, outcome, usage, at, again, detail, array = active.array,
+       array_end](QueueStore& store) {
         store.finish(id.job_id, id.attempt, outcome, usage, at);
-        if (waits) {
-          store.requeue(id.job_id, next, at, detail);
+        if (again) {
+          store.requeue(id.job_id, again->facts, at, detail);
         } else if (array) {
           *array_end = store.settle_array(*array, at);
         }
         crash_point("end.before_commit");
       },
-      [this, id = active.id, outcome, link, facts, again, array = active.array,
+      [this, id = active.id, outcome, link, again, array = active.array,
        array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
@@ -501,8 +509,8 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           crash_point("end.after_acknowledge");
         }
         active_.erase(id.job_id);
-        if (facts) {
-          enqueue(again, clock_.system_now());
+        if (again) {
+          enqueue(*again, clock_.system_now());
           schedule();
         } else {
           tell_end(id.job_id, {outcome.state, exit_status(outcome)});

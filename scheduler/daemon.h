@@ -197,6 +197,7 @@ class Daemon {
   void task_left(JobId array);
   void handle_started(Active& active, const RunnerMessage& message);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
               const std::shared_ptr<RunnerLink>& link);
   void schedule();
