@@ -970,7 +970,7 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
       409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
 }
 
-void Daemon::change(WaitingJob job, const std::string& action, const Actor& actor,
+void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
                     const std::string& spec_text, Reply reply) {
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
   waiting_.remove(job.job_id);  // it must not start with what it is being changed from
@@ -989,7 +989,7 @@ void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
   WaitingJob waiting = require_waiting(job, actor);
   waiting.facts.hold =
       actor.administrator && waiting.user_id != actor.user_id ? Hold::administrator : Hold::user;
-  change(std::move(waiting), "hold", actor, "", std::move(reply));
+  change(waiting, "hold", actor, "", std::move(reply));
 }
 
 void Daemon::release(JobId job, const Actor& actor, Reply reply) {
@@ -998,7 +998,7 @@ void Daemon::release(JobId job, const Actor& actor, Reply reply) {
     throw ApiError(403, job_name(job) + " is held by an administrator, who alone can release it");
   }
   waiting.facts.hold = Hold::none;
-  change(std::move(waiting), "release", actor, "", std::move(reply));
+  change(waiting, "release", actor, "", std::move(reply));
 }
 
 void Daemon::update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
@@ -1006,7 +1006,7 @@ void Daemon::update(JobId job, const Actor& actor, const std::function<void(Queu
   WaitingJob waiting = require_waiting(job, actor);
   std::string spec_text = require(job, actor).spec_text;
   edit(waiting.facts, spec_text);
-  change(std::move(waiting), "update", actor, spec_text, std::move(reply));
+  change(waiting, "update", actor, spec_text, std::move(reply));
 }
 
 void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply) {
@@ -1029,7 +1029,7 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
                             });
 }
 
-void Daemon::signal(JobId job, const Actor& actor, int signal_number, Reply reply) {
+void Daemon::signal(JobId job, const Actor& actor, int signal_number, const Reply& reply) {
   Active& active = require_active(job, actor);
   if (active.state == JobState::configuring) {
     throw ApiError(409, job_name(job) + " has not started yet");
@@ -1262,7 +1262,7 @@ void Daemon::forget_old_jobs() {
       });
 }
 
-void Daemon::reconfigure(DaemonConfig config) {
+void Daemon::reconfigure(const DaemonConfig& config) {
   DaemonConfig next = config;
   next.user_limits = config_.user_limits;
   next.api = config_.api;

@@ -82,7 +82,7 @@ class Daemon {
 
   const DaemonConfig& config() const { return config_; }
   /// What may change while jobs run does; the rest is named in a log line.
-  void reconfigure(DaemonConfig config);
+  void reconfigure(const DaemonConfig& config);
   /// Why new jobs are refused now; empty when they are not.
   const std::string& store_trouble() const { return store_trouble_; }
   const SlotPool& pool() const { return pool_; }
@@ -94,7 +94,7 @@ class Daemon {
   void hold(JobId job, const Actor& actor, Reply reply);
   void release(JobId job, const Actor& actor, Reply reply);
   void suspend(JobId job, const Actor& actor, bool suspended, Reply reply);
-  void signal(JobId job, const Actor& actor, int signal_number, Reply reply);
+  void signal(JobId job, const Actor& actor, int signal_number, const Reply& reply);
   /// A job that has ended waits again; one that runs is ended first.
   void requeue(JobId job, const Actor& actor, Reply reply);
   /// `edit` changes what a waiting job is scheduled by, and its spec's JSON text.
@@ -217,8 +217,8 @@ class Daemon {
   Active* find_active(JobId job);
   WaitingJob require_waiting(JobId job, const Actor& actor);
   Active& require_active(JobId job, const Actor& actor);
-  void change(WaitingJob job, const std::string& action, const Actor& actor, const std::string& spec_text,
-              Reply reply);
+  void change(const WaitingJob& job, const std::string& action, const Actor& actor,
+              const std::string& spec_text, Reply reply);
   void committed();
   void forget_old_jobs();
   void forget_again_after(std::chrono::milliseconds pause);

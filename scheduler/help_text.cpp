@@ -54,6 +54,13 @@ constexpr std::array kWaitExitStatus{
     Meaning{"125", "Also: berth or berthd refused or failed, for example because there is no such job."},
 };
 
+constexpr std::array kAttachExitStatus{
+    Meaning{"0-255", "The job ended: what berth wait exits with for it."},
+    Meaning{"0", "Also: the detach keys left the job, which goes on."},
+    Meaning{"125", "Also: berth or berthd refused or failed, for example because there is no such job."},
+    Meaning{"128+N", "Also: signal N left the job, which goes on."},
+};
+
 constexpr std::array kExecExitStatus{
     Meaning{"0-255", "The command's own exit status."},
     Meaning{"125", "berth or berthd refused or failed; the command did not run."},
@@ -106,6 +113,9 @@ std::span<const Meaning> exit_status_of(const CommandSpec& command) {
   }
   if (command.name == "wait") {
     return kWaitExitStatus;
+  }
+  if (command.name == "attach") {
+    return kAttachExitStatus;
   }
   return command.name == "exec" ? std::span<const Meaning>(kExecExitStatus) : common_exit_status();
 }
