@@ -87,7 +87,7 @@ Options parse(int count, char** values) {
 
 std::string first_block_device() {
   for (const char* name : {"vda", "sda", "nvme0n1", "xvda"}) {
-    const std::string path = std::string("/dev/") + name;
+    std::string path = std::string("/dev/") + name;
     struct stat status {};
     if (::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode)) {
       return path;

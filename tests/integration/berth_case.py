@@ -18,8 +18,16 @@ import tempfile
 import time
 import unittest
 
-BERTH = os.environ.get("BERTH_PROGRAM", "berth")
-PAYLOAD = os.environ.get("BERTH_PAYLOAD", "payload")
+
+def tested_program(variable, fallback):
+    """What the variable names, else what is found in PATH; absolute, because tests start it elsewhere."""
+    named = os.environ.get(variable)
+    return os.path.abspath(named) if named else fallback
+
+
+BERTH = tested_program("BERTH_PROGRAM", "berth")
+PAYLOAD = tested_program("BERTH_PAYLOAD", "payload")
+SOURCE = os.path.abspath(os.environ.get("BERTH_SOURCE", os.path.join(os.path.dirname(__file__), "..", "..")))
 BASE = os.environ.get("BERTH_TEST_DIRECTORY", "/srv")
 
 # Long enough for a slow machine; a test never asserts that something was quick.

@@ -4,9 +4,7 @@ import json
 import os
 import re
 
-from berth_case import BerthCase, main
-
-SOURCE = os.environ.get("BERTH_SOURCE", os.path.join(os.path.dirname(__file__), "..", ".."))
+from berth_case import SOURCE, BerthCase, main
 
 
 class WithoutJobs(BerthCase):

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, eventually
+from berth_case import BERTH, BerthCase, eventually, tested_program
 
-BERTHD = os.environ.get("BERTHD_PROGRAM", "berthd")
-RUNNER = os.environ.get("BERTH_RUNNER_PROGRAM", "berth-runner")
+BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
+RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
 
 
 class DaemonCase(BerthCase):

@@ -10,15 +10,15 @@ import sqlite3
 import subprocess
 import threading
 
-from berth_case import eventually, main
-from daemon_case import DaemonCase
+from berth_case import SOURCE, eventually, main
+from daemon_case import BERTHD, DaemonCase
 
 SOURCES = ("daemon.cpp", "runner.cpp", "record_spool.cpp")
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE"}
 
 
 def crash_points():
-    folder = os.path.join(os.environ["BERTH_SOURCE"], "scheduler")
+    folder = os.path.join(SOURCE, "scheduler")
     found = []
     for name in SOURCES:
         with open(os.path.join(folder, name), encoding="utf-8") as file:
@@ -140,7 +140,7 @@ class Crashing(DaemonCase):
         self.assertTrue(eventually(self.spooled if point != "runner.spool_written" else lambda: os.listdir(spool)), point)
         if point.startswith("spool."):
             self.daemon = subprocess.Popen(  # pylint: disable=consider-using-with
-                [os.environ["BERTHD_PROGRAM"], "--config", self.config_path],
+                [BERTHD, "--config", self.config_path],
                 env=self.environment(BERTH_CRASH_AT=point), stdout=self.daemon_log, stderr=self.daemon_log,
             )
 

@@ -6,9 +6,9 @@ import re
 import shutil
 import subprocess
 
-from berth_case import BerthCase, eventually, hierarchies, main, read
+from berth_case import SOURCE, BerthCase, eventually, hierarchies, main, read
 
-PAGE = os.path.join(os.environ.get("BERTH_SOURCE", "."), "docs/cgroups.md")
+PAGE = os.path.join(SOURCE, "docs/cgroups.md")
 
 
 class Marks(BerthCase):
