@@ -237,7 +237,7 @@ class Session : public std::enable_shared_from_this<Session> {
       return;
     }
     if (response.take_over) {
-      hand_over(std::move(response));
+      hand_over(response);
       return;
     }
     auto answer = std::make_shared<http::response<http::string_body>>(
@@ -257,7 +257,7 @@ class Session : public std::enable_shared_from_this<Session> {
                       });
   }
 
-  void hand_over(ApiResponse response) {
+  void hand_over(const ApiResponse& response) {
     if (buffer_.size() > 0) {
       respond(api_failure(400, "wait for the answer \"101\" before you go on"));
       return;
