@@ -572,6 +572,7 @@ UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profi
   return tree;
 }
 
+/// As long as there are steps.
 std::string step_name(sandbox::Step step, const std::string& object) {
   using sandbox::Step;
   switch (step) {

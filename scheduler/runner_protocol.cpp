@@ -36,6 +36,7 @@ Timestamp to_instant(std::int64_t microseconds) {
   return Timestamp(std::chrono::microseconds(microseconds));
 }
 
+/// As long as there are kinds of message: what each carries beside its job.
 void put_details(const RunnerMessage& message, Json& header) {
   switch (message.kind) {
     case Kind::start:
@@ -102,6 +103,7 @@ void put_details(const RunnerMessage& message, Json& header) {
   }
 }
 
+/// The same, read.
 void take_details(const Json& header, RunnerMessage& message) {
   switch (message.kind) {
     case Kind::start:
