@@ -1,0 +1,74 @@
+#include "scheduler/cli_report.h"
+
+#include <catch2/catch.hpp>
+
+#include "schemas/input_error.h"
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+
+std::vector<ReportRow> rows() {
+  ReportRow row;
+  row.key = "Förderband";
+  row.jobs = 3;
+  row.attempts = 4;
+  row.states = {{JobState::completed, 3}, {JobState::preempted, 1}};
+  return {row};
+}
+
+std::string report(const std::string& format, const ListingStyle& style = {}) {
+  return format_report(rows(), ReportKey::account, format, style);
+}
+
+TEST_CASE("the first column is called after what the rows are about, and columns are found in any case") {
+  CHECK(report("key%-10,JOBS%4") ==
+        "Account    Jobs\n"
+        "---------- ----\n"
+        "Förderband    3\n");
+  CHECK(report("account%-10,jobs%4") == report("key%-10,JOBS%4"));
+}
+
+TEST_CASE("a cell of a report is cut by characters, never inside one") {
+  ListingStyle style;
+  style.header = false;
+  CHECK(report("Key%-4", style) == "För+\n");
+  CHECK(report("Key%2", style) == "F+\n");
+}
+
+TEST_CASE("parsable reports keep the full width") {
+  ListingStyle style;
+  style.header = false;
+  style.form = ListingStyle::Form::parsable2;
+  CHECK(report("Key%2,Attempts,Completed,Other", style) == "Förderband|4|3|1\n");
+  style.form = ListingStyle::Form::parsable;
+  style.delimiter = ";";
+  CHECK(report("Jobs", style) == "3;\n");
+}
+
+TEST_CASE("widths are bounded and columns that there are not are refused, with the remedy") {
+  CHECK_THROWS_WITH(report("Jobs%1001"), Contains("from 1 to 1000"));
+  CHECK_THROWS_WITH(report("Jobs%0"), Contains("Jobs%20"));
+  CHECK_THROWS_WITH(report("Jobs%x"), Contains("--format"));
+  CHECK_THROWS_WITH(report("Works"), Contains("there is no column \"Works\"") && Contains("OOMKills"));
+}
+
+TEST_CASE("what --by takes is said when it is something else") {
+  ReportRequest request;
+  request.by = "moon";
+  CHECK_THROWS_WITH(make_report_filter(request, Timestamp{}), Contains("user, account, name or day"));
+  request.by = "day";
+  CHECK(make_report_filter(request, Timestamp{}).key == ReportKey::day);
+}
+
+TEST_CASE("the JSON of a report names its key as --by does") {
+  CHECK(report_json(rows(), ReportKey::account) ==
+        R"({"by":"account","rows":[{"account":"Förderband","jobs":3,"attempts":4,)"
+        R"("states":{"COMPLETED":3,"PREEMPTED":1},"elapsed_usec":0,"cpu_granted_usec":0,"cpu_total_usec":0,)"
+        R"("memory_granted_byte_seconds":0,"oom_kills":0}]})"
+        "\n");
+}
+
+}  // namespace
+}  // namespace berth
