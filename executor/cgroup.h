@@ -162,6 +162,8 @@ class JobCgroup {
   virtual CgroupCounters read() = 0;
   /// Opens ahead what read() reads, some 20 files, so that a job's end need not wait for it.
   virtual void open_counters() = 0;
+  /// Closes them again, when read() has been called for the last time.
+  virtual void close_counters() = 0;
   /// Cheap sample of what v1 keeps no peak of (memory.stat rss/cache/swap, pids.current); folded into read().
   virtual void sample() = 0;
   /// User+system CPU time so far, of the whole tree.

@@ -250,6 +250,12 @@ void OpenJobCgroup::open_counters() {
   read_files(&JobDirectory::kept_files);
 }
 
+void OpenJobCgroup::close_counters() {
+  for (JobDirectory& directory : directories_) {
+    directory.kept.clear();
+  }
+}
+
 CgroupCounters OpenJobCgroup::read() {
   CgroupCounters counters = read_files(&JobDirectory::files);
   // What is charged now that nobody is left is no peak: only samples taken meanwhile count.

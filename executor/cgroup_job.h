@@ -42,6 +42,7 @@ class OpenJobCgroup final : public JobCgroup {
   void close_attach_descriptors() override;
   CgroupCounters read() override;
   void open_counters() override;
+  void close_counters() override;
   void sample() override;
   std::optional<std::chrono::microseconds> cpu_time() override;
   std::vector<pid_t> processes() override;

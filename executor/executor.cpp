@@ -51,6 +51,9 @@ Timestamp wall_clock() {
   return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
 }
 
+/// Of ended jobs, on their way out at once.
+constexpr std::size_t kMostExiting = 8;
+
 std::string job_cgroup_name(JobId job, unsigned attempt) {
   return "job-" + std::to_string(job) + "." + std::to_string(attempt);
 }
@@ -161,6 +164,16 @@ class Executor::Implementation {
     }
     if (spec.isolation.network.is_connected() && host_view()) {
       UserNetwork::check_supported(spec.isolation.network);
+    }
+  }
+
+  void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+    try {
+      last_profile_ = profile_of(spec, identity);
+      last_limits_ = job_cgroup_limits(spec, allocation, *tree_);
+      arm(1);
+    } catch (const std::exception&) {
+      return;  // the launch itself will tell what is wrong
     }
   }
 
@@ -314,6 +327,7 @@ class Executor::Implementation {
   }
 
   void begin(LaunchRequest request) {
+    await_exits();
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
     PreparedPlan plan = prepare_plan(request, plan_context());
@@ -404,8 +418,9 @@ class Executor::Implementation {
     prepare_at_.reset();
     for (auto& [token, sandbox] : exiting_) {
       sandbox->dismiss();
+      sandbox->cgroup().close_counters();
     }
-    arm_ahead();
+    arm(options_.armed_ahead);
     remove_finished(std::chrono::milliseconds::zero(), 2);
   }
 
@@ -422,10 +437,10 @@ class Executor::Implementation {
     ::timerfd_settime(timer_.get(), 0, &at_once, nullptr);
   }
 
-  /// Keeps sandboxes ready for jobs like the last one.
-  void arm_ahead() {
+  /// Keeps so many sandboxes ready for jobs like the last one.
+  void arm(std::size_t wanted) {
     // A shared network is there for its jobs and not longer.
-    if (options_.armed_ahead == 0 || last_profile_.own_root || host_view() ||
+    if (wanted == 0 || last_profile_.own_root || host_view() ||
         last_profile_.network == NetworkMode::shared || uses_unified_controllers(machine_)) {
       return;
     }
@@ -434,7 +449,7 @@ class Executor::Implementation {
       if (!spare_streams_) {
         spare_streams_ = make_job_streams();
       }
-      while (armed_.size() < options_.armed_ahead) {
+      while (armed_.size() < wanted) {
         const std::string name = "armed-" + std::to_string(last_token_ + 1);
         std::unique_ptr<Sandbox> sandbox = make_sandbox(name, last_profile_, last_limits_, UniqueFd{});
         open_counters_ahead(*sandbox);
@@ -640,10 +655,13 @@ class Executor::Implementation {
     events_.emplace_back(std::move(ended));
     std::unique_ptr<Sandbox> sandbox = attempt.release_sandbox();
     if (sandbox->reaped() || sandbox->pidfd() < 0) {
-      finished_.push_back(sandbox->release_cgroup());
+      retire(sandbox->release_cgroup());
     } else {
       unwatch(sandbox->channel());
       sandbox->set_network(nullptr);
+      if (options_.armed_ahead == 0) {
+        sandbox->dismiss();  // no row of jobs: it ends beside what the caller does with the record
+      }
       exiting_.emplace(found->first, std::move(sandbox));
     }
     forget(found);
@@ -661,13 +679,29 @@ class Executor::Implementation {
   void discard(std::unique_ptr<Sandbox> sandbox) {
     unwatch(sandbox->pidfd());
     sandbox->reap();
-    finished_.push_back(sandbox->release_cgroup());
+    retire(sandbox->release_cgroup());
+  }
+
+  /// Removed later; until then it holds no more descriptors than need be.
+  void retire(std::unique_ptr<JobCgroup> cgroup) {
+    cgroup->close_counters();
+    finished_.push_back(std::move(cgroup));
+  }
+
+  /// A machine that does not keep up with the ends of inits waits for them, before they hold all descriptors.
+  void await_exits() {
+    while (exiting_.size() > kMostExiting) {
+      const auto oldest = exiting_.begin();
+      oldest->second->dismiss();
+      discard(std::move(oldest->second));
+      exiting_.erase(oldest);
+    }
   }
 
   /// clone itself failed: there is no process to wait for.
   void end_unspawned(Attempts::iterator found, Time now) {
     events_.emplace_back(found->second->finish(now));
-    finished_.push_back(found->second->release_sandbox()->release_cgroup());
+    retire(found->second->release_sandbox()->release_cgroup());
     forget(found);
   }
 
@@ -789,6 +823,9 @@ std::string Executor::use_partition(CpuPartition kind, const CpuSet& cpus) {
 }
 std::vector<std::string> Executor::other_supervisors() const {
   return implementation_->other_supervisors();
+}
+void Executor::expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+  implementation_->expect(spec, allocation, identity);
 }
 void Executor::launch(LaunchRequest request) {
   implementation_->launch(std::move(request));

@@ -13,16 +13,14 @@ namespace berth {
 
 class NftTables {
  public:
-  /// Of the calling thread's network namespace.
+  /// Of the calling thread's network namespace. Throws LaunchError("nftables"), also where the library is not
+  /// installed: it is loaded here, because it brings five others that a job without a network need not wait for.
   NftTables();
   /// Throws LaunchError("nftables") with what libnftables says.
   void run(const std::string& commands);
 
  private:
-  struct Free {
-    void operator()(nft_ctx* context) const { nft_ctx_free(context); }
-  };
-  std::unique_ptr<nft_ctx, Free> context_;
+  std::unique_ptr<nft_ctx, void (*)(nft_ctx*)> context_;
 };
 
 }  // namespace berth

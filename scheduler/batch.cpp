@@ -10,10 +10,6 @@ namespace {
 /// Waiting jobs that are recorded CANCELLED between two looks at signals: each costs a durable commit.
 constexpr std::size_t kCancelledAtOnce = 100;
 
-SlotRequest slot_request(const JobSpec& spec) {
-  return {spec.cpus_per_task, spec.memory_per_node};
-}
-
 Outcome cancelled_outcome(const std::string& message) {
   Outcome outcome;
   outcome.state = JobState::cancelled;
@@ -32,6 +28,10 @@ Outcome launcher_failure(const std::string& what) {
 }
 
 }  // namespace
+
+SlotRequest slot_request(const JobSpec& spec) {
+  return {spec.cpus_per_task, spec.memory_per_node};
+}
 
 Batch::Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
              JobObserver& observer)

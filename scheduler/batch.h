@@ -62,6 +62,9 @@ struct BatchResult {
   bool cancelled = false;                 ///< request_cancel() or request_kill() was called
 };
 
+/// What a job asks of the pool.
+SlotRequest slot_request(const JobSpec& spec);
+
 class Batch {
  public:
   static constexpr Milliseconds kRetryInterval{1'000};

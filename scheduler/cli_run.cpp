@@ -227,6 +227,16 @@ void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) 
   }
 }
 
+/// Its sandbox is prepared while this process opens the database and commits the job. Which job is first only
+/// the queue knows; another one like it will do, and for one unlike it nothing is lost.
+void expect_first(Executor& executor, SlotPool& pool, const std::vector<Submission>& submissions,
+                  const std::map<std::string, Identity>& identities) {
+  const JobSpec& spec = submissions.front().job.spec;
+  if (const std::optional<SlotLease> lease = pool.lease(slot_request(spec))) {
+    executor.expect(spec, lease->allocation(), identities.at(spec.isolation.user));
+  }
+}
+
 std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& executor, Timestamp now) {
   const std::string path = database_path(line);
   log_debug("job database " + path);
@@ -483,6 +493,7 @@ int run_jobs(const CommandLine& line) {
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
   }
+  expect_first(executor, pool, submissions, identities);
   const std::unique_ptr<JobStore> store = open_store(line, executor, clock.system_now());
   use_partition(executor, partition, pool);
   wait_until_ready(executor);
