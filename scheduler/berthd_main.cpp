@@ -246,5 +246,6 @@ int run(const std::vector<std::string>& words) {
 }  // namespace berth
 
 int main(int argc, char** argv) {
+  berth::occupy_standard_streams();
   return berth::run(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "executor/os/syscall.h"
 #include "scheduler/cli_attach.h"
 #include "scheduler/cli_check.h"
 #include "scheduler/cli_daemon.h"
@@ -172,5 +173,6 @@ int run_program(const std::vector<std::string>& arguments) {
 }  // namespace berth
 
 int main(int argc, char** argv) {
+  berth::occupy_standard_streams();
   return berth::run_program(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
 }

@@ -63,6 +63,7 @@ int run(char** arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  berth::occupy_standard_streams();
   if (argc != 4) {
     std::fputs("berth-runner is started by berthd; users run berth\n", stderr);
     return 2;

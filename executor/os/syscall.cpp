@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace berth {
 
@@ -55,6 +56,15 @@ bool write_all(int fd, const char* data, std::size_t size) noexcept {
     size -= static_cast<std::size_t>(count);
   }
   return true;
+}
+
+void occupy_standard_streams() noexcept {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
+    // The lowest free number is taken (open(2)). Not close-on-exec: it is the stream of what we start, too.
+    if (::fcntl(descriptor, F_GETFD) < 0 && ::open("/dev/null", O_RDWR | O_NOCTTY) != descriptor) {
+      ::_exit(125);  // no /dev/null, and nowhere to say so
+    }
+  }
 }
 
 UniqueFd duplicate(const UniqueFd& fd) {

@@ -47,6 +47,11 @@ struct FdPair {
   UniqueFd first;
   UniqueFd second;
 };
+/// Opens those of descriptors 0, 1 and 2 that the caller left closed, before any descriptor of ours can take
+/// their place and be read from, written to or handed to a job in the belief that it is the caller's stream.
+/// What is opened is /dev/null. First in main().
+void occupy_standard_streams() noexcept;
+
 /// pipe2(O_CLOEXEC): first is the read end.
 FdPair make_pipe(int flags = 0);
 /// SOCK_SEQPACKET unless `type` says otherwise.
