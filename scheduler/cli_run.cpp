@@ -50,10 +50,12 @@ class TerminationSignals {
     if (!descriptor_) {
       throw std::system_error(errno, std::generic_category(), "signalfd");
     }
-    // A reader of our output that goes away is met as EPIPE, where the output is written.
+    // A reader of our output that goes away is met as EPIPE, where the output is written; a limit on the size
+    // of files (ulimit -f) as EFBIG.
     struct sigaction ignore {};
     ignore.sa_handler = SIG_IGN;
     ::sigaction(SIGPIPE, &ignore, nullptr);
+    ::sigaction(SIGXFSZ, &ignore, nullptr);
   }
 
   int descriptor() const { return descriptor_.get(); }
@@ -525,7 +527,9 @@ int run_jobs(const CommandLine& line) {
   report(line, result, from_options, standard_output);
   result_file.write(records_json(result.records));
   standard_output.flush_all(signals.descriptor());
-  return result.unsaved.empty() ? run_exit_status(result.records, cancellation.first_signal()) : 125;
+  const int status = run_exit_status(result.records, cancellation.first_signal());
+  const bool is_complete = result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
+  return is_complete ? status : 125;
 }
 
 }  // namespace berth

@@ -102,8 +102,9 @@ void OutputTarget::close_after(int error_number) {
   pending_.clear();
   // A reader that went away (`berth run … | head -1`) is no fault.
   if (error_number != EPIPE) {
-    log_error("cannot write job output to " + description_ + ": " +
-              std::generic_category().message(error_number) + "; the rest is dropped");
+    failed_ = true;
+    log_error("cannot write to " + description_ + ": " + std::generic_category().message(error_number) +
+              "; the rest is dropped");
   }
 }
 

@@ -31,6 +31,8 @@ class OutputTarget {
   bool has_pending() const { return !pending_.empty(); }
   bool is_congested() const { return pending_.size() >= kCongestion; }
   bool is_closed() const { return closed_; }
+  /// True when something could not be written for another reason than a reader that went away.
+  bool has_failed() const { return failed_; }
   int descriptor() const { return descriptor_; }
   /// Called around each write, so that live progress on the same terminal can make room.
   void set_before_write(std::function<void()> callback) { before_write_ = std::move(callback); }
@@ -48,6 +50,7 @@ class OutputTarget {
   std::string description_;
   bool regular_file_ = false;
   bool closed_ = false;
+  bool failed_ = false;
   std::string pending_;
   std::function<void()> before_write_;
 };

@@ -69,7 +69,14 @@ void JobStreams::close(JobId id) {
   for (const auto& prefixer : found->second->prefixers) {
     prefixer->finish();
   }
+  for (const auto& file : found->second->files) {
+    lost_output_ = lost_output_ || file->has_failed();
+  }
   jobs_.erase(found);
+}
+
+bool JobStreams::has_lost_output() const {
+  return lost_output_ || standard_output_.has_failed() || standard_error_.has_failed();
 }
 
 void JobStreams::add_pending(std::vector<pollfd>& descriptors) const {

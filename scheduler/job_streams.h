@@ -52,6 +52,9 @@ class JobStreams {
   /// True when the readers have caught up.
   bool flush_some();
 
+  /// True when a full disk or the like kept something that a job wrote from where it was to go.
+  bool has_lost_output() const;
+
  private:
   struct Job;
   StreamSink stream_sink(Job& job, const std::string& name, OutputTarget& target);
@@ -61,6 +64,7 @@ class JobStreams {
   OutputTarget& standard_output_;
   OutputTarget& standard_error_;
   std::map<JobId, std::unique_ptr<Job>> jobs_;
+  bool lost_output_ = false;  ///< of jobs that are closed
 };
 
 }  // namespace berth

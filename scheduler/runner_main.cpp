@@ -44,7 +44,7 @@ int run(char** arguments) {
   ::syscall(SYS_close_range, 3u, ~0u, 0u);
   berth::check(::chdir("/"), "chdir", "/");
   detach();
-  for (const int number : {SIGHUP, SIGINT, SIGPIPE}) {
+  for (const int number : {SIGHUP, SIGINT, SIGPIPE, SIGXFSZ}) {
     ::signal(number, SIG_IGN);
   }
   berth::Runner runner(

@@ -140,6 +140,30 @@ class WithJobs(BerthCase):
         status, out, _ = self.run_command("copy_input", arguments=["-q"], given=b"typed\n" * 10000)
         self.assertEqual((status, out), (0, "typed\n" * 10000))
 
+    def test_closed_standard_streams_are_not_taken_for_anything_else(self):
+        def closed(words):
+            return ("sh", "-c", f'exec "$@" {words}', "sh")
+
+        self.assertEqual(self.run_command("copy_input", arguments=["-q"], program=closed("<&-")), (0, "", ""))
+        self.assertEqual(self.run_command("print_both", arguments=["-q"], program=closed(">&-")), (0, "", "to error\n"))
+        self.assertEqual(self.run_command("print_both", arguments=["-q"], program=closed("2>&-")), (0, "to output\n", ""))
+        result = os.path.join(self.results, "closed.json")
+        status, _, _ = self.run_command("print_both", arguments=["--json", "--result", result], program=closed("<&- >&- 2>&-"))
+        self.assertEqual((status, self.read_records(result)[0]["usage"]["output_bytes"]), (0, 19))
+
+    def test_output_that_is_lost_to_a_full_disk_is_a_failure_of_the_run(self):
+        for arguments, command, expected in (
+                (["-q"], ["print_both"], 125), (["--json"], ["exit", 0], 125), (["-q"], ["exit", 0], 0), (["--json"], ["exit", 3], 3)):
+            with self.subTest(arguments=arguments, command=command), open("/dev/full", "w", encoding="utf-8") as full:
+                status, _, err = self.run_command(*command, arguments=arguments, stdout=full)
+                self.assertEqual(status, expected, err)
+                self.assertEqual(expected == 0, "No space left" not in err, err)
+
+    def test_a_limit_on_the_size_of_files_is_a_refusal_and_not_a_death(self):
+        status, _, err = self.run_command("exit", 0, program=("prlimit", "--fsize=0"))
+        self.assertEqual(status, 125, err)
+        self.assertIn("berth:", err)
+
     def test_options_describe_the_job(self):
         _, out, _ = self.run_command(
             "exit", 0, arguments=["--json", "-J", "name", "-c", "1", "--mem", "64M", "-t", "1:00", "--cpu-time", "30s", "--pids", "9", "-A",
