@@ -83,12 +83,23 @@ JobStreams make_job_streams() {
 /// are opened ahead, which happens only while there are many more. Jobs get their own limit.
 constexpr std::size_t kPlentyOfDescriptors = 128;
 
-/// The number that may be open.
-std::size_t raise_descriptor_limit() {
+/// Below this not even one job can be run and recorded.
+constexpr rlim_t kFewestDescriptors = 64;
+
+rlimit descriptor_limit() {
   rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    return 0;
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit", "RLIMIT_NOFILE");
+  if (limit.rlim_max < kFewestDescriptors) {
+    throw LaunchError("open files", EMFILE,
+                      "berth may open only " + std::to_string(limit.rlim_max) + " files at once and needs " +
+                          std::to_string(kFewestDescriptors) +
+                          "; raise the limit (ulimit -Hn, LimitNOFILE=)");
   }
+  return limit;
+}
+
+/// The number that may be open.
+std::size_t raise_descriptor_limit(rlimit limit) {
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
   return limit.rlim_max;
@@ -122,12 +133,13 @@ class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
       : options_(std::move(options)),
+        inherited_limit_(descriptor_limit()),
         machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
         tree_(CgroupTree::create(machine_, options_.cgroup)),
-        descriptor_limit_(raise_descriptor_limit()) {
-    watch(launcher_.descriptor(), tag(0, Source::launcher));
+        descriptor_limit_(raise_descriptor_limit(inherited_limit_)) {
+    watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
   }
 
@@ -144,7 +156,7 @@ class Executor::Implementation {
     remove_finished(std::chrono::seconds(2));
   }
 
-  void wait_until_ready() { launcher_.wait_until_ready(); }
+  void wait_until_ready() { launcher_->wait_until_ready(); }
   std::string use_partition(CpuPartition kind, const CpuSet& cpus) {
     return tree_->use_partition(kind, cpus);
   }
@@ -305,7 +317,7 @@ class Executor::Implementation {
     }
   }
 
-  bool host_view() const { return launcher_.view() == LauncherProcess::View::host_tree; }
+  bool host_view() const { return launcher_->view() == LauncherProcess::View::host_tree; }
 
   PlanContext plan_context() const {
     return {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}};
@@ -313,8 +325,19 @@ class Executor::Implementation {
 
   std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
                                         const CgroupLimits& limits, UniqueFd own_root) {
+    if (launcher_lost_) {
+      replace_launcher();
+    }
     return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits),
-                                     std::move(own_root), Bytes{0}, launcher_);
+                                     std::move(own_root), Bytes{0}, *launcher_);
+  }
+
+  /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.
+  void replace_launcher() {
+    launcher_ = std::make_unique<LauncherProcess>(inherited_limit_);
+    launcher_->wait_until_ready();
+    watch(launcher_->descriptor(), tag(0, Source::launcher));
+    launcher_lost_ = false;
   }
 
   std::unique_ptr<Sandbox> new_sandbox(const LaunchRequest& request, const std::string& cgroup_name,
@@ -556,11 +579,12 @@ class Executor::Implementation {
 
   void receive_spawned(Time now) {
     try {
-      while (std::optional<Spawned> spawned = launcher_.receive()) {
+      while (std::optional<Spawned> spawned = launcher_->receive()) {
         take_spawned(std::move(*spawned), now);
       }
     } catch (const LaunchError& error) {
-      unwatch(launcher_.descriptor());
+      unwatch(launcher_->descriptor());
+      launcher_lost_ = true;
       fail_unspawned({error.stage(), error.error_number(), error.what()});
     }
   }
@@ -720,7 +744,7 @@ class Executor::Implementation {
   void await_spawned(Sandbox& sandbox) {
     try {
       while (sandbox.pidfd() < 0) {
-        std::optional<Spawned> spawned = launcher_.receive(true);
+        std::optional<Spawned> spawned = launcher_->receive(true);
         if (!spawned) {
           continue;
         }
@@ -779,8 +803,11 @@ class Executor::Implementation {
   }
 
   ExecutorOptions options_;
-  CgroupMachine machine_;     // first: it may move this process to a scope of its own
-  LauncherProcess launcher_;  // then, while this process is small
+  rlimit inherited_limit_;
+  CgroupMachine machine_;  // first: it may move this process to a scope of its own
+  // Then, while this process is small. Never null.
+  std::unique_ptr<LauncherProcess> launcher_ = std::make_unique<LauncherProcess>(inherited_limit_);
+  bool launcher_lost_ = false;
   UniqueFd epoll_;
   UniqueFd timer_;
   std::unique_ptr<CgroupTree> tree_;

@@ -17,6 +17,7 @@
 #include <array>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "executor/executor.h"
 #include "executor/init/embedded_init.h"
@@ -253,20 +254,20 @@ class Launcher {
   char* stack_ = nullptr;
 };
 
-/// Where the launcher keeps its end.
-constexpr int kLauncherSocket = 100;
+/// Where the launcher keeps its end: a low number, which is below every limit (RLIMIT_NOFILE).
+constexpr int kLauncherSocket = sandbox::kMapsReadyFd + 1;
 
 /// The standard streams, and the numbers that init's descriptors get, must be occupied so that no other
 /// descriptor of ours ever has them; all else goes.
 void close_inherited(int socket) {
+  ::dup3(socket, kLauncherSocket, O_CLOEXEC);  // EINVAL: it is there already
+  ::close_range(kLauncherSocket + 1, ~0u, 0);
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  ::dup3(socket, kLauncherSocket, O_CLOEXEC);
   for (int target = 0; target <= sandbox::kMapsReadyFd; ++target) {
     if (target != null) {
       ::dup3(null, target, target < 3 ? 0 : O_CLOEXEC);
     }
   }
-  ::close_range(sandbox::kMapsReadyFd + 1, kLauncherSocket - 1, 0);
   ::close_range(kLauncherSocket + 1, ~0u, 0);
 }
 
@@ -301,12 +302,14 @@ UniqueFd make_init_file() {
   return file;
 }
 
-[[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view) {
+[[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view,
+                               const rlimit& open_files) {
   ::prctl(PR_SET_NAME, "berth-launcher");
   sigset_t all;
   ::sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, nullptr);
   close_inherited(inherited_socket);
+  ::setrlimit(RLIMIT_NOFILE, &open_files);
   try {
     const bool privileged = view == LauncherProcess::View::template_root;
     if (!privileged) {
@@ -354,20 +357,38 @@ bool is_privileged() {
   return (capabilities.data[0].effective & needed) == needed;
 }
 
-LauncherProcess::LauncherProcess() : view_(is_privileged() ? View::template_root : View::host_tree) {
+LauncherProcess::LauncherProcess(const rlimit& open_files)
+    : view_(is_privileged() ? View::template_root : View::host_tree) {
   std::signal(SIGCHLD, SIG_DFL);  // a caller may have left it ignored: then nothing could be waited for
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   const pid_t parent = ::getpid();
   pid_ = check(::fork(), "fork", "launcher");
   if (pid_ == 0) {
-    run_launcher(pair.second.get(), parent, view_);
+    run_launcher(pair.second.get(), parent, view_, open_files);
   }
   socket_ = std::move(pair.first);
 }
 
 LauncherProcess::~LauncherProcess() {
   socket_.reset();  // end-of-file: it exits
-  retry_eintr([&] { return ::waitpid(pid_, nullptr, 0); });
+  reap();
+}
+
+int LauncherProcess::reap() {
+  int status = 0;
+  if (pid_ > 0) {
+    retry_eintr([&] { return ::waitpid(std::exchange(pid_, -1), &status, 0); });
+  }
+  return status;
+}
+
+void LauncherProcess::fail_lost() {
+  const int status = reap();  // its end of the socket closes only when it ends
+  throw LaunchError("launcher", ECONNRESET,
+                    "the launcher, berth's process that makes sandboxes, " +
+                        (WIFSIGNALED(status) ? "was killed by signal " + std::to_string(WTERMSIG(status))
+                                             : "ended unexpectedly") +
+                        "; another one takes its place, so run the job again");
 }
 
 void LauncherProcess::spawn(const SpawnRequest& request) {
@@ -392,6 +413,9 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
     if (!ready_) {
       wait_until_ready();  // throws with the reason that it left
     }
+    if (error_number == EPIPE || error_number == ECONNRESET) {
+      fail_lost();
+    }
     throw_system_error(error_number, "ask the launcher", "for a sandbox");
   }
 }
@@ -406,7 +430,7 @@ std::optional<Spawned> LauncherProcess::receive(bool block) {
       return std::nullopt;
     }
     if (size < static_cast<ssize_t>(sizeof packet)) {
-      throw LaunchError("launcher", ECONNRESET, "the launcher process ended unexpectedly");
+      fail_lost();
     }
     if (packet.token != 0) {
       Spawned spawned{packet.token, packet.error_number, packet.step.data(), packet.pid, UniqueFd{}};

@@ -6,6 +6,7 @@
 // Not thread-safe. When this process dies the launcher sees end-of-file and exits.
 #pragma once
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -42,14 +43,15 @@ class LauncherProcess {
     host_tree,      ///< in a user namespace of its own: sandboxes open their mounts' sources themselves
   };
 
-  /// Forks. Set-up goes on in the background; its failure is told by the first receive().
-  LauncherProcess();
+  /// Forks. Set-up goes on in the background; its failure is told by the first receive(). `open_files` is the
+  /// limit that jobs inherit.
+  explicit LauncherProcess(const rlimit& open_files);
   ~LauncherProcess();
   LauncherProcess(const LauncherProcess&) = delete;
   LauncherProcess& operator=(const LauncherProcess&) = delete;
 
   View view() const { return view_; }
-  /// Throws std::system_error when the launcher is gone.
+  /// Throws LaunchError when the launcher is gone.
   void spawn(const SpawnRequest& request);
   /// Readable when receive() has something.
   int descriptor() const { return socket_.get(); }
@@ -60,6 +62,10 @@ class LauncherProcess {
   void wait_until_ready();
 
  private:
+  /// The status of waitpid(2); 0 when it was reaped before.
+  int reap();
+  [[noreturn]] void fail_lost();
+
   View view_;
   UniqueFd socket_;
   pid_t pid_ = -1;

@@ -112,6 +112,16 @@ def processes():
     return found
 
 
+def children(parent):
+    """The pids of a process's children."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if int(read(f"/proc/{name}/stat").rpartition(")")[2].split()[1]) == parent:
+                found.append(int(name))
+    return found
+
+
 def read(path):
     with open(path, encoding="utf-8") as file:
         return file.read()

@@ -1,10 +1,11 @@
 """Slots and queue: what runs beside what, in which order, and how it is stopped."""
 
+import json
 import os
 import signal
 import time
 
-from berth_case import TIMEOUT, BerthCase, eventually, main
+from berth_case import TIMEOUT, BerthCase, children, eventually, main, read
 
 
 class Queue(BerthCase):
@@ -97,6 +98,24 @@ class Queue(BerthCase):
         jobs = [self.job("exit", 0, name=f"j{number}") for number in range(150)]
         run = self.run_jobs(*jobs, program=["prlimit", "--nofile=384"], arguments=["--slots", "2"], timeout=3 * TIMEOUT)
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"}, run.err)
+
+    def test_few_descriptors_are_enough_and_too_few_are_refused(self):
+        words = ["run", "-q", "--database", self.database, "--", self.payload, "exit", 0]
+        self.assertEqual(self.berth(*words, program=("prlimit", "--nofile=64:64"))[0], 0)
+        status, _, err = self.berth(*words, program=("prlimit", "--nofile=40:40"))
+        self.assertEqual(status, 125)
+        self.assertIn("ulimit", err)
+
+    def test_a_launcher_that_was_killed_is_replaced(self):
+        jobs = [self.job("hold", 1), self.job("report"), self.job("exit", 0)]
+        process = self.run_start(*jobs, arguments=["--slots", "1"], program=("prlimit", "--nofile=300:5000"))
+        self.wait_for_job(process, word="hold")
+        (launcher,) = [pid for pid in children(process.pid) if read(f"/proc/{pid}/comm") == "berth-launcher\n"]
+        os.kill(launcher, signal.SIGKILL)
+        run = self.run_finish(process)
+        self.assertEqual([record["state"] for record in run.records], ["COMPLETED"] * 3, run)
+        report = json.loads("".join(line.partition("| ")[2] for line in run.out.splitlines() if line.startswith("report")))
+        self.assertEqual(report["limits"]["nofile"][0], 300, "what berth raised for itself is no job's")
 
     def test_output_lines_of_several_jobs_carry_their_names(self):
         run = self.run_jobs(self.job("print_both", name="one"), self.job("print_both", name="two"))
