@@ -7,8 +7,8 @@
 namespace berth {
 namespace {
 
-/// Waiting jobs that are recorded CANCELLED between two looks at signals: each costs a durable commit.
-constexpr std::size_t kCancelledAtOnce = 100;
+/// Final records in one durable commit, and waiting jobs that are cancelled between two looks at signals.
+constexpr std::size_t kWritesAtOnce = 1000;
 
 Outcome cancelled_outcome(const std::string& message) {
   Outcome outcome;
@@ -68,7 +68,7 @@ BatchResult Batch::run(std::vector<Submission> submissions, const std::function<
     if (stop_ == Stop::none) {
       start_what_fits();
     } else {
-      cancel_waiting(kCancelledAtOnce, "cancelled before it started");
+      cancel_waiting(kWritesAtOnce, "cancelled before it started");
     }
     if (ended_ == entries_.size() && unwritten_.empty()) {
       break;
@@ -244,19 +244,26 @@ void Batch::stop_running() {
 }
 
 void Batch::cancel_waiting(std::size_t most, const std::string& message) {
-  for (std::size_t done = 0; done < most; ++done) {
+  std::vector<std::size_t> cancelled;
+  while (cancelled.size() < most) {
     const std::optional<QueuedJob> job = queue_.take_first();
     if (!job) {
-      return;
+      break;
     }
+    cancelled.push_back(job->sequence);
     Entry& entry = entries_[job->sequence];
     entry.phase = Phase::ended;
     entry.record.state = JobState::cancelled;
     entry.record.end = clock_.system_now();
     entry.record.outcome = cancelled_outcome(message);
-    write({job->sequence, true});
+    unwritten_.push_back({job->sequence, true});
+  }
+  if (!trouble_since_) {
+    flush_writes();
+  }
+  for (const std::size_t index : cancelled) {
     ++ended_;
-    observer_.on_ended(entry.record);
+    observer_.on_ended(entries_[index].record);
   }
 }
 
@@ -283,11 +290,16 @@ void Batch::flush_writes() {
     return;
   }
   while (!unwritten_.empty()) {
-    const Write due = unwritten_.front();
-    if (!try_store([&] { commit(due); })) {
+    const auto end =
+        unwritten_.begin() + static_cast<std::ptrdiff_t>(std::min(unwritten_.size(), kWritesAtOnce));
+    const bool written = try_store([&] {
+      store_.together(
+          [&] { std::for_each(unwritten_.begin(), end, [&](const Write& due) { commit(due); }); });
+    });
+    if (!written) {
       return;
     }
-    unwritten_.pop_front();
+    unwritten_.erase(unwritten_.begin(), end);
   }
 }
 

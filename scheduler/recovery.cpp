@@ -8,6 +8,8 @@
 #include <exception>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "scheduler/small_file.h"
 
@@ -68,17 +70,24 @@ class DeadSupervisor {
         report_(report),
         same_boot_(actions.is_of_this_boot(supervisor)) {}
 
-  void close(JobStore& store, const OpenAttempt& open, Timestamp now) {
-    const bool had_started = open.attempt > 0;
-    Usage usage;
-    if (had_started && same_boot_ && actions_.collect) {
-      guarded("job " + std::to_string(open.job_id),
-              [&] { usage = actions_.collect(supervisor_, open.job_id, open.attempt).value_or(Usage{}); });
+  /// Ends its jobs with one commit: there may be many thousands that only waited.
+  void close(JobStore& store, const std::vector<OpenAttempt>& open_attempts, Timestamp now) {
+    std::vector<std::pair<OpenAttempt, Usage>> ends;
+    for (const OpenAttempt& open : open_attempts) {
+      if (open.supervisor == supervisor_) {
+        ends.emplace_back(open, last_usage(open));
+      }
     }
-    if (store.finish(open.job_id, open.attempt, node_failure(supervisor_, same_boot_, had_started), usage,
-                     now)) {
-      report_.node_failed.push_back(open.job_id);
-    }
+    std::vector<JobId> failed;
+    store.together([&] {
+      for (const auto& [open, usage] : ends) {
+        const Outcome outcome = node_failure(supervisor_, same_boot_, open.attempt > 0);
+        if (store.finish(open.job_id, open.attempt, outcome, usage, now)) {
+          failed.push_back(open.job_id);
+        }
+      }
+    });
+    report_.node_failed.insert(report_.node_failed.end(), failed.begin(), failed.end());
   }
 
   void remove() {
@@ -88,6 +97,15 @@ class DeadSupervisor {
   }
 
  private:
+  Usage last_usage(const OpenAttempt& open) {
+    Usage usage;
+    if (open.attempt > 0 && same_boot_ && actions_.collect) {
+      guarded("job " + std::to_string(open.job_id),
+              [&] { usage = actions_.collect(supervisor_, open.job_id, open.attempt).value_or(Usage{}); });
+    }
+    return usage;
+  }
+
   template <typename Action>
   void guarded(const std::string& subject, Action action) {
     try {
@@ -160,11 +178,7 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
       continue;
     }
     DeadSupervisor dead(first.supervisor, actions, report);
-    for (const OpenAttempt& open : open_attempts) {
-      if (open.supervisor == first.supervisor) {
-        dead.close(store, open, now);
-      }
-    }
+    dead.close(store, open_attempts, now);
     dead.remove();
   }
   for (const std::string& cgroup : actions.list ? actions.list() : std::vector<std::string>()) {

@@ -1,14 +1,15 @@
 // JobStore: jobs, attempts, usage and events in one SQLite file.
 //
 // Owns its connection; one JobStore per process and thread. Several processes may use one file at once
-// (WAL, busy timeout). Every call is one transaction. submit() and finish() are on the disk when they return
-// (synchronous=FULL); configure() and run() survive the death of this process, and a power cut at that moment
-// leaves an earlier state, which recovery ends as NODE_FAIL all the same.
-// Throws StoreError: the message names the file and what to do (full disk, read-only, newer schema,
-// not a database, locked too long).
+// (WAL, busy timeout). Every call is one transaction, or a part of together()'s. submit() and finish() are on
+// the disk when they return (synchronous=FULL); configure() and run() survive the death of this process, and
+// a power cut at that moment leaves an earlier state, which recovery ends as NODE_FAIL all the same. Throws
+// StoreError: the message names the file and what to do (full disk, read-only, newer schema, not a database,
+// locked too long).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -106,6 +107,9 @@ class JobStore {
   /// (returns false and changes nothing). attempt 0: the job ends without ever having had one.
   virtual bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
                       Timestamp at) = 0;
+  /// Runs `body`, whose writes become one durable transaction. A write that throws undoes itself alone; when
+  /// together() throws, nothing of `body` has happened.
+  virtual void together(const std::function<void()>& body) = 0;
 
   // -- recovery --
   /// Every job that is not final, of every supervisor, oldest first.

@@ -78,9 +78,6 @@ class QueueStore : public JobStore {
   /// JobStore::configure() of an attempt that another process, `runner`, supervises.
   virtual void configure_on(const Supervisor& runner, JobId job, unsigned attempt,
                             const Allocation& allocation, Timestamp at) = 0;
-  /// Runs `body`, whose writes become one durable transaction. A write that throws undoes itself alone; when
-  /// together() throws, nothing of `body` has happened.
-  virtual void together(const std::function<void()>& body) = 0;
   /// RUNNING to SUSPENDED and back.
   virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
   /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its

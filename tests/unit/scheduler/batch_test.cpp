@@ -24,6 +24,7 @@ class FlakyStore final : public JobStore {
   std::unique_ptr<JobStore> real = JobStore::open(":memory:");
   bool full = false;
   int failures = 0;
+  int transactions = 0;            ///< by together()
   std::vector<std::string> calls;  ///< that succeeded: "configure 1", "run 1", "finish 1"
 
   std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) override {
@@ -45,6 +46,11 @@ class FlakyStore final : public JobStore {
     check();
     calls.push_back("finish " + std::to_string(job));
     return real->finish(job, attempt, outcome, usage, at);
+  }
+  void together(const std::function<void()>& body) override {
+    check();
+    ++transactions;
+    real->together(body);
   }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override {
@@ -428,11 +434,12 @@ TEST_CASE("cancel from the observer takes effect before the next start") {
 TEST_CASE("many waiting jobs are cancelled with looks at signals in between") {
   Fixture f("core:1 pu:1");
   int looks = 0;
-  const BatchResult result = f.batch.run(std::vector<Submission>(450, submission("job")), [&] {
+  const BatchResult result = f.batch.run(std::vector<Submission>(4500, submission("job")), [&] {
     ++looks;
     f.batch.request_cancel();
   });
   CHECK(looks >= 5);
+  CHECK(f.store.transactions <= 10);  // each is a wait for the disk
   CHECK(f.store.open_attempts().empty());
   CHECK(result.records.back().state == JobState::cancelled);
 }
