@@ -1,4 +1,5 @@
 #include "executor/attempt.h"
+#include "executor/job_limits.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -391,6 +392,7 @@ Usage Attempt::total_usage(const CgroupCounters& counters, Time now) {
   }
   usage.memory_limit_hits = counters.memory_limit_hits ? counters.memory_limit_hits : usage.memory_limit_hits;
   subtract_setup(usage, setup_cpu_);
+  leave_init_out(usage);
   usage.output_bytes = output_bytes_;
   if (switches_) {
     usage.voluntary_switches = switches_->voluntary;

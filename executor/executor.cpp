@@ -896,6 +896,7 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
   }
   cgroup->kill_all();
   Usage usage = cgroup->read().usage;
+  leave_init_out(usage);
   cgroup->remove();
   return usage;
 }

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <functional>
@@ -119,11 +120,25 @@ void check(const JobSpec& spec, const Support& support) {
   }
 }
 
+/// The limit is the job's, and berth's init is in its cgroup too. The kernel takes no more than
+/// PID_MAX_LIMIT.
+std::uint64_t pids_max(std::uint64_t own) {
+  constexpr std::uint64_t kPidMaxLimit = 4'194'304;
+  return std::min(own + kInitProcesses, kPidMaxLimit);
+}
+
 ControllerReport::Entry entry_of(const CgroupTree& tree, Controller controller) {
   return {tree.version(controller), tree.reason_unusable(controller)};
 }
 
 }  // namespace
+
+void leave_init_out(Usage& usage) {
+  constexpr auto kInit = static_cast<Usage::Count>(kInitProcesses);
+  if (usage.pids_peak && *usage.pids_peak >= kInit) {
+    *usage.pids_peak -= kInit;
+  }
+}
 
 void check_limits(const JobSpec& spec, const CgroupTree& tree) {
   check(spec,
@@ -164,7 +179,7 @@ CgroupLimits job_cgroup_limits(const JobSpec& spec, const Allocation& allocation
   limits.memory_high = spec.limits.memory_high;
   limits.oom_group = spec.limits.oom_group;
   if (tree.usable(Controller::pids)) {
-    limits.pids = spec.limits.pids.value_or(kDefaultPids);
+    limits.pids = pids_max(spec.limits.pids.value_or(kDefaultPids));
   }
   if (tree.usable(Controller::cpu)) {
     limits.cpu_quota = spec.limits.cpu_quota;

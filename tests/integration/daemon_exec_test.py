@@ -145,7 +145,7 @@ class Walls(ExecCase):
         self.assertGreaterEqual(usage["cpu_total_usec"] if "cpu_total_usec" in usage else usage["cpu_total"], 0.9)
 
     def test_a_job_without_room_for_a_process_goes_on(self):
-        job = self.running(argv=["sh", "-c", "for i in 1 2 3 4 5 6; do sleep 100 & done; wait"], limits={"pids": 8})
+        job = self.running(argv=["sh", "-c", "for i in 1 2 3 4 5 6; do sleep 100 & done; wait"], limits={"pids": 7})
         self.assertTrue(eventually(lambda: self.run_in(job, "true")[0] != 0))
         status, _, err = self.run_in(job, "true")
         self.assertEqual(status, 125)

@@ -157,15 +157,21 @@ class Limits(BerthCase):
 
     def test_pids(self):
         pid = self.hold(limits={"pids": 17})
-        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "17")
+        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "18", "17 of the job's, and berth's init")
         self.end()
         run = self.run_job("fork", 50, limits={"pids": 20})
-        self.assertRegex(run.out, r"^children 1\d EAGAIN\n$")
+        self.assertEqual(run.out, "children 19 EAGAIN\n")
         self.assertGreater(run.usage["pids_limit_hits"], 0)
+        self.assertEqual(run.usage["pids_peak"], 20)
+
+    def test_a_limit_of_one_process_is_the_jobs_own(self):
+        run = self.run_job("fork", 1, limits={"pids": 1})
+        self.assertEqual((run.status, run.out), (0, "children 0 EAGAIN\n"), run)
+        self.assertEqual(self.run_job("exit", 0, limits={"pids": 4194304}).status, 0)
 
     def test_pids_default_is_4096(self):
         pid = self.hold()
-        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "4096")
+        self.assertEqual(self.limit(pid, "pids", "pids.max", "pids.max"), "4097")
         self.end()
 
     def test_devices_are_denied_but_for_the_harmless(self):
