@@ -2,6 +2,7 @@
 
 #include <sys/wait.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <system_error>
@@ -25,6 +26,20 @@ void take_wait_status(Outcome& outcome, const std::optional<int>& status) {
   }
 }
 
+/// What to do about errno values that name something else than what is the matter.
+std::string remedy_of(const LaunchFailure& failure) {
+  const bool makes_namespaces = failure.stage == "clone" || failure.stage.ends_with(" namespace");
+  if (failure.error_number == ENOSPC && makes_namespaces) {
+    return "; the user has as many namespaces as it may (sysctl user.max_net_namespaces and the like), or "
+           "they "
+           "are nested too deeply";
+  }
+  if (failure.error_number == EAGAIN && (failure.stage == "clone" || failure.stage == "fork")) {
+    return "; there is no room for another process (ulimit -u, kernel.pid_max, pids.max of a cgroup above)";
+  }
+  return {};
+}
+
 Outcome launch_failed(const LaunchFailure& failure) {
   Outcome outcome;
   outcome.state = JobState::failed;
@@ -35,14 +50,20 @@ Outcome launch_failed(const LaunchFailure& failure) {
   if (failure.stage == "exec") {
     outcome.exit_code = failure.error_number == ENOENT ? 127 : 126;
   }
-  outcome.message = failure.message.empty() ? "could not start: " + failure.stage + ": " +
-                                                  std::generic_category().message(failure.error_number)
-                                            : failure.message;
+  outcome.message = failure.message.empty()
+                        ? "could not start: " + failure.stage + ": " +
+                              std::generic_category().message(failure.error_number) + remedy_of(failure)
+                        : failure.message;
   return outcome;
 }
 
+/// Slurm's form has no fractions of a second: "250ms" rather than "00:00:00".
 std::string duration_text(const std::optional<Milliseconds>& duration) {
-  return duration ? format_duration(*duration) : std::string();
+  if (!duration) {
+    return {};
+  }
+  return duration->count() % 1000 == 0 ? format_duration(*duration)
+                                       : std::to_string(duration->count()) + "ms";
 }
 
 /// A stop of ours: the state, the limit and the sentence for each latched cause.

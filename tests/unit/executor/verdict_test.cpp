@@ -2,6 +2,7 @@
 #include "executor/verdict.h"
 
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <csignal>
 
 using namespace berth;
@@ -50,6 +51,26 @@ TEST_CASE("a signal fails with its number", "[verdict]") {
   CHECK(outcome.signal == SIGABRT);
   CHECK(exit_status(outcome) == 128 + SIGABRT);
   CHECK(outcome.message == "killed by SIGABRT");
+}
+
+TEST_CASE("a limit below a second is told in its own unit", "[verdict]") {
+  Observation observation = ended_with(signalled(SIGTERM));
+  observation.latched = Cause::wall_time;
+  JobSpec spec;
+  spec.time_limit = Milliseconds(250);
+  CHECK(decide_outcome(observation, spec, kLimit).message == "ran longer than its time_limit of 250ms");
+  spec.time_limit = Milliseconds(90'000);
+  CHECK(decide_outcome(observation, spec, kLimit).limit.value().value == "00:01:30");
+}
+
+TEST_CASE("a launch that failed for want of namespaces or processes says so, and not of space", "[verdict]") {
+  Observation observation;
+  observation.launch_failure = LaunchFailure{"time namespace", ENOSPC, ""};
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message.find("user.max_") != std::string::npos);
+  observation.launch_failure = LaunchFailure{"write script", ENOSPC, ""};
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message.find("user.max_") == std::string::npos);
+  observation.launch_failure = LaunchFailure{"fork", EAGAIN, ""};
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message.find("pids.max") != std::string::npos);
 }
 
 TEST_CASE("SIGKILL together with an oom_kill is OUT_OF_MEMORY and names limit and cgroup", "[verdict]") {
