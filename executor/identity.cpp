@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include "executor/executor.h"
 #include "executor/launcher_process.h"
@@ -139,6 +140,31 @@ Account parse_user(const std::string& text) {
 
 Identity resolve(const std::string& isolation_user, const Caller& caller);
 
+/// Whether this process's user namespace has the id: "inside outside count" lines, user_namespaces(7).
+bool is_mapped(const char* map_file, unsigned id) {
+  std::ifstream map(map_file);
+  unsigned long inside = 0;
+  unsigned long outside = 0;
+  unsigned long count = 0;
+  while (map >> inside >> outside >> count) {
+    if (id >= inside && id - inside < count) {
+      return true;
+    }
+  }
+  return map.bad() || !map.is_open();  // without /proc nothing can be said against it
+}
+
+/// The root of a container without privileges has few ids: better said here than by the id map's EPERM.
+void check_mapped(const Identity& identity, bool is_named) {
+  if (!is_mapped("/proc/self/uid_map", identity.outside_uid) ||
+      !is_mapped("/proc/self/gid_map", identity.outside_gid)) {
+    refuse(EPERM, "id " + std::to_string(identity.outside_uid) +
+                      (is_named ? "" : ", which root's jobs run as,") +
+                      " is not mapped in berth's own user namespace (a container's?); name a user that is "
+                      "(--user, isolation.user), or run berth as an ordinary user");
+  }
+}
+
 }  // namespace
 
 Caller calling_user() {
@@ -172,7 +198,9 @@ bool can_enter(const Identity& identity, const std::string& directory) {
 }
 
 Identity resolve_identity(const std::string& isolation_user) {
-  return resolve(isolation_user, calling_user());
+  Identity identity = resolve(isolation_user, calling_user());
+  check_mapped(identity, !isolation_user.empty());
+  return identity;
 }
 
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller) {
@@ -180,6 +208,7 @@ Identity resolve_identity(const std::string& isolation_user, const Caller& calle
   if (caller.uid != 0 && identity.outside_uid != caller.uid && identity.outside_uid != kUnprivilegedId) {
     refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out");
   }
+  check_mapped(identity, !isolation_user.empty());
   return identity;
 }
 

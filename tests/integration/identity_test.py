@@ -82,6 +82,12 @@ class Identity(BerthCase):
         run = self.run_job("exit", 0, isolation={"user": "no-such-user-here"})
         self.assert_refused(run, "no-such-user-here")
 
+    def test_root_of_a_user_namespace_that_lacks_the_id_is_told_so(self):
+        status, _, err = self.berth("run", "--database", self.database, "--", self.payload, "exit", 0, program=("unshare", "-Urm"))
+        self.assertEqual(status, 125)
+        self.assertIn("is not mapped", err)
+        self.assertIn("--user", err)
+
     def test_root_group_is_refused(self):
         run = self.run_job("exit", 0, isolation={"user": "4242:0"})
         self.assert_refused(run, "isolation.user")
