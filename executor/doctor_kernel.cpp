@@ -235,7 +235,12 @@ Findings examine_mounts() {
       findings.push_back(ok(subject, works));
     } else {
       const std::string detail = "refused: " + reason(error_number);
-      findings.push_back(needed ? missing(subject, detail, remedy) : limited(subject, detail, remedy));
+      // Not tried at all: the namespace to try it in could not be had.
+      const char* what_to_do = error_number == ENOSPC || (error_number == EPERM && !root)
+                                   ? "allow namespaces (see above) and ask again"
+                                   : remedy;
+      findings.push_back(needed ? missing(subject, detail, what_to_do)
+                                : limited(subject, detail, what_to_do));
     }
   };
   add("new mount API", errno_in_child(try_new_mount_api), "fsopen, fsmount and mount_setattr work",
