@@ -466,6 +466,14 @@ void rebuild_root() {
   pivot_into(fresh);
 }
 
+/// What rebuild_root() made belongs to the job.
+void protect_root() {
+  const long root =
+      expect(sys(SYS_openat, kCurrent, "/", O_PATH | O_DIRECTORY | kCloexec, 0), Step::mount_root, "/");
+  expect(set_attributes(root, MOUNT_ATTR_RDONLY, 0), Step::mount_root, "/");
+  sys(SYS_close, root);
+}
+
 }  // namespace
 
 void open_sources(const ReceivedPlan& received) {
@@ -514,9 +522,13 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
   attach_private(trees, setup.home, has_own_root);
 }
 
-void apply_mounts(const ReceivedPlan& received, bool host_view) {
+void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
-  if (has_new_top_level(received)) {
+  const bool host_view = (setup.flags & sandbox::kHostView) != 0;
+  const bool overlay = (setup.flags & sandbox::kOverlay) != 0;
+  // "/" itself is under none of the overlays of its folders.
+  const bool rebuilt = has_new_top_level(received) || (overlay && (setup.flags & sandbox::kOwnRoot) == 0);
+  if (rebuilt) {
     rebuild_root();
   }
   bool own_dev = false;
@@ -534,6 +546,9 @@ void apply_mounts(const ReceivedPlan& received, bool host_view) {
     }
     const long tree = host_view ? opened_sources[index] : received.descriptors[mount.descriptor];
     place(tree, target, mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+  }
+  if (rebuilt && !overlay && (setup.flags & sandbox::kOwnRootWritable) == 0) {
+    protect_root();
   }
 }
 

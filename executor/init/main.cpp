@@ -333,7 +333,7 @@ int open_signals() {
   if (plan.tmpfs_size != 0) {
     resize_private_tmpfs(plan.tmpfs_size);
   }
-  apply_mounts(received, host_view);
+  apply_mounts(setup, received);
   if (plan.hosts != 0) {
     mount_network_file("/etc/hosts", "hosts", received.text(plan.hosts));
     mount_network_file("/etc/resolv.conf", "resolv.conf", received.text(plan.resolver));

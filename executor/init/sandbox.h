@@ -62,7 +62,7 @@ ReceivedPlan receive_plan(int socket);
 /// `plan` is given only with kHostView.
 void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan);
 /// The job's own mounts, in order.
-void apply_mounts(const ReceivedPlan& received, bool host_view);
+void apply_mounts(const Setup& setup, const ReceivedPlan& received);
 void resize_private_tmpfs(uint64_t size);
 void write_script(const char* text, size_t size);
 /// Puts `text` at `target`, /etc/hosts or /etc/resolv.conf, through a file of this `name` below /run/berth.

@@ -250,6 +250,10 @@ class Isolation(BerthCase):
             if state == "FAILED":
                 self.assertIn(f"{count + 1} with the working directory, more than the 120 possible", run.outcome["message"])
 
+    def test_root_stays_read_only_with_a_mount_directly_below_it(self):
+        run = self.run_job("write", "/scratch/file", "/berth-marker", isolation={"tmpfs": {"/scratch": "1M"}})
+        self.assertEqual(run.probes(), {"/scratch/file": "ok", "/berth-marker": "EROFS"}, str(run))
+
     def test_bind_of_one_file(self):
         path = os.path.join(self.directory, "one")
         with open(path, "w", encoding="utf-8") as file:
@@ -327,7 +331,7 @@ class Isolation(BerthCase):
         self.assertEqual(os.listdir(root + "/tmp"), [], "its /tmp is the job's own")
 
     def test_overlay_takes_writes_and_throws_them_away(self):
-        run = self.run_job("write", "/opt/berth-marker", "/etc/berth-marker", isolation={"overlay": True})
+        run = self.run_job("write", "/opt/berth-marker", "/etc/berth-marker", "/berth-marker", isolation={"overlay": True})
         results = run.probes()
         self.assertEqual(set(results.values()), {"ok"}, str(run))
         for path in results:
