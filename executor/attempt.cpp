@@ -256,12 +256,14 @@ void Attempt::freeze(bool frozen, Time now) {
   if (!started_ || wait_status_ || frozen == frozen_at_.has_value() || (frozen && latched_)) {
     return;
   }
-  sandbox_->cgroup().freeze(frozen);
   if (frozen) {
+    sandbox_->cgroup().freeze(true);
     frozen_at_ = now;
     return;
   }
   const auto pause = now - *frozen_at_;
+  sandbox_->send_pause(pause);  // first: init is frozen too, and finds it when it goes on
+  sandbox_->cgroup().freeze(false);
   frozen_at_.reset();
   for (std::optional<Time>* deadline : {&wall_deadline_, &warning_at_, &silence_deadline_}) {
     if (*deadline) {
@@ -423,6 +425,9 @@ Ended Attempt::finish(Time now) {
   }
   for (const std::uint32_t number : std::exchange(commands_, {})) {
     command_events_.emplace_back(CommandEnded{{job_id(), number}, SIGKILL, 0, "", "its job has ended"});
+  }
+  if (started_ && !wait_status_ && !latched_ && is_due(wall_deadline_, now)) {
+    latched_ = Cause::wall_time;  // init ended it while we were stopped
   }
   const CgroupCounters counters = sandbox_->cgroup().read();
   Ended ended;

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -179,6 +180,9 @@ std::string path_of(const UniqueFd& object) {
   return path.data();
 }
 
+/// So long after the last moment at which the executor ends a job, its init takes it for stopped.
+constexpr std::chrono::seconds kOverdue{5};
+
 class PlanBuilder {
  public:
   PlanBuilder(const LaunchRequest& request, const PlanContext& context)
@@ -197,6 +201,11 @@ class PlanBuilder {
     add_terminal(plan, request_.terminal);
     if (spec.limits.tmpfs && *spec.limits.tmpfs != context_.default_tmpfs_size) {
       plan.tmpfs_size = *spec.limits.tmpfs;
+    }
+    if (request_.spec.time_limit) {
+      using std::chrono::nanoseconds;
+      plan.longest_run =
+          nanoseconds(*request_.spec.time_limit + request_.spec.grace_period + kOverdue).count();
     }
     blob_.header() = plan;
     return {blob_.take(), std::move(mounts_)};

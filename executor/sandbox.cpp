@@ -175,6 +175,11 @@ void Sandbox::send_signal(int signal_number, std::uint32_t command) {
   send_message(channel_.get(), &message, sizeof message, {});  // init gone: nobody left to signal
 }
 
+void Sandbox::send_pause(std::chrono::nanoseconds pause) {
+  const sandbox::ExtendMessage message{sandbox::MessageKind::extend, 0, pause.count()};
+  send_message(channel_.get(), &message, sizeof message, {});
+}
+
 std::optional<sandbox::Report> Sandbox::receive_report(bool* closed) {
   sandbox::Report report{};
   Descriptors received;

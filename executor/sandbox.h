@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,8 @@ class Sandbox {
   pid_t pid() const { return pid_; }
   /// To every process of the job; or to the process group of a further command.
   void send_signal(int signal_number, std::uint32_t command = 0);
+  /// The job was frozen for so long, which its time limit leaves out of account.
+  void send_pause(std::chrono::nanoseconds pause);
   /// A further command beside the job, in the namespaces and the cgroup of init, which forks it. Returns 0 or
   /// errno (EAGAIN: init does not take what it was sent before); never waits.
   int send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);

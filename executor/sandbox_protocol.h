@@ -7,6 +7,7 @@
 //   executor ◄── Report started ─────────────────────────  init   exec of the job succeeded
 //   executor ── Signal ─────────────────────────────────►  init   to every process of the job, or of a
 //                                                                command
+//   executor ── Extend ─────────────────────────────────►  init   the job was frozen for so long
 //   executor ── Plan, kind command (+ stdio) ───────────►  init   a further command beside the job
 //   executor ◄── Report command_failed | command_exited ─  init   of that command
 //   executor ◄── Report terminal (+ its master) ─────────  init   of a job or command that asked for one
@@ -24,7 +25,7 @@
 
 namespace berth::sandbox {
 
-enum class MessageKind : uint32_t { setup = 1, plan, signal, command };
+enum class MessageKind : uint32_t { setup = 1, plan, signal, command, extend };
 enum class ReportKind : uint32_t {
   ready = 1,
   started,
@@ -166,6 +167,7 @@ struct Plan {
   uint32_t terminal;          ///< 1: a terminal of the job's own devpts in place of the standard streams
   uint16_t rows;              ///< of the terminal
   uint16_t columns;
+  int64_t longest_run;  ///< nanoseconds, after which init ends the job by itself; 0: none
 };
 
 constexpr const char* kScriptPath = "/run/berth/script";
@@ -174,6 +176,12 @@ struct SignalMessage {
   MessageKind kind;
   int32_t signal;
   uint32_t command;  ///< 0: every process of the job; else the process group of this command
+};
+
+struct ExtendMessage {
+  MessageKind kind;
+  uint32_t unused;
+  int64_t pause;  ///< nanoseconds
 };
 
 struct Report {

@@ -33,6 +33,8 @@ constexpr int64_t kConfineAfter = 10'000'000;
 alignas(16) Setup setup;
 alignas(16) sock_filter filter[sandbox::kMaximumFilter];
 bool confined = false;
+/// When the job is ended without a word from the executor (Plan::longest_run), CLOCK_MONOTONIC; 0: never.
+int64_t end_at = 0;
 
 void report(sandbox::ReportKind kind, int wait_status, uint32_t command = 0) {
   sandbox::Report message{};
@@ -200,6 +202,8 @@ void handle_message() {
     send_signal(*message);
   } else if (packet.size >= sizeof(Plan) && message->kind == sandbox::MessageKind::command) {
     begin_command(packet);
+  } else if (packet.size >= sizeof(sandbox::ExtendMessage) && message->kind == sandbox::MessageKind::extend) {
+    end_at += end_at != 0 ? reinterpret_cast<const sandbox::ExtendMessage*>(packet.data)->pause : 0;
   }
   for (uint32_t index = 0; index < packet.descriptor_count; ++index) {
     sys(SYS_close, packet.descriptors[index]);
@@ -245,7 +249,12 @@ void end_command(int pid, int status) {
 
 /// Until a child has ended, the executor says something, or `patience` has passed.
 void wait_for_event(pollfd* descriptors, const int64_t* patience) {
-  int64_t left[2] = {0, patience != nullptr ? *patience : 0};  // ppoll(2) changes it
+  constexpr int64_t kSecond = 1'000'000'000;
+  int64_t left[2] = {};  // ppoll(2) changes it
+  if (patience != nullptr) {
+    left[0] = *patience / kSecond;
+    left[1] = *patience % kSecond;
+  }
   const long ready = sys(SYS_ppoll, descriptors, 2, patience != nullptr ? left : nullptr, 0, 8);
   if (ready < 0 && ready != -4 /* EINTR */) {
     sys(SYS_exit_group,
@@ -253,11 +262,29 @@ void wait_for_event(pollfd* descriptors, const int64_t* patience) {
   }
 }
 
+/// Until the next thing that is due by itself; negative: nothing is.
+int64_t time_to_wait() {
+  if (!confined) {
+    return kConfineAfter;
+  }
+  const int64_t left = end_at != 0 ? end_at - read_clock(1 /* CLOCK_MONOTONIC */) : -1;
+  return end_at != 0 && left < 0 ? 0 : left;
+}
+
+/// Time limits are the executor's, but one that is stopped (SIGSTOP, a debugger) enforces none. To exit ends
+/// the whole namespace (pid_namespaces(7)).
+void end_overdue_job() {
+  if (end_at != 0 && read_clock(1 /* CLOCK_MONOTONIC */) >= end_at) {
+    sys(SYS_exit_group, 124);
+  }
+}
+
 /// Reaps until the job's main process is gone.
 [[noreturn]] void supervise(int job, int signals) {
   while (true) {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
-    wait_for_event(descriptors, confined ? nullptr : &kConfineAfter);
+    const int64_t patience = time_to_wait();
+    wait_for_event(descriptors, patience >= 0 ? &patience : nullptr);
     if ((descriptors[1].revents & POLLIN) != 0) {
       char discarded[128 * 4];
       sys(SYS_read, signals, discarded, sizeof discarded);
@@ -272,8 +299,9 @@ void wait_for_event(pollfd* descriptors, const int64_t* patience) {
       end_command(static_cast<int>(pid), status);
     }
     if (descriptors[0].revents != 0) {
-      handle_message();
+      handle_message();  // before the look at the clock: the job may have been frozen meanwhile
     }
+    end_overdue_job();
     confine();  // no memory for it now: tried again
   }
 }
@@ -358,6 +386,7 @@ int open_signals() {
   wait_for_event(descriptors, &kReportAfter);
   await_exec(waiting);
   send_report(started);
+  end_at = plan.longest_run != 0 ? started.at + plan.longest_run : 0;
   supervise(waiting.pid, signals);
 }
 
