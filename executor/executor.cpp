@@ -223,6 +223,18 @@ class Executor::Implementation {
     }
   }
 
+  void freeze_all(bool frozen) {
+    const Time now = Attempt::Clock::now();
+    for (auto& [token, attempt] : attempts_) {
+      try {
+        attempt->freeze(frozen, now);
+      } catch (const CgroupError&) {
+        continue;  // without the controller it runs on
+      }
+    }
+    arm_timer();
+  }
+
   CommandId start_command(JobId job, const CommandRequest& request) {
     Attempt* attempt = find(job);
     if (attempt == nullptr) {
@@ -865,6 +877,9 @@ void Executor::signal(JobId job_id, int signal_number) {
 }
 void Executor::freeze(JobId job_id, bool frozen) {
   implementation_->freeze(job_id, frozen);
+}
+void Executor::freeze_all(bool frozen) {
+  implementation_->freeze_all(frozen);
 }
 CommandId Executor::start_command(JobId job_id, const CommandRequest& request) {
   return implementation_->start_command(job_id, request);

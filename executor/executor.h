@@ -212,6 +212,8 @@ class Executor {
   void signal(JobId job_id, int signal_number);
   /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
   void freeze(JobId job_id, bool frozen);
+  /// Every job that has started, where the freezer may be used.
+  void freeze_all(bool frozen);
   /// Begins a further command beside a running job; its end arrives as CommandEnded, at the latest, and
   /// killed, before the job's. Throws LaunchError when the job does not run, is frozen, or has too many.
   CommandId start_command(JobId job_id, const CommandRequest& request);

@@ -31,15 +31,15 @@
 namespace berth {
 namespace {
 
-/// SIGINT, SIGTERM, SIGHUP and SIGQUIT as a descriptor. Blocked from here on: must exist before the executor
-/// forks, so that no moment is left in which Ctrl-C ends berth and leaves its jobs to the kernel. What was
-/// ignored from the start (nohup, a background job of a shell) stays ignored.
-class TerminationSignals {
+/// SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGTSTP as a descriptor. Blocked from here on: must exist before the
+/// executor forks, so that no moment is left in which Ctrl-C ends berth and leaves its jobs to the kernel.
+/// What was ignored from the start (nohup, a background job of a shell) stays ignored.
+class AwaitedSignals {
  public:
-  TerminationSignals() {
+  AwaitedSignals() {
     sigset_t set;
     sigemptyset(&set);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP}) {
       struct sigaction action {};
       if (::sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
         sigaddset(&set, number);
@@ -59,6 +59,13 @@ class TerminationSignals {
   }
 
   int descriptor() const { return descriptor_.get(); }
+  /// From here on Ctrl-Z stops this process as any other: there are no jobs to stop.
+  static void let_stop() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTSTP);
+    ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
+  }
   /// The next one that came; 0: none.
   int take() const {
     signalfd_siginfo info{};
@@ -375,25 +382,32 @@ StreamOptions stream_options(const CommandLine& line, const RequestedJobs& reque
   return options;
 }
 
-/// What is asked of berth by signals: the first asks for an orderly end, the next for an end at once.
+/// What is asked of berth by signals: the first asks for an orderly end, the next for an end at once. Ctrl-Z
+/// stops the jobs, and their clocks, and then berth, until it goes on (SIGCONT).
 class Cancellation {
  public:
-  explicit Cancellation(const TerminationSignals& signals) : signals_(signals) {}
+  Cancellation(const AwaitedSignals& signals, Executor& executor) : signals_(signals), executor_(executor) {}
   void read_signals(Batch& batch, Progress& progress) {
     while (const int number = signals_.take()) {
-      if (first_signal_ == 0 && number != SIGQUIT) {
+      if (number == SIGTSTP) {
+        progress.clear();
+        executor_.freeze_all(true);
+        ::raise(SIGSTOP);
+        executor_.freeze_all(false);
+      } else if (first_signal_ == 0 && number != SIGQUIT) {
         batch.request_cancel();
         progress.message("cancelling; once more kills at once");
       } else {
         batch.request_kill();
       }
-      first_signal_ = first_signal_ == 0 ? number : first_signal_;
+      first_signal_ = first_signal_ == 0 && number != SIGTSTP ? number : first_signal_;
     }
   }
   int first_signal() const { return first_signal_; }
 
  private:
-  const TerminationSignals& signals_;
+  const AwaitedSignals& signals_;
+  Executor& executor_;
   int first_signal_ = 0;
 };
 
@@ -474,7 +488,7 @@ int run_jobs(const CommandLine& line) {
   }
   Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
 
-  const TerminationSignals signals;
+  const AwaitedSignals signals;
   const SystemClock clock;
   const Caller caller = calling_user();
   const NetworkSettings network = network_settings(line, requested.jobs, caller);
@@ -514,10 +528,11 @@ int run_jobs(const CommandLine& line) {
   }
   ProgressObserver observer(progress, clock);
   Batch batch(*store, launcher, pool, clock, supervisor, observer);
-  Cancellation cancellation(signals);
+  Cancellation cancellation(signals, executor);
   const BatchResult result =
       batch.run(std::move(submissions), [&] { cancellation.read_signals(batch, progress); });
 
+  AwaitedSignals::let_stop();
   if (bridge) {
     bridge->close();
   }

@@ -2,8 +2,9 @@
 
 import os
 import signal
+import time
 
-from berth_case import BerthCase, main
+from berth_case import BerthCase, eventually, main, read
 
 
 class Verdicts(BerthCase):
@@ -170,6 +171,32 @@ class Verdicts(BerthCase):
         )
         self.assert_state(run, "TIMEOUT", "wall_time", 124)
         self.assertEqual(run.out.splitlines(), ["trapping", "signal 10", "signal 15"])
+
+    def test_time_limit_holds_while_berth_is_stopped(self):
+        process = self.run_start(self.job("hold", 120, time_limit="1s", grace_period="1s"))
+        self.wait_for_job(process, word="hold")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            self.assertTrue(eventually(lambda: not self.job_pids("hold"), 30), "it outlives its time_limit")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        self.assert_state(self.run_finish(process), "TIMEOUT", "wall_time", 124)
+
+    def test_a_berth_that_is_told_to_stop_stops_its_jobs_and_their_time(self):
+        output = os.path.join(self.work, "lines")
+        job = self.job("print_slowly", 1000, 0.05, time_limit="3s", grace_period=0, standard_output=output)
+        process = self.run_start(job)
+        self.assertTrue(eventually(lambda: os.path.exists(output) and os.path.getsize(output) > 0))
+        process.send_signal(signal.SIGTSTP)
+        self.assertTrue(eventually(lambda: read(f"/proc/{process.pid}/stat").rpartition(")")[2].split()[0] == "T"))
+        time.sleep(0.3)
+        before = os.path.getsize(output)
+        time.sleep(9)  # longer than the time limit and the patience of init
+        self.assertEqual(os.path.getsize(output), before)
+        process.send_signal(signal.SIGCONT)
+        run = self.run_finish(process)
+        self.assert_state(run, "TIMEOUT", "wall_time", 124)
+        self.assertGreater(os.path.getsize(output), before + 10 * len("line 00"))
 
     def test_job_killed_from_outside_is_signalled(self):
         process = self.run_start(self.job("hold", 1000))
