@@ -315,6 +315,7 @@ void Api::handle(const ApiRequest& request, const ApiRespond& respond) {
   try {
     route(request, actor_of(request.peer), respond);
   } catch (...) {
+    daemon_.note_damage(std::current_exception());
     respond(api_failure(std::current_exception()));
   }
 }
@@ -524,7 +525,7 @@ void Api::act(const ApiRequest& request, JobId job, const Actor& actor, const Ap
 
 void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   if (!daemon_.store_trouble().empty()) {
-    throw ApiError(507, "no job is taken while the database cannot be written: " + daemon_.store_trouble());
+    throw ApiError(507, "no job is taken while the database cannot be used: " + daemon_.store_trouble());
   }
   const std::string directory = parameter(request, "directory", "/");
   if (!directory.starts_with('/')) {
@@ -572,6 +573,7 @@ void Api::read(Work work, const ApiRespond& respond) {
       response = work(*slow_reader_);
     } catch (...) {
       response = api_failure(std::current_exception());
+      boost::asio::post(loop_, [this, error = std::current_exception()] { daemon_.note_damage(error); });
     }
     boost::asio::post(loop_,
                       [respond, response = std::move(response)]() mutable { respond(std::move(response)); });

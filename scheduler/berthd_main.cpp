@@ -15,6 +15,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,16 +24,18 @@
 #include "executor/os/syscall.h"
 #include "scheduler/api.h"
 #include "scheduler/api_server.h"
+#include "scheduler/backup_keeper.h"
 #include "scheduler/daemon.h"
 #include "scheduler/log.h"
 #include "schemas/daemon_config.h"
 #include "schemas/input_error.h"
+#include "store/backup.h"
 
 namespace berth {
 namespace {
 
 constexpr const char* kHelp =
-    "Usage: berthd [--config FILE] [--check-config]\n"
+    "Usage: berthd [--config FILE] [--check-config | --restore [COPY]]\n"
     "\n"
     "Takes jobs from the users of this machine over a Unix socket, runs each in its own namespaces and\n"
     "cgroups, and records what it used. Its jobs survive it: killed or upgraded, the next berthd takes them "
@@ -41,6 +44,9 @@ constexpr const char* kHelp =
     "  --config FILE   the configuration (default: /etc/berth/berthd.json; without it every key has its "
     "default)\n"
     "  --check-config  prints what is wrong with the configuration, and exits with 2 when something is\n"
+    "  --restore       puts a copy of the database (COPY; default: the newest) in the place of a damaged one, "
+    "which\n"
+    "                  is kept; no job starts until `berth undrain`. Stop berthd first\n"
     "  --help          prints this help and exits\n"
     "  --version       prints the version and exits\n"
     "\n"
@@ -50,6 +56,8 @@ struct Arguments {
   std::string config = kDefaultDaemonConfig;
   bool config_given = false;
   bool check = false;
+  bool restore = false;
+  std::string copy;  ///< to restore; empty: the newest
 };
 
 /// Tells systemd that berthd serves (sd_notify(3), Type=notify); does nothing without systemd.
@@ -135,8 +143,22 @@ void read_again(const Arguments& arguments, Daemon& daemon, Api& api, ApiServer&
   }
 }
 
-int serve(const Arguments& arguments) {
-  const DaemonConfig config = load(arguments);
+/// Larger files are not read whole before berthd serves: some tenths of a second. Their copies are (write_backup).
+constexpr Bytes kCheckedAtStart = Bytes{64} << 20U;
+
+/// Header and schema are checked when the database is opened; this looks at its pages.
+void refuse_damage(const std::string& database) {
+  std::error_code missing;
+  const auto size = std::filesystem::file_size(database, missing);
+  if (missing || size > kCheckedAtStart) {
+    return;
+  }
+  if (const std::string faults = check_quickly(database); !faults.empty()) {
+    throw StoreError(database + ": the database is damaged: " + faults, StoreError::Kind::damaged);
+  }
+}
+
+int serve(const Arguments& arguments, const DaemonConfig& config) {
   set_level(config);
   if (::geteuid() != 0) {
     throw std::runtime_error("berthd must be started as root: it runs jobs as the users who submit them");
@@ -144,7 +166,8 @@ int serve(const Arguments& arguments) {
   ::signal(SIGPIPE, SIG_IGN);
   make_folders(config);
   const UniqueFd lock = lock_state(config.state_directory);
-  const std::string database = config.state_directory + "/berthd.db";
+  const std::string database = config.database();
+  refuse_damage(database);
 
   boost::asio::io_context loop(1);
   const SystemClock clock;
@@ -155,6 +178,8 @@ int serve(const Arguments& arguments) {
                                   },
                                   [](const Supervisor& runner) { remove_leftover(runner.cgroup); }};
   Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers);
+  BackupKeeper backups(loop, config, clock,
+                       [&daemon](const std::exception_ptr& error) { daemon.note_damage(error); });
   Api api(loop, daemon, *reader, database, clock);
   ApiServer server(
       loop, config.socket, config.api,
@@ -167,6 +192,7 @@ int serve(const Arguments& arguments) {
     reload.async_wait([&](const boost::system::error_code& error, int) {
       if (!error) {
         read_again(arguments, daemon, api, server);
+        backups.reconfigure(daemon.config());
         await_reload();
       }
     });
@@ -181,9 +207,58 @@ int serve(const Arguments& arguments) {
       loop.run();
     } catch (const StoreError& error) {
       log_error(error.what());  // of one request or job; the others go on
+      daemon.note_damage(std::current_exception());
     }
   }
   log_info("stopping; running jobs go on");
+  return 0;
+}
+
+int serve(const Arguments& arguments) {
+  const DaemonConfig config = load(arguments);
+  try {
+    return serve(arguments, config);
+  } catch (const StoreError& error) {
+    if (error.kind() != StoreError::Kind::damaged) {
+      throw;
+    }
+    throw StoreError(std::string(error.what()) + "\n" + remedy_for_damage(config, SystemClock().system_now()),
+                     StoreError::Kind::damaged);
+  }
+}
+
+/// Puts a copy in the place of the database. What has happened since is in nobody's memory but people's, so
+/// nothing starts until an administrator says so.
+int restore(const Arguments& arguments) {
+  const DaemonConfig config = load(arguments);
+  make_folders(config);
+  const UniqueFd lock = lock_state(config.state_directory);
+  std::string copy = arguments.copy;
+  if (copy.empty()) {
+    const std::vector<BackupFile> copies = find_backups(config.database(), config.backup_file());
+    if (copies.empty()) {
+      throw std::runtime_error("there is no copy of " + config.database() + "; name one: berthd --restore COPY");
+    }
+    copy = copies.front().path;
+  }
+  const bool was_draining = std::filesystem::exists(config.drain_file());
+  if (!std::ofstream(config.drain_file()).flush()) {
+    throw std::runtime_error(config.drain_file() + ": cannot be made: jobs would start at once");
+  }
+  std::string kept;
+  try {
+    kept = restore_backup(config.database(), copy, SystemClock().system_now());
+  } catch (...) {
+    if (!was_draining) {
+      std::filesystem::remove(config.drain_file());
+    }
+    throw;
+  }
+  std::printf(
+      "%s: restored from %s; what was there is kept as %s\n"
+      "Start berthd. Jobs that waited when the copy was made wait again, also those that have run since: cancel\n"
+      "these (berth queue, berth cancel). No job starts until `berth undrain`.\n",
+      config.database().c_str(), copy.c_str(), kept.c_str());
   return 0;
 }
 
@@ -212,6 +287,11 @@ int run(const std::vector<std::string>& words) {
     }
     if (word == "--check-config") {
       arguments.check = true;
+    } else if (word == "--restore") {
+      arguments.restore = true;
+      if (index + 1 < words.size() && !words[index + 1].starts_with("-")) {
+        arguments.copy = std::filesystem::absolute(words[++index]).string();
+      }
     } else if (word == "--config" && index + 1 < words.size()) {
       arguments.config = words[++index];
       arguments.config_given = true;
@@ -223,16 +303,10 @@ int run(const std::vector<std::string>& words) {
     }
   }
   try {
+    if (arguments.restore) {
+      return restore(arguments);
+    }
     return arguments.check ? check_config(arguments) : serve(arguments);
-  } catch (const StoreError& error) {
-    (void)std::fprintf(
-        stderr,
-        "berthd: %s\n"
-        "berthd: to go on without it, move berthd.db, berthd.db-wal and berthd.db-shm away; to go on with a "
-        "copy, put that in their place (berthd.db.vN.backup is one from before a newer berthd); "
-        "another state_directory chooses another database\n",
-        error.what());
-    return 1;
   } catch (const InputError& error) {
     (void)std::fprintf(stderr, "%s\n", error.what());
     return 2;

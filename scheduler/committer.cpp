@@ -76,7 +76,7 @@ void Committer::run() {
     }
     std::vector<Item> items = std::exchange(queue_, {});
     lock.unlock();
-    std::string trouble;
+    std::exception_ptr trouble;
     const bool written = write(items, trouble);
     if (written == troubled) {
       troubled = !written;
@@ -97,25 +97,36 @@ void Committer::run() {
 }
 
 /// False when the transaction failed as a whole.
-bool Committer::write(std::vector<Item>& items, std::string& trouble) {
+bool Committer::write(std::vector<Item>& items, std::exception_ptr& trouble) {
   try {
     store_->together([&] {
       for (Item& item : items) {
-        item.error = nullptr;
-        try {
-          item.work(*store_);
-        } catch (...) {
-          item.error = std::current_exception();
-        }
+        do_work(item);
       }
     });
     return true;
-  } catch (const std::exception& error) {
-    trouble = error.what();
+  } catch (const std::exception&) {
+    trouble = std::current_exception();
     for (Item& item : items) {
       item.error = std::current_exception();
     }
     return false;
+  }
+}
+
+/// What the work itself got wrong is its own; a database that cannot be written or is damaged fails the whole
+/// transaction, which SQLite may have rolled back already.
+void Committer::do_work(Item& item) {
+  item.error = nullptr;
+  try {
+    item.work(*store_);
+  } catch (const StoreError& error) {
+    if (error.kind() != StoreError::Kind::refused) {
+      throw;
+    }
+    item.error = std::current_exception();
+  } catch (...) {
+    item.error = std::current_exception();
   }
 }
 

@@ -31,8 +31,8 @@ class Committer {
   using Work = std::function<void(QueueStore&)>;
   /// Null: it is on the disk. Called on the event loop, in the order of the work.
   using Done = std::function<void(std::exception_ptr)>;
-  /// Told on the event loop: why the database fails; "" when it works again.
-  using Trouble = std::function<void(const std::string&)>;
+  /// Told on the event loop: why the database fails; null when it works again.
+  using Trouble = std::function<void(const std::exception_ptr&)>;
 
   static constexpr std::chrono::milliseconds kRetryInterval{1000};
   /// How long commit_soon() waits for company.
@@ -64,7 +64,8 @@ class Committer {
   void stage(Item item);
   void hand_over();
   void run();
-  bool write(std::vector<Item>& items, std::string& trouble);
+  bool write(std::vector<Item>& items, std::exception_ptr& trouble);
+  void do_work(Item& item);
   void give_back(std::vector<Item>& items, bool written);
 
   std::unique_ptr<QueueStore> store_;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/backup_keeper.h"
 #include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/recovery.h"
@@ -54,6 +55,19 @@ SlotPool make_pool(const DaemonConfig::Pool& pool) {
   return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
 }
 
+Milliseconds lead_of(const Clock& clock) {
+  return std::chrono::duration_cast<Milliseconds>(clock.system_now().time_since_epoch() -
+                                                  clock.steady_now().time_since_epoch());
+}
+
+/// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
+constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
+
+bool knows(const RunnerLink& runner, const AttemptId& id) {
+  const std::vector<AttemptId>& known = runner.hello().jobs;
+  return std::find(known.begin(), known.end(), id) != known.end();
+}
+
 std::string job_name(JobId job) {
   return "job " + std::to_string(job);
 }
@@ -91,20 +105,23 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
       waiting_([this](unsigned cpus, std::optional<Bytes> wish) {
         return pool_.memory_for({cpus, wish});
       }),
+      first_clock_lead_(lead_of(clock_)),
+      clock_lead_(first_clock_lead_),
       samples_(loop),
       timer_(loop),
       retention_timer_(loop) {
-  draining_ = std::filesystem::exists(drain_file());
+  draining_ = std::filesystem::exists(config_.drain_file());
   take_in_spool(*writer);
   take_over(*writer);
   load_queue(*writer);
-  committer_ = std::make_unique<Committer>(std::move(writer), loop, [this](const std::string& trouble) {
-    store_trouble_ = trouble;
-    if (trouble.empty()) {
+  committer_ = std::make_unique<Committer>(std::move(writer), loop, [this](const std::exception_ptr& trouble) {
+    store_trouble_ = trouble ? text_of(trouble) : "";
+    if (!trouble) {
       log_warning("the job database works again");
       schedule();
     } else {
-      log_error(trouble);
+      log_error(store_trouble_);
+      note_damage(trouble);
     }
   });
   keep_runners();
@@ -178,13 +195,16 @@ void Daemon::take_over(QueueStore& store) {
     const std::optional<StoredJob> stored = store.find_stored(open.job_id);
     const auto runner = std::find_if(links_.begin(), links_.end(),
                                      [&](const auto& link) { return link->runner() == open.supervisor; });
-    if (runner != links_.end()) {
+    const AttemptId id{open.job_id, open.attempt};
+    const bool is_lost =
+        runner != links_.end() && open.state != JobState::configuring && !knows(**runner, id);
+    if (runner != links_.end() && !is_lost) {
       adopt(open, *stored);
       continue;
     }
     Usage usage;
-    const AttemptId id{open.job_id, open.attempt};
-    const Outcome outcome = node_failure(open.supervisor, id, usage);
+    const Outcome outcome = is_lost ? ended_before_start(JobState::node_fail, Cause::node_fail, kRecordLost)
+                                    : node_failure(open.supervisor, id, usage);
     const JobSpec spec = parse_stored_job(stored->spec_text, job_name(open.job_id));
     const std::optional<QueueFacts> again =
         facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, *stored), open.allocation->memory,
@@ -198,7 +218,7 @@ void Daemon::take_over(QueueStore& store) {
       }
     });
     log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
-    if (std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
+    if (!is_lost && std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
       dead.push_back(open.supervisor);
     }
   }
@@ -213,6 +233,11 @@ void Daemon::take_over(QueueStore& store) {
       leftovers_.remove(runner);
     }
   }
+  std::vector<AttemptId> held;
+  for (const auto& link : links_) {
+    held.insert(held.end(), link->hello().jobs.begin(), link->hello().jobs.end());
+  }
+  spool_.remove_unfinished(held);
 }
 
 /// An attempt of a runner that lives. One that the runner does not know was never sent to it.
@@ -232,8 +257,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   active.latest_end = clock_.steady_now() + longest_stay(spec);
   active.runner = link;
   active.state = open.state;
-  const std::vector<AttemptId>& known = link->hello().jobs;
-  active.sent = std::find(known.begin(), known.end(), id) != known.end();
+  active.sent = knows(*link, id);
   if (!active.lease) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
@@ -248,9 +272,31 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
 }
 
+/// A job that waits, and that a runner has a later attempt of, waits in an older copy of the database
+/// (berthd --restore): it is held, lest it run a second time.
 void Daemon::load_queue(QueueStore& store) {
   const Timestamp now = clock_.system_now();
-  store.visit_queue([&](WaitingJob&& job) { enqueue(job, now); });
+  std::unordered_map<JobId, unsigned> attempts;
+  for (const auto& link : links_) {
+    for (const AttemptId& id : link->hello().jobs) {
+      attempts[id.job_id] = std::max(attempts[id.job_id], id.attempt);
+    }
+  }
+  std::vector<WaitingJob> running;
+  store.visit_queue([&](WaitingJob&& job) {
+    const auto attempt = attempts.find(job.job_id);
+    if (attempt != attempts.end() && attempt->second > job.attempt) {
+      running.push_back(std::move(job));
+    } else {
+      enqueue(job, now);
+    }
+  });
+  for (WaitingJob& job : running) {
+    log_warning(job_name(job.job_id) + " waits in the database and runs: it is held");
+    job.facts.hold = Hold::administrator;
+    store.change(job.job_id, job.facts, now, R"({"action":"hold","by":"berthd"})", "");
+    enqueue(job, now);
+  }
   // Only now is every job known that another may depend on.
   std::vector<JobId> waiting;
   for (const auto& [job, dependent] : dependents_) {
@@ -615,6 +661,7 @@ Resources Daemon::allowance(unsigned user_id) const {
 }
 
 void Daemon::decide() {
+  notice_clock();
   const Timestamp now = clock_.system_now();
   for (const JobId job : waiting_.take_overdue(now)) {
     forget(job);
@@ -624,7 +671,7 @@ void Daemon::decide() {
         {});
   }
   waiting_.advance(now);
-  while (!draining_ && store_trouble_.empty() && !links_.empty()) {
+  while (!draining_ && store_trouble().empty() && !links_.empty()) {
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
     const std::optional<WaitingJob> next = waiting_.take_next(
         free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
@@ -645,6 +692,18 @@ void Daemon::decide() {
     }
   }
   arm_timer();
+}
+
+/// What goes by the system clock changes with it; the log says why.
+void Daemon::notice_clock() {
+  constexpr Milliseconds kNoticed{5000};
+  const Milliseconds lead = lead_of(clock_);
+  const Milliseconds change = lead - clock_lead_;
+  clock_lead_ = lead;
+  if (std::chrono::abs(change) > kNoticed) {
+    log_warning("the system clock was set " + format_duration(std::chrono::abs(change)) +
+                (change.count() > 0 ? " forwards" : " backwards") + ": begin times and deadlines go by it");
+  }
 }
 
 void Daemon::arm_timer() {
@@ -1191,19 +1250,15 @@ std::optional<Timestamp> Daemon::expected_start(JobId job) {
   return clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - clock_.steady_now());
 }
 
-std::string Daemon::drain_file() const {
-  return config_.state_directory + "/draining";
-}
-
 /// Lasts over restarts: a file says so.
 void Daemon::drain(bool draining) {
   if (draining) {
-    std::ofstream file(drain_file());
+    std::ofstream file(config_.drain_file());
     if (!file.flush()) {
-      throw ApiError(507, drain_file() + ": cannot be made, so draining would not last over a restart");
+      throw ApiError(507, config_.drain_file() + ": cannot be made, so draining would not last over a restart");
     }
   } else {
-    std::filesystem::remove(drain_file());
+    std::filesystem::remove(config_.drain_file());
   }
   draining_ = draining;
   schedule();
@@ -1219,6 +1274,19 @@ std::vector<Daemon::RunningView> Daemon::running() const {
   return views;
 }
 
+void Daemon::note_damage(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const StoreError& failure) {
+    if (failure.kind() == StoreError::Kind::damaged && store_damage_.empty()) {
+      store_damage_ = std::string(failure.what()) + "\n" + remedy_for_damage(config_, clock_.system_now());
+      log_error(store_damage_);
+    }
+  } catch (const std::exception&) {
+    // Of something else.
+  }
+}
+
 // -- retention ------------------------------------------------------------------------------------------
 
 void Daemon::forget_again_after(std::chrono::milliseconds pause) {
@@ -1230,16 +1298,23 @@ void Daemon::forget_again_after(std::chrono::milliseconds pause) {
   });
 }
 
+/// The system clock, but not ahead of when berthd started and what has passed since: history that a clock set
+/// to the next year makes old is not forgotten.
+Timestamp Daemon::cautious_now() const {
+  const Milliseconds ahead = lead_of(clock_) - first_clock_lead_;
+  return clock_.system_now() - std::max(ahead, Milliseconds(0));
+}
+
 /// One step; the next one follows soon when there was something to do.
 void Daemon::forget_old_jobs() {
   const DaemonConfig::Retain& retain = config_.retain;
-  if ((!retain.age && !retain.jobs) || !store_trouble_.empty()) {
+  if ((!retain.age && !retain.jobs) || !store_trouble().empty()) {
     forget_again_after(kForgettingInterval);
     return;
   }
   Retention rule;
   if (retain.age) {
-    rule.since = clock_.system_now() - *retain.age;
+    rule.since = cautious_now() - *retain.age;
   }
   rule.jobs = retain.jobs;
   for (const auto& [job, dependents] : depended_on_) {
@@ -1268,6 +1343,7 @@ void Daemon::reconfigure(const DaemonConfig& config) {
   next.api = config_.api;
   next.administrators = config_.administrators;
   next.retain = config_.retain;
+  next.backup = config_.backup;
   next.log_level = config_.log_level;
   next.network = config_.network;
   if (!(next == config_)) {
@@ -1279,6 +1355,7 @@ void Daemon::reconfigure(const DaemonConfig& config) {
   config_.api = config.api;
   config_.administrators = config.administrators;
   config_.retain = config.retain;
+  config_.backup = config.backup;
   config_.log_level = config.log_level;
   config_.network = config.network;
   schedule();

@@ -84,7 +84,10 @@ class Daemon {
   /// What may change while jobs run does; the rest is named in a log line.
   void reconfigure(const DaemonConfig& config);
   /// Why new jobs are refused now; empty when they are not.
-  const std::string& store_trouble() const { return store_trouble_; }
+  const std::string& store_trouble() const { return store_damage_.empty() ? store_trouble_ : store_damage_; }
+  /// When `error` says that the database is damaged: until berthd is restarted no job is taken or started, and
+  /// running ones go on.
+  void note_damage(const std::exception_ptr& error);
   const SlotPool& pool() const { return pool_; }
   /// What the runners of this machine can enforce.
   ControllerReport controllers() const;
@@ -210,7 +213,6 @@ class Daemon {
   std::vector<RunningJob> running_jobs() const;
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);
   RunnerPaths runner_paths() const;
-  std::string drain_file() const;
   unsigned wanted_runners() const;
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
   void tell_end(JobId job, const JobEnd& end);
@@ -222,6 +224,8 @@ class Daemon {
   void committed();
   void forget_old_jobs();
   void forget_again_after(std::chrono::milliseconds pause);
+  Timestamp cautious_now() const;
+  void notice_clock();
 
   boost::asio::io_context& loop_;
   DaemonConfig config_;
@@ -242,6 +246,10 @@ class Daemon {
   std::unordered_map<JobId, std::map<std::uint64_t, StartReply>> start_waiters_;
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;
+  std::string store_damage_;  ///< does not go away by itself
+  /// What the system clock is ahead of the steady one: when berthd started, and when it was last looked at.
+  Milliseconds first_clock_lead_;
+  Milliseconds clock_lead_;
   bool draining_ = false;
   bool scheduled_ = false;
   bool stopping_ = false;

@@ -23,6 +23,8 @@ class RecordSpool {
   std::vector<RunnerMessage> read_all(std::vector<std::string>& problems) const;
   /// Does nothing when there is none.
   void remove(AttemptId id) const;
+  /// What runners that died left half-written; not what a living one, which holds these, may be writing.
+  void remove_unfinished(const std::vector<AttemptId>& held) const;
 
  private:
   std::string path_of(AttemptId id) const;

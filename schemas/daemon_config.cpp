@@ -95,7 +95,20 @@ constexpr Member<DaemonConfig::Retain> kRetain[] = {
     {"jobs", [](const Field& field, DaemonConfig::Retain& retain) { retain.jobs = number(field, 0); }},
 };
 
+constexpr Member<DaemonConfig::Backup> kBackup[] = {
+    {"every",
+     [](const Field& field, DaemonConfig::Backup& backup) {
+       backup.every = field.duration({std::chrono::seconds(1), true}).value_or(backup.every);
+     }},
+    {"file", [](const Field& field,
+                DaemonConfig::Backup& backup) { backup.file = field.inside_path().value_or(""); }},
+};
+
 constexpr Member<DaemonConfig> kHistory[] = {
+    {"backup",
+     [](const Field& field, DaemonConfig& config) {
+       read_members<DaemonConfig::Backup>(field, kBackup, "/history/backup", config.backup);
+     }},
     {"retain",
      [](const Field& field, DaemonConfig& config) {
        read_members<DaemonConfig::Retain>(field, kRetain, "/history/retain", config.retain);
@@ -176,7 +189,9 @@ DaemonConfig load_daemon_config(const std::string& path, bool optional) {
     throw InputError(path, "", "cannot open it: " + std::generic_category().message(errno));
   }
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return parse_daemon_config(text, path);
+  DaemonConfig config = parse_daemon_config(text, path);
+  config.file = path;
+  return config;
 }
 
 }  // namespace berth

@@ -43,6 +43,13 @@ struct DaemonConfig {
     bool operator==(const Retain&) const = default;
   };
 
+  /// history.backup: how often the database is copied, and to where.
+  struct Backup {
+    Milliseconds every = std::chrono::hours(24);  ///< 0: never
+    std::string file;                             ///< empty: beside the database
+    bool operator==(const Backup&) const = default;
+  };
+
   std::string socket = "/run/berth/berthd.sock";
   std::string runtime_directory = "/run/berth";
   std::string state_directory = "/var/lib/berth";
@@ -55,8 +62,14 @@ struct DaemonConfig {
   UserLimits user_limits;
   NetworkSettings network;
   Retain retain;
+  Backup backup;
   std::string log_level = "info";
+  std::string file;  ///< where it was read; empty: nowhere
   bool operator==(const DaemonConfig&) const = default;
+
+  std::string database() const { return state_directory + "/berthd.db"; }
+  std::string backup_file() const { return backup.file.empty() ? database() + ".backup" : backup.file; }
+  std::string drain_file() const { return state_directory + "/draining"; }
 };
 
 /// Throws InputError with every fault: syntax, unknown keys, wrong types and values.

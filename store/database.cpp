@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "store/job_store.h"
+#include "store/store_files.h"
 
 namespace berth {
 namespace {
@@ -26,20 +27,6 @@ namespace fs = std::filesystem;
 // Longer than any transaction of ours; a writer that waits longer is stuck, not busy.
 constexpr int kBusyTimeoutMilliseconds = 10'000;
 constexpr const char* kMemory = ":memory:";
-
-/// Makes what was created in `folder` survive a power cut (fsync(2), "directory").
-void sync_folder(const fs::path& folder) {
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) {
-    throw_store_error(folder.string(), "cannot open the folder", errno);
-  }
-  const int result = ::fsync(descriptor);
-  const int error_number = errno;
-  ::close(descriptor);
-  if (result < 0 && error_number != EINVAL) {  // EINVAL: a file system without fsync for folders
-    throw_store_error(folder.string(), "cannot write the folder to disk", error_number);
-  }
-}
 
 /// mkdir -p with 0700: job specs hold environment values, which are their user's alone.
 void make_folders(const fs::path& folder) {
@@ -51,32 +38,10 @@ void make_folders(const fs::path& folder) {
     make_folders(folder.parent_path());
   }
   if (::mkdir(folder.c_str(), 0700) == 0) {
-    sync_folder(folder.parent_path());
+    sync_folder(folder.parent_path().string());
   } else if (errno != EEXIST) {  // made by another process meanwhile, or a file: opening will tell
     throw_store_error(folder.string(), "cannot create the folder", errno);
   }
-}
-
-/// An empty file of mode 0600; SQLite would make it by the umask, and gives -wal and -shm the mode of the
-/// main file. Nothing happens when it exists.
-///
-/// Never opens a file that exists: closing any descriptor of it would drop the POSIX locks that another
-/// connection of this process holds (https://www.sqlite.org/howtocorrupt.html section 2.2).
-void create_private_file(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (descriptor >= 0) {
-    ::close(descriptor);
-  } else if (errno != EEXIST) {
-    throw_store_error(path, "cannot create the database", errno);
-  }
-}
-
-void sync_file(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (descriptor < 0 || ::fdatasync(descriptor) < 0) {
-    throw_store_error(path, "cannot write the file to disk", errno);
-  }
-  ::close(descriptor);
 }
 
 void set_identity(SQLite::Database& connection, int version) {
@@ -402,7 +367,7 @@ void Database::back_up(int version) {
   if (::rename(unfinished.c_str(), backup.c_str()) < 0) {
     throw_store_error(backup, "cannot name the backup", errno);
   }
-  sync_folder(fs::path(backup).parent_path());
+  sync_folder(fs::path(backup).parent_path().string());
 }
 
 std::size_t Database::give_back_pages(std::size_t most) {

@@ -23,7 +23,17 @@ namespace berth {
 
 class StoreError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  enum class Kind {
+    refused,     ///< what was asked for: an illegal transition, another program's file
+    unwritable,  ///< what is under the database: a full disk, missing rights, a lock
+    damaged,     ///< what is in it
+  };
+  explicit StoreError(const std::string& message, Kind kind = Kind::refused)
+      : std::runtime_error(message), kind_(kind) {}
+  Kind kind() const { return kind_; }
+
+ private:
+  Kind kind_;
 };
 
 /// Which running berth supervises an attempt. Identity across restarts is boot id + pid + start time,

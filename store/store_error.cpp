@@ -45,6 +45,25 @@ std::string remedy(const std::string& path, int extended_code) {
   }
 }
 
+StoreError::Kind kind_of(int extended_code) {
+  switch (extended_code & 0xff) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return StoreError::Kind::damaged;
+    case SQLITE_FULL:
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PERM:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+      return StoreError::Kind::unwritable;
+    default:
+      return StoreError::Kind::refused;
+  }
+}
+
 std::string remedy_for_errno(int error_number) {
   switch (error_number) {
     case EACCES:
@@ -68,12 +87,13 @@ std::string remedy_for_errno(int error_number) {
 void throw_store_error(const std::string& path, const SQLite::Exception& error) {
   // Some of SQLiteCpp's own checks carry only the primary code.
   const int code = error.getExtendedErrorCode() >= 0 ? error.getExtendedErrorCode() : error.getErrorCode();
-  throw StoreError(path + ": " + remedy(path, code) + " (SQLite: " + error.what() + ")");
+  throw StoreError(path + ": " + remedy(path, code) + " (SQLite: " + error.what() + ")", kind_of(code));
 }
 
 void throw_store_error(const std::string& path, const std::string& operation, int error_number) {
   throw StoreError(path + ": " + operation + ": " + std::generic_category().message(error_number) + ": " +
-                   remedy_for_errno(error_number));
+                       remedy_for_errno(error_number),
+                   StoreError::Kind::unwritable);
 }
 
 }  // namespace berth

@@ -75,6 +75,9 @@ class ReportConditions {
   std::string text_;
 };
 
+// As listings tell it: the difference of its instants is another one when the clock was set meanwhile.
+constexpr const char* kElapsed = "coalesce(u.wall, max(a.end_us - a.start_us, 0))";
+
 }  // namespace
 
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
@@ -94,8 +97,9 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
   }
   SQLite::Statement statement =
       database.prepare("SELECT " + key +
-                       ", a.cpus, a.state, count(*), total(a.end_us - a.start_us), total(u.cpu_total), "
-                       "total((a.end_us - a.start_us) / 1e6 * a.memory), total(u.oom_kills)" +
+                       ", a.cpus, a.state, count(*), total(" +
+                       kElapsed + "), total(u.cpu_total), total(" + kElapsed +
+                       " / 1e6 * a.memory), total(u.oom_kills)" +
                        conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);

@@ -149,6 +149,12 @@ def shared_payload():
     return path
 
 
+def natively(test):
+    """Marks a test that an emulator needs minutes for, and whose part of the kernel others use too."""
+    test.natively = True
+    return test
+
+
 class Run:
     """A finished `berth run`."""
 
@@ -191,6 +197,8 @@ class BerthCase(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
+        if os.environ.get("BERTH_GUEST") and hasattr(getattr(self, self._testMethodName), "natively"):
+            self.skip("takes minutes in an emulator; run natively")
         if self.needs_root and os.geteuid() != 0:
             self.skip("needs root: it makes cgroups and runs jobs as other users; run scripts/test as root or with sudo")
         shared_payload()

@@ -260,9 +260,9 @@ class WithoutTerminal(AttachCase):
             self.assertEqual(len(file.read()), 30_000_006)
 
     def test_only_the_owner_and_administrators_and_only_what_runs_or_will(self):
-        job = self.submit("hold", 120, user="postgres")
+        job = self.submit("hold", 120, user="www-data")
         self.wait_for_state(job, "RUNNING")
-        status, _, err = self.cli("attach", job, user="redis")
+        status, _, err = self.cli("attach", job, user="backup")
         self.assertEqual((status, f"no job {job} of yours" in err), (125, True), err)
         administrator = self.watch(job)
         time.sleep(0.5)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, eventually, tested_program
+from berth_case import BERTH, BerthCase, berth_cgroups, eventually, tested_program
 
 BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
 RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
@@ -111,9 +111,7 @@ class DaemonCase(BerthCase):
 
     def leftovers(self):
         left = super().leftovers()
-        for pid in self.runner_pids:
-            if os.path.exists(f"/sys/fs/cgroup/pids/berth/run-{pid}"):
-                left.append(f"cgroup of runner {pid}")
+        left += [f"cgroup {path}" for path in berth_cgroups() for pid in self.runner_pids if f"/berth/run-{pid}-" in path + "/"]
         return left
 
     def spooled(self):

@@ -15,6 +15,15 @@ from daemon_case import BERTHD, DaemonCase
 
 SOURCES = ("daemon.cpp", "runner.cpp", "record_spool.cpp")
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE"}
+# What may follow what: a requeue makes a job wait again after whatever ended its attempt, or before it has started.
+NEXT = {
+    None: {"PENDING"},
+    "PENDING": {"PENDING", "CONFIGURING"} | FINAL,
+    "CONFIGURING": {"RUNNING", "PENDING"} | FINAL,
+    "RUNNING": {"SUSPENDED", "PENDING"} | FINAL,
+    "SUSPENDED": {"RUNNING"} | FINAL,
+    **{state: {"PENDING"} for state in FINAL},
+}
 
 
 def crash_points():
@@ -102,11 +111,22 @@ class Crashing(DaemonCase):
                 self.assertEqual(len(lines), 1, f"{point}: job {job} ran twice: {lines}")
 
     def replay(self, database, states, point):
+        """Each event is a legal step from the one before it, and the last one is the state that the job has."""
         last = {}
-        for job, state in database.execute("SELECT job_id, state FROM events ORDER BY sequence"):
-            self.assertTrue(job in last or state == "PENDING", point)
+        attempts = {}
+        for job, attempt, state in database.execute("SELECT job_id, attempt, state FROM events ORDER BY sequence"):
+            self.assertIn(state, NEXT[last.get(job)], f"{point}: job {job} from {last.get(job)}")
+            self.assertGreaterEqual(attempt, attempts.get(job, 0), f"{point}: job {job}")
             last[job] = state
+            attempts[job] = attempt
         self.assertEqual(last, states, f"{point}: events do not lead to the states")
+        waiting = database.execute("SELECT count(*) FROM queue").fetchone()
+        self.assertEqual(waiting, (0,), f"{point}: ended jobs are in the queue")
+
+    def assert_nothing_leaked(self, point):
+        """Beside what every test proves at its end: processes, cgroups, mounts, devices."""
+        for folder in (os.path.join(self.state_folder, "spool"), os.path.join(self.run_folder, "runners")):
+            self.assertTrue(eventually(lambda folder=folder: not os.listdir(folder)), f"{point}: {os.listdir(folder)}")
 
     def crash_at(self, point):
         acknowledged = {"jobs": [], "cancelled": [], "requeued": []}
@@ -127,6 +147,7 @@ class Crashing(DaemonCase):
         self.check(point, acknowledged)
         self.stop_daemon()
         self.end_runners()
+        self.assert_nothing_leaked(point)
 
     def leave_a_spooled_record(self, point, acknowledged):
         self.start_daemon({"BERTH_CRASH_AT": point} if point.startswith("runner.") else None)

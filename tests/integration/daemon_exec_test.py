@@ -163,10 +163,10 @@ class Walls(ExecCase):
         self.assertTrue(eventually(lambda: not self.host_pids("ignore_term")))
 
     def test_only_the_owner_and_administrators_and_only_where_something_runs(self):
-        job = self.running(user="postgres")
-        self.assertEqual(self.run_in(job, "id", "-un", user="postgres")[1], "postgres\n")
-        self.assertEqual(self.run_in(job, "id", "-un")[1], "postgres\n")
-        status, _, err = self.run_in(job, "true", user="redis")
+        job = self.running(user="www-data")
+        self.assertEqual(self.run_in(job, "id", "-un", user="www-data")[1], "www-data\n")
+        self.assertEqual(self.run_in(job, "id", "-un")[1], "www-data\n")
+        status, _, err = self.run_in(job, "true", user="backup")
         self.assertEqual(status, 125)
         self.assertIn(f"no job {job} of yours", err)
         self.ok("suspend", job)

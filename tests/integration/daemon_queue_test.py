@@ -36,7 +36,7 @@ class Queueing(DaemonCase):
         self.ok("cancel", first)
         self.ok("wait", *jobs)
         self.assertEqual(self.order(*jobs), list(reversed(jobs)))
-        status, _, err = self.cli("submit", "--priority", 5, "--", "true", user="postgres")
+        status, _, err = self.cli("submit", "--priority", 5, "--", "true", user="www-data")
         self.assertEqual(status, 125)
         self.assertIn("only administrators", err)
 

@@ -26,10 +26,10 @@ class Reporting(DaemonCase):
 
     def test_sums_by_user_account_name_and_day_agree_with_the_records(self):
         jobs = [self.ended("spin", 1, account="blue"), self.ended("exit", 3, account="blue"),
-                self.ended("hold", 60, time_limit="1s"), self.ended("exit", 0, user="postgres")]
+                self.ended("hold", 60, time_limit="1s"), self.ended("exit", 0, user="www-data")]
         records = [self.records(job)[-1] for job in jobs]
         by_user = self.rows()
-        self.assertEqual({name: row["jobs"] for name, row in by_user.items()}, {"root": 3, "postgres": 1})
+        self.assertEqual({name: row["jobs"] for name, row in by_user.items()}, {"root": 3, "www-data": 1})
         root = by_user["root"]
         self.assertEqual(root["states"], {"COMPLETED": 1, "FAILED": 1, "TIMEOUT": 1})
         self.assertEqual(root["cpu_total_usec"], sum(record["usage"]["cpu_total_usec"] for record in records[:3]))
@@ -42,9 +42,9 @@ class Reporting(DaemonCase):
         self.assertRegex(next(iter(self.rows("--by", "day"))), r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}$")
         self.assertEqual(self.rows("-S", "now+1hour"), {})
         self.assertEqual(self.rows("-E", "now-1hour"), {})
-        self.assertEqual(list(self.rows("-u", "postgres")), ["postgres"])
+        self.assertEqual(list(self.rows("-u", "www-data")), ["www-data"])
         self.assertEqual(list(self.rows("-A", "blue")), ["root"])
-        self.assertEqual(list(self.rows(user="postgres")), ["postgres"], "users get their own")
+        self.assertEqual(list(self.rows(user="www-data")), ["www-data"], "users get their own")
         text = self.ok("report", "-n", "-P", "-o", "user,Jobs,Timeout,TotalCPU", "-u", "root")
         self.assertRegex(text, r"^root\|3\|1\|00:00:0[0-9]\n$")
         self.assertIn("OutOfMemory", self.ok("report"))
@@ -69,7 +69,7 @@ class Watching(DaemonCase):
 
     def test_what_running_jobs_use_against_what_they_have(self):
         spinning = self.submit("spin", 100, time_limit="10min")
-        holding = self.submit("allocate", 40, 100, user="postgres")
+        holding = self.submit("allocate", 40, 100, user="www-data")
         for job in (spinning, holding):
             self.wait_for_state(job, "RUNNING")
         self.assertTrue(eventually(lambda: self.look()[holding].get("memory", 0) > 35 << 20))
@@ -86,7 +86,7 @@ class Watching(DaemonCase):
         self.ok("suspend", spinning)
         self.assertEqual(self.look()[spinning]["state"], "SUSPENDED")
         self.ok("resume", spinning)
-        own = json.loads(self.ok("top", "--json", user="postgres"))
+        own = json.loads(self.ok("top", "--json", user="www-data"))
         self.assertEqual([job["job_id"] for job in own["jobs"]], [holding])
         text = self.ok("top")
         self.assertNotIn("\x1b", text)

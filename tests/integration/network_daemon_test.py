@@ -5,9 +5,9 @@ import shutil
 import signal
 import subprocess
 
-from berth_case import eventually, main, read
+from berth_case import eventually, main, natively, read
 from daemon_case import BERTHD, DaemonCase
-from network_lab import PYTHON, natively, open_lab
+from network_lab import PYTHON, open_lab
 
 PUBLIC = "8.8.8.8"
 USER, OTHER = "daemon", "games"  # who is on every Debian

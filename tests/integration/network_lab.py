@@ -26,18 +26,6 @@ PROGRAMS = ("ip", "nft", "nsenter", "unshare")
 INTERNET_ADDRESSES = ("8.8.8.8/32", "2001:4860::8/128", "10.9.9.9/32", "169.254.169.254/32", "fd00:99::9/128")
 
 
-def natively(test):
-    """Marks a test that an emulator needs minutes for, and whose part of the kernel others use too."""
-    test.natively = True
-    return test
-
-
-def left_to_the_machine(case):
-    """Why a test is not run here; None when it is."""
-    method = getattr(case, case._testMethodName)  # pylint: disable=protected-access
-    return "takes minutes in an emulator; run natively" if os.environ.get("BERTH_GUEST") and hasattr(method, "natively") else None
-
-
 class Lab:
     def __init__(self, directory):
         self.directory = directory
@@ -110,8 +98,6 @@ class Lab:
 
 def open_lab(case):
     """A Lab in the case's directory, which is closed after it; skips the case where there can be none."""
-    if reason := left_to_the_machine(case):
-        case.skip(reason)
     for program in PROGRAMS:
         if shutil.which(program) is None:
             case.skip(f"{program} is not installed: scripts/install-packages --test")

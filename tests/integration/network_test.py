@@ -9,8 +9,8 @@ import stat
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, eventually, main, processes, read
-from network_lab import PYTHON, natively, open_lab, results
+from berth_case import BERTH, BerthCase, eventually, main, natively, processes, read
+from network_lab import PYTHON, open_lab, results
 
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 

@@ -1,0 +1,273 @@
+#include "store/backup.h"
+
+#include <SQLiteCpp/Database.h>
+#include <SQLiteCpp/Statement.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "store/database.h"
+#include "store/job_store.h"
+#include "store/store_error.h"
+#include "store/store_files.h"
+
+namespace berth {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kBusyTimeoutMilliseconds = 10'000;
+/// Some milliseconds of SQLite's virtual machine.
+constexpr int kStepsBetweenQuestions = 100'000;
+constexpr int kFaultsTold = 20;
+/// Left out when nobody knows any more which numbers were given.
+constexpr std::int64_t kNumbersLeftOut = 1'000'000;
+/// A damaged page may tell anything.
+constexpr std::int64_t kMostSince = 1'000'000'000;
+
+std::string folder_of(const std::string& path) {
+  return fs::path(path).parent_path().string();
+}
+
+Bytes size_of(const std::string& path) {
+  std::error_code missing;
+  const auto size = fs::file_size(path, missing);
+  return missing ? 0 : size;
+}
+
+/// A copy must not be what fills the disk that the queue is on.
+void require_room(const std::string& database, const std::string& backup) {
+  struct statvfs file_system {};
+  struct stat own {};
+  struct stat other {};
+  const std::string folder = folder_of(backup);
+  if (::statvfs(folder.c_str(), &file_system) < 0 || ::stat(folder.c_str(), &other) < 0) {
+    throw_store_error(folder, "cannot look at the folder", errno);
+  }
+  Bytes needed = size_of(database) + size_of(database + "-wal");
+  if (::stat(database.c_str(), &own) == 0 && own.st_dev == other.st_dev) {
+    needed *= 2;
+  }
+  const Bytes free = Bytes{file_system.f_bavail} * file_system.f_frsize;
+  if (free < needed) {
+    throw StoreError(folder + ": " + format_size(free) + " are free, and a copy of the database is made where " +
+                         format_size(needed) + " are: free space there, or name another file with history.backup.file",
+                     StoreError::Kind::unwritable);
+  }
+}
+
+int ask_whether_stopped(void* stopped) {
+  return (*static_cast<const std::function<bool()>*>(stopped))() ? 1 : 0;
+}
+
+void set_modification(const std::string& path, Timestamp at) {
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(at);
+  timespec times[2]{};
+  times[0].tv_nsec = UTIME_OMIT;
+  times[1].tv_sec = seconds.time_since_epoch().count();
+  times[1].tv_nsec = std::chrono::nanoseconds(at - seconds).count();
+  if (::utimensat(AT_FDCWD, path.c_str(), times, 0) < 0) {
+    throw_store_error(path, "cannot set the time of the copy", errno);
+  }
+}
+
+void rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) < 0) {
+    throw_store_error(to, "cannot be given to " + from + " as its name", errno);
+  }
+}
+
+std::optional<BackupFile> backup_at(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) < 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+    return std::nullopt;
+  }
+  return BackupFile{path, Timestamp(std::chrono::seconds(status.st_mtim.tv_sec) +
+                                    std::chrono::microseconds(status.st_mtim.tv_nsec / 1000))};
+}
+
+std::vector<std::string> faults_of(SQLite::Database& connection) {
+  std::vector<std::string> faults;
+  SQLite::Statement check(connection, "PRAGMA quick_check(" + std::to_string(kFaultsTold) + ")");
+  while (check.executeStep()) {
+    if (const std::string line = check.getColumn(0).getString(); line != "ok") {
+      faults.push_back(line);
+    }
+  }
+  return faults;
+}
+
+/// The highest number that the table of `database` has given; nothing when it cannot be told any more.
+std::optional<std::int64_t> last_number(const std::string& database, const std::string& table) {
+  try {
+    SQLite::Database connection(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+    SQLite::Statement query(connection, "SELECT seq FROM sqlite_sequence WHERE name = ?");
+    query.bind(1, table);
+    return query.executeStep() ? std::optional(query.getColumn(0).getInt64()) : 0;
+  } catch (const SQLite::Exception&) {
+    return std::nullopt;
+  }
+}
+
+void leave_out_numbers(SQLite::Database& restored, const std::string& damaged) {
+  for (const std::string table : {"jobs", "events"}) {
+    const std::optional<std::int64_t> last = last_number(damaged, table);
+    SQLite::Statement update(restored,
+                             "UPDATE sqlite_sequence SET seq = CASE WHEN ?1 BETWEEN seq AND seq + ?2 THEN ?1 "
+                             "ELSE seq + ?3 END WHERE name = ?4");
+    last ? update.bind(1, *last) : update.bind(1);
+    update.bind(2, kMostSince);
+    update.bind(3, kNumbersLeftOut);
+    update.bind(4, table);
+    update.exec();
+  }
+}
+
+/// What was about to start has: nobody sends it a second time (Daemon::take_over).
+void let_starts_be_over(SQLite::Database& restored) {
+  constexpr const char* kStarting = " WHERE state = 'CONFIGURING'";
+  restored.exec(std::string("INSERT INTO events (job_id, attempt, at_us, state, detail) SELECT job_id, attempt, "
+                            "configure_us, 'RUNNING', '{\"action\":\"restore\"}' FROM attempts") +
+                kStarting);
+  restored.exec(std::string("UPDATE attempts SET state = 'RUNNING', start_us = configure_us") + kStarting);
+  restored.exec(std::string("UPDATE jobs SET state = 'RUNNING'") + kStarting);
+}
+
+void remove_database(const std::string& path) {
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    ::unlink((path + suffix).c_str());
+  }
+}
+
+/// A whole and newest database at `path`, made of the backup; with nothing beside it.
+void prepare_restored(const std::string& path, const std::string& backup, const std::string& damaged) {
+  remove_database(path);
+  std::error_code error;
+  create_private_file(path);
+  fs::copy_file(backup, path, fs::copy_options::overwrite_existing, error);
+  if (error) {
+    throw_store_error(backup, "cannot be copied to " + path, error.value());
+  }
+  try {
+    (void)Database::open(path, Database::Missing::refuse);  // it is one of berth's, and becomes the newest version
+  } catch (const StoreError& failure) {
+    throw StoreError(backup + ": cannot take the place of a database; a copy of it says: " + failure.what(),
+                     failure.kind());
+  }
+  SQLite::Database connection(path, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
+  if (const std::vector<std::string> faults = faults_of(connection); !faults.empty()) {
+    throw StoreError(backup + ": is damaged too (" + faults.front() + "): name another copy", StoreError::Kind::damaged);
+  }
+  leave_out_numbers(connection, damaged);
+  let_starts_be_over(connection);
+  connection.exec("PRAGMA journal_mode = DELETE");  // the log into the file, which is renamed alone
+}
+
+/// The damaged files get names of their own beside those that they have, which a copy can then replace in one step.
+std::string set_aside(const std::string& database, Timestamp now) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
+  std::string kept = database + ".damaged-" + std::to_string(seconds);
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    const std::string from = database + suffix;
+    const std::string to = kept + suffix;
+    if (::link(from.c_str(), to.c_str()) < 0 && errno != ENOENT) {
+      throw_store_error(to, "cannot be made a second name of " + from, errno);
+    }
+  }
+  sync_folder(folder_of(database));
+  return kept;
+}
+
+}  // namespace
+
+std::string check_quickly(const std::string& database) {
+  try {
+    SQLite::Database connection(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+    std::string text;
+    for (const std::string& fault : faults_of(connection)) {
+      text += (text.empty() ? "" : "\n") + fault;
+    }
+    return text;
+  } catch (const SQLite::Exception& error) {
+    return error.what();
+  }
+}
+
+bool write_backup(const std::string& database, const std::string& backup, const std::function<bool()>& stopped) {
+  const auto begun = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+  require_room(database, backup);
+  const std::string unfinished = backup + ".new";
+  ::unlink(unfinished.c_str());
+  create_private_file(unfinished);
+  try {
+    SQLite::Database source(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+    std::function<bool()> question = stopped;
+    ::sqlite3_progress_handler(source.getHandle(), kStepsBetweenQuestions, ask_whether_stopped, &question);
+    SQLite::Statement copy(source, "VACUUM INTO ?");
+    copy.bind(1, unfinished);
+    copy.exec();
+  } catch (const SQLite::Exception& error) {
+    ::unlink(unfinished.c_str());
+    if (error.getErrorCode() == SQLITE_INTERRUPT) {
+      return false;
+    }
+    const bool is_source = error.getErrorCode() == SQLITE_CORRUPT || error.getErrorCode() == SQLITE_NOTADB;
+    throw_store_error(is_source ? database : unfinished, error);
+  }
+  set_modification(unfinished, begun);
+  sync_file(unfinished);
+  rename_file(unfinished, backup);
+  sync_folder(folder_of(backup));
+  return true;
+}
+
+std::vector<BackupFile> find_backups(const std::string& database, const std::string& backup) {
+  std::vector<BackupFile> found;
+  if (const auto regular = backup_at(backup)) {
+    found.push_back(*regular);
+  }
+  const std::string start = fs::path(database).filename().string() + ".v";
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(database), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(start) && name.ends_with(".backup")) {
+      if (const auto migrated = backup_at(entry.path().string())) {
+        found.push_back(*migrated);
+      }
+    }
+  }
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.at > b.at; });
+  return found;
+}
+
+std::string restore_backup(const std::string& database, const std::string& backup, Timestamp now) {
+  const std::string restored = database + ".restored";
+  try {
+    prepare_restored(restored, backup, database);
+  } catch (const SQLite::Exception& error) {
+    remove_database(restored);
+    throw_store_error(backup, error);
+  } catch (const StoreError&) {
+    remove_database(restored);
+    throw;
+  }
+  sync_file(restored);
+  std::string kept = set_aside(database, now);
+  // Not one moment with the old log beside the new file.
+  ::unlink((database + "-wal").c_str());
+  ::unlink((database + "-shm").c_str());
+  rename_file(restored, database);
+  sync_folder(folder_of(database));
+  return kept;
+}
+
+}  // namespace berth

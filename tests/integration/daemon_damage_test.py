@@ -1,0 +1,232 @@
+"""A database that is damaged under berthd: noticed at its start and while it serves, refused with the newest copy and the
+command that puts it in place; and the copies, which berthd makes."""
+
+import os
+import shlex
+import signal
+import sqlite3
+import stat
+import subprocess
+
+from berth_case import eventually, main
+from daemon_case import BERTHD, DaemonCase
+
+
+class Copied(DaemonCase):
+    configuration = {"pool": {"slots": 2}, "history": {"backup": {"every": 1}}}
+
+    def setUp(self):
+        super().setUp()
+        self.database_path = os.path.join(self.state_folder, "berthd.db")
+        self.copy = self.database_path + ".backup"
+
+    def wait_for_copy(self):
+        """Until one is there that was begun from now on; its time."""
+        mark = os.path.join(self.directory, "mark")
+        with open(mark, "w", encoding="utf-8"):
+            pass
+        begun = os.stat(mark).st_mtime_ns
+        self.assertTrue(
+            eventually(lambda: os.path.exists(self.copy) and os.stat(self.copy).st_mtime_ns > begun, 30),
+            f"no copy is made: {self.read_log()}",
+        )
+
+    def damage(self, first=2):
+        """Every page from `first` on, with nothing left in the log. SQLite's locks would go with a descriptor of ours only
+        in the process that holds them, which is berthd."""
+        with sqlite3.connect(self.database_path) as database:
+            self.assertEqual(database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0], 0)
+        size = os.path.getsize(self.database_path)
+        offset = (first - 1) * 4096
+        self.assertGreater(size, offset)
+        with open(self.database_path, "r+b") as file:
+            file.seek(offset)
+            file.write(b"\xff" * (size - offset))
+
+    def refused_start(self):
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        return done.stderr
+
+    def restore_as_told(self, text):
+        """Runs the very command that a refusal names."""
+        command = shlex.split(text.rpartition("stop berthd and run: ")[2].splitlines()[0])
+        self.assertEqual(command[0], "berthd")
+        done = subprocess.run([BERTHD, *command[1:]], capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+
+class AtTheStart(Copied):
+    def test_damaged_pages_are_refused_with_the_newest_copy_and_the_command_that_restores_it(self):
+        self.start_daemon()
+        done = self.submit("exit", 0)
+        self.ok("wait", done)
+        waiting = self.submit("exit", 0, hold=True)
+        self.wait_for_copy()
+        late = self.submit("exit", 0, hold=True)
+        # No copy may be made after that: the last one has to lack it.
+        self.kill_daemon()
+        with sqlite3.connect(self.copy) as copy:
+            has_late = copy.execute("SELECT count(*) FROM jobs WHERE id = ?", [late]).fetchone() == (1,)
+        self.damage()
+        told = self.refused_start()
+        self.assertIn("damaged", told)
+        self.assertRegex(told, r"newest copy is of \d{4}-\d\d-\d\dT[0-9:.]+Z.*" + self.copy)
+        said = self.restore_as_told(told)
+        kept = [name for name in os.listdir(self.state_folder) if name.startswith("berthd.db.damaged-")]
+        self.assertTrue(kept and kept[0] in said, (kept, said))
+        self.start_daemon()
+        self.assertEqual(self.state(done), "COMPLETED")
+        self.assertEqual(self.state(waiting), "PENDING")
+        self.ok("release", waiting)
+        new = self.submit("exit", 0)
+        self.assertGreater(new, late, "a number was given again")
+        self.assertEqual(self.queue()[waiting]["reason"], "NodeDown")
+        if not has_late:
+            self.assertEqual(self.cli("show", late)[0], 1)
+        self.ok("undrain")
+        self.ok("wait", waiting, new)
+        with sqlite3.connect(f"file:{self.database_path}?mode=ro", uri=True) as database:
+            self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+
+    def test_one_damaged_page_in_the_middle_is_enough(self):
+        self.start_daemon()
+        self.submit("exit", 0, hold=True, comment="x" * 200_000)
+        self.stop_daemon()
+        with sqlite3.connect(self.database_path) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (root,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs_by_end'").fetchone()
+        with open(self.database_path, "r+b") as file:
+            file.seek((root - 1) * 4096)
+            file.write(b"\xff" * 4096)
+        self.assertIn("damaged", self.refused_start())
+
+    def test_what_is_no_database_any_more_is_refused_and_without_a_copy_it_says_so(self):
+        self.write_config(history={"backup": {"every": 0}})
+        self.start_daemon()
+        self.stop_daemon()
+        with open(self.database_path, "r+b") as file:
+            file.write(b"no database" * 100)
+        told = self.refused_start()
+        self.assertIn(self.database_path, told)
+        self.assertIn("There is no copy of it", told)
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--restore"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("there is no copy", done.stderr)
+
+    def test_a_copy_that_is_damaged_too_is_not_restored(self):
+        self.start_daemon()
+        self.ok("wait", self.submit("exit", 0))
+        self.wait_for_copy()
+        self.stop_daemon()
+        with open(self.copy, "r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 4096)
+        before = self.content()
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--restore", self.copy], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn(self.copy, done.stderr)
+        self.assertEqual(self.content(), before)
+        self.start_daemon()
+
+    def content(self):
+        with open(self.database_path, "rb") as file:
+            return file.read()
+
+
+class WhileServing(Copied):
+    def test_no_job_is_taken_any_more_and_running_ones_go_on_and_run_once(self):
+        self.start_daemon()
+        job = self.submit("print_slowly", 60, 0.1)
+        self.wait_for_state(job, "RUNNING")
+        self.wait_for_copy()
+        self.damage()
+        status, _, err = self.cli("history", "-S", "2000-01-01")
+        self.assertNotEqual(status, 0)
+        self.assertIn("damaged", err)
+        self.assertTrue(eventually(lambda: self.cli("submit", "-H", "--", "true")[0] == 125), "jobs are still taken")
+        _, _, err = self.cli("submit", "-H", "--", "true")
+        self.assertIn(self.copy, err)
+        path = os.path.join(self.work, f"berth-{job}.out")
+        with open(path, encoding="utf-8") as file:
+            seen = len(file.read().splitlines())
+        self.assertLess(seen, 60)
+        self.assertTrue(eventually(lambda: self.lines(path) == 60, 30), "the running job did not go on")
+        # The copy of the sound database stays though one is due every second.
+        eventually(lambda: False, 2.5)
+        with sqlite3.connect(f"file:{self.copy}?mode=ro", uri=True) as copy:
+            self.assertEqual(copy.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+        self.stop_daemon()
+        self.restore_as_told(err)
+        self.start_daemon()
+        self.ok("undrain")
+        self.assertIn(self.final_state(job), ("COMPLETED", "NODE_FAIL"))
+        self.assertEqual(self.lines(path), 60, "it ran a second time")
+
+    def lines(self, path):
+        with open(path, encoding="utf-8") as file:
+            return len(file.read().splitlines())
+
+    def final_state(self, job):
+        self.assertTrue(eventually(lambda: self.state(job) not in ("PENDING", "CONFIGURING", "RUNNING"), 30), self.state(job))
+        return self.state(job)
+
+    def test_a_job_that_started_after_the_copy_is_held_while_it_runs(self):
+        self.start_daemon()
+        job = self.submit("hold", 600, hold=True)
+        self.wait_for_copy()
+        self.write_config(history={"backup": {"every": 0}})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        self.ok("release", job)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        with sqlite3.connect(self.copy) as copy:
+            self.assertEqual(copy.execute("SELECT state FROM jobs").fetchall(), [("PENDING",)])
+            copy.execute("UPDATE queue SET hold = 0")  # as though it had only waited for its turn
+        self.damage()
+        self.restore_as_told(self.refused_start())
+        self.start_daemon()
+        self.ok("undrain")
+        self.assertEqual(self.queue()[job]["reason"], "JobHeldAdmin")
+        self.assertEqual(len(self.job_pids()), 1)
+
+
+class Copying(Copied):
+    def test_a_copy_is_private_whole_and_replaced(self):
+        self.start_daemon()
+        for _ in range(2):
+            job = self.submit("exit", 0)
+            self.ok("wait", job)
+            self.wait_for_copy()
+            with sqlite3.connect(f"file:{self.copy}?mode=ro", uri=True) as copy:
+                self.assertEqual(copy.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+                self.assertEqual(copy.execute("SELECT state FROM jobs WHERE id = ?", [job]).fetchone(), ("COMPLETED",))
+        self.assertEqual(stat.S_IMODE(os.stat(self.copy).st_mode), 0o600)
+
+    def test_a_copy_that_does_not_fit_is_not_begun_and_a_reload_names_another_file(self):
+        small = os.path.join(self.directory, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", small], check=False, capture_output=True)
+        self.write_config(history={"backup": {"every": 1, "file": os.path.join(small, "copy")}})
+        self.start_daemon()
+        self.assertTrue(eventually(lambda: "name another file with history.backup.file" in self.read_log(), 20))
+        self.assertEqual(os.listdir(small), [])
+        subprocess.run(["umount", small], check=True)
+        self.write_config(history={"backup": {"every": 1, "file": os.path.join(self.directory, "copy")}})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.copy = os.path.join(self.directory, "copy")
+        self.wait_for_copy()
+
+    def test_every_0_makes_none(self):
+        self.write_config(history={"backup": {"every": 0}})
+        self.start_daemon()
+        self.ok("wait", self.submit("exit", 0))
+        eventually(lambda: False, 2)
+        self.assertFalse(os.path.exists(self.copy))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The Debian package on a machine that Debian's systemd runs (scripts/guest --package): installed, its berthd restarted,
+reloaded, killed, upgraded and stopped while a user's job runs, removed and purged. Each test begins and ends without it."""
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+import unittest
+
+from berth_case import eventually
+
+PACKAGE = "/guest/package/berth.deb"
+PAYLOAD = "/guest/build/tests/payload"
+USER = "alice"
+PATIENCE = 120  # an emulator's
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+def ok(*command, **options):
+    status, out, err = run(*command, **options)
+    if status != 0:
+        journal = run("journalctl", "-b", "-n", "40", "--no-pager", "-o", "cat")[1]
+        raise AssertionError(f"{command}: {status}\n{out}\n{err}\n{journal}")
+    return out
+
+
+def files_of_berth():
+    """What an installed, or carelessly removed, package has on the file system."""
+    found = set()
+    for top in ("/etc", "/lib", "/usr/bin", "/usr/sbin", "/usr/libexec", "/usr/lib/systemd", "/usr/share", "/var/lib", "/run", "/sys/fs/cgroup"):
+        for folder, folders, files in os.walk(top):
+            if "dpkg" in folder:
+                continue
+            found.update(os.path.join(folder, name) for name in folders + files if "berth" in name)
+    return found
+
+
+def berth_processes():
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            program = os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue
+        if "berth" in os.path.basename(program) or program == PAYLOAD:
+            found.add((int(pid), program))
+    return found
+
+
+class Package(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        with open(os.path.join(os.path.dirname(PACKAGE), "status"), encoding="utf-8") as file:
+            status = file.read()
+        with open("/var/lib/dpkg/status", "w", encoding="utf-8") as file:
+            file.write(status)
+        for line in status.splitlines():
+            if line.startswith("Package: "):
+                name = line.split()[1]
+                for list_name in (f"{name}.list", f"{name}:amd64.list"):
+                    with open(f"/var/lib/dpkg/info/{list_name}", "a", encoding="utf-8"):
+                        pass
+        ok("useradd", "--create-home", "--shell", "/bin/sh", USER)
+
+    def setUp(self):
+        self.before = files_of_berth()
+        self.home = pwd.getpwnam(USER).pw_dir
+        ok("dpkg", "-i", PACKAGE)
+        self.assertTrue(eventually(lambda: run("berth", "slots")[0] == 0, PATIENCE), self.journal())
+
+    def tearDown(self):
+        ok("dpkg", "-P", "berth")
+        self.assertTrue(eventually(lambda: not berth_processes(), PATIENCE), berth_processes())
+        self.assertTrue(eventually(lambda: files_of_berth() == self.before, PATIENCE), files_of_berth() - self.before)
+        units = ok("systemctl", "list-units", "--all", "--no-legend", "--plain", "*berth*")
+        self.assertEqual(units.strip(), "")
+
+    def journal(self):
+        return run("journalctl", "-u", "berthd", "-n", "40", "--no-pager", "-o", "cat")[1]
+
+    def berth(self, *arguments):
+        """As the user, in their home."""
+        entry = pwd.getpwnam(USER)
+        return ok("setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", "/usr/bin/berth", *map(str, arguments), cwd=self.home)
+
+    def submit(self, *arguments):
+        return int(self.berth("submit", "--parsable", *arguments))
+
+    def record(self, job):
+        return json.loads(self.berth("show", "--json", job))["jobs"][-1]
+
+    def wait_for_state(self, job, state):
+        self.assertTrue(eventually(lambda: self.record(job)["state"] == state, PATIENCE), f"{self.record(job)}\n{self.journal()}")
+
+    def start_holding(self):
+        """A job that runs until it is told not to: its id, and its process on the machine."""
+        job = self.submit("--mem", "64M", "--", PAYLOAD, "hold", "600")
+        self.wait_for_state(job, "RUNNING")
+        self.assertTrue(eventually(lambda: self.holding() is not None, PATIENCE), "it does not run")
+        return job, self.holding()
+
+    @staticmethod
+    def holding():
+        return next((pid for pid, program in berth_processes() if program == PAYLOAD), None)
+
+    @staticmethod
+    def main_pid():
+        return int(ok("systemctl", "show", "-p", "MainPID", "--value", "berthd"))
+
+    def test_a_users_job_has_its_walls_and_limits_and_systemds_hardening_breaks_none(self):
+        _, pid = self.start_holding()
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            cgroup = "/sys/fs/cgroup" + file.read().strip().rpartition(":")[2]
+        self.assertIn(".scope/", cgroup)
+        self.assertNotIn("berthd.service", cgroup)
+        with open(f"{cgroup}/memory.max", encoding="utf-8") as file:
+            self.assertEqual(int(file.read()), 64 << 20)
+        for name in ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"):
+            self.assertNotEqual(os.readlink(f"/proc/{pid}/ns/{name}"), os.readlink(f"/proc/self/ns/{name}"), name)
+        data = os.path.join(self.home, "data")
+        os.mkdir(data)
+        os.chown(data, pwd.getpwnam(USER).pw_uid, -1)
+        job = self.submit("--network", "private", "--bind", f"{data}:/data", "--", "/bin/sh", "-c", "id -u; hostname; echo here > /data/file")
+        self.berth("wait", job)
+        with open(os.path.join(self.home, f"berth-{job}.out"), encoding="utf-8") as file:
+            self.assertEqual(file.read().split(), [str(pwd.getpwnam(USER).pw_uid), "sh"])
+        self.assertTrue(os.path.exists(os.path.join(data, "file")))
+        for path in (os.path.join(data, "file"), os.path.join(self.home, f"berth-{job}.out")):
+            os.unlink(path)
+        os.rmdir(data)
+
+    def test_a_job_goes_on_while_berthd_is_restarted_reloaded_killed_and_stopped(self):
+        job, pid = self.start_holding()
+        before = self.main_pid()
+        ok("systemctl", "reload", "berthd")
+        self.assertEqual(self.main_pid(), before)
+        self.assertTrue(eventually(lambda: "read again" in self.journal(), PATIENCE))
+        ok("systemctl", "restart", "berthd")
+        self.assertNotEqual(self.main_pid(), before)
+        self.assertEqual((self.record(job)["state"], self.holding()), ("RUNNING", pid))
+        os.kill(self.main_pid(), 9)
+        self.assertTrue(eventually(lambda: run("berth", "slots")[0] == 0, PATIENCE), "systemd does not start it again")
+        self.assertEqual((self.record(job)["state"], self.holding()), ("RUNNING", pid))
+        ok("systemctl", "stop", "berthd")
+        self.assertEqual(self.holding(), pid)
+        ok("systemctl", "start", "berthd")
+        self.assertEqual(self.record(job)["attempt"], 1)
+        self.berth("cancel", job)
+        self.wait_for_state(job, "CANCELLED")
+
+    def test_an_upgrade_leaves_jobs_running(self):
+        job, pid = self.start_holding()
+        before = self.main_pid()
+        ok("dpkg", "-i", PACKAGE)
+        self.assertNotEqual(self.main_pid(), before)
+        self.assertEqual((self.record(job)["state"], self.record(job)["attempt"], self.holding()), ("RUNNING", 1, pid))
+
+    def test_removal_ends_jobs_and_keeps_records_until_it_is_purged(self):
+        _, pid = self.start_holding()
+        ok("dpkg", "-r", "berth")
+        self.assertTrue(eventually(lambda: not berth_processes(), PATIENCE), f"{pid}: {berth_processes()}")
+        self.assertTrue(os.path.exists("/var/lib/berth/berthd.db"))
+        self.assertFalse(os.path.exists("/etc/systemd/system/multi-user.target.wants/berthd.service"))
+
+
+if __name__ == "__main__":
+    if not os.path.exists(PACKAGE):
+        print("SKIPPED: all: the package is tested by scripts/guest --package alone")
+        sys.exit(77)
+    unittest.main(verbosity=2)

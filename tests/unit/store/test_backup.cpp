@@ -1,0 +1,150 @@
+#include "store/backup.h"
+
+#include <SQLiteCpp/Database.h>
+
+#include <fstream>
+
+#include "store/queue_store.h"
+#include "tests/unit/store/store_fixtures.h"
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+namespace fs = std::filesystem;
+
+const auto kNeverStopped = [] { return false; };
+constexpr Timestamp kNow{std::chrono::hours(500'000)};
+
+std::vector<JobId> submit(const std::string& path, std::size_t jobs) {
+  return JobStore::open(path)->submit(std::vector<NewJob>(jobs, sample_job()), sample_supervisor());
+}
+
+/// Everything into the file itself, then every page of it but the first overwritten.
+void damage(const std::string& path) {
+  SQLite::Database(path, SQLite::OPEN_READWRITE).exec("PRAGMA journal_mode = DELETE");
+  const auto size = fs::file_size(path);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(4096);
+  file << std::string(size - 4096, '\xff');
+}
+
+std::size_t jobs_in(const std::string& path) {
+  return JobStore::open_existing(path)->history({}).size();
+}
+
+StoreError::Kind kind_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const StoreError& error) {
+    return error.kind();
+  }
+  FAIL("it throws no StoreError");
+  return StoreError::Kind::refused;
+}
+
+}  // namespace
+
+TEST_CASE("a copy holds what the database held, beside a connection that goes on writing") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const auto store = JobStore::open(path);
+  store->submit({sample_job(), sample_job()}, sample_supervisor());
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  store->submit({sample_job()}, sample_supervisor());
+  CHECK(jobs_in(folder.file("copy")) == 2);
+  CHECK(mode_of(folder.file("copy")) == 0600);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  CHECK(jobs_in(folder.file("copy")) == 3);
+  CHECK_FALSE(fs::exists(folder.file("copy.new")));
+}
+
+TEST_CASE("a copy that is stopped leaves the one before it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 1);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  submit(path, 20'000);
+  CHECK_FALSE(write_backup(path, folder.file("copy"), [] { return true; }));
+  CHECK(jobs_in(folder.file("copy")) == 1);
+  CHECK_FALSE(fs::exists(folder.file("copy.new")));
+}
+
+TEST_CASE("a damaged database is found, not copied, and restored with new numbers") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const std::string copy = path + ".backup";
+  const JobId first = submit(path, 1).front();
+  REQUIRE(write_backup(path, copy, kNeverStopped));
+  const JobId lost = submit(path, 3).back();
+  CHECK(check_quickly(path).empty());
+  damage(path);
+  CHECK_FALSE(check_quickly(path).empty());
+  CHECK(kind_of([&] { write_backup(path, copy, kNeverStopped); }) == StoreError::Kind::damaged);
+  CHECK(jobs_in(copy) == 1);
+
+  const std::string kept = restore_backup(path, copy, kNow);
+  CHECK(check_quickly(path).empty());
+  CHECK_FALSE(check_quickly(kept).empty());
+  CHECK(mode_of(path) == 0600);
+  CHECK(jobs_in(path) == 1);
+  CHECK(JobStore::open(path)->check_integrity().empty());
+  const JobId next = submit(path, 1).front();
+  CHECK(next > lost);
+  CHECK(next > first + 1000);  // what was given is not told any more
+}
+
+TEST_CASE("numbers that the damaged file still tells are not given again, and no more are left out") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 1);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  const JobId last = submit(path, 3).back();
+  restore_backup(path, folder.file("copy"), kNow);
+  CHECK(submit(path, 1).front() == last + 1);
+}
+
+TEST_CASE("what cannot take its place leaves the database as it is") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 2);
+  std::ofstream(folder.file("text")) << "no database at all";
+  CHECK_THROWS_AS(restore_backup(path, folder.file("text"), kNow), StoreError);
+  CHECK_THROWS_AS(restore_backup(path, folder.file("nothing"), kNow), StoreError);
+  SQLite::Database(folder.file("other"), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE).exec("CREATE TABLE theirs (x)");
+  CHECK_THROWS_AS(restore_backup(path, folder.file("other"), kNow), StoreError);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  damage(folder.file("copy"));
+  CHECK_THROWS_WITH(restore_backup(path, folder.file("copy"), kNow), Contains("copy"));
+  CHECK(jobs_in(path) == 2);
+}
+
+TEST_CASE("an attempt that was about to start when the copy was made has started") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const JobId job = submit(path, 1).front();
+  JobStore::open(path)->configure(job, 1, sample_allocation(), kNow);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  restore_backup(path, folder.file("copy"), kNow);
+  const auto store = JobStore::open(path);
+  REQUIRE(store->open_attempts().size() == 1);
+  CHECK(store->open_attempts().front().state == JobState::running);
+  CHECK(replay(store->events(job)) == JobState::running);
+}
+
+TEST_CASE("the newest copy comes first, whichever kind it is") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  CHECK(find_backups(path, path + ".backup").empty());
+  submit(path, 1);
+  REQUIRE(write_backup(path, path + ".v3.backup", kNeverStopped));
+  REQUIRE(write_backup(path, path + ".backup", kNeverStopped));
+  std::ofstream(path + ".v4.backup").flush();  // empty: of one that was never finished
+  CHECK(find_backups(path, path + ".backup").front().path == path + ".backup");
+  fs::last_write_time(path + ".v3.backup", fs::file_time_type::clock::now() + std::chrono::hours(1));
+  const std::vector<BackupFile> found = find_backups(path, path + ".backup");
+  REQUIRE(found.size() == 2);
+  CHECK(found.front().path == path + ".v3.backup");
+}
+
+}  // namespace berth
