@@ -44,8 +44,8 @@ std::string remedy_for_damage(const DaemonConfig& config, Timestamp now) {
   const std::string command = "berthd" + (is_named ? " --config " + config.file : "") + " --restore";
   const std::vector<BackupFile> copies = find_backups(config.database(), config.backup_file());
   if (copies.empty()) {
-    return "There is no copy of it. To go on without what is in it, stop berthd and move " + config.database() +
-           ", -wal and -shm away.";
+    return "There is no copy of it. To go on without what is in it, stop berthd and move " +
+           config.database() + ", -wal and -shm away.";
   }
   const BackupFile& newest = copies.front();
   const auto age = std::chrono::duration_cast<Milliseconds>(now - newest.at);
@@ -94,17 +94,18 @@ void BackupKeeper::arm(std::chrono::milliseconds pause) {
 
 void BackupKeeper::begin() {
   is_copying_ = true;
-  thread_ = std::jthread([this, database = config_.database(), copy = config_.backup_file()](
-                             const std::stop_token& stopped) {
-    (void)::setpriority(PRIO_PROCESS, 0, kNiceness);  // of this thread alone (setpriority(2), "C library/kernel")
-    std::exception_ptr error;
-    try {
-      (void)write_backup(database, copy, [&stopped] { return stopped.stop_requested(); });
-    } catch (...) {
-      error = std::current_exception();
-    }
-    boost::asio::post(loop_, [this, error] { finish(error); });
-  });
+  thread_ = std::jthread(
+      [this, database = config_.database(), copy = config_.backup_file()](const std::stop_token& stopped) {
+        (void)::setpriority(PRIO_PROCESS, 0,
+                            kNiceness);  // of this thread alone (setpriority(2), "C library/kernel")
+        std::exception_ptr error;
+        try {
+          (void)write_backup(database, copy, [&stopped] { return stopped.stop_requested(); });
+        } catch (...) {
+          error = std::current_exception();
+        }
+        boost::asio::post(loop_, [this, error] { finish(error); });
+      });
 }
 
 void BackupKeeper::finish(const std::exception_ptr& error) {

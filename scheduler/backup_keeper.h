@@ -1,7 +1,7 @@
 // BackupKeeper: has berthd's database copied now and then, and says what to do with the copies.
 //
-// The copy is made on a thread of its own with a connection of its own, at low priority; neither the event loop nor the
-// commits wait for it. On the event loop's thread.
+// The copy is made on a thread of its own with a connection of its own, at low priority; neither the event
+// loop nor the commits wait for it. On the event loop's thread.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -24,7 +24,8 @@ class BackupKeeper {
   /// Told on the event loop what a copy failed of.
   using Trouble = std::function<void(const std::exception_ptr&)>;
 
-  BackupKeeper(boost::asio::io_context& loop, const DaemonConfig& config, const Clock& clock, Trouble trouble);
+  BackupKeeper(boost::asio::io_context& loop, const DaemonConfig& config, const Clock& clock,
+               Trouble trouble);
   /// Gives up a copy that is being made.
   ~BackupKeeper() = default;
   BackupKeeper(const BackupKeeper&) = delete;

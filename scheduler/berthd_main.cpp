@@ -44,7 +44,8 @@ constexpr const char* kHelp =
     "  --config FILE   the configuration (default: /etc/berth/berthd.json; without it every key has its "
     "default)\n"
     "  --check-config  prints what is wrong with the configuration, and exits with 2 when something is\n"
-    "  --restore       puts a copy of the database (COPY; default: the newest) in the place of a damaged one, "
+    "  --restore       puts a copy of the database (COPY; default: the newest) in the place of a damaged "
+    "one, "
     "which\n"
     "                  is kept; no job starts until `berth undrain`. Stop berthd first\n"
     "  --help          prints this help and exits\n"
@@ -143,7 +144,8 @@ void read_again(const Arguments& arguments, Daemon& daemon, Api& api, ApiServer&
   }
 }
 
-/// Larger files are not read whole before berthd serves: some tenths of a second. Their copies are (write_backup).
+/// Larger files are not read whole before berthd serves: some tenths of a second. Their copies are
+/// (write_backup).
 constexpr Bytes kCheckedAtStart = Bytes{64} << 20U;
 
 /// Header and schema are checked when the database is opened; this looks at its pages.
@@ -237,7 +239,8 @@ int restore(const Arguments& arguments) {
   if (copy.empty()) {
     const std::vector<BackupFile> copies = find_backups(config.database(), config.backup_file());
     if (copies.empty()) {
-      throw std::runtime_error("there is no copy of " + config.database() + "; name one: berthd --restore COPY");
+      throw std::runtime_error("there is no copy of " + config.database() +
+                               "; name one: berthd --restore COPY");
     }
     copy = copies.front().path;
   }
@@ -256,7 +259,8 @@ int restore(const Arguments& arguments) {
   }
   std::printf(
       "%s: restored from %s; what was there is kept as %s\n"
-      "Start berthd. Jobs that waited when the copy was made wait again, also those that have run since: cancel\n"
+      "Start berthd. Jobs that waited when the copy was made wait again, also those that have run since: "
+      "cancel\n"
       "these (berth queue, berth cancel). No job starts until `berth undrain`.\n",
       config.database().c_str(), copy.c_str(), kept.c_str());
   return 0;

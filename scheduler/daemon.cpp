@@ -114,16 +114,17 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
   take_in_spool(*writer);
   take_over(*writer);
   load_queue(*writer);
-  committer_ = std::make_unique<Committer>(std::move(writer), loop, [this](const std::exception_ptr& trouble) {
-    store_trouble_ = trouble ? text_of(trouble) : "";
-    if (!trouble) {
-      log_warning("the job database works again");
-      schedule();
-    } else {
-      log_error(store_trouble_);
-      note_damage(trouble);
-    }
-  });
+  committer_ =
+      std::make_unique<Committer>(std::move(writer), loop, [this](const std::exception_ptr& trouble) {
+        store_trouble_ = trouble ? text_of(trouble) : "";
+        if (!trouble) {
+          log_warning("the job database works again");
+          schedule();
+        } else {
+          log_error(store_trouble_);
+          note_damage(trouble);
+        }
+      });
   keep_runners();
   if (links_.empty()) {
     throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
@@ -1255,7 +1256,8 @@ void Daemon::drain(bool draining) {
   if (draining) {
     std::ofstream file(config_.drain_file());
     if (!file.flush()) {
-      throw ApiError(507, config_.drain_file() + ": cannot be made, so draining would not last over a restart");
+      throw ApiError(507,
+                     config_.drain_file() + ": cannot be made, so draining would not last over a restart");
     }
   } else {
     std::filesystem::remove(config_.drain_file());

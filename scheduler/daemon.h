@@ -85,8 +85,8 @@ class Daemon {
   void reconfigure(const DaemonConfig& config);
   /// Why new jobs are refused now; empty when they are not.
   const std::string& store_trouble() const { return store_damage_.empty() ? store_trouble_ : store_damage_; }
-  /// When `error` says that the database is damaged: until berthd is restarted no job is taken or started, and
-  /// running ones go on.
+  /// When `error` says that the database is damaged: until berthd is restarted no job is taken or started,
+  /// and running ones go on.
   void note_damage(const std::exception_ptr& error);
   const SlotPool& pool() const { return pool_; }
   /// What the runners of this machine can enforce.

@@ -100,9 +100,8 @@ std::vector<RunnerMessage> RecordSpool::read_all(std::vector<std::string>& probl
 void RecordSpool::remove_unfinished(const std::vector<AttemptId>& held) const {
   std::vector<std::filesystem::path> unfinished;
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    const bool is_held = std::any_of(held.begin(), held.end(), [&](const AttemptId& id) {
-      return entry.path() == path_of(id) + ".new";
-    });
+    const bool is_held = std::any_of(
+        held.begin(), held.end(), [&](const AttemptId& id) { return entry.path() == path_of(id) + ".new"; });
     if (entry.path().extension() == ".new" && !is_held) {
       unfinished.push_back(entry.path());
     }

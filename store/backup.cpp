@@ -59,8 +59,9 @@ void require_room(const std::string& database, const std::string& backup) {
   }
   const Bytes free = Bytes{file_system.f_bavail} * file_system.f_frsize;
   if (free < needed) {
-    throw StoreError(folder + ": " + format_size(free) + " are free, and a copy of the database is made where " +
-                         format_size(needed) + " are: free space there, or name another file with history.backup.file",
+    throw StoreError(folder + ": " + format_size(free) +
+                         " are free, and a copy of the database is made where " + format_size(needed) +
+                         " are: free space there, or name another file with history.backup.file",
                      StoreError::Kind::unwritable);
   }
 }
@@ -135,9 +136,10 @@ void leave_out_numbers(SQLite::Database& restored, const std::string& damaged) {
 /// What was about to start has: nobody sends it a second time (Daemon::take_over).
 void let_starts_be_over(SQLite::Database& restored) {
   constexpr const char* kStarting = " WHERE state = 'CONFIGURING'";
-  restored.exec(std::string("INSERT INTO events (job_id, attempt, at_us, state, detail) SELECT job_id, attempt, "
-                            "configure_us, 'RUNNING', '{\"action\":\"restore\"}' FROM attempts") +
-                kStarting);
+  restored.exec(
+      std::string("INSERT INTO events (job_id, attempt, at_us, state, detail) SELECT job_id, attempt, "
+                  "configure_us, 'RUNNING', '{\"action\":\"restore\"}' FROM attempts") +
+      kStarting);
   restored.exec(std::string("UPDATE attempts SET state = 'RUNNING', start_us = configure_us") + kStarting);
   restored.exec(std::string("UPDATE jobs SET state = 'RUNNING'") + kStarting);
 }
@@ -158,21 +160,24 @@ void prepare_restored(const std::string& path, const std::string& backup, const 
     throw_store_error(backup, "cannot be copied to " + path, error.value());
   }
   try {
-    (void)Database::open(path, Database::Missing::refuse);  // it is one of berth's, and becomes the newest version
+    (void)Database::open(path,
+                         Database::Missing::refuse);  // it is one of berth's, and becomes the newest version
   } catch (const StoreError& failure) {
     throw StoreError(backup + ": cannot take the place of a database; a copy of it says: " + failure.what(),
                      failure.kind());
   }
   SQLite::Database connection(path, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
   if (const std::vector<std::string> faults = faults_of(connection); !faults.empty()) {
-    throw StoreError(backup + ": is damaged too (" + faults.front() + "): name another copy", StoreError::Kind::damaged);
+    throw StoreError(backup + ": is damaged too (" + faults.front() + "): name another copy",
+                     StoreError::Kind::damaged);
   }
   leave_out_numbers(connection, damaged);
   let_starts_be_over(connection);
   connection.exec("PRAGMA journal_mode = DELETE");  // the log into the file, which is renamed alone
 }
 
-/// The damaged files get names of their own beside those that they have, which a copy can then replace in one step.
+/// The damaged files get names of their own beside those that they have, which a copy can then replace in one
+/// step.
 std::string set_aside(const std::string& database, Timestamp now) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
   std::string kept = database + ".damaged-" + std::to_string(seconds);
@@ -202,7 +207,8 @@ std::string check_quickly(const std::string& database) {
   }
 }
 
-bool write_backup(const std::string& database, const std::string& backup, const std::function<bool()>& stopped) {
+bool write_backup(const std::string& database, const std::string& backup,
+                  const std::function<bool()>& stopped) {
   const auto begun = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
   require_room(database, backup);
   const std::string unfinished = backup + ".new";

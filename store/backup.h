@@ -12,14 +12,17 @@
 
 namespace berth {
 
-/// What PRAGMA quick_check finds, a fault a line; empty when it finds none. Takes time in proportion to the file.
+/// What PRAGMA quick_check finds, a fault a line; empty when it finds none. Takes time in proportion to the
+/// file.
 std::string check_quickly(const std::string& database);
 
-/// Copies what is in `database` to `backup`, which is replaced in one step when the copy is whole and on the disk.
-/// Every row is read and written anew (VACUUM INTO): a damaged table ends it with StoreError::Kind::damaged and the
-/// copy before stays; the copy's indexes are sound whatever those of the original are. Its time of modification is
-/// when it was begun. Asks `stopped` now and then; false when that ended it.
-bool write_backup(const std::string& database, const std::string& backup, const std::function<bool()>& stopped);
+/// Copies what is in `database` to `backup`, which is replaced in one step when the copy is whole and on the
+/// disk. Every row is read and written anew (VACUUM INTO): a damaged table ends it with
+/// StoreError::Kind::damaged and the copy before stays; the copy's indexes are sound whatever those of the
+/// original are. Its time of modification is when it was begun. Asks `stopped` now and then; false when that
+/// ended it.
+bool write_backup(const std::string& database, const std::string& backup,
+                  const std::function<bool()>& stopped);
 
 struct BackupFile {
   std::string path;
@@ -28,9 +31,10 @@ struct BackupFile {
 /// What can take the place of `database`: `backup`, and the copies from before migrations; the newest first.
 std::vector<BackupFile> find_backups(const std::string& database, const std::string& backup);
 
-/// Puts a copy of `backup` in the place of `database`, which no connection has open; what was there is kept as the
-/// returned name, with its -wal and -shm. Numbers of jobs and events that were given since are not given again, as
-/// far as the damaged file still tells them; else a million is left out. Nothing has changed when it throws.
+/// Puts a copy of `backup` in the place of `database`, which no connection has open; what was there is kept
+/// as the returned name, with its -wal and -shm. Numbers of jobs and events that were given since are not
+/// given again, as far as the damaged file still tells them; else a million is left out. Nothing has changed
+/// when it throws.
 std::string restore_backup(const std::string& database, const std::string& backup, Timestamp now);
 
 }  // namespace berth

@@ -95,12 +95,9 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
       row.jobs = static_cast<std::uint64_t>(query.integer(1));
     }
   }
-  SQLite::Statement statement =
-      database.prepare("SELECT " + key +
-                       ", a.cpus, a.state, count(*), total(" +
-                       kElapsed + "), total(u.cpu_total), total(" + kElapsed +
-                       " / 1e6 * a.memory), total(u.oom_kills)" +
-                       conditions.text() + " GROUP BY 1, 2, 3");
+  SQLite::Statement statement = database.prepare(
+      "SELECT " + key + ", a.cpus, a.state, count(*), total(" + kElapsed + "), total(u.cpu_total), total(" +
+      kElapsed + " / 1e6 * a.memory), total(u.oom_kills)" + conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);
   while (query.step()) {

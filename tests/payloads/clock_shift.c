@@ -1,6 +1,7 @@
-/* Preloaded into berthd and its runners (LD_PRELOAD): the system clock as a test sets it, while the machine's own
-   stays as it is. The file that CLOCK_SHIFT_FILE names holds by how many seconds, as a 64-bit number; a change is seen
-   at once. The monotonic clock is left alone, as a change of the system clock leaves it alone. */
+/* Preloaded into berthd and its runners (LD_PRELOAD): the system clock as a test sets it, while the machine's
+   own stays as it is. The file that CLOCK_SHIFT_FILE names holds by how many seconds, as a 64-bit number; a
+   change is seen at once. The monotonic clock is left alone, as a change of the system clock leaves it alone.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

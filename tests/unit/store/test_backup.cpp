@@ -111,7 +111,8 @@ TEST_CASE("what cannot take its place leaves the database as it is") {
   std::ofstream(folder.file("text")) << "no database at all";
   CHECK_THROWS_AS(restore_backup(path, folder.file("text"), kNow), StoreError);
   CHECK_THROWS_AS(restore_backup(path, folder.file("nothing"), kNow), StoreError);
-  SQLite::Database(folder.file("other"), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE).exec("CREATE TABLE theirs (x)");
+  SQLite::Database(folder.file("other"), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE)
+      .exec("CREATE TABLE theirs (x)");
   CHECK_THROWS_AS(restore_backup(path, folder.file("other"), kNow), StoreError);
   REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
   damage(folder.file("copy"));
