@@ -27,8 +27,8 @@ std::string remedy(const std::string& path, int extended_code) {
     case SQLITE_NOTADB:
       return "not an SQLite database: choose another file with --database, or move this one away";
     case SQLITE_CORRUPT:
-      return "the database is damaged: move it away, recover what is left with `sqlite3 " + path +
-             " .recover | sqlite3 recovered.db`, or restore the newest " + path + ".v*.backup";
+      return "the database is damaged: move it away, or put the newest " + path +
+             "*.backup in its place; `sqlite3 " + path + " .dump` prints what can still be read";
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       return "another process held the database locked for too long: find it with `fuser " + path +

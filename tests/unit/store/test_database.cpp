@@ -174,7 +174,7 @@ TEST_CASE("a damaged database is refused with how to recover it") {
   file << std::string(3000, '\xff');
   file.close();
   CHECK_THAT(store_error([&] { JobStore::open(path); }),
-             StartsWith(path) && Contains("damaged") && Contains(".recover"));
+             StartsWith(path) && Contains("damaged") && Contains(".dump"));
 }
 
 TEST_CASE("a truncated database is reported, by open or by the integrity check") {
