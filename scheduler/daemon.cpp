@@ -167,7 +167,13 @@ void Daemon::take_in_spool(QueueStore& store) {
     try {
       store.together([&] {
         const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
-        if (stored && stored->state == JobState::configuring && record.started_at) {
+        const bool is_unheard_of = stored && stored->state == JobState::pending &&
+                                   record.id.attempt > stored->attempt && record.started_at;
+        if (is_unheard_of) {  // it started after the copy was made that the database was restored from
+          store.configure_on(queue_supervisor(), record.id.job_id, record.id.attempt, {"unknown", {}, {}, 0},
+                             *record.started_at);
+        }
+        if (is_unheard_of || (stored && stored->state == JobState::configuring && record.started_at)) {
           store.run(record.id.job_id, record.id.attempt, *record.started_at);
         }
         store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);

@@ -172,9 +172,10 @@ class WhileServing(Copied):
         self.assertTrue(eventually(lambda: self.state(job) not in ("PENDING", "CONFIGURING", "RUNNING"), 30), self.state(job))
         return self.state(job)
 
-    def test_a_job_that_started_after_the_copy_is_held_while_it_runs(self):
+    def start_after_the_copy(self, *argv):
+        """A job that runs while it waits in the copy; berthd is dead and its database damaged."""
         self.start_daemon()
-        job = self.submit("hold", 600, hold=True)
+        job = self.submit(*argv, hold=True)
         self.wait_for_copy()
         self.write_config(history={"backup": {"every": 0}})
         self.daemon.send_signal(signal.SIGHUP)
@@ -186,6 +187,20 @@ class WhileServing(Copied):
             self.assertEqual(copy.execute("SELECT state FROM jobs").fetchall(), [("PENDING",)])
             copy.execute("UPDATE queue SET hold = 0")  # as though it had only waited for its turn
         self.damage()
+        return job
+
+    def test_a_job_that_started_after_the_copy_and_ended_without_a_berthd_has_its_record(self):
+        job = self.start_after_the_copy("print_slowly", 20, 0.05)
+        self.assertTrue(eventually(self.spooled), "no record was spooled")
+        self.restore_as_told(self.refused_start())
+        self.start_daemon()
+        self.ok("undrain")
+        self.assertEqual(self.ok("wait", job), "")
+        self.assertEqual((self.state(job), self.records(job)[-1]["attempt"]), ("COMPLETED", 1))
+        self.assertEqual(len(self.logs(job).splitlines()), 20, "it ran a second time")
+
+    def test_a_job_that_started_after_the_copy_is_held_while_it_runs(self):
+        job = self.start_after_the_copy("hold", 600)
         self.restore_as_told(self.refused_start())
         self.start_daemon()
         self.ok("undrain")
