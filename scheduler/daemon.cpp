@@ -63,6 +63,13 @@ Milliseconds lead_of(const Clock& clock) {
 /// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
 constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
 
+/// An attempt that started after the copy was made that the database was restored from.
+void start_unheard_of(QueueStore& store, const RunnerMessage& ended) {
+  store.configure_on(queue_supervisor(), ended.id.job_id, ended.id.attempt, {"unknown", {}, {}, 0},
+                     *ended.started_at);
+  store.run(ended.id.job_id, ended.id.attempt, *ended.started_at);
+}
+
 bool knows(const RunnerLink& runner, const AttemptId& id) {
   const std::vector<AttemptId>& known = runner.hello().jobs;
   return std::find(known.begin(), known.end(), id) != known.end();
@@ -169,11 +176,9 @@ void Daemon::take_in_spool(QueueStore& store) {
         const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
         const bool is_unheard_of = stored && stored->state == JobState::pending &&
                                    record.id.attempt > stored->attempt && record.started_at;
-        if (is_unheard_of) {  // it started after the copy was made that the database was restored from
-          store.configure_on(queue_supervisor(), record.id.job_id, record.id.attempt, {"unknown", {}, {}, 0},
-                             *record.started_at);
-        }
-        if (is_unheard_of || (stored && stored->state == JobState::configuring && record.started_at)) {
+        if (is_unheard_of) {
+          start_unheard_of(store, record);
+        } else if (stored && stored->state == JobState::configuring && record.started_at) {
           store.run(record.id.job_id, record.id.attempt, *record.started_at);
         }
         store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
@@ -487,11 +492,13 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
   crash_point("end.received");
   Active* active = find_active(message.id.job_id);
   if (active == nullptr || active->id != message.id) {
-    // Its record was committed, and berthd was killed before it could say so.
-    RunnerMessage acknowledge;
-    acknowledge.kind = Kind::acknowledge;
-    acknowledge.id = message.id;
-    link->send(acknowledge);
+    const std::optional<WaitingJob> waiting = waiting_.find(message.id.job_id);
+    if (waiting && waiting->attempt < message.id.attempt && message.started_at) {
+      finish_unheard_of(link, message);
+    } else {
+      acknowledge(link,
+                  message.id);  // its record was committed, and berthd was killed before it could say so
+    }
     return;
   }
   if (!active->runner) {
@@ -503,6 +510,34 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
     handle_started(*active, started);
   }
   finish(*active, message.outcome, message.usage, message.at, link);
+}
+
+void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {
+  RunnerMessage message;
+  message.kind = Kind::acknowledge;
+  message.id = id;
+  link->send(message);
+}
+
+/// The end of what load_queue() holds because it runs.
+void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  const JobId job = message.id.job_id;
+  waiting_.remove(job);
+  forget(job);
+  committer_->commit_surely(
+      [message](QueueStore& store) {
+        start_unheard_of(store, message);
+        store.finish(message.id.job_id, message.id.attempt, message.outcome, message.usage, message.at);
+      },
+      [this, link, id = message.id, outcome = message.outcome](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        acknowledge(link, id);
+        tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+        release_dependents(id.job_id);
+        committed();
+      });
 }
 
 /// As which an attempt that ended so runs again; nothing when it does not.
@@ -555,10 +590,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         crash_point("end.after_commit");
         if (link) {
-          RunnerMessage acknowledge;
-          acknowledge.kind = Kind::acknowledge;
-          acknowledge.id = id;
-          link->send(acknowledge);
+          acknowledge(link, id);
           crash_point("end.after_acknowledge");
         }
         active_.erase(id.job_id);

@@ -200,6 +200,8 @@ class Daemon {
   void task_left(JobId array);
   void handle_started(Active& active, const RunnerMessage& message);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  static void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
+  void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
               const std::shared_ptr<RunnerLink>& link);

@@ -199,13 +199,17 @@ class WhileServing(Copied):
         self.assertEqual((self.state(job), self.records(job)[-1]["attempt"]), ("COMPLETED", 1))
         self.assertEqual(len(self.logs(job).splitlines()), 20, "it ran a second time")
 
-    def test_a_job_that_started_after_the_copy_is_held_while_it_runs(self):
+    def test_a_job_that_started_after_the_copy_is_held_while_it_runs_and_recorded_at_its_end(self):
         job = self.start_after_the_copy("hold", 600)
         self.restore_as_told(self.refused_start())
         self.start_daemon()
         self.ok("undrain")
         self.assertEqual(self.queue()[job]["reason"], "JobHeldAdmin")
-        self.assertEqual(len(self.job_pids()), 1)
+        (pid,) = self.job_pids()
+        os.kill(pid, signal.SIGUSR1)
+        self.wait_for_state(job, "FAILED")
+        self.assertEqual((self.records(job)[-1]["attempt"], self.records(job)[-1]["outcome"]["signal"]), (1, signal.SIGUSR1))
+        self.assertEqual(self.queue(), {})
 
 
 class Copying(Copied):
