@@ -10,6 +10,8 @@ import time
 from berth_case import BERTH, BerthCase, berth_cgroups, eventually, tested_program
 
 BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
+# How much longer than elsewhere a job must run in an emulator, to be met while it does.
+PACE = 10 if os.environ.get("BERTH_GUEST") else 1
 RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
 
 
@@ -143,6 +145,15 @@ class DaemonCase(BerthCase):
         """The id of one submitted payload job."""
         path = self.job_file(self.job(*argv, **spec))
         return int(self.ok("submit", "--parsable", *arguments, path, user=user))
+
+    def submit_until_told(self, **spec):
+        """A job that ends well once let_end() has been called, however slow the machine is."""
+        argv = ["/bin/sh", "-c", "until [ -e end ]; do sleep 0.05; done"]
+        return self.submit(argv=argv, name="until-told", **spec)
+
+    def let_end(self):
+        with open(os.path.join(self.work, "end"), "w", encoding="utf-8"):
+            pass
 
     def state(self, job):
         return json.loads(self.ok("show", "--json", job))["jobs"][-1]["state"]

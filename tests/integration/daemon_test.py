@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 
 from berth_case import eventually, main
-from daemon_case import BERTHD, DaemonCase
+from daemon_case import BERTHD, PACE, DaemonCase
 
 
 class Submitting(DaemonCase):
@@ -242,7 +242,7 @@ class Limits(DaemonCase):
 class Surviving(DaemonCase):
     def test_running_jobs_and_their_output_go_on_without_berthd_and_are_taken_over(self):
         self.start_daemon()
-        job = self.submit("print_slowly", 40, 0.05)
+        job = self.submit("print_slowly", 40, 0.05 * PACE)
         self.wait_for_state(job, "RUNNING")
         waiting = self.submit("exit", 0, cpus_per_task=os.cpu_count())
         self.kill_daemon()
@@ -256,9 +256,10 @@ class Surviving(DaemonCase):
 
     def test_a_job_that_ends_without_berthd_is_recorded_once_by_the_next(self):
         self.start_daemon()
-        job = self.submit("print_slowly", 10, 0.05)
+        job = self.submit_until_told()
         self.wait_for_state(job, "RUNNING")
         self.kill_daemon()
+        self.let_end()
         spool = os.path.join(self.state_folder, "spool")
         self.assertTrue(eventually(self.spooled), "no record was spooled")
         self.start_daemon()
@@ -271,9 +272,10 @@ class Surviving(DaemonCase):
 
     def test_a_record_is_taken_in_though_its_runner_is_gone_too(self):
         self.start_daemon()
-        job = self.submit("print_slowly", 10, 0.05)
+        job = self.submit_until_told()
         self.wait_for_state(job, "RUNNING")
         self.kill_daemon()
+        self.let_end()
         self.assertTrue(eventually(self.spooled))
         self.end_runners()
         self.start_daemon()
@@ -328,7 +330,7 @@ class Trouble(DaemonCase):
         os.mkdir(self.state_folder)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
         self.start_daemon()
-        job = self.submit("print_slowly", 20, 0.1)
+        job = self.submit("print_slowly", 20, 0.1 * PACE)
         self.wait_for_state(job, "RUNNING")
         filler = os.path.join(self.state_folder, "filler")
         with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -341,7 +343,7 @@ class Trouble(DaemonCase):
                 break
         self.assertEqual(status, 125)
         self.assertIn("full", err)
-        self.assertTrue(eventually(lambda: len(self.logs(job).splitlines()) == 20), "the running job did not go on")
+        self.assertTrue(eventually(lambda: len(self.logs(job).splitlines()) == 20, 60), "the running job did not go on")
         os.remove(filler)
         self.wait_for_state(job, "COMPLETED")
         self.ok("wait", self.submit("exit", 0))
