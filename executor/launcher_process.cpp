@@ -440,8 +440,9 @@ std::optional<Spawned> LauncherProcess::receive(bool block) {
       return spawned;
     }
     if (packet.error_number != 0) {
-      throw LaunchError(packet.step.data(), packet.error_number,
-                        explain_setup_failure(packet.step.data(), packet.error_number));
+      setup_failure_.emplace(packet.step.data(), packet.error_number,
+                             explain_setup_failure(packet.step.data(), packet.error_number));
+      throw *setup_failure_;
     }
     ready_ = true;
     if (block) {
@@ -451,6 +452,9 @@ std::optional<Spawned> LauncherProcess::receive(bool block) {
 }
 
 void LauncherProcess::wait_until_ready() {
+  if (setup_failure_) {
+    throw *setup_failure_;
+  }
   if (!ready_) {
     receive(true);
   }

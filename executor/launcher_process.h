@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "executor/executor.h"
 #include "executor/os/unique_fd.h"
 
 namespace berth {
@@ -70,6 +71,7 @@ class LauncherProcess {
   UniqueFd socket_;
   pid_t pid_ = -1;
   bool ready_ = false;
+  std::optional<LaunchError> setup_failure_;  ///< told again to whoever asks
 };
 
 /// True when this process holds CAP_SYS_ADMIN and the like over the machine, not only in a user namespace.
