@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, eventually, main
+from berth_case import BERTH, eventually, main, natively
 from daemon_case import DaemonCase
 from terminal_case import Terminal
 
@@ -50,6 +50,7 @@ SHELL = ("sh", "-c", "while read line; do echo \"got:$line\"; test \"$line\" != 
 
 
 class Terminals(AttachCase):
+    @natively
     def test_a_queued_terminal_is_joined_left_and_joined_again(self):
         job = self.running("sh", "-c", "echo before; stty size; read a; echo one:$a; read b; stty size; echo two:$b; exit 5")
         self.assertTrue(eventually(lambda: "24 80" in self.logs(job)), "no terminal while nobody is attached")
@@ -72,6 +73,7 @@ class Terminals(AttachCase):
         for line in ("before", "one:first", "two:second"):
             self.assertIn(line + "\n", log)
 
+    @natively
     def test_the_window_is_followed_and_a_program_is_told_to_draw_again(self):
         job = self.running("bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done")
         self.assertTrue(eventually(lambda: "ready" in self.logs(job)))
@@ -83,6 +85,7 @@ class Terminals(AttachCase):
         terminal.type("\x03")
         self.assertEqual(terminal.finish(), 130)
 
+    @natively
     def test_control_c_goes_to_the_job_and_other_keys_can_leave_it(self):
         job = self.running("sh", "-c", "trap 'echo caught' INT; echo ready; while :; do read line && echo got:$line; done")
         terminal = self.attach(job, "--detach-keys", "ctrl-a,d")
@@ -97,6 +100,7 @@ class Terminals(AttachCase):
         status, _, err = self.cli("attach", "--detach-keys", "ctrl-", job)
         self.assertEqual((status, "is no key" in err), (125, True), err)
 
+    @natively
     def test_several_see_the_same_and_all_may_type(self):
         job = self.running(*SHELL)
         one = self.attach(job)
@@ -140,6 +144,7 @@ class Terminals(AttachCase):
             self.assertIn("got:" + word, log)
         self.assertEqual(len(self.records(job)), 1)
 
+    @natively
     def test_a_killed_client_or_a_lost_line_leaves_the_job_alone(self):
         job = self.running(*SHELL)
         terminal = self.attach(job)
@@ -169,12 +174,14 @@ class Terminals(AttachCase):
         self.assertNotEqual(terminal.finish(), 0)
         self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "output_limit")
 
+    @natively
     def test_what_is_piped_in_is_typed(self):
         job = self.running(*SHELL)
         status, out, err = self.cli("attach", job, given=b"one\nend\n")
         self.assertEqual(status, 7, err)
         self.assertIn("got:one", out)
 
+    @natively
     def test_a_terminal_has_a_type_and_no_other_input_or_error(self):
         job = self.running("sh", "-c", "echo type:$TERM; tty; sleep 100", arguments=["--export", "NONE"])
         self.assertTrue(eventually(lambda: "/dev/pts/0" in self.logs(job)))
@@ -190,6 +197,7 @@ class Terminals(AttachCase):
 
 
 class WithoutTerminal(AttachCase):
+    @natively
     def test_output_and_error_are_shown_from_now_on_and_the_status_is_the_jobs(self):
         go_on = os.path.join(self.work, "go")
         script = f"echo old; while ! test -e {go_on}; do sleep 0.05; done; echo out; echo err >&2; exit 3"
@@ -207,6 +215,7 @@ class WithoutTerminal(AttachCase):
             self.assertIn(b"err\n" if split else b"", err)
             self.assertIn("old", self.logs(job))
 
+    @natively
     def test_one_that_waits_is_joined_before_its_first_byte(self):
         job = self.submit(argv=["sh", "-c", "echo at once; exit 4"], hold=True)
         clients = [self.watch(job) for _ in range(2)]
@@ -221,6 +230,7 @@ class WithoutTerminal(AttachCase):
             out, _ = client.communicate(timeout=20)
             self.assertEqual((client.returncode, out), (4, b"at once\n"))
 
+    @natively
     def test_a_signal_leaves_it_unless_it_is_to_be_passed_on(self):
         job = self.submit("trap_term", 9, 100)
         self.assertTrue(eventually(lambda: self.job_pids("trap_term")))
@@ -239,6 +249,7 @@ class WithoutTerminal(AttachCase):
         self.assertEqual(client.returncode, 9)
         self.assertEqual(self.cli("wait", job)[0], 9)
 
+    @natively
     def test_the_next_attempt_is_joined_too(self):
         script = "echo attempt $BERTH_JOB_ID; test -e second && exit 6; touch second; exit 1"
         job = self.submit(argv=["sh", "-c", script], hold=True, retry={"max": 1})
@@ -248,6 +259,7 @@ class WithoutTerminal(AttachCase):
         out, _ = client.communicate(timeout=30)
         self.assertEqual((client.returncode, out.decode()), (6, f"attempt {job}\n" * 2))
 
+    @natively
     def test_a_slow_reader_misses_some_and_holds_nothing_up(self):
         job = self.submit(argv=["sh", "-c", "sleep 1; head -c 30000000 /dev/zero; echo; echo last"])
         client = self.watch(job)
@@ -259,6 +271,7 @@ class WithoutTerminal(AttachCase):
         with open(os.path.join(self.work, f"berth-{job}.out"), "rb") as file:
             self.assertEqual(len(file.read()), 30_000_006)
 
+    @natively
     def test_only_the_owner_and_administrators_and_only_what_runs_or_will(self):
         job = self.submit("hold", 120, user="www-data")
         self.wait_for_state(job, "RUNNING")
@@ -278,6 +291,7 @@ class WithoutTerminal(AttachCase):
         self.ok("cancel", array)
         self.assertEqual(self.cli("attach", 9999)[0], 125)
 
+    @natively
     def test_a_runner_that_dies_ends_it(self):
         job = self.submit("hold", 120)
         self.wait_for_state(job, "RUNNING")
@@ -291,6 +305,7 @@ class WithoutTerminal(AttachCase):
         self.assertEqual(self.state(job), "NODE_FAIL")
         self.note_runners()
 
+    @natively
     def test_without_an_upgrade_the_api_says_how_to_ask(self):
         job = self.submit("hold", 60)
         done = subprocess.run(["curl", "-s", "-w", "%{http_code}", "-X", "POST", "--unix-socket", self.socket,

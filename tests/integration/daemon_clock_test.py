@@ -8,7 +8,7 @@ import struct
 import time
 from datetime import datetime
 
-from berth_case import eventually, main, tested_program
+from berth_case import eventually, main, natively, tested_program
 from daemon_case import DaemonCase
 
 HOUR = 3600
@@ -41,6 +41,7 @@ class ShiftedClock(DaemonCase):
 
 
 class Clock(ShiftedClock):
+    @natively
     def test_the_test_shifts_the_clock_of_berthd_and_of_its_runners(self):
         self.set_clock(1000)
         job = self.submit("exit", 0)
@@ -48,6 +49,7 @@ class Clock(ShiftedClock):
         for moment in ("submit", "start", "end"):
             self.assertLess(abs(self.seconds_of(self.records(job)[-1][moment]) - self.berthds_now()), HOUR, moment)
 
+    @natively
     def test_a_begin_time_comes_with_the_clock(self):
         job = self.submit("exit", 0, begin_time="now+2hours")
         self.set_clock(-5)
@@ -56,6 +58,7 @@ class Clock(ShiftedClock):
         self.ok("wait", job)
         self.assertIn("forwards", self.read_log())
 
+    @natively
     def test_a_deadline_passes_with_the_clock_and_not_when_it_goes_backwards(self):
         job = self.submit("exit", 0, hold=True, deadline="now+2hours")
         self.set_clock(-5)
@@ -88,6 +91,7 @@ class Clock(ShiftedClock):
         rows = json.loads(self.ok("report", "--json", "--by", "name", "-S", "2000-01-01", "-E", "2100-01-01"))["rows"]
         self.assertTrue(all(0 < row["elapsed_usec"] < 3 * HOUR * 1_000_000 for row in rows), rows)
 
+    @natively
     def test_the_expected_start_is_in_the_time_of_the_clock(self):
         blocking = [self.submit("hold", 600, time_limit="1h") for _ in range(2)]
         for job in blocking:
@@ -100,6 +104,7 @@ class Clock(ShiftedClock):
         self.ok("cancel", *blocking)
         self.ok("wait", waiting)
 
+    @natively
     def test_a_clock_set_backwards_keeps_the_order_of_events_and_the_queue_going(self):
         first = self.submit("exit", 0)
         self.ok("wait", first)
@@ -121,6 +126,7 @@ class Clock(ShiftedClock):
 class Retention(ShiftedClock):
     configuration = {"history": {"retain": {"age": "1h"}}}
 
+    @natively
     def test_a_clock_set_forwards_makes_no_history_old(self):
         job = self.submit("exit", 0)
         self.ok("wait", job)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import threading
 
-from berth_case import SOURCE, eventually, main
+from berth_case import SOURCE, eventually, main, natively
 from daemon_case import BERTHD, DaemonCase
 
 SOURCES = ("daemon.cpp", "runner.cpp", "record_spool.cpp")
@@ -173,8 +173,12 @@ def test_of(point):
     return test
 
 
+# Where cgroups and processes are left behind rather than rows.
+ALSO_IN_GUESTS = ("start.after_send", "end.before_commit", "runner.launched")
+
 for each_point in crash_points():
-    setattr(Crashing, "test_" + re.sub(r"\W", "_", each_point), test_of(each_point))
+    each_test = test_of(each_point)
+    setattr(Crashing, "test_" + re.sub(r"\W", "_", each_point), each_test if each_point in ALSO_IN_GUESTS else natively(each_test))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 
-from berth_case import eventually, main
+from berth_case import eventually, main, natively
 from daemon_case import BERTHD, DaemonCase
 
 
@@ -90,6 +90,7 @@ class AtTheStart(Copied):
         with sqlite3.connect(f"file:{self.database_path}?mode=ro", uri=True) as database:
             self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
 
+    @natively
     def test_one_damaged_page_in_the_middle_is_enough(self):
         self.start_daemon()
         self.submit("exit", 0, hold=True, comment="x" * 200_000)
@@ -102,6 +103,7 @@ class AtTheStart(Copied):
             file.write(b"\xff" * 4096)
         self.assertIn("damaged", self.refused_start())
 
+    @natively
     def test_what_is_no_database_any_more_is_refused_and_without_a_copy_it_says_so(self):
         self.write_config(history={"backup": {"every": 0}})
         self.start_daemon()
@@ -115,6 +117,7 @@ class AtTheStart(Copied):
         self.assertEqual(done.returncode, 1)
         self.assertIn("there is no copy", done.stderr)
 
+    @natively
     def test_a_copy_that_is_damaged_too_is_not_restored(self):
         self.start_daemon()
         self.ok("wait", self.submit("exit", 0))
@@ -136,6 +139,7 @@ class AtTheStart(Copied):
 
 
 class WhileServing(Copied):
+    @natively
     def test_no_job_is_taken_any_more_and_running_ones_go_on_and_run_once(self):
         self.start_daemon()
         job = self.submit("print_slowly", 60, 0.1)
@@ -189,6 +193,7 @@ class WhileServing(Copied):
         self.damage()
         return job
 
+    @natively
     def test_a_job_that_started_after_the_copy_and_ended_without_a_berthd_has_its_record(self):
         job = self.start_after_the_copy("print_slowly", 20, 0.05)
         self.assertTrue(eventually(self.spooled), "no record was spooled")
@@ -199,6 +204,7 @@ class WhileServing(Copied):
         self.assertEqual((self.state(job), self.records(job)[-1]["attempt"]), ("COMPLETED", 1))
         self.assertEqual(len(self.logs(job).splitlines()), 20, "it ran a second time")
 
+    @natively
     def test_a_job_that_started_after_the_copy_is_held_while_it_runs_and_recorded_at_its_end(self):
         job = self.start_after_the_copy("hold", 600)
         self.restore_as_told(self.refused_start())
@@ -213,6 +219,7 @@ class WhileServing(Copied):
 
 
 class Copying(Copied):
+    @natively
     def test_a_copy_is_private_whole_and_replaced(self):
         self.start_daemon()
         for _ in range(2):
@@ -224,6 +231,7 @@ class Copying(Copied):
                 self.assertEqual(copy.execute("SELECT state FROM jobs WHERE id = ?", [job]).fetchone(), ("COMPLETED",))
         self.assertEqual(stat.S_IMODE(os.stat(self.copy).st_mode), 0o600)
 
+    @natively
     def test_a_copy_that_does_not_fit_is_not_begun_and_a_reload_names_another_file(self):
         small = os.path.join(self.directory, "small")
         os.mkdir(small)
@@ -239,6 +247,7 @@ class Copying(Copied):
         self.copy = os.path.join(self.directory, "copy")
         self.wait_for_copy()
 
+    @natively
     def test_every_0_makes_none(self):
         self.write_config(history={"backup": {"every": 0}})
         self.start_daemon()

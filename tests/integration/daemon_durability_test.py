@@ -6,7 +6,7 @@ import os
 import sqlite3
 import subprocess
 
-from berth_case import eventually, main
+from berth_case import eventually, main, natively
 from daemon_case import BERTHD, DaemonCase
 
 FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE")
@@ -21,6 +21,7 @@ class Durability(DaemonCase):
             marks = ",".join("?" * len(FINAL))
             return collections.Counter(database.execute(f"SELECT job_id, attempt FROM events WHERE state IN ({marks})", FINAL))
 
+    @natively
     def test_a_hundred_jobs_run_once_each_under_kill_9_again_and_again(self):
         ran = os.path.join(self.work, "ran")
         script = os.path.join(self.directory, "leave-a-line")
@@ -70,6 +71,7 @@ class ReadOnly(DaemonCase):
         subprocess.run(["umount", self.state_folder], check=False, capture_output=True)
         super().tearDown()
 
+    @natively
     def test_a_read_only_file_system_is_refused_by_name_until_it_can_be_written(self):
         os.mkdir(self.state_folder)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "none", self.state_folder], check=True)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, eventually, main
+from berth_case import BERTH, eventually, main, natively
 from daemon_case import DaemonCase
 from terminal_case import Terminal, TerminalChecks
 
@@ -41,6 +41,7 @@ class ExecCase(DaemonCase):
 
 
 class Streams(ExecCase):
+    @natively
     def test_streams_and_status_are_the_commands(self):
         job = self.running()
         self.assertEqual(self.run_in(job, "sh", "-c", "echo out; echo err >&2; exit 7"), (7, "out\n", "err\n"))
@@ -52,11 +53,13 @@ class Streams(ExecCase):
         self.assertEqual(self.run_in(job, "/etc/passwd")[0], 126)
         self.assertEqual(self.run_in(job, "cat", arguments=["--no-stdin"], given=b"unread"), (0, "", ""))
 
+    @natively
     def test_a_process_left_in_the_background_holds_nothing_up(self):
         job = self.running()
         status, out, _ = self.run_in(job, "sh", "-c", "sleep 100 & echo begun", timeout=30)
         self.assertEqual((status, out), (0, "begun\n"))
 
+    @natively
     def test_environment_and_directory_are_the_jobs_unless_named(self):
         job = self.running(environment={"COLOUR": "green"})
         script = "echo $COLOUR $SHAPE $BERTH_JOB_ID $PWD"
@@ -67,6 +70,7 @@ class Streams(ExecCase):
         self.assertEqual(status, 125)
         self.assertIn("/nonexistent", err)
 
+    @natively
     def test_signals_are_passed_on_and_the_end_of_the_client_is_the_commands(self):
         job = self.running()
         command = [BERTH, "exec", "--socket", self.socket, str(job), "--", self.payload, "trap_term", "9", "100"]
@@ -83,6 +87,7 @@ class Streams(ExecCase):
         self.assertTrue(eventually(lambda: not self.host_pids("hold 99")), "it outlives its client")
         self.assertEqual(self.state(job), "RUNNING")
 
+    @natively
     def test_a_slow_reader_holds_up_its_own_command_alone(self):
         job = self.running()
         command = [BERTH, "exec", "--socket", self.socket, str(job), "--", "cat", "/dev/zero"]
@@ -162,6 +167,7 @@ class Walls(ExecCase):
             self.assertEqual(client.wait(20), 137)
         self.assertTrue(eventually(lambda: not self.host_pids("ignore_term")))
 
+    @natively
     def test_only_the_owner_and_administrators_and_only_where_something_runs(self):
         job = self.running(user="www-data")
         self.assertEqual(self.run_in(job, "id", "-un", user="www-data")[1], "www-data\n")
@@ -198,6 +204,7 @@ class Walls(ExecCase):
             self.assertEqual(client.wait(20), 0)
         self.assertEqual(self.run_in(job, "echo", "again")[1], "again\n")
 
+    @natively
     def test_without_an_upgrade_the_api_says_how_to_ask(self):
         job = self.running()
         done = subprocess.run(["curl", "-s", "-w", "%{http_code}", "-X", "POST", "--unix-socket", self.socket, "-d", '{"argv":["id"]}',
@@ -210,15 +217,18 @@ class Terminals(TerminalChecks, ExecCase):
     def start_beside_a_job(self, *command):
         return self.terminal(self.running(), *command)
 
+    @natively
     def test_a_terminal_has_the_callers_size_and_follows_it(self):
         self.check_keys_size_and_status(self.start_beside_a_job)
 
+    @natively
     def test_control_c_goes_to_the_command_and_berth_goes_on(self):
         self.check_control_c(self.start_beside_a_job)
 
     def test_it_is_the_controlling_terminal_of_a_session_of_its_own_on_the_jobs_devpts(self):
         self.check_controlling_terminal(self.start_beside_a_job)
 
+    @natively
     def test_a_killed_client_hangs_the_terminal_up(self):
         job = self.running()
         terminal = self.terminal(job, self.payload, "hold", "55")
@@ -226,6 +236,7 @@ class Terminals(TerminalChecks, ExecCase):
         terminal.process.kill()
         self.assertTrue(eventually(lambda: not self.host_pids("hold 55")))
 
+    @natively
     def test_the_terminal_is_restored_when_the_job_ends(self):
         job = self.running()
         terminal = self.terminal(job, "sleep", "100")

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 
-from berth_case import eventually, main
+from berth_case import eventually, main, natively
 from daemon_case import DaemonCase
 
 
@@ -26,6 +26,7 @@ class Queueing(DaemonCase):
         self.wait_for_state(job, "RUNNING")
         return job
 
+    @natively
     def test_priority_and_nice_decide_the_order(self):
         first = self.blocked()
         jobs = [
@@ -40,6 +41,7 @@ class Queueing(DaemonCase):
         self.assertEqual(status, 125)
         self.assertIn("only administrators", err)
 
+    @natively
     def test_a_job_waits_for_its_begin_time_and_ends_at_its_deadline(self):
         job = self.submit("exit", 0, arguments=(), begin_time="now+1hour")
         late = self.submit("exit", 0, hold=True, deadline="now+1")
@@ -51,6 +53,7 @@ class Queueing(DaemonCase):
         tight = self.submit("exit", 0, time_limit="2h", deadline="now+1hour")
         self.wait_for_state(tight, "DEADLINE")
 
+    @natively
     def test_dependencies_hold_release_and_never_hold(self):
         self.ok("drain")
         good, bad = self.submit("exit", 0), self.submit("exit", 3)
@@ -68,6 +71,7 @@ class Queueing(DaemonCase):
         self.ok("update", "--dependency", "none", never)
         self.ok("wait", never)
 
+    @natively
     def test_singletons_run_one_after_another(self):
         first = self.submit("hold", 600, name="one")
         self.wait_for_state(first, "RUNNING")
@@ -78,6 +82,7 @@ class Queueing(DaemonCase):
         self.ok("cancel", first)
         self.ok("wait", second)
 
+    @natively
     def test_the_tasks_of_an_array_run_within_its_limit_and_it_ends_with_the_last(self):
         script = os.path.join(self.directory, "task")
         with open(script, "w", encoding="utf-8") as file:
@@ -97,6 +102,7 @@ class Queueing(DaemonCase):
                 most = max(most, running)
         self.assertEqual((most, running), (1, 0))
 
+    @natively
     def test_an_array_survives_and_is_cancelled_as_a_whole(self):
         array = self.submit("hold", 600, array="0-99999")
         self.assertTrue(eventually(lambda: sum(job["state"] == "RUNNING" for job in self.queue().values()) == 2))
@@ -109,6 +115,7 @@ class Queueing(DaemonCase):
         self.cli("wait", array)
         self.assertTrue(eventually(lambda: not self.queue()))
 
+    @natively
     def test_a_job_that_fails_runs_again_as_often_as_it_may(self):
         job = self.submit("exit", 75, retry={"max": 2, "exit_codes": [75]})
         self.assertEqual(self.cli("wait", job)[0], 75)
@@ -125,6 +132,7 @@ class Queueing(DaemonCase):
             [("OUT_OF_MEMORY", 64), ("COMPLETED", 128)],
         )
 
+    @natively
     def test_more_memory_than_the_pool_has_is_not_waited_for(self):
         job = self.submit("allocate", 100, memory_per_node="64M", retry={"max": 1, "on": ["OUT_OF_MEMORY"], "memory_factor": 100})
         self.cli("wait", job)
@@ -138,6 +146,7 @@ class Queueing(DaemonCase):
         self.assertEqual(self.cli("wait", job)[0], 0)
         self.assertEqual([record["state"] for record in self.records(job)], ["NODE_FAIL", "COMPLETED"])
 
+    @natively
     def test_why_names_the_rule_and_the_expected_start(self):
         self.blocked(time_limit="1h")
         job = self.submit("exit", 0, cpus_per_task=2, time_limit="1h")
@@ -152,6 +161,7 @@ class Queueing(DaemonCase):
             self.cli("cancel", "--now", waiting)
             self.cli("wait", waiting)
 
+    @natively
     def test_a_waiting_job_is_changed_and_a_running_one_is_not(self):
         first = self.blocked()
         job = self.submit("hold", 600, cpus_per_task=2)
@@ -168,6 +178,7 @@ class Queueing(DaemonCase):
         self.ok("cancel", job)
         self.cli("wait", job)
 
+    @natively
     def test_berth_run_refuses_what_needs_a_queue(self):
         status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0, hold=True)))
         self.assertEqual(status, 125)
@@ -177,6 +188,7 @@ class Queueing(DaemonCase):
 class Retaining(DaemonCase):
     configuration = {"history": {"retain": {"jobs": 2}}}
 
+    @natively
     def test_ended_jobs_leave_the_history_by_number_and_by_age_but_not_those_that_others_wait_for(self):
         self.start_daemon()
         needed = self.submit("exit", 0)

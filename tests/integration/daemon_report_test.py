@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 
-from berth_case import BERTH, eventually, main
+from berth_case import BERTH, eventually, main, natively
 from daemon_case import DaemonCase
 from terminal_case import Terminal
 
@@ -24,6 +24,7 @@ class Reporting(DaemonCase):
         self.cli("wait", job)
         return job
 
+    @natively
     def test_sums_by_user_account_name_and_day_agree_with_the_records(self):
         jobs = [self.ended("spin", 1, account="blue"), self.ended("exit", 3, account="blue"),
                 self.ended("hold", 60, time_limit="1s"), self.ended("exit", 0, user="www-data")]
@@ -54,6 +55,7 @@ class Reporting(DaemonCase):
             self.assertEqual(status, 1, err)
             self.assertIn(words[1], err)
 
+    @natively
     def test_without_berthd_it_reads_the_database_of_berth_run(self):
         run = self.run_job("spin", 1)
         self.assertEqual(run.status, 0)
@@ -100,6 +102,7 @@ class Watching(DaemonCase):
     def look(self):
         return {job["job_id"]: job for job in json.loads(self.ok("top", "--json"))["jobs"]}
 
+    @natively
     def test_on_a_terminal_it_goes_on_until_control_c(self):
         job = self.submit("hold", 60)
         self.wait_for_state(job, "RUNNING")

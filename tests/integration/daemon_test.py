@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 
-from berth_case import eventually, main
+from berth_case import eventually, main, natively
 from daemon_case import BERTHD, PACE, DaemonCase
 
 
@@ -24,6 +24,7 @@ class Submitting(DaemonCase):
         self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("FAILED", 3))
         self.assertIn("cpu_total", str(record["usage"]))
 
+    @natively
     def test_output_goes_to_a_file_in_the_working_directory_that_logs_prints(self):
         job = self.submit("print_both")
         self.ok("wait", job)
@@ -32,10 +33,12 @@ class Submitting(DaemonCase):
             self.assertEqual(self.logs(job), file.read())
         self.assertTrue(self.logs(job))
 
+    @natively
     def test_logs_follow_a_running_job_to_its_end(self):
         job = self.submit("print_slowly", 3, 0.3)
         self.assertEqual(len(self.ok("logs", "-f", job).splitlines()), 3)
 
+    @natively
     def test_a_command_after_dashes_a_wrapped_line_and_a_script_are_jobs(self):
         status, out, err = self.cli("submit", "--wait", "--", self.payload, "exit", "4")
         self.assertEqual((status, out.startswith("Submitted batch job ")), (4, True), err)
@@ -45,6 +48,7 @@ class Submitting(DaemonCase):
             file.write("#!/bin/sh\nexit $1\n")
         self.assertEqual(self.cli("submit", "--wait", script, "--", "6")[0], 6)
 
+    @natively
     def test_the_sbatch_lines_of_a_script_are_options_that_the_command_line_overrides(self):
         script = os.path.join(self.directory, "script")
         with open(script, "w", encoding="utf-8") as file:
@@ -93,6 +97,7 @@ class Submitting(DaemonCase):
         self.assertEqual(status, 125)
         self.assertIn("only root can run a job as another user", err)
 
+    @natively
     def test_faults_and_what_never_fits_are_refused_as_a_whole(self):
         before = self.ok("history", "-P", "-n")
         path = self.job_file(self.job("exit", 0), self.job("exit", 0, cpus_per_task=4000))
@@ -105,6 +110,7 @@ class Submitting(DaemonCase):
         self.assertIn("time_limit", err)
         self.assertEqual(self.ok("history", "-P", "-n"), before)
 
+    @natively
     def test_without_berthd_a_command_says_what_to_do(self):
         self.stop_daemon()
         status, _, err = self.cli("queue")
@@ -131,6 +137,7 @@ class Changing(DaemonCase):
         self.assertEqual(self.state(first), "CANCELLED")
         self.assertEqual(self.cli("cancel", first)[0], 1)
 
+    @natively
     def test_a_held_job_waits_for_its_release_and_an_administrators_hold_for_an_administrator(self):
         first = self.submit("hold", 600)
         self.wait_for_state(first, "RUNNING")
@@ -164,6 +171,7 @@ class Changing(DaemonCase):
         self.ok("signal", "USR1", job)
         self.assertEqual(self.cli("wait", job)[0], 128 + signal.SIGUSR1)
 
+    @natively
     def test_a_requeued_job_runs_again_with_a_record_of_its_own(self):
         job = self.submit("exit", 0)
         self.ok("wait", job)
@@ -171,6 +179,7 @@ class Changing(DaemonCase):
         self.assertTrue(eventually(lambda: len(self.records(job)) == 2 and self.state(job) == "COMPLETED"))
         self.assertEqual([record["attempt"] for record in self.records(job)], [1, 2])
 
+    @natively
     def test_a_drained_pool_starts_nothing_until_undrained(self):
         self.ok("drain")
         job = self.submit("exit", 0)
@@ -182,6 +191,7 @@ class Changing(DaemonCase):
         self.ok("undrain")
         self.ok("wait", job)
 
+    @natively
     def test_events_tell_every_change_in_order(self):
         job = self.submit("exit", 0)
         self.ok("wait", job)
@@ -196,6 +206,7 @@ class Changing(DaemonCase):
 class Limits(DaemonCase):
     configuration = {"user_limits": {"running_jobs": 1, "waiting_jobs": 3}, "api": {"body": "10K"}}
 
+    @natively
     def test_limits_of_a_user_keep_jobs_waiting_and_bound_what_waits(self):
         self.start_daemon()
         mine = [self.submit("hold", 600) for _ in range(2)]
@@ -218,6 +229,7 @@ class Limits(DaemonCase):
         self.ok("cancel", *mine)
         self.cli("wait", *mine)
 
+    @natively
     def test_a_faulty_configuration_is_refused_with_every_fault_and_ignored_by_sighup(self):
         self.start_daemon()
         self.write_config(runners="many")
@@ -228,6 +240,7 @@ class Limits(DaemonCase):
         self.assertIn("/runners", done.stderr)
         self.ok("slots")
 
+    @natively
     def test_a_second_berthd_and_berth_run_leave_the_database_alone(self):
         self.start_daemon()
         self.ok("wait", self.submit("exit", 0))
@@ -299,6 +312,7 @@ class Surviving(DaemonCase):
         self.ok("cancel", second)
         self.cli("wait", second)
 
+    @natively
     def test_waiting_jobs_survive(self):
         self.start_daemon()
         self.ok("drain")

@@ -52,6 +52,18 @@ def berth_processes():
     return found
 
 
+class ToldAtOnce(unittest.TextTestResult):
+    """A guest that is ended has told what had failed."""
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        print(self.failures[-1][1], flush=True)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        print(self.errors[-1][1], flush=True)
+
+
 class Package(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -125,7 +137,7 @@ class Package(unittest.TestCase):
         data = os.path.join(self.home, "data")
         os.mkdir(data)
         os.chown(data, pwd.getpwnam(USER).pw_uid, -1)
-        job = self.submit("--network", "private", "--bind", f"{data}:/data", "--", "/bin/sh", "-c", "id -u; hostname; echo here > /data/file")
+        job = self.submit("--network", "private", "--mount", f"{data}:/data:rw", "--", "/bin/sh", "-c", "id -u; hostname; echo here > /data/file")
         self.berth("wait", job)
         with open(os.path.join(self.home, f"berth-{job}.out"), encoding="utf-8") as file:
             self.assertEqual(file.read().split(), [str(pwd.getpwnam(USER).pw_uid), "sh"])
@@ -172,4 +184,4 @@ if __name__ == "__main__":
     if not os.path.exists(PACKAGE):
         print("SKIPPED: all: the package is tested by scripts/guest --package alone")
         sys.exit(77)
-    unittest.main(verbosity=2)
+    unittest.main(testRunner=unittest.TextTestRunner(verbosity=2, resultclass=ToldAtOnce))
