@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from berth_case import BERTH, eventually, main, natively
-from daemon_case import DaemonCase
+from daemon_case import PACE, DaemonCase
 from terminal_case import Terminal
 
 LEAVE = "\x10\x11"  # Ctrl-P Ctrl-Q
@@ -163,13 +163,13 @@ class Terminals(AttachCase):
         self.assertEqual(third.finish(), 7)
 
     def test_limits_hold_and_the_verdict_is_told(self):
-        job = self.running("sleep", "100", arguments=["-t", "2s"])
+        job = self.running("sleep", "100", arguments=["-t", f"{2 * PACE}s"])
         terminal = self.attach(job)
         self.assertEqual(terminal.finish(), 124)
         self.assertIn("time", terminal.seen)
         self.assertTrue(terminal.is_restored())
         self.assertEqual(self.state(job), "TIMEOUT")
-        job = self.running("sh", "-c", "sleep 1; yes", arguments=["--output-limit", "100K", "-o", "/dev/null"])
+        job = self.running("sh", "-c", f"sleep {PACE}; yes", arguments=["--output-limit", "100K", "-o", "/dev/null"])
         terminal = self.attach(job)
         self.assertNotEqual(terminal.finish(), 0)
         self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "output_limit")

@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 
 from berth_case import eventually, main, natively, tested_program
-from daemon_case import DaemonCase
+from daemon_case import PACE, DaemonCase
 
 HOUR = 3600
 
@@ -69,15 +69,15 @@ class Clock(ShiftedClock):
         self.wait_for_state(job, "DEADLINE")
 
     def test_time_limits_do_not_go_by_it(self):
-        short = self.submit("hold", 600, time_limit="4s")
+        short = self.submit("hold", 600, time_limit=f"{4 * PACE}s")
         long = self.submit("hold", 600, time_limit="1h", no_output_timeout="30min")
         self.wait_for_state(short, "RUNNING")
         self.wait_for_state(long, "RUNNING")
         self.set_clock(-7)
-        self.wait_for_state(short, "TIMEOUT")
+        self.wait_for_state(short, "TIMEOUT", 90)
         self.set_clock(7)
-        another = self.submit("hold", 600, time_limit="4s")
-        self.wait_for_state(another, "TIMEOUT")
+        another = self.submit("hold", 600, time_limit=f"{4 * PACE}s")
+        self.wait_for_state(another, "TIMEOUT", 90)
         self.assertEqual(self.state(long), "RUNNING")
         # Also over a berthd that starts with the other clock.
         self.kill_daemon()

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 
 from berth_case import eventually, main, natively
-from daemon_case import BERTHD, DaemonCase
+from daemon_case import BERTHD, PACE, DaemonCase
 
 FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE")
 
@@ -51,12 +51,12 @@ class Durability(DaemonCase):
 
     def test_limits_end_jobs_while_there_is_no_berthd(self):
         self.start_daemon()
-        slow = self.submit("hold", 600, time_limit="3s")
-        silent = self.submit("hold", 600, no_output_timeout="3s")
+        slow = self.submit("hold", 600, time_limit=f"{3 * PACE}s")
+        silent = self.submit("hold", 600, no_output_timeout=f"{3 * PACE}s")
         self.wait_for_state(slow, "RUNNING")
         self.wait_for_state(silent, "RUNNING")
         self.kill_daemon()
-        self.assertTrue(eventually(lambda: len(self.spooled()) == 2, 30), "the runners did not end them")
+        self.assertTrue(eventually(lambda: len(self.spooled()) == 2, 90), "the runners did not end them")
         self.assertEqual(self.job_pids(), [])
         self.start_daemon()
         causes = [self.records(job)[-1]["outcome"]["cause"] for job in (slow, silent)]
