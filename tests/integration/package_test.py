@@ -145,7 +145,7 @@ class Package(unittest.TestCase):
         data = os.path.join(self.home, "data")
         os.mkdir(data)
         os.chown(data, pwd.getpwnam(USER).pw_uid, -1)
-        job = self.submit("--network", "private", "--mount", f"{data}:/data:rw", "--", "/bin/sh", "-c", "id -u; hostname; echo here > /data/file")
+        job = self.submit("--network", "private", "--time-offset", "boottime=1000", "--mount", f"{data}:/data:rw", "--", "/bin/sh", "-c", "id -u; hostname; echo here > /data/file")
         self.berth("wait", job)
         with open(os.path.join(self.home, f"berth-{job}.out"), encoding="utf-8") as file:
             self.assertEqual(file.read().split(), [str(pwd.getpwnam(USER).pw_uid), "sh"])
