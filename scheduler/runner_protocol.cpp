@@ -87,7 +87,7 @@ void put_details(const RunnerMessage& message, Json& header) {
     }
     case Kind::ended:
       header["outcome"] = to_json_text(message.outcome);
-      header["usage"] = to_json_text(message.usage);
+      header["counters"] = to_counters(message.usage);
       if (message.started_at) {
         header["started_at"] = to_number(*message.started_at);
       }
@@ -156,7 +156,9 @@ void take_details(const Json& header, RunnerMessage& message) {
       break;
     case Kind::ended:
       message.outcome = parse_outcome(header.at("outcome").get_ref<const std::string&>());
-      message.usage = parse_usage(header.at("usage").get_ref<const std::string&>());
+      message.usage = header.contains("counters")
+                          ? parse_counters(header.at("counters").get_ref<const std::string&>())
+                          : parse_usage(header.at("usage").get_ref<const std::string&>());  // an older runner
       if (header.contains("started_at")) {
         message.started_at = to_instant(header.at("started_at"));
       }
@@ -229,6 +231,8 @@ std::optional<RunnerMessage> FrameReader::next() {
   try {
     message = parse(header, body);
   } catch (const Json::exception& error) {
+    throw std::runtime_error(std::string("a frame cannot be read: ") + error.what());
+  } catch (const std::invalid_argument& error) {  // of a part that is text of its own
     throw std::runtime_error(std::string("a frame cannot be read: ") + error.what());
   }
   position_ += total;

@@ -1,7 +1,12 @@
 #include "schemas/accounting_record.h"
 
+#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "schemas/job_json.h"
 #include "schemas/record_json.h"
@@ -33,6 +38,17 @@ Json usage_value(const Usage& usage) {
     }
   });
   return object;
+}
+
+template <typename Value>
+Value read_counter(std::string_view digits) {
+  using Number = std::conditional_t<std::is_same_v<Value, Usage::Micros>, std::int64_t, std::uint64_t>;
+  Number number = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  if (error != std::errc() || end != digits.data() + digits.size()) {
+    throw std::invalid_argument("counters: \"" + std::string(digits) + "\" is not a number");
+  }
+  return Value(number);
 }
 
 Json outcome_value(const Outcome& outcome) {
@@ -129,6 +145,47 @@ std::string to_json_text(const Outcome& outcome) {
 }
 std::string to_json_text(const Allocation& allocation) {
   return dump(allocation_value(allocation));
+}
+
+std::string to_counters(const Usage& usage) {
+  std::string text;
+  text.reserve(std::size_t{24} * kUsageFieldCount);
+  for_each_usage_field(usage, [&](std::string_view name, const auto& member) {
+    if (member) {
+      text += text.empty() ? "" : " ";
+      text += name;
+      text += '=';
+      text += std::to_string(to_number(*member));
+    }
+  });
+  return text;
+}
+
+Usage parse_counters(std::string_view text) {
+  std::vector<std::pair<std::string_view, std::string_view>> pairs;
+  pairs.reserve(kUsageFieldCount);
+  while (!text.empty()) {
+    const std::string_view pair = text.substr(0, text.find(' '));
+    const std::size_t equals = pair.find('=');
+    if (equals == std::string_view::npos) {
+      throw std::invalid_argument("counters: \"" + std::string(pair) + "\" is not NAME=NUMBER");
+    }
+    pairs.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
+    text.remove_prefix(std::min(text.size(), pair.size() + 1));
+  }
+  Usage usage;
+  std::size_t next = 0;  // they come in the order of the fields, unless a newer berth has written them
+  for_each_usage_field(usage, [&](std::string_view name, auto& member) {
+    for (std::size_t tried = 0; tried < pairs.size(); ++tried) {
+      const auto& [key, digits] = pairs[(next + tried) % pairs.size()];
+      if (key == name) {
+        member = read_counter<typename std::remove_reference_t<decltype(member)>::value_type>(digits);
+        next = (next + tried + 1) % pairs.size();
+        return;
+      }
+    }
+  });
+  return usage;
 }
 
 Usage parse_usage(std::string_view json_text) {

@@ -83,6 +83,21 @@ TEST_CASE("usage reads back, and absent counters stay absent") {
   CHECK(parse_usage(to_json_text(usage)) == usage);
 }
 
+TEST_CASE("counters read back, in any order, without those that this berth does not know") {
+  CHECK(parse_counters(to_counters(full_usage())) == full_usage());
+  CHECK(to_counters(Usage{}).empty());
+  CHECK(parse_counters("") == Usage{});
+  Usage usage;
+  usage.oom_kills = 0;
+  usage.wall = std::chrono::microseconds(5);
+  CHECK(to_counters(usage) == "wall=5 oom_kills=0");
+  CHECK(parse_counters("from_the_future=7 oom_kills=0 wall=5") == usage);
+  for (const char* text : {"wall", "wall=", "wall=5x", "oom_kills=-1", "wall=5  oom_kills=0"}) {
+    INFO(text);
+    CHECK_THROWS_AS(parse_counters(text), std::invalid_argument);
+  }
+}
+
 TEST_CASE("a newer record is read, a damaged one is refused") {
   CHECK(parse_usage(R"({"wall_usec":5,"from_the_future":1})").wall == std::chrono::microseconds(5));
   for (const char* text :
