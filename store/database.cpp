@@ -1,6 +1,7 @@
 #include "store/database.h"
 
 #include <SQLiteCpp/Backup.h>
+#include <SQLiteCpp/Transaction.h>
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
@@ -84,6 +85,17 @@ void create_whole(const std::string& path, std::span<const Migration> steps) {
   // The folder is synced by SQLite with the first commit, when it has made the -wal file there.
 }
 
+/// Every connection of ours is one thread's at a time, and nobody asks SQLite how much memory it has: without
+/// those locks and counters a statement takes a twentieth less. Too late, and without effect, where another
+/// part of the program has used SQLite before.
+void leave_locks_to_us() {
+  [[maybe_unused]] static const bool is_done = [] {
+    ::sqlite3_config(SQLITE_CONFIG_MULTITHREAD);
+    ::sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    return true;
+  }();
+}
+
 /// What the file system says about `path` before SQLite, whose own errors do not carry errno, sees it.
 enum class Access { missing, read_only, read_write };
 
@@ -154,6 +166,11 @@ Query& Query::bind(const std::string& value) {
   return *this;
 }
 
+Query& Query::bind_in_place(const std::string& value) {
+  statement_.bindNoCopy(next_parameter_++, value);
+  return *this;
+}
+
 Query& Query::bind_null() {
   statement_.bind(next_parameter_++);
   return *this;
@@ -165,6 +182,7 @@ std::optional<std::int64_t> Query::optional_integer(int column) const {
 
 std::unique_ptr<Database> Database::open(const std::string& path, Missing missing,
                                          std::span<const Migration> steps) {
+  leave_locks_to_us();
   std::string full_path = path;
   std::string uri = kMemory;
   int flags = SQLite::OPEN_READWRITE;
@@ -227,6 +245,16 @@ Query Database::query(const char* sql) {
   return Query(*statement);
 }
 
+Database::Transaction::~Transaction() {
+  if (!committed_) {
+    try {
+      database_.query("ROLLBACK").execute();
+    } catch (const std::exception&) {
+      // SQLite has rolled it back already (a full disk).
+    }
+  }
+}
+
 Database::SavePoint::~SavePoint() {
   if (!kept_) {
     try {
@@ -238,11 +266,12 @@ Database::SavePoint::~SavePoint() {
   }
 }
 
-void Database::together(const std::function<void()>& body) {
+void Database::together(const std::function<void()>& body, bool undoes_parts) {
   translate_errors([&] {
     set_durability(Durability::power_cut);
-    SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
+    Transaction transaction(*this);
     is_together_ = true;
+    undoes_parts_ = undoes_parts;
     try {
       body();
     } catch (...) {

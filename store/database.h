@@ -7,7 +7,6 @@
 #include <SQLiteCpp/Database.h>
 #include <SQLiteCpp/Exception.h>
 #include <SQLiteCpp/Statement.h>
-#include <SQLiteCpp/Transaction.h>
 
 #include <cstdint>
 #include <functional>
@@ -46,6 +45,8 @@ class Query {
   Query& bind(std::int64_t value);
   Query& bind(const std::string& value);
   Query& bind(std::string_view value) { return bind(std::string(value)); }
+  /// Without a copy: `value` stays as it is until this Query is gone.
+  Query& bind_in_place(const std::string& value);
   Query& bind_null();
   template <typename Value>
   Query& bind(const std::optional<Value>& value) {
@@ -99,6 +100,9 @@ class Database {
   template <typename Body>
   auto write(Body&& body, Durability durability = Durability::power_cut) {
     return translate_errors([&] {
+      if (is_together_ && !undoes_parts_) {
+        return std::forward<Body>(body)();
+      }
       if (is_together_) {
         const SavePoint point(*this);
         auto result = std::forward<Body>(body)();
@@ -106,15 +110,15 @@ class Database {
         return result;
       }
       set_durability(durability);
-      SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
+      Transaction transaction(*this);
       auto result = std::forward<Body>(body)();
       transaction.commit();
       return result;
     });
   }
   /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
-  /// write() that throws undoes its own part.
-  void together(const std::function<void()>& body);
+  /// write() that throws undoes its own part; unless `undoes_parts`, its exception must leave `body`.
+  void together(const std::function<void()>& body, bool undoes_parts);
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
   template <typename Body>
   auto read(Body&& body) {
@@ -129,6 +133,25 @@ class Database {
   std::string check_integrity();
 
  private:
+  /// Holds the write lock from its start; rolls back unless committed. Its statements are prepared once.
+  class Transaction {
+   public:
+    explicit Transaction(Database& database) : database_(database) {
+      database_.query("BEGIN IMMEDIATE").execute();
+    }
+    ~Transaction();
+    Transaction(const Transaction&) = delete;
+    Transaction& operator=(const Transaction&) = delete;
+    void commit() {
+      database_.query("COMMIT").execute();
+      committed_ = true;
+    }
+
+   private:
+    Database& database_;
+    bool committed_ = false;
+  };
+
   /// Undoes what was written since it was made, unless kept. They are not nested.
   class SavePoint {
    public:
@@ -170,6 +193,7 @@ class Database {
   bool read_only_ = false;
   Durability durability_ = Durability::power_cut;
   bool is_together_ = false;
+  bool undoes_parts_ = true;
   SQLite::Database connection_;
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;  // dies before connection_
 };

@@ -1,7 +1,10 @@
 #include "store/queue_store.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -238,6 +241,19 @@ Conditions conditions_of(const HistoryFilter& filter) {
   return conditions;
 }
 
+/// Rows of one statement where there are many.
+constexpr std::size_t kRowsAtOnce = 32;
+
+/// "ROW, ROW, …"
+std::string repeated(std::string_view row, std::size_t count) {
+  std::string list(row);
+  for (std::size_t index = 1; index < count; ++index) {
+    list += ", ";
+    list += row;
+  }
+  return list;
+}
+
 /// Where a job stands, read inside the transaction that is about to move it.
 struct Standing {
   JobState state = JobState::pending;
@@ -256,7 +272,8 @@ class SqliteJobStore final : public QueueStore {
                     Timestamp at) override {
     configure(&runner, job, attempt, allocation, at);
   }
-  void together(const std::function<void()>& body) override { database_->together(body); }
+  void together(const std::function<void()>& body) override { database_->together(body, true); }
+  void as_one(const std::function<void()>& body) override { database_->together(body, false); }
   void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) override;
   void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) override;
   void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
@@ -277,6 +294,8 @@ class SqliteJobStore final : public QueueStore {
   std::vector<OpenAttempt> running_attempts() override;
   void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
+  bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
+                      const Usage& usage, Timestamp at) override;
   std::vector<OpenAttempt> open_attempts() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
@@ -289,7 +308,9 @@ class SqliteJobStore final : public QueueStore {
 
  private:
   std::int64_t supervisor_id(const Supervisor& supervisor);
-  JobId insert_job(const NewJob& job, std::int64_t supervisor);
+  void insert_jobs(const std::vector<NewJob>& jobs, std::int64_t supervisor, std::vector<JobId>& ids);
+  void insert_rows(std::span<const NewJob> jobs, std::int64_t supervisor);
+  void insert_into_queue(std::span<const NewJob> jobs, std::span<const JobId> ids);
   void configure(const Supervisor* runner, JobId job, unsigned attempt, const Allocation& allocation,
                  Timestamp at);
   void read_open_attempt(Row& row, OpenAttempt& attempt) const;
@@ -301,8 +322,13 @@ class SqliteJobStore final : public QueueStore {
   std::optional<Standing> standing(JobId job);
   Standing require_transition(JobId job, JobState to);
   void require_attempt(JobId job, const Standing& standing, unsigned attempt) const;
+  void set_state(JobId job, JobState state, unsigned attempt);
   void set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end);
-  void write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
+  bool finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
+              const Usage& usage, Timestamp at);
+  bool has_record(JobId job, unsigned attempt);
+  void write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
+                     Timestamp at);
   void write_usage(JobId job, unsigned attempt, const Usage& usage);
   [[noreturn]] void refuse(JobId job, const std::string& fault) const;
 
@@ -318,10 +344,7 @@ std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const
     std::vector<JobId> ids;
     ids.reserve(jobs.size());
     if (!jobs.empty()) {
-      const std::int64_t supervisor_row = supervisor_id(supervisor);
-      for (const NewJob& job : jobs) {
-        ids.push_back(insert_job(job, supervisor_row));
-      }
+      insert_jobs(jobs, supervisor_id(supervisor), ids);
     }
     return ids;
   });
@@ -363,39 +386,53 @@ std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
 
 /// No RETURNING and no OR REPLACE here: SQLite would keep the old content of each page for each row, to undo
 /// a row that fails half-way (https://www.sqlite.org/tempfiles.html, "statement journal files"), which took
-/// twice the time of the insertion itself.
-JobId SqliteJobStore::insert_job(const NewJob& job, std::int64_t supervisor) {
-  Query insert = database_->query(
+/// twice the time of the insertion itself. Many rows are one statement, as half of the time of a row goes
+/// into beginning and ending its own.
+void SqliteJobStore::insert_jobs(const std::vector<NewJob>& jobs, std::int64_t supervisor,
+                                 std::vector<JobId>& ids) {
+  const std::span<const NewJob> all(jobs);
+  for (std::size_t first = 0; first < all.size();) {
+    const std::size_t count = all.size() - first >= kRowsAtOnce ? kRowsAtOnce : 1;
+    insert_rows(all.subspan(first, count), supervisor);
+    // Rows of one statement have consecutive numbers (AUTOINCREMENT: the largest there was, and one more).
+    const JobId last = database_->last_row();
+    for (JobId id = last - static_cast<JobId>(count) + 1; id <= last; ++id) {
+      ids.push_back(id);
+    }
+    first += count;
+  }
+  Query events = database_->query(
+      "INSERT INTO events (job_id, attempt, at_us, state, detail) SELECT id, 0, submit_us, 'PENDING', "
+      "json_object('user', user, 'name', name) FROM jobs WHERE id BETWEEN ? AND ?");
+  events.bind(ids.front()).bind(ids.back()).execute();
+  insert_into_queue(all, ids);
+}
+
+/// One job, or kRowsAtOnce of them.
+void SqliteJobStore::insert_rows(std::span<const NewJob> jobs, std::int64_t supervisor) {
+  static const std::string kInsert =
       "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
       "state, "
-      "submit_us, group_id, array_job_id, array_task_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, "
-      "?, ?)");
-  insert.bind(supervisor)
-      .bind(job.user)
-      .bind(std::int64_t{job.user_id})
-      .bind(job.job_user)
-      .bind(std::int64_t{job.job_user_id})
-      .bind(job.host)
-      .bind(job.spec.name)
-      .bind(job.spec.account)
-      .bind(job.spec_text.empty() ? to_json_text(job.spec) : job.spec_text)
-      .bind(to_column(job.submit))
-      .bind(std::int64_t{job.group_id});
-  if (job.array_job_id) {
-    insert.bind(*job.array_job_id).bind(std::int64_t{job.array_task_id.value_or(0)});
-  } else {
-    insert.bind_null().bind_null();
+      "submit_us, group_id, array_job_id, array_task_id) VALUES ";
+  constexpr std::string_view kRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?)";
+  static const std::string kOne = kInsert + std::string(kRow);
+  static const std::string kMany = kInsert + repeated(kRow, kRowsAtOnce);
+  Query insert = database_->query(jobs.size() == 1 ? kOne.c_str() : kMany.c_str());
+  std::deque<std::string> texts;
+  for (const NewJob& job : jobs) {
+    const std::string& text =
+        job.spec_text.empty() ? texts.emplace_back(to_json_text(job.spec)) : job.spec_text;
+    insert.bind(supervisor).bind_in_place(job.user).bind(std::int64_t{job.user_id});
+    insert.bind_in_place(job.job_user).bind(std::int64_t{job.job_user_id}).bind_in_place(job.host);
+    insert.bind_in_place(job.spec.name).bind_in_place(job.spec.account).bind_in_place(text);
+    insert.bind(to_column(job.submit)).bind(std::int64_t{job.group_id});
+    if (job.array_job_id) {
+      insert.bind(*job.array_job_id).bind(std::int64_t{job.array_task_id.value_or(0)});
+    } else {
+      insert.bind_null().bind_null();
+    }
   }
   insert.execute();
-  const JobId id = database_->last_row();
-  Query event = database_->query(
-      "INSERT INTO events (job_id, attempt, at_us, state, detail) "
-      "VALUES (?, 0, ?, 'PENDING', json_object('user', ?, 'name', ?))");
-  event.bind(id).bind(to_column(job.submit)).bind(job.user).bind(job.spec.name).execute();
-  if (job.queue) {
-    insert_into_queue(id, job.user_id, 0, *job.queue);
-  }
-  return id;
 }
 
 std::optional<Standing> SqliteJobStore::standing(JobId job) {
@@ -426,6 +463,12 @@ void SqliteJobStore::require_attempt(JobId job, const Standing& standing, unsign
   }
 }
 
+/// Of a job that is not over before and after: without the column that two more indexes are about.
+void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt) {
+  Query query = database_->query("UPDATE jobs SET state = ?, attempt = ? WHERE id = ?");
+  query.bind(to_string(state)).bind(std::int64_t{attempt}).bind(job).execute();
+}
+
 void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end) {
   Query query = database_->query("UPDATE jobs SET state = ?, attempt = ?, end_us = ? WHERE id = ?");
   query.bind(to_string(state)).bind(std::int64_t{attempt});
@@ -437,9 +480,12 @@ void SqliteJobStore::set_state(JobId job, JobState state, unsigned attempt, std:
   query.bind(job).execute();
 }
 
-void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
-                                       const QueueFacts& facts) {
-  Query query = database_->query("INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+namespace {
+
+constexpr std::string_view kQueueRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+/// `facts` outlive the query.
+void bind_queue_row(Query& query, JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts) {
   query.bind(job).bind(std::int64_t{user_id}).bind(std::int64_t{attempt}).bind(facts.priority);
   query.bind(std::int64_t{facts.cpus});
   if (facts.memory) {
@@ -455,8 +501,41 @@ void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned att
       query.bind_null();
     }
   }
-  query.bind(facts.dependency).bind(facts.array_tasks).bind(std::int64_t{facts.array_limit});
-  query.bind(facts.shared_network).execute();
+  query.bind_in_place(facts.dependency).bind_in_place(facts.array_tasks);
+  query.bind(std::int64_t{facts.array_limit}).bind_in_place(facts.shared_network);
+}
+
+}  // namespace
+
+void SqliteJobStore::insert_into_queue(JobId job, unsigned user_id, unsigned attempt,
+                                       const QueueFacts& facts) {
+  static const std::string kInsert = "INSERT INTO queue VALUES " + std::string(kQueueRow);
+  Query query = database_->query(kInsert.c_str());
+  bind_queue_row(query, job, user_id, attempt, facts);
+  query.execute();
+}
+
+/// Those of the jobs that wait in berthd's queue.
+void SqliteJobStore::insert_into_queue(std::span<const NewJob> jobs, std::span<const JobId> ids) {
+  static const std::string kInsert = "INSERT INTO queue VALUES " + repeated(kQueueRow, kRowsAtOnce);
+  std::vector<std::size_t> waiting;
+  waiting.reserve(jobs.size());
+  for (std::size_t index = 0; index < jobs.size(); ++index) {
+    if (jobs[index].queue) {
+      waiting.push_back(index);
+    }
+  }
+  std::size_t done = 0;
+  for (; waiting.size() - done >= kRowsAtOnce; done += kRowsAtOnce) {
+    Query query = database_->query(kInsert.c_str());
+    for (const std::size_t index : std::span(waiting).subspan(done, kRowsAtOnce)) {
+      bind_queue_row(query, ids[index], jobs[index].user_id, 0, *jobs[index].queue);
+    }
+    query.execute();
+  }
+  for (const std::size_t index : std::span(waiting).subspan(done)) {
+    insert_into_queue(ids[index], jobs[index].user_id, 0, *jobs[index].queue);
+  }
 }
 
 void SqliteJobStore::leave_queue(JobId job) {
@@ -475,7 +554,7 @@ void SqliteJobStore::suspend(JobId job, unsigned attempt, bool suspended, Timest
   database_->write([&] {
     const JobState to = suspended ? JobState::suspended : JobState::running;
     require_attempt(job, require_transition(job, to), attempt);
-    set_state(job, to, attempt, std::nullopt);
+    set_state(job, to, attempt);
     Query update = database_->query("UPDATE attempts SET state = ? WHERE job_id = ? AND attempt = ?");
     update.bind(to_string(to)).bind(job).bind(std::int64_t{attempt}).execute();
     insert_event(job, attempt, at, to, "");
@@ -589,12 +668,13 @@ std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
 
 namespace {
 
-/// What lets SQLite take one of the small indexes (migrations/0005_indexes.sql) where they hold all that is
-/// asked for.
+/// What lets SQLite take one of the small indexes (migrations/0005_indexes.sql, 0006_active.sql) where they
+/// hold all that is asked for.
 std::string index_condition(const std::vector<JobState>& states) {
   const auto is_active = [](JobState state) { return state != JobState::pending && !is_final(state); };
   if (std::all_of(states.begin(), states.end(), is_active)) {
-    return " AND j.state IN ('CONFIGURING', 'RUNNING', 'SUSPENDED', 'COMPLETING')";
+    return " AND (j.state = 'CONFIGURING' OR j.state = 'RUNNING' OR j.state = 'SUSPENDED' OR j.state = "
+           "'COMPLETING')";
   }
   return std::none_of(states.begin(), states.end(), is_final) ? " AND j.end_us IS NULL" : "";
 }
@@ -803,7 +883,8 @@ std::vector<OpenAttempt> SqliteJobStore::running_attempts() {
         "a.memory_nodes, a.memory FROM jobs j "
         "JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt "
         "JOIN supervisors s ON s.id = a.supervisor_id "
-        "WHERE j.state IN ('CONFIGURING', 'RUNNING', 'SUSPENDED', 'COMPLETING') ORDER BY j.id");
+        "WHERE j.state = 'CONFIGURING' OR j.state = 'RUNNING' OR j.state = 'SUSPENDED' OR j.state = "
+        "'COMPLETING' ORDER BY j.id");
     std::vector<OpenAttempt> open;
     while (query.step()) {
       Row row(query);
@@ -824,7 +905,7 @@ void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned att
         leave_queue(job);
         const Standing before = require_transition(job, JobState::configuring);
         require_attempt(job, {before.state, before.attempt + 1}, attempt);
-        set_state(job, JobState::configuring, attempt, std::nullopt);
+        set_state(job, JobState::configuring, attempt);
         const std::string cpus = allocation.cpus.to_list();
         const std::string nodes = allocation.memory_nodes.to_list();
         const auto memory = static_cast<std::int64_t>(allocation.memory);
@@ -853,14 +934,12 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at, const std::s
   database_->write(
       [&] {
         require_attempt(job, require_transition(job, JobState::running), attempt);
-        set_state(job, JobState::running, attempt, std::nullopt);
+        set_state(job, JobState::running, attempt);
         Query update = database_->query(
             "UPDATE attempts SET state = 'RUNNING', start_us = coalesce(start_us, ?) WHERE job_id = ? AND "
             "attempt = ?");
         update.bind(to_column(at)).bind(job).bind(std::int64_t{attempt}).execute();
-        Query event = database_->query(
-            "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, 'RUNNING', ?)");
-        event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(detail).execute();
+        insert_event(job, attempt, at, JobState::running, detail);
         return true;
       },
       Database::Durability::process_kill);
@@ -868,21 +947,36 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at, const std::s
 
 bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
                             Timestamp at) {
+  return finish(job, attempt, nullptr, outcome, usage, at);
+}
+
+bool SqliteJobStore::run_and_finish(JobId job, unsigned attempt, const AttemptStart& start,
+                                    const Outcome& outcome, const Usage& usage, Timestamp at) {
+  return finish(job, attempt, &start, outcome, usage, at);
+}
+
+bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
+                            const Usage& usage, Timestamp at) {
   if (!is_final(outcome.state)) {
     refuse(job, "cannot end as " + std::string(to_string(outcome.state)) + ", which is not a final state");
   }
   return database_->write([&] {
-    {
-      Query recorded =
-          database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
-      if (recorded.bind(job).bind(std::int64_t{attempt}).step()) {
-        return end_waiting(job, attempt, outcome, at);
-      }
+    if (has_record(job, attempt)) {
+      return end_waiting(job, attempt, outcome, at);
     }
-    require_attempt(job, require_transition(job, outcome.state), attempt);
+    // Recorded at once, RUNNING is an event and a time, but no state that anybody could read.
+    const std::optional<Standing> now = start != nullptr ? standing(job) : std::nullopt;
+    const bool ran = now && now->state == JobState::configuring;
+    const Standing before = ran ? *now : require_transition(job, outcome.state);
+    require_attempt(job, before, attempt);
+    if (ran) {
+      insert_event(job, attempt, start->at, JobState::running, start->detail);
+    }
     set_state(job, outcome.state, attempt, at);
-    leave_queue(job);
-    write_outcome(job, attempt, outcome, at);
+    if (before.state == JobState::pending) {
+      leave_queue(job);
+    }
+    write_outcome(job, attempt, ran ? std::optional(start->at) : std::nullopt, outcome, at);
     write_usage(job, attempt, usage);
     Query event = database_->query(
         "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
@@ -892,6 +986,13 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
     event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
     return true;
   });
+}
+
+/// Whether the attempt has ended.
+bool SqliteJobStore::has_record(JobId job, unsigned attempt) {
+  Query recorded =
+      database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
+  return recorded.bind(job).bind(std::int64_t{attempt}).step();
 }
 
 /// A job that waits again after its attempt `attempt` ends without another one: only its state changes.
@@ -906,7 +1007,8 @@ bool SqliteJobStore::end_waiting(JobId job, unsigned attempt, const Outcome& out
   return true;
 }
 
-void SqliteJobStore::write_outcome(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
+void SqliteJobStore::write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start,
+                                   const Outcome& outcome, Timestamp at) {
   if (attempt == 0) {  // never configured, so there is no row yet
     Query insert = database_->query(
         "INSERT INTO attempts (job_id, attempt, supervisor_id, state) SELECT id, 0, supervisor_id, state "
@@ -914,9 +1016,15 @@ void SqliteJobStore::write_outcome(JobId job, unsigned attempt, const Outcome& o
     insert.bind(job).execute();
   }
   Query query = database_->query(
-      "UPDATE attempts SET state = ?, end_us = ?, cause = ?, exit_code = ?, signal = ?, core_dumped = ?, "
-      "limit_name = ?, limit_value = ?, limit_cgroup = ?, stage = ?, error_number = ?, message = ? "
-      "WHERE job_id = ? AND attempt = ?");
+      "UPDATE attempts SET start_us = coalesce(start_us, ?), state = ?, end_us = ?, cause = ?, exit_code = "
+      "?, "
+      "signal = ?, core_dumped = ?, limit_name = ?, limit_value = ?, limit_cgroup = ?, stage = ?, "
+      "error_number = ?, message = ? WHERE job_id = ? AND attempt = ?");
+  if (start) {
+    query.bind(to_column(*start));
+  } else {
+    query.bind_null();
+  }
   query.bind(to_string(outcome.state)).bind(to_column(at));
   query.bind(to_string(outcome.cause))
       .bind(std::int64_t{outcome.exit_code})

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <limits>
+#include <map>
 
 #include "schemas/usage_fields.h"
 #include "store/queue_store.h"
@@ -412,6 +413,88 @@ TEST_CASE("room of forgotten jobs goes back to the file system, but for some tha
   }
   CHECK(given > 500);
   CHECK(store->check_integrity().empty());
+}
+
+TEST_CASE(
+    "start and end of an attempt that are recorded at once give the same record as one after the other") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId apart = submit_one(*store);
+  const JobId at_once = submit_one(*store);
+  Usage usage;
+  usage.memory_peak = 4096;
+  for (const JobId job : {apart, at_once}) {
+    store->configure(job, 1, sample_allocation(), at(1));
+  }
+  store->run(apart, 1, at(2), "{}");
+  CHECK(store->finish(apart, 1, completed(), usage, at(3)));
+  CHECK(store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(3)));
+
+  AccountingRecord expected = store->find(apart).at(0);
+  expected.job_id = at_once;
+  CHECK(to_json_text(store->find(at_once).at(0)) == to_json_text(expected));
+  CHECK(store->find(at_once).at(0).start == at(2));
+  const std::vector<JobEvent> events = store->events(at_once);
+  REQUIRE(events.size() == 4);
+  CHECK(events[2].state == JobState::running);
+  CHECK(events[2].at == at(2));
+  CHECK(replay(events) == JobState::completed);
+  CHECK_FALSE(store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(4)));  // told twice
+  CHECK(store->events(at_once).size() == 4);
+}
+
+TEST_CASE("a start that is recorded already is not recorded again with the end") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId job = submit_one(*store);
+  store->configure(job, 1, sample_allocation(), at(1));
+  CHECK_THROWS_AS(store->run_and_finish(job, 2, {at(2), "{}"}, completed(), {}, at(3)), StoreError);
+  store->run(job, 1, at(2), "{}");
+  CHECK(store->run_and_finish(job, 1, {at(7), "{}"}, completed(), {}, at(8)));
+  CHECK(store->find(job).at(0).start == at(2));
+  CHECK(store->events(job).size() == 4);
+}
+
+TEST_CASE("each of many jobs that are submitted together has its own number, event and place in the queue") {
+  const auto store = QueueStore::open(":memory:");
+  std::vector<NewJob> jobs;
+  for (int index = 0; index < 100; ++index) {
+    NewJob& job = jobs.emplace_back(sample_job("job" + std::to_string(index)));
+    if (index % 10 != 3) {
+      job.queue.emplace().priority = index;
+    }
+  }
+  const std::vector<JobId> ids = store->submit(jobs, sample_supervisor());
+  REQUIRE(ids.size() == jobs.size());
+  std::map<JobId, std::int64_t> waiting;
+  store->visit_queue([&](WaitingJob&& job) { waiting[job.job_id] = job.facts.priority; });
+  CHECK(waiting.size() == 90);
+  for (std::size_t index = 0; index < ids.size(); ++index) {
+    CHECK(store->find_stored(ids[index])->name == jobs[index].spec.name);
+    const std::vector<JobEvent> events = store->events(ids[index]);
+    REQUIRE(events.size() == 1);
+    CHECK(events[0].state == JobState::pending);
+    CHECK(events[0].at == jobs[index].submit);
+    CHECK(events[0].detail == R"({"user":"ada","name":"job)" + std::to_string(index) + "\"}");
+    CHECK(waiting.contains(ids[index]) == jobs[index].queue.has_value());
+    CHECK((!jobs[index].queue || waiting[ids[index]] == static_cast<std::int64_t>(index)));
+  }
+}
+
+TEST_CASE("within one transaction a write that throws undoes itself alone, or all") {
+  const auto store = QueueStore::open(":memory:");
+  JobId job = 0;
+  store->together([&] {
+    job = submit_one(*store);
+    CHECK_THROWS_AS(store->run(job, 1, at(1)), StoreError);  // it waits
+  });
+  CHECK(store->find_stored(job));
+  JobId undone = 0;
+  const auto fail = [&] {
+    undone = submit_one(*store);
+    store->run(undone, 1, at(1));
+  };
+  CHECK_THROWS_AS(store->as_one(fail), StoreError);
+  CHECK_FALSE(store->find_stored(undone));
+  CHECK(submit_one(*store) == undone);  // and the next transaction is whole
 }
 
 }  // namespace berth
