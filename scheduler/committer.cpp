@@ -1,5 +1,6 @@
 #include "scheduler/committer.h"
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <iterator>
 #include <utility>
@@ -22,15 +23,15 @@ Committer::~Committer() {
 }
 
 void Committer::commit(Work work, Done done) {
-  stage({std::move(work), std::move(done), false, nullptr});
+  stage({std::move(work), std::move(done), false});
 }
 
 void Committer::commit_surely(Work work, Done done) {
-  stage({std::move(work), std::move(done), true, nullptr});
+  stage({std::move(work), std::move(done), true});
 }
 
-void Committer::commit_soon(Work work, Done done) {
-  staged_.push_back({std::move(work), std::move(done), true, nullptr});
+std::uint64_t Committer::commit_soon(Work work, Done done) {
+  staged_.push_back({std::move(work), std::move(done), true, ++last_number_});
   if (!soon_armed_) {
     soon_armed_ = true;
     soon_.expires_after(kSoon);
@@ -41,6 +42,17 @@ void Committer::commit_soon(Work work, Done done) {
       }
     });
   }
+  return last_number_;
+}
+
+bool Committer::withdraw(std::uint64_t number) {
+  const auto found =
+      std::find_if(staged_.begin(), staged_.end(), [&](const Item& item) { return item.number == number; });
+  if (found == staged_.end()) {
+    return false;
+  }
+  staged_.erase(found);
+  return true;
 }
 
 /// Given to the thread when everything that is ready on the loop has had its turn.
@@ -98,7 +110,13 @@ void Committer::run() {
 
 /// False when the transaction failed as a whole.
 bool Committer::write(std::vector<Item>& items, std::exception_ptr& trouble) {
+  if (write_as_one(items, trouble)) {
+    return true;
+  }
   try {
+    if (trouble) {
+      std::rethrow_exception(trouble);
+    }
     store_->together([&] {
       for (Item& item : items) {
         do_work(item);
@@ -112,6 +130,27 @@ bool Committer::write(std::vector<Item>& items, std::exception_ptr& trouble) {
     }
     return false;
   }
+}
+
+/// False when one of them threw, and nothing has been written; with `trouble` when that is no fault of its
+/// own.
+bool Committer::write_as_one(std::vector<Item>& items, std::exception_ptr& trouble) {
+  try {
+    store_->as_one([&] {
+      for (Item& item : items) {
+        item.error = nullptr;
+        item.work(*store_);
+      }
+    });
+    return true;
+  } catch (const StoreError& error) {
+    if (error.kind() != StoreError::Kind::refused) {
+      trouble = std::current_exception();
+    }
+  } catch (const std::exception&) {
+    // Found again, and told of, where each is on its own.
+  }
+  return false;
 }
 
 /// What the work itself got wrong is its own; a database that cannot be written or is damaged fails the whole

@@ -5,6 +5,9 @@
 // event loop asks for: the end of a job and the start of the next are one transaction. Order is kept. The
 // store belongs to this thread alone from the constructor on.
 //
+// Work may be done twice: one transaction without save points is tried first, as nearly always nothing
+// throws.
+//
 // Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not
 // be lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried
 // again every kRetryInterval until the database works, and the trouble callback is told.
@@ -14,6 +17,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -50,21 +54,25 @@ class Committer {
   /// As commit(), for work that must not be lost: `done` is told only of what the work itself threw.
   void commit_surely(Work work, Done done);
   /// As commit_surely(), for what may be lost in a crash without harm: it becomes a part of the next
-  /// transaction, or one of its own after kSoon.
-  void commit_soon(Work work, Done done);
+  /// transaction, or one of its own after kSoon. Returns a number for withdraw().
+  std::uint64_t commit_soon(Work work, Done done);
+  /// Takes back what commit_soon() was given, `done` too; false when the thread has it already.
+  bool withdraw(std::uint64_t number);
 
  private:
   struct Item {
     Work work;
     Done done;
     bool surely = false;
-    std::exception_ptr error;
+    std::uint64_t number = 0;  // of commit_soon()
+    std::exception_ptr error = nullptr;
   };
 
   void stage(Item item);
   void hand_over();
   void run();
   bool write(std::vector<Item>& items, std::exception_ptr& trouble);
+  bool write_as_one(std::vector<Item>& items, std::exception_ptr& trouble);
   void do_work(Item& item);
   void give_back(std::vector<Item>& items, bool written);
 
@@ -75,6 +83,7 @@ class Committer {
   std::vector<Item> staged_;  // of the event loop alone: what this turn of it has asked for
   bool hands_over_ = false;   // at the end of this turn
   bool soon_armed_ = false;
+  std::uint64_t last_number_ = 0;
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::vector<Item> queue_;

@@ -462,23 +462,24 @@ void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage
   }
   Active* active = find_active(message.id.job_id);
   if (message.kind == Kind::started && active != nullptr && active->id == message.id) {
-    handle_started(*active, message);
+    handle_started(*active, {message.at, message.detail});
   }
 }
 
-void Daemon::handle_started(Active& active, const RunnerMessage& message) {
+void Daemon::handle_started(Active& active, const AttemptStart& start) {
   crash_point("run.received");
   if (active.state != JobState::configuring) {
     return;  // told again after a restart
   }
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
-  committer_->commit_soon(  // lost in a crash, the runner tells it again
-      [id = message.id, at = message.at, detail = message.detail](QueueStore& store) {
-        store.run(id.job_id, id.attempt, at, detail);
+  active.start = start;
+  active.start_commit = committer_->commit_soon(  // lost in a crash, the runner tells it again
+      [id = active.id, start](QueueStore& store) {
+        store.run(id.job_id, id.attempt, start.at, start.detail);
         crash_point("run.before_commit");
       },
-      [this, id = message.id](const std::exception_ptr& error) {
+      [this, id = active.id](const std::exception_ptr& error) {
         if (error) {
           log_warning(job_name(id.job_id) + ": " + text_of(error));
         }
@@ -505,9 +506,7 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
     return;  // told twice: its commit is under way
   }
   if (active->state == JobState::configuring && message.started_at) {
-    RunnerMessage started = message;
-    started.at = *message.started_at;
-    handle_started(*active, started);
+    handle_started(*active, {*message.started_at, message.detail});
   }
   finish(*active, message.outcome, message.usage, message.at, link);
 }
@@ -572,10 +571,19 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   const std::optional<WaitingJob> again = next_attempt(active, outcome, at);
   const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
   const auto array_end = std::make_shared<std::optional<JobState>>();
+  std::optional<AttemptStart> start;  // of a short job: both are recorded at once
+  if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
+    start = active.start;
+  }
   committer_->commit_surely(
-      [id = active.id, outcome, usage, at, again, detail, array = active.array,
+      [id = active.id, start, outcome, usage, at, again, detail, array = active.array,
        array_end](QueueStore& store) {
-        store.finish(id.job_id, id.attempt, outcome, usage, at);
+        if (start) {
+          crash_point("run.before_commit");
+          store.run_and_finish(id.job_id, id.attempt, *start, outcome, usage, at);
+        } else {
+          store.finish(id.job_id, id.attempt, outcome, usage, at);
+        }
         if (again) {
           store.requeue(id.job_id, again->facts, at, detail);
         } else if (array) {
@@ -583,10 +591,13 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         crash_point("end.before_commit");
       },
-      [this, id = active.id, outcome, link, again, array = active.array,
+      [this, id = active.id, started = start.has_value(), outcome, link, again, array = active.array,
        array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        if (started) {
+          crash_point("run.after_commit");
         }
         crash_point("end.after_commit");
         if (link) {
@@ -754,11 +765,17 @@ void Daemon::arm_timer() {
   if (links_.size() < wanted_runners()) {
     sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
   }
-  timer_.expires_after(sleep);
+  const SteadyTime wake = std::chrono::steady_clock::now() + sleep;
+  if (wake >= wakes_at_) {
+    return;  // it decides again too early rather than be set again at each decision
+  }
+  wakes_at_ = wake;
+  timer_.expires_at(wake);
   timer_.async_wait([this](const boost::system::error_code& error) {
     if (error || stopping_) {
       return;
     }
+    wakes_at_ = SteadyTime::max();
     const std::size_t before = links_.size();
     keep_runners();
     for (std::size_t index = before; index < links_.size(); ++index) {
@@ -1119,6 +1136,7 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
   message.id = active.id;
   active.runner->send(message);
   active.state = suspended ? JobState::suspended : JobState::running;
+  active.start_commit = 0;  // a suspension is recorded between start and end
   committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
                                 QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
                             [this, reply = std::move(reply)](const std::exception_ptr& error) {

@@ -166,6 +166,8 @@ class Daemon {
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     bool requeue = false;               ///< waits again when it has ended
+    AttemptStart start;                 ///< told by the runner
+    std::uint64_t start_commit = 0;     ///< its commit, while it may be joined to the end's
     RetryRule rule;
     std::optional<JobId> array;  ///< whose task it is
   };
@@ -198,7 +200,7 @@ class Daemon {
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);
   void task_left(JobId array);
-  void handle_started(Active& active, const RunnerMessage& message);
+  void handle_started(Active& active, const AttemptStart& start);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   static void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
@@ -258,6 +260,7 @@ class Daemon {
   std::function<void()> on_commit_;
   SampleGatherer samples_;
   boost::asio::steady_timer timer_;
+  SteadyTime wakes_at_ = SteadyTime::max();  ///< of timer_
   boost::asio::steady_timer retention_timer_;
   std::unique_ptr<Committer> committer_;  // last: it is joined first
 };

@@ -1,0 +1,80 @@
+#include "scheduler/committer.h"
+
+#include <boost/asio/io_context.hpp>
+#include <catch2/catch.hpp>
+#include <string>
+#include <vector>
+
+namespace berth {
+namespace {
+
+NewJob job_named(const std::string& name) {
+  NewJob job;
+  job.spec.name = name;
+  job.spec.argv = {"/bin/true"};
+  return job;
+}
+
+/// A committer, its loop, and what it told.
+struct Fixture {
+  boost::asio::io_context loop;
+  std::vector<std::string> told;
+  std::vector<std::string> names;  ///< of the jobs in the store, as the last work saw them
+  Committer committer{QueueStore::open(":memory:"), loop,
+                      [this](const std::exception_ptr&) { told.push_back("trouble"); }};
+
+  Committer::Work submit(const std::string& name) {
+    return [name](QueueStore& store) { store.submit({job_named(name)}, {"boot", 1, 1, "test"}); };
+  }
+  Committer::Done tell(const std::string& name) {
+    return [this, name](const std::exception_ptr& error) { told.push_back(name + (error ? " failed" : "")); };
+  }
+  void look() {
+    committer.commit(
+        [this](QueueStore& store) {
+          names.clear();
+          for (const JobSummary& job : store.summaries({})) {
+            names.push_back(job.name);
+          }
+        },
+        tell("looked"));
+  }
+  /// Until everything asked for has been told.
+  void run(std::size_t count) {
+    while (told.size() < count) {
+      loop.restart();
+      loop.run_one();
+    }
+  }
+};
+
+using Words = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("work of one transaction that throws undoes itself alone, and all is told in order") {
+  Fixture f;
+  f.committer.commit(f.submit("first"), f.tell("first"));
+  f.committer.commit([](QueueStore& store) { store.run(1234, 1, Timestamp{}); },  // there is no such job
+                     f.tell("second"));
+  f.committer.commit_surely(f.submit("third"), f.tell("third"));
+  f.look();
+  f.run(4);
+  CHECK(f.told == Words{"first", "second failed", "third", "looked"});
+  CHECK(f.names == Words{"first", "third"});
+}
+
+TEST_CASE("what may be committed soon can be withdrawn until the thread has it") {
+  Fixture f;
+  const std::uint64_t withdrawn = f.committer.commit_soon(f.submit("withdrawn"), f.tell("withdrawn"));
+  const std::uint64_t kept = f.committer.commit_soon(f.submit("kept"), f.tell("kept"));
+  CHECK(f.committer.withdraw(withdrawn));
+  CHECK_FALSE(f.committer.withdraw(withdrawn));
+  f.look();
+  f.run(2);
+  CHECK(f.told == Words{"kept", "looked"});
+  CHECK(f.names == Words{"kept"});
+  CHECK_FALSE(f.committer.withdraw(kept));
+}
+
+}  // namespace berth
