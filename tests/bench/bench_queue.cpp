@@ -1,13 +1,17 @@
-// bench_queue: what berthd's queue costs. Two modes:
+// bench_queue: what berthd's queue costs. Its modes:
 //
-//   bench_queue --submit SOCKET CLIENTS JOBS [BULK]   durable submits per second; BULK jobs in each request
-//   (1) bench_queue --drain SOCKET JOBS                   JOBS of /bin/true submitted held as one request,
-//   released by
-//                                                     undraining: jobs per second from then to the last one's
-//                                                     end
+//   bench_queue --submit SOCKET CLIENTS JOBS [BULK]   durable submits per second; BULK (1) jobs in each
+//   request bench_queue --drain SOCKET JOBS                   JOBS of /bin/true submitted drained as one
+//   request, then
+//                                                     undrained: jobs per second up to the last one's end
 //   bench_queue --decide N                            decisions with N jobs waiting: p50, p99; memory per job
+//   bench_queue --fill DATABASE N                     writes N waiting jobs, for a berthd to start with
+//   bench_queue --grow DATABASE N                     writes N jobs and their whole lives, as berthd does,
+//   and
+//                                                     prints what a job takes of the file
 //
 // Raw sockets and one thread per client, so that the client costs little. docs/performance.md has figures.
+#include <SQLiteCpp/Database.h>
 #include <malloc.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -21,9 +25,13 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "scheduler/waiting_jobs.h"
+#include "schemas/job_file.h"
+#include "schemas/usage_fields.h"
+#include "store/queue_store.h"
 
 namespace {
 
@@ -89,9 +97,8 @@ class Client {
 std::string jobs_text(unsigned count, const char* extra) {
   std::string text = "[";
   for (unsigned index = 0; index < count; ++index) {
-    text += std::string(index > 0 ? "," : "") +
-            R"({"argv":["/bin/true"],"current_working_directory":"/","standard_output":"/dev/null",)"
-            R"("memory_per_node":"64M")" +
+    text += std::string(index > 0 ? "," : "") + R"({"argv":["/bin/true",")" + std::to_string(index) +
+            R"("],"current_working_directory":"/","standard_output":"/dev/null","memory_per_node":"64M")" +
             extra + "}";
   }
   return text + "]";
@@ -177,6 +184,80 @@ int decide(unsigned jobs) {
   return 0;
 }
 
+/// Jobs as jobs_text() describes them.
+std::vector<berth::NewJob> new_jobs(unsigned first, unsigned count) {
+  using namespace berth;
+  const Timestamp now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+  std::vector<NewJob> jobs;
+  for (unsigned index = first; index < first + count; ++index) {
+    NewJob& job = jobs.emplace_back();
+    job.spec.name = "true";
+    job.spec.argv = {"/bin/true", std::to_string(index)};
+    job.spec.current_working_directory = "/";
+    job.spec.standard_output = "/dev/null";
+    job.spec.memory_per_node = Bytes{64} << 20U;
+    job.user = job.job_user = "user" + std::to_string(index % 50);
+    job.user_id = job.job_user_id = 1000 + index % 50;
+    job.host = "bench";
+    job.submit = now;
+    job.queue.emplace();
+    job.queue->priority = index % 7;
+    job.queue->memory = job.spec.memory_per_node;
+    job.queue->stay = kUnlimited;
+  }
+  return jobs;
+}
+
+const berth::Supervisor kQueue{"", 0, 0, "berthd"};
+constexpr unsigned kAtOnce = 10'000;
+
+int fill(const char* database, unsigned jobs) {
+  const auto store = berth::QueueStore::open(database);
+  const auto start = Clock::now();
+  for (unsigned done = 0; done < jobs; done += kAtOnce) {
+    store->submit(new_jobs(done, std::min(kAtOnce, jobs - done)), kQueue);
+  }
+  std::printf("%u waiting jobs written, %.0f a second\n", jobs, jobs / seconds_since(start));
+  return 0;
+}
+
+/// Whole lives: with every counter that a job has here, an output of some bytes, and the events of each step.
+int grow(const char* database, unsigned jobs) {
+  using namespace berth;
+  const auto store = QueueStore::open(database);
+  Usage usage;
+  std::int64_t value = 1;
+  for_each_usage_field(usage, [&](std::string_view, auto& member) {
+    using Value = typename std::remove_reference_t<decltype(member)>::value_type;
+    member = Value(static_cast<std::make_signed_t<std::size_t>>(value));
+    value = value * 3 % 100'003;  // one to three bytes each
+  });
+  Outcome outcome;
+  outcome.state = JobState::completed;
+  outcome.cause = Cause::exited;
+  const auto start = Clock::now();
+  for (unsigned done = 0; done < jobs; done += kAtOnce) {
+    const std::vector<NewJob> some = new_jobs(done, std::min(kAtOnce, jobs - done));
+    const std::vector<JobId> ids = store->submit(some, kQueue);
+    store->as_one([&] {
+      for (const JobId id : ids) {
+        const Timestamp at = some.front().submit;
+        store->configure_on({"boot", 4242, 987'654, "run-4242-987654"}, id, 1,
+                            {"cpu0", {0}, {0}, Bytes{64} << 20U}, at);
+        store->run_and_finish(id, 1, {at, R"({"pid":4242})"}, outcome, usage, at);
+      }
+    });
+  }
+  const double seconds = seconds_since(start);
+  SQLite::Database file(database, SQLite::OPEN_READONLY);
+  const double pages = file.execAndGet("PRAGMA page_count").getDouble();  // those in the log too
+  const double bytes = pages * file.execAndGet("PRAGMA page_size").getDouble() / jobs;
+  std::printf(
+      "%u jobs and their lives written, %.0f a second: %.0f bytes of the file each, %.2f GB a million\n",
+      jobs, jobs / seconds, bytes, bytes / 1000);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -193,6 +274,15 @@ int main(int argc, char** argv) {
   if (mode == "--decide") {
     return decide(number(2, 1000));
   }
-  std::fputs("bench_queue --submit SOCKET CLIENTS JOBS [BULK] | --drain SOCKET JOBS | --decide N\n", stderr);
+  if (mode == "--fill") {
+    return fill(argv[2], number(3, 1000));
+  }
+  if (mode == "--grow") {
+    return grow(argv[2], number(3, 1000));
+  }
+  std::fputs(
+      "bench_queue --submit SOCKET CLIENTS JOBS [BULK] | --drain SOCKET JOBS | --decide N | "
+      "--fill DATABASE N | --grow DATABASE N\n",
+      stderr);
   return 2;
 }
