@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <deque>
 #include <limits>
 #include <map>
@@ -118,7 +119,33 @@ std::string Started::detail() const {
   return list.empty() ? "" : "{\"published\": [" + list + "]}";
 }
 
-void check_host_network(const JobSpec& spec, const NetworkSettings& settings) {
+namespace {
+
+/// berth itself binds them, as root.
+void check_published_ports(const std::vector<PublishedPort>& published) {
+  constexpr const char* kFirstFree = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+  if (published.empty() || ::geteuid() != 0) {
+    return;  // the kernel asks
+  }
+  const auto first = static_cast<unsigned>(std::atoi(read_file_at(AT_FDCWD, kFirstFree).c_str()));
+  for (const PublishedPort& port : published) {
+    if (port.host_port != 0 && port.host_port < first) {
+      throw LaunchError("isolation.publish", EACCES,
+                        "isolation.publish: " + port.to_text() + ": ports of the host below " +
+                            std::to_string(first) +
+                            " are root's. Use a higher one, or 0 for a free one; or the administrator allows "
+                            "it with \"network\": {\"allow_privileged_ports\": true} in "
+                            "/etc/berth/berthd.json");
+    }
+  }
+}
+
+}  // namespace
+
+void check_network_permission(const JobSpec& spec, const NetworkSettings& settings) {
+  if (!settings.allow_privileged_ports) {
+    check_published_ports(spec.isolation.network.publish);
+  }
   if (spec.isolation.network.mode == NetworkMode::host && !settings.allow_host) {
     throw LaunchError(
         "isolation.network", EPERM,
@@ -167,7 +194,7 @@ class Executor::Implementation {
 
   void check_supported(const JobSpec& spec) {
     check_limits(spec, *tree_);
-    check_host_network(spec, options_.network);
+    check_network_permission(spec, options_.network);
     if (!spec.isolation.root.empty()) {
       check_own_root(spec.isolation.root);
     }

@@ -166,8 +166,8 @@ struct CommandEnded {
 };
 using ExecutorEvent = std::variant<Started, Ended, TerminalOpened, CommandEnded>;
 
-/// Throws LaunchError when the job asks for the host's network and may not have it.
-void check_host_network(const JobSpec& spec, const NetworkSettings& settings);
+/// Throws LaunchError when the job asks for the host's network, or for ports of it, and may not have them.
+void check_network_permission(const JobSpec& spec, const NetworkSettings& settings);
 
 /// The part of Executor::check_supported() that asks about limits, for an Executor of another process. Throws
 /// LaunchError naming the first limit that the user asked for and its machine cannot enforce.

@@ -488,7 +488,7 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
         if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
           throw ApiError(422, "the job " + *reason);
         }
-        check_submission(spec, daemon_.controllers(), daemon_.config().network);
+        check_submission(spec, daemon_.controllers(), daemon_.config().network.of_user(actor.user_id));
         spec_text = to_json_text(spec);
       },
       [respond, job](const std::exception_ptr& error) {
@@ -533,8 +533,9 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
   }
   const auto parse = [body = request.body, file = parameter(request, "file", "request"), directory,
                       submitter = Submitter{actor.user_id, actor.group_id, actor.name, actor.administrator},
-                      controllers = daemon_.controllers(), network = daemon_.config().network,
-                      now = clock_.system_now(), this] {
+                      controllers = daemon_.controllers(),
+                      network = daemon_.config().network.of_user(actor.user_id), now = clock_.system_now(),
+                      this] {
     return std::make_shared<std::vector<NewJob>>(
         parse_submission(body, file, directory, submitter, controllers, network, identities_, now));
   };

@@ -449,8 +449,8 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
 }
 
 /// What berthd's configuration says counts for berth run too, and is read only for jobs that it matters to.
-/// Root, which writes that file, may use the host's network anyway; through sudo it is the other user who
-/// asks.
+/// Root, which writes that file, may use the host's network and all of its ports anyway; through sudo it is
+/// the other user who asks.
 NetworkSettings network_settings(const CommandLine& line, const std::vector<RequestedJob>& jobs,
                                  const Caller& caller) {
   NetworkSettings settings;
@@ -460,6 +460,7 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
       })) {
     settings = load_daemon_config(kDefaultDaemonConfig, true).network;
   }
+  settings = settings.of_user(caller.uid);
   settings.allow_host = settings.allow_host || caller.uid == 0;
   if (const auto pool = line.value("network-pool")) {
     try {

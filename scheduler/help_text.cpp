@@ -91,7 +91,7 @@ constexpr std::array kFiles{
     Meaning{"/var/lib/berth/berth.db", "The database of root."},
     Meaning{"/run/berth/berthd.sock", "berthd's socket."},
     Meaning{"/etc/berth/berthd.json",
-            "berthd's configuration; network.allow_host and network.pool hold for berth run too."},
+            "berthd's configuration; what it says of networks holds for berth run too."},
 };
 
 }  // namespace

@@ -45,6 +45,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["group_id"] = message.group_id;
       header["allocation"] = to_json_text(message.allocation);
       header["host_network"] = message.network.allow_host;
+      header["privileged_ports"] = message.network.allow_privileged_ports;
       header["network_pool"] = message.network.pool_text();
       if (message.array_job_id) {
         header["array_job_id"] = *message.array_job_id;
@@ -112,6 +113,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.group_id = header.at("group_id");
       message.allocation = parse_allocation(header.at("allocation").get_ref<const std::string&>());
       message.network.allow_host = header.value("host_network", false);
+      message.network.allow_privileged_ports = header.value("privileged_ports", false);
       if (header.contains("network_pool")) {
         parse_network_pool(header.at("network_pool").get_ref<const std::string&>(), message.network);
       }

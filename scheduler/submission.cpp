@@ -82,7 +82,7 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
                       const NetworkSettings& network) {
   try {
     check_limits(spec, controllers);
-    check_host_network(spec, network);
+    check_network_permission(spec, network);
   } catch (const LaunchError& error) {
     throw InputError("job \"" + spec.name + "\"", "", error.what());
   }
@@ -106,7 +106,7 @@ std::vector<NewJob> parse_submission(std::string_view text, const std::string& f
         known = run_as.emplace(spec.isolation.user, identities.find(spec.isolation.user, caller)).first;
       }
       check_limits(spec, controllers);
-      check_host_network(spec, network);
+      check_network_permission(spec, network);
       if (!submitter.administrator && (spec.priority > 0 || spec.nice < 0)) {
         throw LaunchError("priority", EPERM,
                           "only administrators raise a priority; use \"nice\" to put it behind your others");

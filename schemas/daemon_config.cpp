@@ -75,6 +75,10 @@ constexpr Member<DaemonConfig::UserLimits> kUserLimits[] = {
 constexpr Member<NetworkSettings> kNetwork[] = {
     {"allow_host", [](const Field& field,
                       NetworkSettings& network) { network.allow_host = field.boolean().value_or(false); }},
+    {"allow_privileged_ports",
+     [](const Field& field, NetworkSettings& network) {
+       network.allow_privileged_ports = field.boolean().value_or(false);
+     }},
     {"pool",
      [](const Field& field, NetworkSettings& network) {
        if (const auto ranges = field.text()) {

@@ -21,6 +21,12 @@ bool is_pool(const Cidr& range) {
 
 }  // namespace
 
+NetworkSettings NetworkSettings::of_user(std::uint32_t user_id) const {
+  NetworkSettings settings = *this;
+  settings.allow_privileged_ports = allow_privileged_ports || user_id == 0;
+  return settings;
+}
+
 std::string NetworkSettings::pool_text() const {
   return pool_v4.to_text() + "," + pool_v6.to_text();
 }

@@ -2,6 +2,7 @@
 // the option --network-pool of berth run. Values; safe from any thread.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -17,8 +18,12 @@ inline constexpr const char* kDefaultPoolV6 = "fd62:6572:7468::/48";
 struct NetworkSettings {
   /// Jobs may ask for "host", the host's own network.
   bool allow_host = false;
+  /// They may publish ports of the host that the kernel keeps for root (ip_unprivileged_port_start).
+  bool allow_privileged_ports = false;
   Cidr pool_v4 = *Cidr::parse(kDefaultPoolV4);  ///< of /8 to /24
   Cidr pool_v6 = *Cidr::parse(kDefaultPoolV6);  ///< of /48, in fd00::/8
+  /// What holds for the jobs of this user: root may publish every port.
+  NetworkSettings of_user(std::uint32_t user_id) const;
   /// "198.18.0.0/15,fd62:6572:7468::/48"
   std::string pool_text() const;
   bool operator==(const NetworkSettings&) const = default;

@@ -137,6 +137,29 @@ class Settings(NetworkDaemonCase):
         self.assertIn("allow_host", self.records(late)[-1]["outcome"]["message"])
 
     @natively
+    def test_ports_of_root_are_the_administrators_to_allow(self):
+        self.start_daemon()
+        path = self.job_file({"name": "web", "argv": ["/bin/true"], "isolation": {"network": "private", "publish": ["80:80"]}})
+        status, _, err = self.cli("submit", path, user=USER)
+        self.assertNotEqual(status, 0)
+        self.assertIn("allow_privileged_ports", err)
+        own = self.lab_submit(network="private", publish=["80:80"], argv=["/bin/true"], user=None)
+        self.wait_for_state(own, "COMPLETED", 60)
+        self.write_config(network={"allow_privileged_ports": True})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: self.cli("submit", "--hold", path, user=USER)[0] == 0))
+        job = self.lab_submit(network="private", publish=["80:80"], argv=["/bin/true"])
+        self.wait_for_state(job, "COMPLETED", 60)
+        # What waits when it is forbidden again does not run.
+        late = self.lab_submit(network="private", publish=["80:80"], argv=["/bin/true"], hold=True)
+        self.write_config()
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: self.cli("submit", path, user=USER)[0] != 0))
+        self.ok("release", late)
+        self.wait_for_state(late, "FAILED")
+        self.assertIn("allow_privileged_ports", self.records(late)[-1]["outcome"]["message"])
+
+    @natively
     def test_the_pool_is_the_configurations(self):
         self.write_config(network={"pool": "10.77.0.0/16,fd12:3456:789a::/48"})
         self.start_daemon()

@@ -285,6 +285,17 @@ class Ports(NetworkCase):
         self.stop(process)
 
 
+    def test_ports_of_root_are_roots_to_give(self):
+        """Who may not bind port 80 of the host does not get it through a berth that root started for them either."""
+        somebody = self.environment(SUDO_UID="4242", SUDO_GID="4242", SUDO_USER="somebody")
+        for port in ("80:80", "[::1]:1023:80", "53:53/udp"):
+            run = self.run_jobs(dict(self.lab_job(publish=[port]), argv=["/bin/true"]), environment=somebody)
+            self.assert_refused(run, "isolation.publish", port, "1024", "allow_privileged_ports")
+        for environment, port in ((somebody, "1024:80"), (somebody, "0:80"), (None, "80:80")):
+            run = self.run_jobs(dict(self.lab_job(publish=[port]), argv=["/bin/true"]), environment=environment)
+            self.assert_state(run, "COMPLETED")
+
+
 class Shared(NetworkCase):
     def test_jobs_of_one_network_find_each_other_by_name(self):
         log = os.path.join(self.work, "queries")
