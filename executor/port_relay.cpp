@@ -1,5 +1,6 @@
 #include "executor/port_relay.h"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -121,7 +122,9 @@ class PortRelay::Connection {
     for (const std::size_t side : {kClient, kJob}) {
       const bool reads = !sides_.at(side).ended && sides_.at(1 - side).out.empty();
       const bool writes = !sides_.at(side).out.empty();
-      watch(side, (reads ? unsigned{EPOLLIN} : 0U) | (writes ? unsigned{EPOLLOUT} : 0U));
+      const std::uint32_t events = (reads ? unsigned{EPOLLIN} : 0U) | (writes ? unsigned{EPOLLOUT} : 0U);
+      // One that has hung up would be reported for ever while the other side takes its time.
+      events != 0 ? watch(side, events) : unwatch(sides_.at(side));
     }
   }
 
@@ -182,10 +185,73 @@ class PortRelay::Connection {
 
 // ---- UDP ----
 
+namespace {
+
+/// A datagram from a client, or to one: which of the host's addresses the client speaks to, as well, because
+/// it takes an answer from there alone.
+class Envelope {
+ public:
+  static void ask_for_address(int socket, bool v6) {
+    const int on = 1;
+    v6 ? ::setsockopt(socket, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof on)
+       : ::setsockopt(socket, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
+  }
+
+  /// recv(2)
+  ssize_t receive(int socket, std::vector<char>& buffer) {
+    msghdr message = header(buffer.data(), buffer.size());
+    message.msg_control = control_.data();
+    message.msg_controllen = control_.size();
+    const ssize_t size = retry_eintr([&] { return ::recvmsg(socket, &message, 0); });
+    from_.size = message.msg_namelen;
+    control_size_ = size >= 0 ? message.msg_controllen : 0;
+    for (cmsghdr* part = size >= 0 ? CMSG_FIRSTHDR(&message) : nullptr; part != nullptr;
+         part = CMSG_NXTHDR(&message, part)) {
+      if (part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_PKTINFO) {
+        auto* to = reinterpret_cast<in_pktinfo*>(CMSG_DATA(part));
+        to->ipi_ifindex = 0;  // by whichever device leads there
+      }
+    }
+    return size;
+  }
+
+  void answer(int socket, const char* data, std::size_t size) {
+    msghdr message = header(const_cast<char*>(data), size);
+    message.msg_control = control_size_ > 0 ? control_.data() : nullptr;
+    message.msg_controllen = control_size_;
+    (void)!::sendmsg(socket, &message, MSG_NOSIGNAL);
+  }
+
+  /// Tells this exchange from others.
+  std::string key() const {
+    return from_.address().to_text() + ' ' + std::to_string(from_.port()) + ' ' +
+           std::string(control_.data(), control_size_);
+  }
+
+ private:
+  msghdr header(char* data, std::size_t size) {
+    content_ = {data, size};
+    msghdr message{};
+    message.msg_name = &from_.storage.any;
+    message.msg_namelen = from_.size;
+    message.msg_iov = &content_;
+    message.msg_iovlen = 1;
+    return message;
+  }
+
+  SocketAddress from_;
+  iovec content_{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(in6_pktinfo))> control_{};
+  std::size_t control_size_ = 0;
+};
+
+}  // namespace
+
 /// Datagrams of one client, and the job's answers to it.
 struct PortRelay::Session {
   UniqueFd socket;
   Clock::time_point used;
+  Envelope client;
 };
 
 // ---- both ----
@@ -223,6 +289,9 @@ std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& po
     const int on = 1;
     if (address.is_v6) {
       ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    }
+    if (type == SOCK_DGRAM) {
+      Envelope::ask_for_address(socket.get(), address.is_v6);
     }
     if (type == SOCK_STREAM) {  // not for UDP, where it would let two servers have one port (socket(7))
       ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -304,22 +373,15 @@ void PortRelay::accept(const Listener& listener) {
 void PortRelay::receive_datagrams(const Listener& listener) {
   std::vector<char> buffer(kBuffer);
   for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
-    SocketAddress from;
-    const ssize_t size = retry_eintr([&] {
-      return ::recvfrom(listener.socket.get(), buffer.data(), buffer.size(), 0, &from.storage.any,
-                        &from.size);
-    });
+    Envelope client;
+    const ssize_t size = client.receive(listener.socket.get(), buffer);
     if (size < 0) {
       return;
     }
-    const std::string key = std::to_string(listener.socket.get()) + ' ' + from.address().to_text() + ' ' +
-                            std::to_string(from.port());
+    const std::string key = std::to_string(listener.socket.get()) + ' ' + client.key();
     auto found = sessions_.find(key);
     if (found == sessions_.end()) {
-      drop_idle_sessions();
-      if (sessions_.size() >= kMostSessions) {
-        continue;
-      }
+      make_room_for_session();
       auto session = std::make_unique<Session>();
       for (const IpAddress& address : job_) {
         if (!session->socket && address.is_v6 == listener.v6) {
@@ -329,10 +391,11 @@ void PortRelay::receive_datagrams(const Listener& listener) {
       if (!session->socket) {
         continue;
       }
+      session->client = client;
       const int job = session->socket.get();
       const int host = listener.socket.get();
       Session& entry = *session;
-      loop_.watch(job, EPOLLIN, [job, host, from, &entry](std::uint32_t) {
+      loop_.watch(job, EPOLLIN, [job, host, &entry](std::uint32_t) {
         std::vector<char> answer(kBuffer);
         for (int answers = 0; answers < kMostDatagramsPerTurn; ++answers) {
           const ssize_t got = retry_eintr([&] { return ::recv(job, answer.data(), answer.size(), 0); });
@@ -340,8 +403,7 @@ void PortRelay::receive_datagrams(const Listener& listener) {
             return;
           }
           entry.used = Clock::now();
-          (void)!::sendto(host, answer.data(), static_cast<std::size_t>(got), MSG_NOSIGNAL, &from.storage.any,
-                          from.size);
+          entry.client.answer(host, answer.data(), static_cast<std::size_t>(got));
         }
       });
       found = sessions_.emplace(key, std::move(session)).first;
@@ -351,14 +413,20 @@ void PortRelay::receive_datagrams(const Listener& listener) {
   }
 }
 
-void PortRelay::drop_idle_sessions() {
+/// Idle ones go, and of too many the one that was used longest ago: whoever invents clients keeps none out.
+void PortRelay::make_room_for_session() {
   const Clock::time_point now = Clock::now();
+  const auto oldest = std::min_element(sessions_.begin(), sessions_.end(), [](const auto& a, const auto& b) {
+    return a.second->used < b.second->used;
+  });
+  const Clock::time_point limit =
+      sessions_.size() >= kMostSessions ? oldest->second->used : now - kSessionIdle;
   std::erase_if(sessions_, [&](const auto& entry) {
-    const bool idle = now - entry.second->used > kSessionIdle;
-    if (idle) {
+    const bool over = entry.second->used <= limit;
+    if (over) {
       loop_.forget(entry.second->socket.get());
     }
-    return idle;
+    return over;
   });
 }
 

@@ -46,7 +46,7 @@ class PortRelay {
   void accept(const Listener& listener);
   void receive_datagrams(const Listener& listener);
   UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address) const;
-  void drop_idle_sessions();
+  void make_room_for_session();
 
   DescriptorLoop& loop_;
   const NetworkNamespace& router_;

@@ -145,6 +145,41 @@ def serve_tcp(ports):
             threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
 
 
+def serve_mute(port, log):
+    """Takes connections and never says anything; their number is the length of the log."""
+    listener = socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    print("ready", flush=True)
+    taken = []
+    while True:
+        taken.append(listener.accept()[0])
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(".")
+
+
+def serve_deaf(port):
+    """Takes connections, ends its own side and reads nothing."""
+    listener = socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
+    print("ready", flush=True)
+    taken = []
+    while True:
+        taken.append(listener.accept()[0])
+        taken[-1].shutdown(socket.SHUT_WR)
+
+
+def stuff(host, port):
+    """Connections that have read to the end, sent more and more and then ended: of some, the end comes after what waits."""
+    held = []
+    for size in range(1 << 16, 4 << 20, 3 << 15):
+        held.append(socket.create_connection((host, int(port)), timeout=40))
+        held[-1].recv(1)
+        held[-1].settimeout(0.1)
+        with contextlib.suppress(socket.timeout):
+            held[-1].sendall(bytes(size))
+        held[-1].shutdown(socket.SHUT_WR)
+    print("ready", flush=True)
+    time.sleep(3600)
+
+
 def serve_udp(port):
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -227,10 +262,70 @@ def transfer(host, port, verb, size):
     print("seconds", time.monotonic() - start)
 
 
+def listen(host, port, waiting, file):
+    """Writes `waiting` when the other side waits for `file`, and says what it then says."""
+    with socket.create_connection((host, int(port)), timeout=40) as connection:
+        connection.sendall(f"later {file}\n".encode())
+        stream = connection.makefile("rb")
+        stream.readline()
+        with open(waiting, "w", encoding="utf-8"):
+            pass
+        print("later", stream.readline().decode().strip(), flush=True)
+
+
+def dns_query(name):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    query = b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
+    return struct.pack(">H", len(query)) + query
+
+
+def resolver():
+    with open("/etc/resolv.conf", encoding="utf-8") as file:
+        return file.readline().split()[1], 53
+
+
+def stream_queries(*names):
+    """All of them on one connection to the name server."""
+    with socket.create_connection(resolver(), timeout=10) as connection:
+        connection.sendall(b"".join(map(dns_query, names)))
+        stream = connection.makefile("rb")
+        for name in names:
+            reply = stream.read(struct.unpack(">H", stream.read(2))[0])
+            print(name, struct.unpack(">H", reply[6:8])[0], flush=True)
+
+
+def break_query(name):
+    """Asks over a connection and breaks it; then again, in order."""
+    connection = socket.create_connection(resolver(), timeout=10)
+    connection.sendall(dns_query(name))
+    time.sleep(0.2)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    print("broken ok", flush=True)
+    time.sleep(3600)
+
+
+def hold_streams(ready):
+    """As many connections to the name server as it takes, which say nothing."""
+    held = []
+    with contextlib.suppress(OSError):
+        while len(held) < 2000:
+            connection = socket.create_connection(resolver(), timeout=2)
+            connection.setblocking(False)
+            held.append(connection)
+            with contextlib.suppress(BlockingIOError):
+                if len(held) > 200 and connection.recv(1) == b"":
+                    break
+    with open(ready, "w", encoding="utf-8") as file:
+        file.write(str(len(held)))
+    time.sleep(3600)
+
+
 def datagram(host, port):
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(4)
-        client.sendto(b"ping", (host, int(port)))
+        client.connect((host, int(port)))  # an answer from another address is none
+        client.send(b"ping")
         print("datagram", client.recv(100).decode())
 
 
@@ -316,6 +411,20 @@ def main(words):
             print(host, port, result, flush=True)
     elif command == "transfer":  # HOST PORT send|take BYTES
         transfer(*rest)
+    elif command == "listen":  # HOST PORT WAITING FILE
+        listen(*rest)
+    elif command == "stream-queries":  # NAME…
+        stream_queries(*rest)
+    elif command == "break-query":  # NAME
+        break_query(*rest)
+    elif command == "hold-streams":  # READY
+        hold_streams(*rest)
+    elif command == "deaf":  # PORT
+        serve_deaf(*rest)
+    elif command == "stuff":  # HOST PORT
+        stuff(*rest)
+    elif command == "mute":  # PORT LOG
+        serve_mute(*rest)
     elif command == "datagram":  # HOST PORT
         datagram(*rest)
     elif command == "pingpong":  # HOST PORT COUNT BYTES

@@ -257,9 +257,36 @@ class Ports(NetworkCase):
             self.assertTrue(eventually(lambda a=address: self.pings(a)), address)
         self.stop(process)
 
-    def pings(self, address):
+    @natively
+    def test_datagrams_are_answered_from_the_address_that_was_asked(self):
+        self.lab.run("host", "ip", "address", "add", "203.0.113.3/24", "dev", "eth0")
+        self.lab.run("host", "ip", "address", "add", "2001:db8::3/64", "dev", "eth0", "nodad")
+        process = self.run_start(self.server("udp", 53, publish=["5353:53/udp"]))
+        for address in ("203.0.113.2", "203.0.113.3", "2001:db8::2", "2001:db8::3"):
+            self.assertTrue(eventually(lambda a=address: self.pings(a, "internet"), 20), address)
+        for address in ("127.0.0.1", "::1", "203.0.113.3"):
+            self.assertTrue(eventually(lambda a=address: self.pings(a)), address)
+        self.stop(process)
+
+    @natively
+    def test_a_side_that_waits_for_the_other_costs_nothing(self):
+        """A server that has ended its side and does not read, and a client that has said all."""
+        process = self.run_start(self.server("deaf", 80, publish=["127.0.0.1:8080:80"]))
+        self.assertTrue(eventually(lambda: self.lab.ask("host", "connect", "127.0.0.1", 8080) == {"127.0.0.1 8080": "silent"}, 20))
+        self.lab.serve("host", "stuff", "127.0.0.1", 8080)
+        before = self.processor_time(process.pid)
+        time.sleep(3)
+        self.assertLess(self.processor_time(process.pid) - before, 0.3, "seconds of CPU in three seconds of waiting")
+        self.stop(process)
+
+    @staticmethod
+    def processor_time(pid):
+        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def pings(self, address, name="host"):
         try:
-            return self.lab.ask("host", "datagram", address, 5353) == {"datagram": "PING"}
+            return self.lab.ask(name, "datagram", address, 5353) == {"datagram": "PING"}
         except AssertionError:
             return False
 
