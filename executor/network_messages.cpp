@@ -8,6 +8,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/pkt_sched.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -15,7 +16,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "executor/executor.h"
 #include "executor/os/syscall.h"
@@ -264,6 +267,50 @@ int find_link(NetlinkSocket& socket, const std::string& name) {
     index = static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index;
   });
   return index;
+}
+
+namespace {
+
+/// Where a tracked connection comes from and where it was sent to.
+std::vector<IpAddress> ends_of(const nlattr* tuple) {
+  std::vector<IpAddress> ends;
+  const nlattr* ip = tuple != nullptr ? find_attribute(nested_attributes(tuple), CTA_TUPLE_IP) : nullptr;
+  if (ip != nullptr) {
+    for (const nlattr* part : nested_attributes(ip)) {
+      const std::uint16_t type = mnl_attr_get_type(part);
+      ends.push_back(address_in(part, type == CTA_IP_V6_SRC || type == CTA_IP_V6_DST));
+    }
+  }
+  return ends;
+}
+
+}  // namespace
+
+void delete_connections(NetlinkSocket& socket, const std::function<bool(const IpAddress&)>& is_stale) {
+  constexpr std::size_t kAtOnce = 64;
+  std::vector<std::pair<std::uint8_t, std::string>> found;  // family and tuple
+  NetlinkBatch get;
+  get.begin(NFNL_SUBSYS_CTNETLINK << 8U | IPCTNL_MSG_CT_GET, NLM_F_DUMP, "connection tracking");
+  get.header<nfgenmsg>()->nfgen_family = AF_UNSPEC;
+  socket.query(get, [&](const nlmsghdr* message) {
+    const nlattr* tuple = find_attribute(attributes_of(message, sizeof(nfgenmsg)), CTA_TUPLE_ORIG);
+    const std::vector<IpAddress> ends = ends_of(tuple);
+    if (std::any_of(ends.begin(), ends.end(), is_stale)) {
+      found.emplace_back(static_cast<const nfgenmsg*>(mnl_nlmsg_get_payload(message))->nfgen_family,
+                         std::string(static_cast<const char*>(mnl_attr_get_payload(tuple)),
+                                     mnl_attr_get_payload_len(tuple)));
+    }
+  });
+  for (std::size_t first = 0; first < found.size(); first += kAtOnce) {
+    NetlinkBatch batch;
+    for (std::size_t index = first; index < std::min(first + kAtOnce, found.size()); ++index) {
+      const auto& [family, tuple] = found[index];
+      batch.begin(NFNL_SUBSYS_CTNETLINK << 8U | IPCTNL_MSG_CT_DELETE, 0, "connection tracking", ENOENT);
+      batch.header<nfgenmsg>()->nfgen_family = family;
+      batch.put(CTA_TUPLE_ORIG | NLA_F_NESTED, tuple.data(), tuple.size());
+    }
+    socket.commit(batch);
+  }
 }
 
 std::uint64_t denied_packets(NetlinkSocket& socket, const std::string& table, const IpAddress& address) {

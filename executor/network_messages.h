@@ -60,6 +60,9 @@ std::vector<IpAddress> own_addresses(NetlinkSocket& socket);
 /// Packets that were counted in a dynamic set's element for `address`.
 std::uint64_t denied_packets(NetlinkSocket& socket, const std::string& table, const IpAddress& address);
 
+/// Takes those out of the connection tracking whose beginning or end `is_stale`.
+void delete_connections(NetlinkSocket& socket, const std::function<bool(const IpAddress&)>& is_stale);
+
 /// Below /proc/sys/net, of the calling thread's network namespace. Throws LaunchError.
 void write_setting(const std::string& path, const char* value);
 void try_setting(const std::string& path, const char* value);

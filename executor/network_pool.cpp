@@ -1,7 +1,5 @@
 #include "executor/network_pool.h"
 
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sys/socket.h>
@@ -115,6 +113,7 @@ class NetworkPool::Implementation {
   bool v6_ = true;         ///< the host has IPv6 at all
   bool v6_out_ = false;
   std::set<std::uint32_t> used_;
+  std::set<std::uint32_t> known_to_connections_;  ///< had by a job since connections were last forgotten
   std::map<std::uint32_t, std::uint64_t> denied_before_;  ///< by index: what earlier jobs had counted
   std::uint32_t next_ = AddressBlock::kFirstJob;
   std::uint32_t known_ = AddressBlock::kFirstJob;  ///< indexes below are known to rules and bridge
@@ -246,9 +245,13 @@ std::uint32_t NetworkPool::Implementation::take_index() {
       next_ = index + 1;
     } else {
       next_ = AddressBlock::kFirstJob;
-      forget_connections();
     }
     if (!used_.contains(index)) {
+      if (!known_to_connections_.insert(index).second) {
+        forget_connections();
+        known_to_connections_ = used_;
+        known_to_connections_.insert(index);
+      }
       make_known(index + 1);
       used_.insert(index);
       return index;
@@ -259,13 +262,12 @@ std::uint32_t NetworkPool::Implementation::take_index() {
                         " are in use; run fewer jobs at once, or give a larger pool with --network-pool");
 }
 
-/// Before addresses are given out again: what their last jobs had open is not an opening for the next. Those
-/// of running jobs are taken up anew by the next packet that the job's policy allows.
+/// Before addresses are given out again: what their last jobs had open is not an opening for the next.
 void NetworkPool::Implementation::forget_connections() {
-  NetlinkBatch batch;
-  batch.begin(NFNL_SUBSYS_CTNETLINK << 8U | IPCTNL_MSG_CT_DELETE, 0, "connection tracking", ENOENT);
-  batch.header<nfgenmsg>()->nfgen_family = AF_UNSPEC;
-  router_filter_.commit(batch);
+  delete_connections(router_filter_, [&](const IpAddress& address) {
+    const std::uint32_t index = block_.index_of(address);
+    return index >= AddressBlock::kFirstJob && !used_.contains(index);
+  });
 }
 
 void NetworkPool::Implementation::make_known(std::uint32_t last) {
@@ -376,6 +378,7 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   inside_.emplace(job.inside([] {
     // All ports are the job's own, and it has no capability that would let it bind the lower ones.
     write_setting("ipv4/ip_unprivileged_port_start", "0");
+    try_setting("ipv4/ping_group_range", "0 2147483647");  // ping(8) likewise
     return NetlinkSocket(NETLINK_ROUTE);
   }));
   const AddressBlock& block = pool_.block_;

@@ -84,6 +84,20 @@ IpAddress AddressBlock::v6_at(std::uint32_t index) const {
   return address;
 }
 
+std::uint32_t AddressBlock::index_of(const IpAddress& address) const {
+  if (!(address.is_v6 ? v6 : v4).contains(address)) {
+    return 0;
+  }
+  if (!address.is_v6) {
+    return address.to_v4() - v4.address.to_v4();
+  }
+  std::uint32_t index = 0;
+  for (std::size_t byte = 12; byte < 16; ++byte) {
+    index = index << 8U | address.bytes.at(byte);
+  }
+  return index;
+}
+
 std::string AddressBlock::name() const {
   std::array<char, 7> digits{};
   std::snprintf(digits.data(), digits.size(), "%06x", v4.address.to_v4() >> 8U);
@@ -148,6 +162,12 @@ std::string host_rules(const AddressBlock& block) {
          "  update @denied4 { ip saddr counter }\n"
          "  update @denied6 { ip6 saddr counter }\n"
          "  reject with icmpx admin-prohibited\n }\n"
+         // Before the host's own translations lead them elsewhere: services of containers are behind its
+         // addresses.
+         " chain own_addresses {\n  type filter hook prerouting priority -150; policy accept;\n"
+         "  iifname " +
+         link +
+         " fib daddr type { local, broadcast, anycast, multicast } goto denied\n }\n"
          " chain input {\n  type filter hook input priority -10; policy accept;\n"
          "  iifname " +
          link +
@@ -191,8 +211,10 @@ std::string router_rules(const AddressBlock& block) {
          // Nor has the bridge's own IPv6: what a job receives is counted, and should be what it asked for.
          " chain own {\n  type filter hook output priority 0; policy accept;\n"
          "  ether type arp drop\n"
+         // nor redirects, after which a job would send to its neighbour and not to the router.
          "  icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, "
-         "mld-listener-query, mld-listener-report, mld2-listener-report, mld-listener-done } drop\n }\n}\n"
+         "nd-redirect, mld-listener-query, mld-listener-report, mld2-listener-report, mld-listener-done } "
+         "drop\n }\n}\n"
          "table inet " +
          table + " {\n" + policy_sets() +
          " set shared { type ifname . ifname; }\n"

@@ -27,6 +27,8 @@ struct AddressBlock {
   std::uint32_t end() const { return (1U << (32 - v4.prefix)) - 1; }
   IpAddress v4_at(std::uint32_t index) const { return IpAddress::v4(v4.address.to_v4() + index); }
   IpAddress v6_at(std::uint32_t index) const;
+  /// The index that has this address; 0 when it is none of the block's.
+  std::uint32_t index_of(const IpAddress& address) const;
   /// Of the host's end of the uplink, and of the nftables tables: "berthc61210" for 198.18.16.0. No two
   /// blocks of any pools have one name, so that who makes the link has the block.
   std::string name() const;

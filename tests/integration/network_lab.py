@@ -32,8 +32,8 @@ class Lab:
         self.script = os.path.join(directory, "network_lab.py")
         shutil.copy(__file__, self.script)
         self.processes = []
-        self.host = self._hold()
-        self.internet = self._hold()
+        self.host = self.hold()
+        self.internet = self.hold()
         for name in ("host", "internet"):
             self.run(name, "ip", "link", "set", "lo", "up")
         self.run("host", "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(self.internet))
@@ -46,7 +46,8 @@ class Lab:
         self.run("host", "ip", "route", "add", "default", "via", "203.0.113.1")
         self.run("host", "ip", "-6", "route", "add", "default", "via", "2001:db8::1")
 
-    def _hold(self):
+    def hold(self):
+        """The pid of a holder of a namespace of its own; gone with the lab."""
         process = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         self.processes.append(process)
         own = os.readlink("/proc/self/ns/net")
@@ -115,11 +116,16 @@ def results(text):
 
 
 def talk(connection):
-    """One line says what the other side wants: "hello", "send N", "take N"."""
+    """One line says what the other side wants: "hello", "later FILE", "send N", "take N"."""
     with connection, contextlib.suppress(OSError):
         words = connection.makefile("rb").readline().decode().split()
         if words[0] == "hello":
             connection.sendall(f"hello {connection.getpeername()[0]}\n".encode())
+        elif words[0] == "later":
+            connection.sendall(b"waiting\n")
+            while not os.path.exists(words[1]):
+                time.sleep(0.05)
+            connection.sendall(b"hello\n")
         elif words[0] == "send":
             connection.sendall(bytes(int(words[1])))
         elif words[0] == "take":

@@ -107,17 +107,24 @@ TEST_CASE("blocks divide the pool without overlap") {
   CHECK(block_of(*Cidr::parse("10.9.8.0/24"), v6, 0).end() == 255);
   CHECK(block_of(v4, v6, 3).v6_at(17).to_text() == "fd62:6572:7468:1230::11");
   CHECK(block_of(v4, v6, 3).name() == "berthc61230");
+  const AddressBlock block = block_of(v4, v6, 3);
+  CHECK(block.index_of(block.v4_at(4000)) == 4000);
+  CHECK(block.index_of(block.v6_at(4000)) == 4000);
+  CHECK(block.index_of(block_of(v4, v6, 4).v4_at(17)) == 0);
+  CHECK(block.index_of(*IpAddress::parse("8.8.8.8")) == 0);
 }
 
 TEST_CASE("rules and ports read back as they were written") {
   for (const char* text : {"10.1.0.0/16:5432/tcp", "[fd00::/8]:443", "example.org:80,443", "*.example.org",
-                           "public:443", "192.0.2.7/32/icmp", "public", "example.org:8000-8100/udp"}) {
+                           "public:443", "192.0.2.7/32/icmp", "public", "example.org:8000-8100/udp",
+                           "db.internal@10.1.0.0/16:5432/tcp", "*.internal@[fd00::/8]:443"}) {
     CHECK(egress_rule_text(parse_egress_rule(text)) == text);
     CHECK(parse_egress_rule(egress_rule_text(parse_egress_rule(text))) == parse_egress_rule(text));
   }
   CHECK(egress_rule_text(parse_egress_rule("192.0.2.7/icmp")) == "192.0.2.7/32/icmp");
-  for (const char* text : {"", "10.0.0.1/8", "10.0.0.0/33", "exa mple", "1.2.3", "x:0", "x:70000", "x:9-8",
-                           "x:", "*", "*.", "10.0.0.0/8:80/icmp", "[::1"}) {
+  for (const char* text :
+       {"", "10.0.0.1/8", "10.0.0.0/33", "exa mple", "1.2.3", "x:0", "x:70000", "x:9-8", "x:", "*", "*.",
+        "10.0.0.0/8:80/icmp", "[::1", "a@b", "@10.0.0.0/8", "1.2.3@10.0.0.0/8", "a@", "a@public"}) {
     INFO(text);
     CHECK_THROWS_AS(parse_egress_rule(text), std::invalid_argument);
   }
