@@ -8,6 +8,7 @@
 #include <array>
 #include <cstring>
 
+#include "executor/network_rules.h"
 #include "executor/os/syscall.h"
 #include "executor/socket_address.h"
 
@@ -23,7 +24,9 @@ constexpr std::chrono::seconds kStreamLife{10};
 constexpr std::chrono::seconds kServersFresh{5};
 constexpr std::size_t kMostExchanges = 1024;
 constexpr std::size_t kMostOfOneJob = 128;
-constexpr std::uint32_t kJobNameTtl = 1;  // a job may end at any time
+constexpr std::size_t kAlwaysOfOneJob = 8;   // also while others have the most that there may be
+constexpr std::size_t kMostAddresses = 128;  // of one answer that are let through
+constexpr std::uint32_t kJobNameTtl = 1;     // a job may end at any time
 constexpr int kMostDatagramsPerTurn = 64;
 
 std::uint16_t random_id() {
@@ -140,6 +143,13 @@ void DnsForwarder::remove(const IpAddress& address) {
   }
 }
 
+/// No job keeps others from asking.
+bool DnsForwarder::has_room(const IpAddress& job) const {
+  const auto of_job = static_cast<std::size_t>(std::count_if(
+      exchanges_.begin(), exchanges_.end(), [&](const auto& entry) { return entry.second->job == job; }));
+  return of_job < (exchanges_.size() < kMostExchanges ? kMostOfOneJob : kAlwaysOfOneJob);
+}
+
 void DnsForwarder::receive_datagrams(int socket) {
   std::array<char, 4096> buffer{};
   for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
@@ -152,9 +162,7 @@ void DnsForwarder::receive_datagrams(int socket) {
       return;
     }
     exchange->job = exchange->from.address();
-    const auto of_job = std::count_if(exchanges_.begin(), exchanges_.end(),
-                                      [&](const auto& entry) { return entry.second->job == exchange->job; });
-    if (exchanges_.size() >= kMostExchanges || of_job >= static_cast<std::ptrdiff_t>(kMostOfOneJob)) {
+    if (!has_room(exchange->job)) {
       continue;  // it will ask again
     }
     exchange->socket = socket;
@@ -172,15 +180,27 @@ void DnsForwarder::accept_stream(int listener) {
     return ::accept4(listener, &exchange->from.storage.any, &exchange->from.size,
                      SOCK_CLOEXEC | SOCK_NONBLOCK);
   }));
-  if (!exchange->stream || exchanges_.size() >= kMostExchanges) {
+  if (!exchange->stream) {
     return;
   }
   exchange->job = exchange->from.address();
-  exchange->deadline = Clock::now() + kStreamLife;
-  const std::uint64_t number = exchange->number = ++last_exchange_;
-  loop_.watch(exchange->stream.get(), EPOLLIN, [this, number](std::uint32_t) { read_stream(number); });
-  exchanges_.emplace(number, std::move(exchange));
+  if (!has_room(exchange->job)) {
+    return;
+  }
+  exchange->number = ++last_exchange_;
+  Exchange& entry = *exchange;
+  exchanges_.emplace(entry.number, std::move(exchange));
+  await_query(entry);
   timer_.run(true);
+}
+
+/// A connection may carry several queries (RFC 7766), which are answered one after the other.
+void DnsForwarder::await_query(Exchange& exchange) {
+  exchange.deadline = Clock::now() + kStreamLife;
+  const std::uint32_t events =
+      unframed(exchange.stream_in) ? EPOLLIN | EPOLLOUT : EPOLLIN;  // now, if it is there
+  loop_.watch(exchange.stream.get(), events,
+              [this, number = exchange.number](std::uint32_t) { read_stream(number); });
 }
 
 void DnsForwarder::read_stream(std::uint64_t number) {
@@ -188,8 +208,10 @@ void DnsForwarder::read_stream(std::uint64_t number) {
   const bool open = read_more(exchange.stream.get(), exchange.stream_in);
   std::optional<std::string> query = unframed(exchange.stream_in);
   if (query) {
+    exchange.stream_in.erase(0, 2 + query->size());
     exchange.query = std::move(*query);
-    loop_.change(exchange.stream.get(), 0);  // one query per connection
+    // A connection that broke would be reported for ever; whoever writes the answer will see.
+    loop_.forget(exchange.stream.get());
     handle_query(exchange);
   } else if (!open) {
     finish(number);
@@ -204,6 +226,7 @@ void DnsForwarder::handle_query(Exchange& exchange) {
     return;
   }
   exchange.question = *question;
+  exchange.query = bare_query(exchange.query, *question);
   const auto answer = [&](DnsCode code, const std::vector<IpAddress>& addresses) {
     send_reply(exchange, make_dns_reply(exchange.query, *question, code, addresses, kJobNameTtl));
   };
@@ -222,7 +245,8 @@ void DnsForwarder::handle_query(Exchange& exchange) {
        }));
   if (!allowed) {
     client->second->count_refused();
-    answer(DnsCode::refused, {});
+    // Not "refused", at which resolvers give up the domains that they have still to search (resolv.conf(5)).
+    answer(DnsCode::no_name, {});
     return;
   }
   exchange.servers = servers_of(network);
@@ -301,20 +325,40 @@ void DnsForwarder::receive_reply(std::uint64_t number) {
     reply.assign(buffer.data(), static_cast<std::size_t>(size));
   }
   if (!is_reply_to(reply, exchange.query, exchange.upstream_id)) {
-    return;  // forged, or late
-  }
-  const auto client = clients_.find(exchange.job);
-  if (client != clients_.end()) {
-    const std::vector<DnsAddress> addresses = dns_addresses(reply);
-    const std::vector<EgressRule>& rules = client->second->network().egress.rules;
-    for (std::size_t rule = 0; rule < rules.size() && !addresses.empty(); ++rule) {
-      if (!rules[rule].host.empty() && dns_name_matches(rules[rule].host, exchange.question.name)) {
-        client->second->learn(rule, addresses);
-      }
+    if (exchange.is_stream()) {
+      ask_next_server(exchange);
     }
+    return;  // a datagram is forged, or late
   }
+  let_through(exchange, reply);
   set_dns_id(reply, exchange.question.id);
   send_reply(exchange, std::move(reply));
+}
+
+/// The addresses that an answer gives to names that the job's rules allow.
+void DnsForwarder::let_through(const Exchange& exchange, const std::string& reply) {
+  const auto client = clients_.find(exchange.job);
+  if (client == clients_.end()) {
+    return;
+  }
+  const std::vector<EgressRule>& rules = client->second->network().egress.rules;
+  std::optional<std::vector<DnsAddress>> answered;
+  for (std::size_t number = 0; number < rules.size(); ++number) {
+    const EgressRule& rule = rules[number];
+    if (rule.host.empty() || !dns_name_matches(rule.host, exchange.question.name)) {
+      continue;
+    }
+    if (!answered) {
+      answered = dns_addresses(reply);
+      answered->resize(std::min(answered->size(), kMostAddresses));
+    }
+    std::vector<DnsAddress> addresses;
+    std::copy_if(answered->begin(), answered->end(), std::back_inserter(addresses),
+                 [&](const DnsAddress& found) { return name_may_lead_to(rule, found.address); });
+    if (!addresses.empty()) {
+      client->second->learn(number, addresses);
+    }
+  }
 }
 
 void DnsForwarder::send_reply(Exchange& exchange, std::string reply) {
@@ -324,6 +368,11 @@ void DnsForwarder::send_reply(Exchange& exchange, std::string reply) {
     finish(exchange.number);
     return;
   }
+  if (exchange.upstream) {
+    loop_.forget(exchange.upstream.get());
+    exchange.upstream.reset();
+  }
+  exchange.deadline = Clock::now() + kStreamLife;
   exchange.stream_out = framed(reply);
   write_stream(exchange.number);
 }
@@ -337,11 +386,15 @@ void DnsForwarder::write_stream(std::uint64_t number) {
   if (size > 0) {
     exchange.stream_out.erase(0, static_cast<std::size_t>(size));
   }
-  if (exchange.stream_out.empty() || (size < 0 && errno != EAGAIN)) {
+  if (size < 0 && errno != EAGAIN) {
     finish(number);
     return;
   }
   loop_.forget(exchange.stream.get());
+  if (exchange.stream_out.empty()) {
+    await_query(exchange);
+    return;
+  }
   loop_.watch(exchange.stream.get(), EPOLLOUT, [this, number](std::uint32_t) { write_stream(number); });
 }
 

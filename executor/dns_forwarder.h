@@ -47,13 +47,16 @@ class DnsForwarder {
   struct Exchange;
   using Exchanges = std::map<std::uint64_t, std::unique_ptr<Exchange>>;
 
+  bool has_room(const IpAddress& job) const;
   void receive_datagrams(int socket);
   void accept_stream(int listener);
+  void await_query(Exchange& exchange);
   void read_stream(std::uint64_t number);
   void handle_query(Exchange& exchange);
   /// False when the exchange is over.
   bool ask_next_server(Exchange& exchange);
   void receive_reply(std::uint64_t number);
+  void let_through(const Exchange& exchange, const std::string& reply);
   void send_reply(Exchange& exchange, std::string reply);
   void write_stream(std::uint64_t number);
   void finish(std::uint64_t number);

@@ -9,10 +9,17 @@ namespace {
 constexpr std::size_t kHeader = 12;
 constexpr std::uint16_t kClassIn = 1;
 constexpr std::uint16_t kTypeCname = 5;
+constexpr std::uint16_t kTypeOptions = 41;  // EDNS, RFC 6891
 constexpr std::uint16_t kReplyBit = 0x8000;
 constexpr std::uint16_t kOpcodeMask = 0x7800;
 constexpr std::uint16_t kRecursionDesired = 0x0100;
 constexpr std::uint16_t kRecursionAvailable = 0x0080;
+constexpr std::uint16_t kAuthenticData = 0x0020;
+constexpr std::uint16_t kCheckingDisabled = 0x0010;
+constexpr std::uint32_t kLongestTtl = 0x7FFF'FFFF;  // more is to be read as 0, RFC 2181, section 8
+/// Records may come in any order, and each pass over them finds one CNAME at least; a chain that needs more
+/// passes is no host's.
+constexpr int kMostPasses = 16;
 /// A name has 255 bytes at most, so no more labels than that; each pointer must lead backwards.
 constexpr int kMaximumLabels = 128;
 
@@ -26,6 +33,15 @@ std::uint32_t read_u32(std::string_view message, std::size_t at) {
 void write_u16(std::string& message, unsigned value) {
   message += static_cast<char>(value >> 8U);
   message += static_cast<char>(value & 0xFFU);
+}
+
+/// In lower case; what would be taken for the end of a label is written as RFC 1035, section 5.1, has it.
+void append_character(std::string& name, char c) {
+  if (c == '.' || c == '\\') {
+    name += c == '.' ? "\\046" : "\\092";
+  } else {
+    name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
 }
 
 /// A question's name has nothing before it that a pointer could lead to.
@@ -71,7 +87,7 @@ std::optional<std::string> read_name(std::string_view message, std::size_t& at,
     }
     name += name.empty() ? "" : ".";
     for (const char c : message.substr(position + 1, size)) {
-      name += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+      append_character(name, c);
     }
     position += 1U + size;
   }
@@ -80,7 +96,9 @@ std::optional<std::string> read_name(std::string_view message, std::size_t& at,
 
 struct Record {
   std::string owner;
-  std::uint16_t type = 0;
+  std::uint16_t type = 0;  ///< 0 for another class than IN
+  std::uint16_t raw_type = 0;
+  std::uint16_t record_class = 0;
   std::uint32_t ttl = 0;
   std::size_t data = 0;
   std::size_t size = 0;
@@ -93,8 +111,8 @@ std::optional<Record> read_record(std::string_view message, std::size_t& at) {
     return std::nullopt;
   }
   record.owner = std::move(*owner);
-  record.type = read_u16(message, at);
-  const bool in = read_u16(message, at + 2) == kClassIn;
+  record.raw_type = read_u16(message, at);
+  record.record_class = read_u16(message, at + 2);
   record.ttl = read_u32(message, at + 4);
   record.size = read_u16(message, at + 8);
   record.data = at + 10;
@@ -102,7 +120,7 @@ std::optional<Record> read_record(std::string_view message, std::size_t& at) {
   if (at > message.size()) {
     return std::nullopt;
   }
-  record.type = in ? record.type : std::uint16_t{0};
+  record.type = record.record_class == kClassIn ? record.raw_type : std::uint16_t{0};
   return record;
 }
 
@@ -124,6 +142,39 @@ std::optional<DnsQuestion> parse_dns_query(std::string_view message) {
   question.type = read_u16(message, at);
   question.end = at + 4;
   return question;
+}
+
+std::string bare_query(std::string_view query, const DnsQuestion& question) {
+  std::optional<Record> options;
+  std::size_t at = question.end;
+  for (unsigned count = 0U + read_u16(query, 6) + read_u16(query, 8) + read_u16(query, 10); count > 0;
+       --count) {
+    std::optional<Record> record = read_record(query, at);
+    if (!record) {
+      break;
+    }
+    if (record->raw_type == kTypeOptions && record->owner.empty()) {
+      options = std::move(record);
+      break;
+    }
+  }
+  std::string bare;
+  write_u16(bare, question.id);
+  write_u16(bare, read_u16(query, 2) & (kRecursionDesired | kAuthenticData | kCheckingDisabled));
+  write_u16(bare, 1);
+  write_u16(bare, 0);
+  write_u16(bare, 0);
+  write_u16(bare, options ? 1 : 0);
+  bare += query.substr(kHeader, question.end - kHeader);
+  if (options) {
+    bare += '\0';  // the root's name
+    write_u16(bare, kTypeOptions);
+    write_u16(bare, options->record_class);   // how large a datagram may be
+    write_u16(bare, 0);                       // version 0
+    write_u16(bare, options->ttl & 0x8000U);  // whether DNSSEC's records are wanted
+    write_u16(bare, 0);
+  }
+  return bare;
 }
 
 bool is_reply_to(std::string_view reply, std::string_view query, std::uint16_t id) {
@@ -161,7 +212,8 @@ std::vector<DnsAddress> dns_addresses(std::string_view reply) {
     records.push_back(std::move(*record));
   }
   std::set<std::string> names{*asked};
-  for (bool grown = true; grown;) {
+  bool grown = true;
+  for (int pass = 0; grown && pass < kMostPasses; ++pass) {
     grown = false;
     for (const Record& record : records) {
       std::size_t data = record.data;
@@ -179,7 +231,7 @@ std::vector<DnsAddress> dns_addresses(std::string_view reply) {
       std::transform(reply.begin() + static_cast<std::ptrdiff_t>(record.data),
                      reply.begin() + static_cast<std::ptrdiff_t>(record.data + record.size),
                      found.address.bytes.begin(), [](char c) { return static_cast<std::uint8_t>(c); });
-      found.ttl = record.ttl;
+      found.ttl = record.ttl <= kLongestTtl ? record.ttl : 0;
       addresses.push_back(found);
     }
   }

@@ -26,13 +26,16 @@ constexpr std::uint16_t kDnsTypeAaaa = 28;
 /// The one question of a query.
 struct DnsQuestion {
   std::uint16_t id = 0;
-  std::string name;  ///< lower case, without the last dot
+  std::string name;  ///< lower case, without the last dot; a dot within a label is "\046"
   std::uint16_t type = 0;
   std::size_t end = 0;  ///< of the question, from the message's beginning
 };
 
 /// A standard query with one question of class IN; nothing for anything else.
 std::optional<DnsQuestion> parse_dns_query(std::string_view message);
+/// The same query with nothing but its question, and whether it takes long answers and DNSSEC's: whatever
+/// else it carried would be a way out for a job that may ask for a name.
+std::string bare_query(std::string_view query, const DnsQuestion& question);
 /// Whether `reply` answers `query`, which was sent with `id`.
 bool is_reply_to(std::string_view reply, std::string_view query, std::uint16_t id);
 void set_dns_id(std::string& message, std::uint16_t id);

@@ -36,12 +36,6 @@ constexpr int kFirstPort = 1'000'000;
 constexpr const char* kJobDeviceName = "eth0";
 constexpr const char* kPrivateBridgeName = "private";
 
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
-
 }  // namespace
 
 class NetworkPool::Implementation {
@@ -410,7 +404,8 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
 void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, const std::string& hostname) {
   hostname_ = lower_case(hostname);
   spec_ = network;
-  const std::string commands = policy_commands(pool_.block_, index_, spec_.egress);
+  const std::string commands =
+      policy_commands(pool_.block_, index_, spec_.egress) + named_hosts_commands(index_, spec_);
   if (!commands.empty()) {
     pool_.router_tables_.run(commands);
   }

@@ -13,11 +13,26 @@ constexpr unsigned kBlockPrefix = 20;
 constexpr const char* kPrivateV4 =
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, "
     "192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/4, 240.0.0.0/4";
-/// Likewise, with what carries an IPv4 address of such a range in it (NAT64, RFC 6052; 6to4, RFC 3056).
+/// Likewise, with what carries an IPv4 address of such a range in it (NAT64, RFC 6052; 6to4, RFC 3056;
+/// Teredo, RFC 4380; the compatible ones of RFC 4291).
 constexpr const char* kPrivateV6 =
-    "::/127, ::ffff:0:0/96, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, "
-    "64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b:1::/48, 2002::/16, fc00::/7, "
-    "fe80::/10, fec0::/10, ff00::/8";
+    "::/96, ::ffff:0:0/96, 64:ff9b::/104, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, "
+    "64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c000:0/120, 64:ff9b::c0a8:0/112, "
+    "64:ff9b::c612:0/111, "
+    "64:ff9b::e000:0/99, 64:ff9b:1::/48, 100::/64, 2001::/32, 2001:2::/48, 2001:10::/28, 2002::/16, "
+    "5f00::/16, "
+    "fc00::/7, fe80::/10, fec0::/10, ff00::/8";
+
+/// The ranges of a list as nftables takes it.
+std::vector<Cidr> parse_ranges(std::string_view list) {
+  std::vector<Cidr> ranges;
+  while (!list.empty()) {
+    const std::size_t end = std::min(list.find(", "), list.size());
+    ranges.push_back(Cidr::parse(list.substr(0, end)).value());
+    list.remove_prefix(std::min(end + 2, list.size()));
+  }
+  return ranges;
+}
 
 std::string chain_of(std::uint32_t index) {
   return "job" + std::to_string(index);
@@ -282,7 +297,7 @@ std::string rule_commands(std::uint32_t index, std::size_t number, const EgressR
                           const std::string& table) {
   const std::string head = "add rule " + table + chain_of(index) + " ";
   const std::string protocol = protocol_match(rule);
-  if (rule.range) {
+  if (rule.range && rule.host.empty()) {
     return head + (rule.range->address.is_v6 ? "ip6" : "ip") + " daddr " + rule.range->to_text() + " " +
            protocol + "accept\n";
   }
@@ -332,6 +347,20 @@ std::string policy_commands(const AddressBlock& block, std::uint32_t index, cons
   return policy.commands + "add element " + table + "policies4 { " + block.v4_at(index).to_text() + " : " +
          policy.verdict + " }\n" + "add element " + table + "policies6 { " + block.v6_at(index).to_text() +
          " : " + policy.verdict + " }\n";
+}
+
+std::string named_hosts_commands(std::uint32_t index, const NetworkSpec& network) {
+  std::string commands;
+  for (std::size_t number = 0; number < network.egress.rules.size(); ++number) {
+    const std::string& host = network.egress.rules[number].host;
+    for (const auto& [name, address] : network.hosts) {
+      if (!host.empty() && dns_name_matches(host, lower_case(name))) {
+        commands +=
+            "add " + set_element(learned_set(index, number, address.is_v6), address.to_text()) + " }\n";
+      }
+    }
+  }
+  return commands;
 }
 
 std::string user_rules(std::uint32_t index, const Egress& egress, const std::vector<IpAddress>& host) {
@@ -396,6 +425,26 @@ std::string learned_address_commands(std::uint32_t index, std::size_t rule,
     commands.append("add ").append(element).append(timeout);
   }
   return commands;
+}
+
+bool name_may_lead_to(const EgressRule& rule, const IpAddress& address) {
+  if (rule.range) {
+    return rule.range->contains(address);
+  }
+  static const std::vector<Cidr> kPrivate = [] {
+    std::vector<Cidr> ranges = parse_ranges(kPrivateV4);
+    const std::vector<Cidr> v6 = parse_ranges(kPrivateV6);
+    ranges.insert(ranges.end(), v6.begin(), v6.end());
+    return ranges;
+  }();
+  return std::none_of(kPrivate.begin(), kPrivate.end(),
+                      [&](const Cidr& range) { return range.contains(address); });
+}
+
+std::string lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return text;
 }
 
 std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,

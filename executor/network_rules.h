@@ -58,6 +58,8 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
 
 /// What turns the default policy into this job's; empty for the default.
 std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
+/// Opens what the job's own /etc/hosts calls by a name that a rule allows: nobody will ask for it.
+std::string named_hosts_commands(std::uint32_t index, const NetworkSpec& network);
 /// Takes it back.
 std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
 /// Lets a job reach the addresses that one of its rules' names has: for their time to live, but long enough
@@ -65,9 +67,17 @@ std::string remove_policy_commands(const AddressBlock& block, std::uint32_t inde
 std::string learned_address_commands(std::uint32_t index, std::size_t rule,
                                      const std::vector<DnsAddress>& found);
 
+/// Whether a rule that names a host opens this address when the name leads to it: public ones, or those of
+/// the rule's range. Whoever answers for a name could otherwise lead the job into the networks around the
+/// host.
+bool name_may_lead_to(const EgressRule& rule, const IpAddress& address);
+
 /// All rules of a job without root, in its own network namespace: its policy, and nothing to the host, whose
 /// addresses are these.
 std::string user_rules(std::uint32_t index, const Egress& egress, const std::vector<IpAddress>& host);
+
+/// A name as it is compared: ASCII letters only.
+std::string lower_case(std::string text);
 
 /// /etc/hosts of a job.
 std::string hosts_file(const std::string& hostname, const std::vector<IpAddress>& addresses,

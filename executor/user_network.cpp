@@ -50,6 +50,9 @@ enum OpenedInside : std::size_t { kLinks, kFilter, kEvents, kDatagrams, kStreams
 std::vector<UniqueFd> prepare(const std::string& rules, const IpAddress& resolver) {
   // All ports are the job's own, and it has no capability that would let it bind the lower ones.
   write_setting("ipv4/ip_unprivileged_port_start", "0");
+  const std::string group =
+      std::to_string(::getegid());  // ping(8) likewise; there is no other in its namespace
+  try_setting("ipv4/ping_group_range", (group + " " + group).c_str());
   UniqueFd links;
   {
     NetlinkSocket socket(NETLINK_ROUTE);
@@ -127,7 +130,8 @@ void UserNetwork::Endpoint::apply(const NetworkSpec& network, const std::string&
   for (const PublishedPort& port : network.publish) {
     published_.push_back(PortRelay::find_free(port));
   }
-  const std::string rules = user_rules(kJobIndex, network.egress, own_addresses(networks_.host_links_));
+  const std::string rules = user_rules(kJobIndex, network.egress, own_addresses(networks_.host_links_)) +
+                            named_hosts_commands(kJobIndex, network);
   Descriptors opened = run_in_network_of(pid_, [&] { return prepare(rules, resolver()); });
   if (opened.size() != kOpened) {
     refuse("isolation.network", EPROTO, "the job's network could not be prepared");

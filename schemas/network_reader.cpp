@@ -87,8 +87,8 @@ std::optional<EgressRule> read_rule_object(const Field& field) {
   if (field.context().faults.size() != faults_before) {
     return std::nullopt;
   }
-  if (reading.cidr.has_value() == reading.host.has_value()) {
-    field.refuse_plainly("needs one of \"cidr\" and \"host\"");
+  if (!reading.cidr && !reading.host) {
+    field.refuse_plainly("needs \"cidr\", \"host\" or both");
     return std::nullopt;
   }
   if (reading.cidr) {
@@ -100,7 +100,8 @@ std::optional<EgressRule> read_rule_object(const Field& field) {
           "prefix)");
       return std::nullopt;
     }
-  } else {
+  }
+  if (reading.host) {
     std::optional<EgressRule> named;
     try {
       // The short form knows lower case, and addresses in place of names.
@@ -109,13 +110,13 @@ std::optional<EgressRule> read_rule_object(const Field& field) {
     } catch (const std::invalid_argument&) {
       named.reset();
     }
-    if (!named || named->is_public()) {
+    if (!named || named->is_public() || (named->range && reading.cidr)) {
       field.refuse_plainly("has the host \"" + *reading.host +
                            "\", which is no host name (use example.org or *.example.org)");
       return std::nullopt;
     }
     reading.rule.host = named->host;
-    reading.rule.range = named->range;
+    reading.rule.range = named->range ? named->range : reading.rule.range;
   }
   if (reading.rule.protocol == NetworkProtocol::icmp && !reading.rule.ports.empty()) {
     field.refuse_plainly("gives ports of ICMP, which has none; remove \"ports\"");

@@ -142,24 +142,42 @@ std::vector<PortRange> parse_port_list(std::string_view text) {
   }
 }
 
+namespace {
+
+/// A name that looks like an address is a mistake.
+bool is_egress_host(std::string_view host) {
+  return is_domain_name(host, true) &&
+         !std::all_of(host.begin(), host.end(), [](char c) { return c == '.' || (c >= '0' && c <= '9'); });
+}
+
+}  // namespace
+
 EgressRule parse_egress_rule(std::string_view text) {
   EgressRule rule;
   rule.protocol = take_protocol(text, NetworkProtocol::any, true);
+  const std::size_t at = text.find('@');
+  const bool has_both = at != std::string_view::npos;
+  std::string_view host;
+  if (has_both) {
+    host = text.substr(0, at);
+    text.remove_prefix(at + 1);
+  }
   const AddressAndRest parts = split_address(text);
   if (!parts.rest.empty()) {
     rule.ports = parse_port_list(parts.rest);
   }
   rule.range = Cidr::parse(parts.address);
-  if (!rule.range && parts.address != "public") {
-    if (!is_domain_name(parts.address, true) ||
-        std::all_of(parts.address.begin(), parts.address.end(),
-                    [](char c) { return c == '.' || (c >= '0' && c <= '9'); })) {
-      throw std::invalid_argument(
-          "does not name what may be reached (use 10.1.0.0/16:5432, [fd00::/8]:443, example.org:80,443/tcp, "
-          "*.example.org or public; a range has no bits after its prefix)");
-    }
-    rule.host = lower(parts.address);
+  const bool is_public = !has_both && parts.address == "public";
+  if (!has_both && !rule.range && !is_public) {
+    host = parts.address;
   }
+  const bool needs_host = has_both || (!rule.range && !is_public);
+  if ((has_both && !rule.range) || (needs_host && !is_egress_host(host))) {
+    throw std::invalid_argument(
+        "does not name what may be reached (use 10.1.0.0/16:5432, [fd00::/8]:443, example.org:80,443/tcp, "
+        "*.example.org, db.internal@10.1.0.0/16 or public; a range has no bits after its prefix)");
+  }
+  rule.host = lower(host);
   if (rule.protocol == NetworkProtocol::icmp && !rule.ports.empty()) {
     throw std::invalid_argument("gives ports of ICMP, which has none");
   }
@@ -172,6 +190,7 @@ std::string egress_rule_text(const EgressRule& rule) {
   if (rule.range && rule.range->address.is_v6) {
     text = "[" + text + "]";
   }
+  text = rule.range && !rule.host.empty() ? rule.host + "@" + text : text;
   for (std::size_t index = 0; has_ports && index < rule.ports.size(); ++index) {
     const PortRange& range = rule.ports[index];
     text += (index == 0 ? ":" : ",") + std::to_string(range.first);

@@ -32,6 +32,7 @@ struct PortRange {
 
 /// One thing that a job may reach: a range, a host name, or all public addresses.
 struct EgressRule {
+  /// With a host as well: where the host's addresses may be; without, they have to be public.
   std::optional<Cidr> range;
   std::string host;  ///< lower case; "*.example.org" stands for every name below example.org
   NetworkProtocol protocol = NetworkProtocol::any;
@@ -82,7 +83,8 @@ struct NetworkSpec {
 /// "private", "shared:db" …
 std::string network_mode_text(const NetworkSpec& network);
 
-/// What a rule's short form says: "10.0.0.0/8:5432/tcp", "[fd00::/8]:443", "*.example.org:80,443", "public".
+/// What a rule's short form says: "10.0.0.0/8:5432/tcp", "[fd00::/8]:443", "*.example.org:80,443",
+/// "db.internal@10.0.0.0/8:5432", "public".
 /// Throws std::invalid_argument whose what() completes the sentence `"…" …`; the same for the ports.
 EgressRule parse_egress_rule(std::string_view text);
 std::vector<PortRange> parse_port_list(std::string_view text);

@@ -1,6 +1,7 @@
 """Private and shared networks, on a host and an internet of the test's own (network_lab.py)."""
 
 import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -122,11 +123,121 @@ class Egress(NetworkCase):
         self.assertEqual(seen, {"allowed.test 80": "unknown"})
 
     @natively
+    def test_a_name_leads_to_no_private_address(self):
+        """Whoever answers for an allowed name cannot open the networks around the host with it."""
+        zone = {
+            "metadata.test": ["169.254.169.254"], "lan.test": ["10.9.9.9"], "lan6.test": ["fd00:99::9"],
+            "host.test": ["203.0.113.2"], "both.test": ["10.9.9.9", PUBLIC],
+        }  # fmt: skip
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), json.dumps(zone))
+        self.lab.serve("internet", "tcp", 80)
+        self.lab.serve("host", "tcp", 80)
+        dns = {"servers": ["203.0.113.1"]}
+        tried = [word for name in zone for word in (name, 80)]
+        seen, run = self.ask("connect", *tried, PUBLIC, 80, "10.9.9.9", 80, egress=["*.test"], dns=dns)
+        self.assertEqual(seen.pop("both.test 80"), "ok")
+        self.assertEqual(seen.pop(f"{PUBLIC} 80"), "ok", "both.test has opened it")
+        self.assertLessEqual(set(seen.values()), {"denied", "unreachable"}, str(seen))
+        self.assertGreaterEqual(run.usage["network_denied_packets"], 4)
+        # But where the job file says so.
+        rules = ["lan.test@10.9.0.0/16:80", {"host": "metadata.test", "cidr": "10.0.0.0/8"}, "named.test:80"]
+        dns["hosts"] = {"named.test": "10.9.9.9"}
+        seen, _ = self.ask("connect", "lan.test", 80, "metadata.test", 80, egress=rules[:2], dns=dns)
+        self.assertEqual(seen, {"lan.test 80": "ok", "metadata.test 80": "denied"})
+        seen, _ = self.ask("connect", "named.test", 80, "lan.test", 80, egress=rules[2:], dns=dns)
+        self.assertEqual(seen, {"named.test 80": "ok", "lan.test 80": "unknown"})
+
+    @natively
+    def test_what_the_host_leads_elsewhere_is_the_host(self):
+        """As a container engine does it: a port of the host's that is another address's."""
+        self.lab.container = self.lab.hold()
+        self.lab.run("host", "ip", "link", "add", "docker0", "type", "veth", "peer", "name", "eth0", "netns", str(self.lab.container))
+        for name, device, address in (("host", "docker0", "172.17.0.1/16"), ("container", "eth0", "172.17.0.2/16")):
+            self.lab.run(name, "ip", "address", "add", address, "dev", device)
+            self.lab.run(name, "ip", "link", "set", device, "up")
+        self.lab.run("container", "ip", "route", "add", "default", "via", "172.17.0.1")
+        self.lab.run("host", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.lab.run("host", "nft", "add table ip nat; add chain ip nat to { type nat hook prerouting priority -100; }; "
+                     "add rule ip nat to udp dport 9999 dnat to 172.17.0.2")  # fmt: skip
+        self.before = self.lab.state()
+        listener = subprocess.Popen([*self.lab.inside("container"), PYTHON, "-B", self.lab.script, "hear", "0.0.0.0"], stdout=subprocess.PIPE, text=True)
+        self.lab.processes.append(listener)
+        self.assertEqual(listener.stdout.readline().strip(), "ready")
+        say = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'evil', ('203.0.113.2', 9999))"
+        run = self.run_jobs(dict(self.lab_job(egress="allow"), argv=[PYTHON, "-c", say]))
+        self.assert_state(run, "COMPLETED")
+        self.assertEqual(run.usage["network_denied_packets"], 1)
+        self.lab.run("internet", PYTHON, "-c", say.replace("evil", "good"))  # it is there for others
+        self.assertEqual(listener.stdout.readline().strip(), "good")
+
+    @natively
+    def test_pings(self):
+        """Programs that ask for no capability; ICMP follows the policy."""
+        script = (
+            "import socket, struct, sys\n"
+            "for host in sys.argv[1:]:\n"
+            "  v6 = ':' in host\n"
+            "  with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM, 58 if v6 else 1) as ping:\n"
+            "    ping.settimeout(2)\n"
+            "    try:\n"
+            "      ping.connect((host, 0)); ping.send(struct.pack('>BBHHH', 128 if v6 else 8, 0, 0, 0, 1)); ping.recv(99); print(host, 'ok')\n"
+            "    except OSError as error: print(host, 'denied')\n"
+        )
+        job = dict(self.lab_job(egress=["8.8.8.8/icmp"]), argv=[PYTHON, "-c", script, PUBLIC, "203.0.113.1", "203.0.113.2"])
+        run = self.run_jobs(job)
+        self.assertEqual(results(run.out), {PUBLIC: "ok", "203.0.113.1": "denied", "203.0.113.2": "denied"}, str(run))
+
+    @natively
     def test_wrong_combinations_are_refused(self):
         run = self.run_jobs(self.lab_job("connect", network="loopback", egress="deny"))
         self.assert_refused(run, "/isolation/egress", "loopback")
         run = self.run_jobs(self.lab_job("connect", egress=["10.0.0.1/8"]))
         self.assert_refused(run, "/isolation/egress/0")
+
+
+class NameServer(NetworkCase):
+    """What a job may do to the forwarder, which serves others too."""
+
+    DNS = {"servers": ["203.0.113.1"]}
+
+    @natively
+    def test_a_connection_carries_several_queries(self):
+        """As the C library asks for both families when an answer is too long for a datagram."""
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), '{"a.test": ["8.8.8.8"], "b.test": ["8.8.8.8"]}')
+        seen, run = self.ask("stream-queries", "a.test", "denied.example", "b.test", egress=["*.test"], dns=self.DNS)
+        self.assertEqual(seen, {"a.test": "1", "denied.example": "0", "b.test": "1"})
+        self.assertEqual(run.usage["network_denied_packets"], 1)
+
+    @natively
+    def test_a_broken_connection_is_not_asked_for_again(self):
+        log = os.path.join(self.work, "asked")
+        self.lab.serve("internet", "mute", 53, log)
+        process = self.run_start(self.lab_job("break-query", "a.test", dns=self.DNS))
+        self.assertTrue(eventually(lambda: os.path.exists(log), 20))
+        time.sleep(3)
+        self.assertEqual(read(log), ".")
+        self.stop(process)
+
+    @natively
+    def test_no_job_keeps_another_from_asking(self):
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), '{"a.test": ["8.8.8.8"]}')
+        self.lab.serve("internet", "tcp", 80)
+        ready = os.path.join(self.work, "ready")
+        script = f"import os, sys, time\nwhile not os.path.exists('{ready}'): time.sleep(0.05)\nos.execv(sys.executable, [sys.executable, '-B', *sys.argv[1:]])"
+        asker = self.lab_job(dns=self.DNS, name="asker")
+        asker["argv"] = [PYTHON, "-c", script, self.lab.script, "connect", "a.test", "80"]
+        process = self.run_start(self.lab_job("hold-streams", ready, dns=self.DNS, name="hog"), asker)
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and self.history("-s", "COMPLETED"), 40))
+        self.assertLess(int(read(ready)), 400)
+        self.assertIn("a.test 80 ok", self.stop(process).out)
+
+    @natively
+    def test_domains_are_searched_past_those_that_are_denied(self):
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), '{"db.second.test": ["8.8.8.8"]}')
+        self.lab.serve("internet", "tcp", 80)
+        dns = {**self.DNS, "search": ["first.test", "second.test"]}
+        seen, _ = self.ask("connect", "db", 80, egress=["db.second.test"], dns=dns)
+        self.assertEqual(seen, {"db 80": "ok"})
 
 
 class Host(NetworkCase):
@@ -219,6 +330,23 @@ class Pool(NetworkCase):
         self.assert_state(run, "FAILED", "launch_failed", 125)
         for word in ("no free block", "10.77.8.0/24", "--network-pool"):
             self.assertIn(word, run.outcome["message"])
+
+    @natively
+    def test_a_running_jobs_connections_outlive_a_round_of_the_pool(self):
+        """Addresses are had again by later jobs, with nothing of their last ones; other jobs do not notice."""
+        self.lab.serve("internet", "tcp", 80)
+        waiting, go_on = os.path.join(self.work, "waiting"), os.path.join(self.work, "go")
+        short = [dict(self.lab_job(name=f"j{number}"), argv=["/bin/true"]) for number in range(260)]  # of 239 addresses
+        process = self.run_start(
+            self.lab_job("listen", PUBLIC, 80, waiting, go_on, name="long"), *short, arguments=("--network-pool", "10.77.0.0/24")
+        )
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and len(self.history("-s", "COMPLETED")) == len(short), 60))
+        self.assertTrue(os.path.exists(waiting))
+        with open(go_on, "w", encoding="utf-8"):
+            pass
+        run = self.run_finish(process)
+        self.assertIn("later hello", run.out)
+        self.assertEqual(run.by_name("long")["state"], "COMPLETED")
 
     @natively
     def test_wrong_pools_are_refused(self):
@@ -335,6 +463,37 @@ class Shared(NetworkCase):
         run = self.stop(process)
         self.assertIn("db 5432 ok", run.out)
         self.assertIn("db 5432 unknown", run.out)
+
+    @natively
+    def test_both_families_carry_more_than_a_packet(self):
+        """And the router tells the jobs of no shorter way to each other: there is none."""
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), "{}")
+        shared = {"network": "shared:app", "dns": {"servers": ["203.0.113.1"]}}
+        script = (
+            "import socket, time\n"
+            "end = time.monotonic() + 30\n"
+            "while True:\n"
+            "  try:\n"
+            "    found = socket.getaddrinfo('db', 80, 0, socket.SOCK_STREAM)\n"
+            "    socket.create_connection(found[0][4][:2]).close(); break\n"
+            "  except (socket.gaierror, ConnectionRefusedError):\n"
+            "    if time.monotonic() > end: raise\n"
+            "    time.sleep(0.1)\n"
+            "for family, _, _, _, address in found:\n"
+            "  for _ in range(5):\n"
+            "    with socket.create_connection(address[:2], timeout=10) as connection:\n"
+            "      connection.sendall(b'send 100000\\n'); size = 0\n"
+            "      while size < 100000: size += len(connection.recv(65536))\n"
+            "  print(family.name, 'ok')\n"
+            "print('redirects', open('/proc/net/snmp6').read().split('Icmp6InRedirects')[1].split()[0])\n"
+        )
+        client = dict(self.lab_job(name="web", **shared), argv=[PYTHON, "-c", script])
+        process = self.run_start(self.server("tcp", 80, name="db", **shared), client)
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and self.history("-s", "COMPLETED,FAILED"), 40))
+        run = self.stop(process)
+        self.assertIn("AF_INET ok", run.out, str(run))
+        self.assertIn("AF_INET6 ok", run.out, str(run))
+        self.assertIn("redirects 0\n", run.out, str(run))
 
     @natively
     def test_nothing_is_heard_of_others(self):

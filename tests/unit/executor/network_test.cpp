@@ -63,6 +63,77 @@ TEST_CASE("addresses are those of the asked name, through its aliases only") {
   }
 }
 
+TEST_CASE("a query is passed on with its question and nothing else") {
+  const auto question = parse_dns_query(kQuery);
+  CHECK(bare_query(kQuery, *question) == kQuery);
+  const std::string options =
+      "\x00\x00\x29\x10\x00\x00\x00\x80\x00\x00\x08"
+      "\xFD\xE9\x00\x04"
+      "leak"s;
+  std::string query = kQuery;
+  query[11] = '\x01';  // one additional record
+  const std::string bare = bare_query(query + options + "more", *question);
+  CHECK(bare == query + "\x00\x00\x29\x10\x00\x00\x00\x80\x00\x00\x00"s);
+  query[9] = '\x01';  // and one authority, which the message lacks
+  CHECK(bare_query(query, *question) == kQuery);
+}
+
+TEST_CASE("a dot within a label ends none") {
+  std::string query = kQuery;
+  query.replace(query.find("\x07"
+                           "example\x03org"),
+                12,
+                "\x0B"
+                "example.org");
+  const auto question = parse_dns_query(query);
+  REQUIRE(question);
+  CHECK(question->name == "www.example\\046org");
+  CHECK_FALSE(dns_name_matches("*.example.org", question->name));
+}
+
+TEST_CASE("a chain of aliases in the wrong order is followed for a while, and a time beyond reason is none") {
+  const auto alias = [](char from, char to) {
+    return "\x01"s + from + "\xC0\x10\x00\x05\x00\x01\x00\x00\x00\x3C\x00\x04\x01"s + to + "\xC0\x10"s;
+  };
+  for (const int length : {10, 24}) {
+    std::string records = "\x01"s + static_cast<char>('A' + length) +
+                          "\xC0\x10\x00\x01\x00\x01\xFF\xFF\xFF\xFF\x00\x04\x08\x08\x08\x08"s;
+    for (int link = length; link > 0; --link) {
+      records += alias(static_cast<char>('A' + link - 1), static_cast<char>('A' + link));
+    }
+    records += "\xC0\x0C\x00\x05\x00\x01\x00\x00\x00\x3C\x00\x04\x01\x41\xC0\x10"s;
+    const auto found = dns_addresses(reply_with(records, static_cast<char>(length + 2)));
+    CHECK(found.size() == (length == 10 ? 1U : 0U));
+    CHECK((found.empty() || found[0].ttl == 0));
+  }
+}
+
+TEST_CASE("a name leads to public addresses, or to its rule's range") {
+  const auto leads = [](const char* rule, const char* address) {
+    return name_may_lead_to(parse_egress_rule(rule), *IpAddress::parse(address));
+  };
+  for (const char* address : {"8.8.8.8", "2001:4860::8", "203.0.113.1", "64:ff9b::808:808"}) {
+    INFO(address);
+    CHECK(leads("a.test", address));
+  }
+  for (const char* address : {"169.254.169.254", "10.0.0.1", "127.0.0.1", "0.0.0.0", "198.18.0.17",
+                              "224.0.0.1", "fd00::1", "fe80::1", "::1", "::ffff:10.0.0.1", "::10.0.0.1",
+                              "64:ff9b::a9fe:a9fe", "64:ff9b::e000:1", "64:ff9b::c612:1", "2002:a00:1::1"}) {
+    INFO(address);
+    CHECK_FALSE(leads("*.test", address));
+  }
+  CHECK(leads("a.test@10.0.0.0/8", "10.1.2.3"));
+  CHECK_FALSE(leads("a.test@10.0.0.0/8", "8.8.8.8"));
+  CHECK(leads("a.test@[fd00::/8]:80", "fd00::1"));
+}
+
+TEST_CASE("names of the job's own hosts file are open from the start") {
+  NetworkSpec network;
+  network.egress = {EgressMode::rules, {parse_egress_rule("10.0.0.0/8"), parse_egress_rule("*.test:80")}};
+  network.hosts = {{"DB.test", *IpAddress::parse("10.9.9.9")}, {"other", *IpAddress::parse("10.9.9.8")}};
+  CHECK(named_hosts_commands(16, network) == "add element inet berth names16_1v4 { 10.9.9.9 }\n");
+}
+
 TEST_CASE("a reply of our own carries the addresses of the asked type") {
   const auto question = parse_dns_query(kQuery);
   const std::string reply =
