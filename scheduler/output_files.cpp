@@ -96,6 +96,8 @@ std::string open_remedy(int error_number) {
       return "it is a FIFO or a socket; name a file";
     case EACCES:
       return "the calling user may not; choose another place";
+    case EAGAIN:
+      return "another process holds a lease on it; try again when it has let go";
     default:
       return {};
   }
@@ -202,7 +204,9 @@ int open_input_file(const std::string& path, const FileOwner& owner) {
   int error_number = 0;
   {
     const ActAs as_owner(owner);
-    descriptor = open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0, owner.uid).release();
+    // O_NONBLOCK: neither the other end of a FIFO nor who holds a lease (fcntl(2)) is waited for: the thread
+    // that opens has other jobs too.
+    descriptor = open_trusted(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
     error_number = errno;
   }
   if (descriptor < 0) {
@@ -213,6 +217,7 @@ int open_input_file(const std::string& path, const FileOwner& owner) {
     ::close(descriptor);
     fail(EISDIR, path, "it is a folder; name a file");
   }
+  (void)::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) & ~O_NONBLOCK);  // for who reads
   return descriptor;
 }
 

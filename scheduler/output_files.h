@@ -43,7 +43,8 @@ int open_output_file(const std::string& path, OpenMode mode, const FileOwner& ow
 /// std::system_error that names the file.
 int open_output_to_read(const std::string& path, const FileOwner& owner);
 
-/// Throws std::system_error that names the file; a folder is refused.
+/// Throws std::system_error that names the file; a folder is refused. Never waits: a FIFO that nobody has
+/// open for writing is empty.
 int open_input_file(const std::string& path, const FileOwner& owner);
 
 }  // namespace berth

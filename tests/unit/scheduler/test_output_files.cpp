@@ -101,6 +101,18 @@ TEST_CASE("standard input must exist and not be a folder") {
   CHECK_THROWS_WITH(open_input_file(directory.path(), kMyself), Catch::Contains("folder"));
 }
 
+TEST_CASE("a FIFO as standard input is not waited for, and who reads it waits for its writer") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path() + "/fifo";
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  const int reading = open_input_file(path, kMyself);  // would wait for ever
+  REQUIRE(reading >= 0);
+  CHECK((::fcntl(reading, F_GETFL) & O_NONBLOCK) == 0);
+  char byte = 0;
+  CHECK(::read(reading, &byte, 1) == 0);
+  ::close(reading);
+}
+
 TEST_CASE("root opens files with the calling user's rights and gets its own back") {
   if (::geteuid() != 0) {
     skip_case("not root: opening files as another user is not tested");
