@@ -8,6 +8,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "schemas/coming_instant.h"
+
 namespace berth {
 
 namespace {
@@ -578,6 +580,104 @@ Timestamp parse_instant(std::string_view text, Timestamp now) {
     return combine(day, time, std::nullopt);
   }
   return parse_dated(text);
+}
+
+namespace {
+
+struct HourWord {
+  std::string_view word;
+  unsigned hour;
+};
+constexpr std::array kHourWords{HourWord{"midnight", 0}, HourWord{"elevenses", 11}, HourWord{"noon", 12},
+                                HourWord{"fika", 15}, HourWord{"teatime", 16}};
+
+/// The next instant at which a clock shows this.
+Timestamp next_time_of_day(const WallTime& time, Timestamp now) {
+  std::tm day = local_calendar(now);
+  const Timestamp today = combine(day, time, std::nullopt);
+  if (today > now) {
+    return today;
+  }
+  day = local_calendar(now);
+  ++day.tm_mday;
+  return combine(day, time, std::nullopt);
+}
+
+/// "17:30", "5:30pm", "5:30 PM"; nothing for what is no time of day.
+std::optional<WallTime> time_of_day(const std::string& word) {
+  if (word.find(':') > 2) {
+    return std::nullopt;
+  }
+  std::string_view rest = word;
+  WallTime time = take_wall_time(rest);
+  take(rest, ' ');
+  if (rest == "am" || rest == "pm") {
+    if (time.hour < 1 || time.hour > 12) {
+      not_an_instant();
+    }
+    time.hour = time.hour % 12 + (rest == "pm" ? 12 : 0);
+    rest = {};
+  }
+  if (!rest.empty()) {
+    not_an_instant();
+  }
+  return time;
+}
+
+/// "12/24", "12/24/26", "12.24.26", "1224", "122426"; nothing for anything else.
+std::optional<Timestamp> american_day(std::string_view text, Timestamp now) {
+  const bool is_plain = text.find_first_not_of("0123456789") == std::string_view::npos;
+  const char separator = is_plain || text.size() < 5 ? '\0' : text[2];
+  if (is_plain ? text.size() != 4 && text.size() != 6 : separator != '/' && separator != '.') {
+    return std::nullopt;
+  }
+  std::string_view rest = text;
+  std::tm day = local_calendar(now);
+  const int this_year = day.tm_year + 1900;
+  const unsigned month = take_digits(rest, 2);
+  if (!is_plain) {
+    take(rest, separator);
+  }
+  const unsigned number = take_digits(rest, 2);
+  const bool has_year = !rest.empty();
+  if (has_year && !is_plain && !take(rest, separator)) {
+    not_an_instant();
+  }
+  int year = has_year ? 2000 + static_cast<int>(take_digits(rest, 2)) : this_year;
+  const auto at = [&](int chosen) {
+    const std::chrono::year_month_day date{std::chrono::year(chosen), std::chrono::month(month),
+                                           std::chrono::day(number)};
+    if (!rest.empty() || !date.ok()) {
+      not_an_instant();
+    }
+    std::tm calendar{};
+    calendar.tm_year = chosen - 1900;
+    calendar.tm_mon = static_cast<int>(month) - 1;
+    calendar.tm_mday = static_cast<int>(number);
+    return combine(calendar, WallTime{}, std::nullopt);
+  };
+  const bool is_over = !has_year && at(year) + std::chrono::hours(24) <= now;
+  return at(is_over ? year + 1 : year);
+}
+
+}  // namespace
+
+Timestamp parse_coming_instant(std::string_view text, Timestamp now) {
+  const std::string word = lowered(text);
+  for (const HourWord& known : kHourWords) {
+    if (known.word == word) {
+      return next_time_of_day({known.hour, 0, 0, 0}, now);
+    }
+  }
+  if (!word.starts_with("now")) {
+    if (const std::optional<WallTime> time = time_of_day(word)) {
+      return next_time_of_day(*time, now);
+    }
+    if (const std::optional<Timestamp> day = american_day(text, now)) {
+      return *day;
+    }
+  }
+  return parse_instant(text, now);
 }
 
 std::string format_instant(Timestamp instant) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "schemas/coming_instant.h"
 #include "schemas/dependency.h"
 #include "schemas/index_list.h"
 #include "schemas/json_reader.h"
@@ -25,7 +26,7 @@ std::optional<Timestamp> read_instant(const Field& field) {
     return std::nullopt;
   }
   try {
-    return parse_instant(*text, now());
+    return parse_coming_instant(*text, now());
   } catch (const std::invalid_argument& error) {
     field.refuse(error.what());
     return std::nullopt;

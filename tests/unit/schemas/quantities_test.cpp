@@ -1,4 +1,5 @@
 #include "schemas/quantities.h"
+#include "schemas/coming_instant.h"
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
@@ -175,6 +176,34 @@ TEST_CASE("instants take sacct's forms, in local time unless they say otherwise"
   CHECK(parse_instant("noon", now) == now - 5h);
   CHECK(parse_instant("tomorrow", now) == now + 7h);
   CHECK(parse_instant("2026-07-01T12:00:00", now) == parse_instant("2026-07-01T14:30:00Z", now));
+}
+
+TEST_CASE("instants that are to come take sbatch's forms, and a time that has passed is tomorrow's") {
+  const NewfoundlandTime zone;
+  const Timestamp now = parse_instant("2026-11-23T17:00:00", kNow);
+  const auto day = [](const char* text) { return parse_instant(text, kNow); };
+  CHECK(parse_coming_instant("17:30", now) == now + 30min);
+  CHECK(parse_coming_instant("16:59", now) == now + 24h - 1min);
+  CHECK(parse_coming_instant("17:00", now) == now + 24h);
+  CHECK(parse_coming_instant("5:30pm", now) == now + 30min);
+  CHECK(parse_coming_instant("5:30 AM", now) == day("2026-11-24T05:30"));
+  CHECK(parse_coming_instant("12:15am", now) == day("2026-11-24T00:15"));
+  CHECK(parse_coming_instant("noon", now) == day("2026-11-24T12:00"));
+  CHECK(parse_coming_instant("teatime", day("2026-11-23T15:30")) == day("2026-11-23T16:00"));
+  CHECK(parse_coming_instant("midnight", now) == day("2026-11-24"));
+  CHECK(parse_coming_instant("Tomorrow", now) == day("2026-11-24"));
+  CHECK(parse_coming_instant("12/24", now) == day("2026-12-24"));
+  CHECK(parse_coming_instant("01.02", now) == day("2027-01-02"));
+  CHECK(parse_coming_instant("1123", now) == day("2026-11-23"));
+  CHECK(parse_coming_instant("12/24/27", now) == day("2027-12-24"));
+  CHECK(parse_coming_instant("122427", now) == day("2027-12-24"));
+  CHECK(parse_coming_instant("now+2hours", now) == now + 2h);
+  CHECK(parse_coming_instant("2026-11-23T16:00", now) == now - 1h);
+  for (const char* text : {"", "soon", "13:00pm", "0:30am", "5:30xm", "13/24", "02/30", "12/24/", "12/24/2",
+                           "12/2427", "12345", "1-2-3"}) {
+    CAPTURE(text);
+    CHECK_THROWS_AS(parse_coming_instant(text, now), std::invalid_argument);
+  }
 }
 
 TEST_CASE("what is not an instant is refused with the remedy") {
