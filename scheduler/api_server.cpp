@@ -1,6 +1,7 @@
 #include "scheduler/api_server.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,6 +35,12 @@ constexpr std::chrono::seconds kPatience{300};
 constexpr std::size_t kLargestHeader = std::size_t{32} * 1024;
 /// A user may save up the requests of so many seconds.
 constexpr double kBurstSeconds = 10;
+/// Larger requests are taken few at a time of one user, so that connections times api.body is not what one
+/// user can fill the memory with.
+constexpr std::uint64_t kLargeBody = std::uint64_t{1} << 20U;
+constexpr unsigned kLargeBodiesAtOnce = 4;
+/// Of answers that one user has asked for and does not read, so much is kept before further ones are refused.
+constexpr std::size_t kMostUnread = std::size_t{128} << 20U;
 
 std::string decode(std::string_view text) {
   std::string out;
@@ -80,6 +87,8 @@ void take_target(std::string_view target, ApiRequest& request) {
 /// Requests of one user: as many a second as allowed, saved up for some seconds (token bucket).
 struct UserTraffic {
   unsigned connections = 0;
+  unsigned large_bodies = 0;
+  std::size_t unread = 0;  ///< bytes of answers that are being written
   double tokens = 0;
   std::chrono::steady_clock::time_point refilled{};
 };
@@ -118,9 +127,10 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
     handler_ = {};
   }
 
-  /// False when the user or everybody together has too many.
+  /// False when the user or everybody together has too many. Root gets in however many others are there.
   bool enter(uid_t user) {
-    if (connections_ >= limits_.connections || traffic_[user].connections >= limits_.connections_per_user) {
+    const bool is_full = user != 0 && connections_ >= limits_.connections;
+    if (is_full || traffic_[user].connections >= limits_.connections_per_user) {
       return false;
     }
     ++connections_;
@@ -131,6 +141,16 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
     --connections_;
     --traffic_[user].connections;
   }
+  bool enter_large_body(uid_t user) {
+    unsigned& taken = traffic_[user].large_bodies;
+    if (taken >= kLargeBodiesAtOnce) {
+      return false;
+    }
+    ++taken;
+    return true;
+  }
+  void leave_large_body(uid_t user) { --traffic_[user].large_bodies; }
+  std::size_t& unread(uid_t user) { return traffic_[user].unread; }
   bool allow_request(uid_t user) {
     UserTraffic& traffic = traffic_[user];
     const auto now = std::chrono::steady_clock::now();
@@ -163,7 +183,10 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(Local::socket socket, Peer peer, std::shared_ptr<ApiServer::Implementation> server)
       : stream_(std::move(socket)), peer_(peer), server_(std::move(server)) {}
-  ~Session() { server_->leave(peer_.user_id); }
+  ~Session() {
+    leave_large_body();
+    server_->leave(peer_.user_id);
+  }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -171,31 +194,74 @@ class Session : public std::enable_shared_from_this<Session> {
     parser_.emplace();
     parser_->body_limit(server_->limits_.body);
     parser_->header_limit(kLargestHeader);
+    keep_alive_ = false;  // until a request says otherwise
+    is_head_ = false;
     stream_.expires_after(kPatience);
-    http::async_read(stream_, buffer_, *parser_,
-                     [self = shared_from_this()](const ErrorCode& error, std::size_t) { self->take(error); });
+    http::async_read_header(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](const ErrorCode& error, std::size_t) { self->take_header(error); });
   }
 
  private:
-  void take(const ErrorCode& error) {
-    if (error == http::error::body_limit) {
-      keep_alive_ = false;
-      respond(api_failure(413, "the request is larger than api.body allows; split it"));
+  void take_header(const ErrorCode& error) {
+    if (error) {
+      refuse_unread(error);
       return;
     }
+    version_ = parser_->get().version();
+    is_head_ = parser_->get().method() == http::verb::head;
+    const bool is_large = parser_->chunked() || parser_->content_length().value_or(0) > kLargeBody;
+    if (is_large && !has_large_body_) {
+      has_large_body_ = server_->enter_large_body(peer_.user_id);
+      if (!has_large_body_) {
+        respond(
+            api_failure(503, "you have other requests larger than 1M under way; send this one after them"));
+        return;
+      }
+    }
+    if (beast::iequals(parser_->get()[http::field::expect], "100-continue")) {
+      constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+      (void)!::send(stream_.socket().native_handle(), kContinue.data(), kContinue.size(),
+                    MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    http::async_read(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](const ErrorCode& failed, std::size_t) { self->take(failed); });
+  }
+
+  /// What could not be read as a request gets an answer where it is the client's fault.
+  void refuse_unread(const ErrorCode& error) {
+    if (error == http::error::body_limit) {
+      respond(api_failure(413, "the request is larger than api.body allows; split it"));
+    } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+      respond(api_failure(431, "the header of the request is larger than 32K"));
+    } else if (error == http::error::end_of_stream || error == http::error::partial_message ||
+               error.category() != make_error_code(http::error::bad_method).category()) {
+      shut();  // the client has gone, or says nothing more
+    } else {
+      respond(api_failure(400, "this is no HTTP/1.1 request: " + error.message()));
+    }
+  }
+
+  void take(const ErrorCode& error) {
     if (error) {
-      return;  // the end, or nothing that could be answered
+      refuse_unread(error);
+      return;
     }
     http::request<http::string_body> request = parser_->release();
     keep_alive_ = request.keep_alive();
-    version_ = request.version();
     stream_.expires_never();
     if (!server_->allow_request(peer_.user_id)) {
       respond(api_failure(429, "you ask more often than api.requests_per_second allows; wait a second"));
       return;
     }
+    if (server_->unread(peer_.user_id) > kMostUnread) {
+      respond(api_failure(429, "read the answers to your other requests first: they fill the memory"));
+      return;
+    }
     ApiRequest asked;
-    asked.method = std::string(request.method_string());
+    // A HEAD is answered as its GET would be, without what follows the header (RFC 9110, section 9.3.2).
+    asked.method = is_head_ ? "GET" : std::string(request.method_string());
     const auto target = request.target();
     take_target({target.data(), target.size()}, asked);
     asked.body = std::move(request.body());
@@ -210,19 +276,33 @@ class Session : public std::enable_shared_from_this<Session> {
     server_->handler_(std::move(asked), [self = shared_from_this()](ApiResponse response) {
       self->respond(std::move(response));
     });
-    if (!answered_ && buffer_.size() == 0) {
+    if (!answered_) {
       watch();
     }
   }
 
-  /// While an answer takes its time: does the client still wait?
+  void leave_large_body() {
+    if (has_large_body_) {
+      server_->leave_large_body(peer_.user_id);
+      has_large_body_ = false;
+    }
+  }
+
+  /// While an answer or a stream takes its time: is the client still there? Only a closed socket says that it
+  /// is not; one whose sending half has been shut still reads, and what it sends ahead is read later.
   void watch() {
+    if (watches_) {
+      return;
+    }
+    watches_ = true;
     stream_.socket().async_wait(
-        Local::socket::wait_read, [self = shared_from_this()](const ErrorCode& error) {
-          char byte = 0;
-          if (!error && !self->answered_ &&
-              ::recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
-            self->interest_->lose();
+        Local::socket::wait_error, [self = shared_from_this()](const ErrorCode& error) {
+          pollfd look{self->stream_.socket().native_handle(), 0, 0};
+          if (!error && ::poll(&look, 1, 0) == 1 && (look.revents & (POLLHUP | POLLERR)) != 0) {
+            if (self->interest_) {
+              self->interest_->lose();
+            }
+            self->shut();
           }
         });
   }
@@ -242,13 +322,24 @@ class Session : public std::enable_shared_from_this<Session> {
     }
     auto answer = std::make_shared<http::response<http::string_body>>(
         static_cast<http::status>(response.status), version_);
-    answer->set(http::field::content_type, response.type);
+    const std::size_t size = response.body.size();
+    if (response.status != 204) {
+      answer->set(http::field::content_type, response.type);
+      answer->content_length(size);
+    }
+    if (!response.allow.empty()) {
+      answer->set(http::field::allow, response.allow);
+    }
+    if (!is_head_) {
+      answer->body() = std::move(response.body);
+    }
     answer->keep_alive(keep_alive_);
-    answer->body() = std::move(response.body);
-    answer->prepare_payload();
+    server_->unread(peer_.user_id) += size;
     stream_.expires_after(kPatience);
     http::async_write(stream_, *answer,
-                      [self = shared_from_this(), answer](const ErrorCode& error, std::size_t) {
+                      [self = shared_from_this(), answer, size](const ErrorCode& error, std::size_t) {
+                        self->server_->unread(self->peer_.user_id) -= size;
+                        self->leave_large_body();
                         if (!error && self->keep_alive_) {
                           self->read();
                         } else {
@@ -282,53 +373,62 @@ class Session : public std::enable_shared_from_this<Session> {
     auto header = std::make_shared<Header>(static_cast<http::status>(response.status), version_);
     header->set(http::field::content_type, response.type);
     header->keep_alive(false);
-    header->chunked(true);
+    header->chunked(is_chunked());
     auto serializer = std::make_shared<http::response_serializer<http::empty_body>>(*header);
     http::async_write_header(
         stream_, *serializer,
         [self = shared_from_this(), header, serializer](const ErrorCode& error, std::size_t) {
-          if (!error) {
+          if (error || self->is_head_) {
+            self->interest_->lose();
+            self->source_.reset();
+            self->shut();
+          } else {
             self->next_piece();
           }
         });
-    watch_stream();
+    watch();
   }
 
-  /// The end of a stream's reader is noticed even while there is nothing to tell it.
-  void watch_stream() {
-    stream_.socket().async_wait(Local::socket::wait_read,
-                                [self = shared_from_this()](const ErrorCode& error) {
-                                  if (!error && self->interest_) {
-                                    self->interest_->lose();
-                                    self->shut();
-                                  }
-                                });
-  }
+  /// HTTP/1.0 knows no chunks: there the end of the connection is the end.
+  bool is_chunked() const { return version_ >= 11; }
 
   void next_piece() {
     source_->next([self = shared_from_this()](std::string piece) {
       if (self->interest_->is_lost()) {
         self->source_.reset();
+        self->shut();
         return;
       }
       if (piece.empty()) {
-        asio::async_write(self->stream_, http::make_chunk_last(), [self](const ErrorCode&, std::size_t) {
-          self->source_.reset();
-          self->shut();
-        });
+        self->end_stream();
         return;
       }
       const auto held = std::make_shared<std::string>(std::move(piece));
-      asio::async_write(self->stream_, http::make_chunk(asio::buffer(*held)),
-                        [self, held](const ErrorCode& error, std::size_t) {
-                          if (error) {
-                            self->interest_->lose();
-                            self->source_.reset();
-                          } else {
-                            self->next_piece();
-                          }
-                        });
+      const auto written = [self, held](const ErrorCode& error, std::size_t) {
+        if (error) {
+          self->interest_->lose();
+          self->source_.reset();
+          self->shut();
+        } else {
+          self->next_piece();
+        }
+      };
+      if (self->is_chunked()) {
+        asio::async_write(self->stream_, http::make_chunk(asio::buffer(*held)), written);
+      } else {
+        asio::async_write(self->stream_, asio::buffer(*held), written);
+      }
     });
+  }
+
+  void end_stream() {
+    source_.reset();
+    if (!is_chunked()) {
+      shut();
+      return;
+    }
+    asio::async_write(stream_, http::make_chunk_last(),
+                      [self = shared_from_this()](const ErrorCode&, std::size_t) { self->shut(); });
   }
 
   void shut() {
@@ -347,6 +447,9 @@ class Session : public std::enable_shared_from_this<Session> {
   unsigned version_ = 11;
   bool keep_alive_ = false;
   bool answered_ = false;
+  bool is_head_ = false;
+  bool has_large_body_ = false;
+  bool watches_ = false;
 };
 
 std::optional<Peer> peer_of(int socket) {

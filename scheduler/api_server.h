@@ -65,6 +65,7 @@ struct ApiResponse {
   unsigned status = 200;
   std::string body;
   std::string type = "application/json";
+  std::string allow;                  ///< the methods that this path has, where another was asked for
   std::shared_ptr<ApiStream> stream;  ///< in place of the body
   /// In place of both: "101 Switching Protocols" is answered, then this gets the connection's descriptor,
   /// which it owns, before respond() returns.
