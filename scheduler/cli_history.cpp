@@ -59,15 +59,26 @@ std::optional<JobId> job_id_of(std::string_view text) {
   return id && *id > 0 ? id : std::nullopt;
 }
 
+std::optional<JobReference> job_reference_of(const std::string& text) {
+  const std::size_t underscore = text.find('_');
+  const std::optional<JobId> job = job_id_of(text.substr(0, underscore));
+  if (!job || underscore == std::string::npos) {
+    return job ? std::optional(JobReference{*job, std::nullopt}) : std::nullopt;
+  }
+  const auto task = parse_number<unsigned>(std::string_view(text).substr(underscore + 1));
+  return task ? std::optional(JobReference{*job, task}) : std::nullopt;
+}
+
 std::string not_a_job_id(const std::string& text) {
-  return "\"" + text + "\" is not a job number (use one that `berth history` lists)";
+  return "\"" + text +
+         "\" is not a job number (use one that `berth history` lists, or ARRAY_TASK for a task of an array)";
 }
 
 }  // namespace
 
-JobId parse_job_id(const std::string& text, const std::string& source) {
-  if (const auto id = job_id_of(text)) {
-    return *id;
+JobReference parse_job_reference(const std::string& text, const std::string& source) {
+  if (const auto reference = job_reference_of(text)) {
+    return *reference;
   }
   throw InputError(kSource, source == kSource ? "" : source, not_a_job_id(text));
 }
@@ -75,6 +86,7 @@ JobId parse_job_id(const std::string& text, const std::string& source) {
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) {
   std::vector<InputFault> faults;
   HistoryFilter filter;
+  filter.with_tasks = true;
   filter.start = instant_of(request.start, "--starttime", now, faults);
   filter.end = instant_of(request.end, "--endtime", now, faults);
   if (filter.start && filter.end && *filter.start > *filter.end) {
@@ -96,8 +108,12 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
     }
   }
   for (const std::string& word : words_of(request.jobs, "--jobs", faults)) {
-    if (const auto id = job_id_of(word)) {
-      filter.job_ids.push_back(*id);
+    if (const auto reference = job_reference_of(word)) {
+      if (reference->task) {
+        filter.tasks.emplace_back(reference->job, *reference->task);
+      } else {
+        filter.job_ids.push_back(reference->job);
+      }
     } else {
       faults.push_back({kSource, "--jobs", not_a_job_id(word)});
     }

@@ -20,14 +20,19 @@ struct HistoryRequest {
   std::vector<std::string> states;    ///< -s: names or two-letter codes, in any case
   std::vector<std::string> accounts;  ///< -A
   std::vector<std::string> names;     ///< --name
-  std::vector<std::string> jobs;      ///< -j and operands: job numbers
+  std::vector<std::string> jobs;      ///< -j and operands: job numbers, tasks of arrays
   std::optional<std::string> last;    ///< --last
 };
 
 /// Throws InputError with every fault, each naming its option and what to write instead.
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now);
 
-/// "12" to 12. Throws InputError naming `source` ("--jobs", "command line").
-JobId parse_job_id(const std::string& text, const std::string& source);
+/// "12", or "12_3": task 3 of array 12.
+struct JobReference {
+  JobId job = 0;  ///< or the array
+  std::optional<unsigned> task;
+};
+/// Throws InputError naming `source`.
+JobReference parse_job_reference(const std::string& text, const std::string& source);
 
 }  // namespace berth

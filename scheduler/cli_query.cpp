@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "scheduler/api_client.h"
+#include "scheduler/cli_daemon.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_report.h"
@@ -42,15 +43,19 @@ std::unique_ptr<Store> open_for_reading(const CommandLine& line) {
 }
 
 std::vector<ShownJob> load_jobs(const CommandLine& line) {
-  const auto store = open_for_reading<JobStore>(line);
+  const auto store = open_for_reading<QueueStore>(line);
   std::vector<ShownJob> jobs;
   for (const std::string& operand : line.operands) {
-    const JobId job = parse_job_id(operand, "command line");
+    const JobReference job = parse_job_reference(operand, "command line");
     if (store == nullptr) {
       throw std::runtime_error("there is no job " + operand + ": nothing was recorded in " +
                                database_path(line) + " yet");
     }
-    jobs.push_back(load_job(*store, job));
+    const std::optional<JobId> number = job.task ? store->find_task(job.job, *job.task) : job.job;
+    if (!number) {
+      throw std::runtime_error("there is no job " + operand + " in " + database_path(line));
+    }
+    jobs.push_back(load_job(*store, *number));
   }
   return jobs;
 }
@@ -116,9 +121,8 @@ std::string report_of_daemon(const CommandLine& line) {
 std::vector<std::string> shown_by_daemon(const CommandLine& line, const std::string& as) {
   ApiClient client(daemon_socket(line));
   std::vector<std::string> shown;
-  for (const std::string& operand : line.operands) {
-    const JobId job = parse_job_id(operand, "command line");
-    shown.push_back(client.request("GET", "/v1/jobs/" + std::to_string(job), {{"as", as}}));
+  for (const std::string& job : job_ids(line.operands)) {
+    shown.push_back(client.request("GET", "/v1/jobs/" + job, {{"as", as}}));
   }
   return shown;
 }

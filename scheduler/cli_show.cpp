@@ -158,6 +158,7 @@ ShownJob load_job(JobStore& store, JobId job) {
 std::string show_text(const ShownJob& job, Timestamp now) {
   const AccountingRecord& first = job.records.front();
   std::string text = "Job " + std::to_string(first.job_id) + "\n";
+  text += line("ArrayTask", first.array_job_id ? shown_id(first) : "");
   text += line("JobName", first.spec.name);
   text += line("User", who(first.user, first.user_id));
   text += line("JobUser", who(first.job_user, first.job_user_id));

@@ -51,9 +51,10 @@ std::string command_cell(Record record, Timestamp) {
 
 // Widths are sacct's where it has the column, so that scripts that cut columns go on working.
 constexpr std::array kColumns{
-    ListingColumn{"JobID", -12, "Number of the job",
+    ListingColumn{"JobID", -12, "Number of the job; ARRAY_TASK of a task of an array",
+                  [](Record r, Timestamp) { return shown_id(r); }},
+    ListingColumn{"JobIDRaw", -12, "Number of the job, also of a task",
                   [](Record r, Timestamp) { return std::to_string(r.job_id); }},
-    ListingColumn{"JobIDRaw", -12, "The same", [](Record r, Timestamp) { return std::to_string(r.job_id); }},
     ListingColumn{"Attempt", 7, "Which attempt of the job, from 1; 0: it never started",
                   [](Record r, Timestamp) { return std::to_string(r.attempt); }},
     ListingColumn{"JobName", 10, "Name of the job", [](Record r, Timestamp) { return r.spec.name; }},

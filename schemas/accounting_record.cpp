@@ -206,11 +206,21 @@ Allocation parse_allocation(std::string_view json_text) {
   });
 }
 
+std::string shown_id(const AccountingRecord& record) {
+  return record.array_job_id
+             ? std::to_string(*record.array_job_id) + "_" + std::to_string(record.array_task_id.value_or(0))
+             : std::to_string(record.job_id);
+}
+
 std::string to_json_text(const AccountingRecord& record, int indent) {
   Json object{{"job_id", record.job_id},           {"attempt", record.attempt},
               {"state", to_string(record.state)},  {"user", record.user},
               {"user_id", record.user_id},         {"job_user", record.job_user},
               {"job_user_id", record.job_user_id}, {"host", record.host}};
+  if (record.array_job_id) {
+    object["array_job_id"] = *record.array_job_id;
+    object["array_task_id"] = record.array_task_id.value_or(0);
+  }
   if (!record.reason.empty()) {
     object["reason"] = record.reason;
   }

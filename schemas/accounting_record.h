@@ -24,7 +24,9 @@ struct Allocation {
 
 struct AccountingRecord {
   JobId job_id = 0;
-  unsigned attempt = 1;  ///< from 1; 0: the job never had one
+  unsigned attempt = 1;               ///< from 1; 0: the job never had one
+  std::optional<JobId> array_job_id;  ///< of a task of an array
+  std::optional<unsigned> array_task_id;
   JobState state = JobState::pending;
   std::string user;  ///< who submitted: name, or the number when it has none
   unsigned user_id = 0;
@@ -40,6 +42,9 @@ struct AccountingRecord {
   std::optional<Outcome> outcome;  ///< absent until the attempt ended
   Usage usage;
 };
+
+/// "36", or "36_4" for task 4 of array 36.
+std::string shown_id(const AccountingRecord& record);
 
 /// One JSON object with every field above; absent counters are left out. Described in docs/accounting.md.
 std::string to_json_text(const AccountingRecord& record, int indent = -1);

@@ -57,7 +57,7 @@ JobState to_state(const std::string& path, const std::string& word) {
 const std::string& record_select() {
   static const std::string kSelect =
       "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
-      "j.submit_us, j.end_us, j.spec, "
+      "j.submit_us, j.end_us, j.spec, j.array_job_id, j.array_task_id, "
       "a.attempt, a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
       "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, a.stage, "
       "a.error_number, a.message, " +
@@ -133,6 +133,10 @@ AccountingRecord read_record(const std::string& path, const Query& query) {
   record.submit = to_instant(row.integer());
   record.end = to_instant(row.optional_integer());
   record.spec = read_spec(path, record.job_id, row.text(), name, account);
+  record.array_job_id = row.optional_integer();
+  if (const auto task = row.optional_integer()) {
+    record.array_task_id = static_cast<unsigned>(*task);
+  }
   record.attempt = 0;
   if (row.next_is_null()) {
     return record;  // still waiting for its first attempt
@@ -215,9 +219,28 @@ std::string state_condition(JobState state, const HistoryFilter& filter, Conditi
   }
 }
 
+void add_jobs(const HistoryFilter& filter, Conditions& conditions) {
+  std::string jobs;
+  if (!filter.job_ids.empty()) {
+    jobs = "j.id IN (" + conditions.parameters(filter.job_ids) + ")";
+    if (filter.with_tasks) {
+      jobs += " OR j.array_job_id IN (" + conditions.parameters(filter.job_ids) + ")";
+    }
+  }
+  for (const auto& [array, task] : filter.tasks) {
+    const std::string of_array =
+        "j.array_job_id = " + conditions.parameter(array);  // values go in this order
+    jobs += (jobs.empty() ? "" : " OR ") + of_array +
+            " AND j.array_task_id = " + conditions.parameter(std::int64_t{task});
+  }
+  if (!jobs.empty()) {
+    conditions.add(jobs);
+  }
+}
+
 Conditions conditions_of(const HistoryFilter& filter) {
   Conditions conditions;
-  conditions.add_any("j.id", filter.job_ids);
+  add_jobs(filter, conditions);
   if (!filter.users.empty()) {
     const std::string by_name = "j.user IN (" + conditions.parameters(filter.users) + ")";
     conditions.add(by_name + " OR CAST(j.user_id AS TEXT) IN (" + conditions.parameters(filter.users) + ")");
@@ -280,6 +303,7 @@ class SqliteJobStore final : public QueueStore {
               const std::string& spec_text) override;
   void visit_queue(const std::function<void(WaitingJob&&)>& visit) override;
   std::optional<StoredJob> find_stored(JobId job) override;
+  void forget_dependency(JobId job) override;
   std::vector<JobSummary> summaries(const SummaryFilter& filter) override;
   std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
                                      std::optional<unsigned> user_id) override;
@@ -598,6 +622,13 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
   });
 }
 
+void SqliteJobStore::forget_dependency(JobId job) {
+  database_->write([&] {
+    database_->query("UPDATE queue SET dependency = '' WHERE job_id = ?").bind(job).execute();
+    return true;
+  });
+}
+
 namespace {
 
 QueueFacts read_facts(Row& row) {
@@ -689,6 +720,7 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
     }
     std::string sql =
         "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
+        "a.end_us, "
         "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
         "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
         "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = "
@@ -718,6 +750,7 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
       summary.account = row.text();
       summary.submit = to_instant(row.integer());
       summary.start = to_instant(row.optional_integer());
+      summary.end = to_instant(row.optional_integer());
       summary.slot = row.text();
       summary.cpus = row.text();
       if (const auto memory = row.optional_integer()) {
@@ -822,7 +855,8 @@ bool SqliteJobStore::has_earlier_namesake(JobId job) {
   return database_->read([&] {
     Query query = database_->query(
         "SELECT 1 FROM jobs j JOIN jobs e ON e.user_id = j.user_id AND e.name = j.name AND e.id < j.id WHERE "
-        "j.id = ? AND e.end_us IS NULL LIMIT 1");
+        "j.id = ? AND e.end_us IS NULL AND (j.array_job_id IS NULL OR (e.id <> j.array_job_id AND "
+        "e.array_job_id IS NOT j.array_job_id)) LIMIT 1");
     return query.bind(job).step();
   });
 }

@@ -75,6 +75,8 @@ struct OpenAttempt {
 /// within it, as `sacct -S -E` defines it.
 struct HistoryFilter {
   std::vector<JobId> job_ids;
+  bool with_tasks = false;                        ///< of arrays among job_ids their tasks too
+  std::vector<std::pair<JobId, unsigned>> tasks;  ///< of arrays, beside job_ids
   std::vector<std::string> users;
   std::vector<std::string> accounts;
   std::vector<std::string> names;

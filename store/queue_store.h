@@ -48,6 +48,7 @@ struct JobSummary {
   std::string account;
   Timestamp submit;
   std::optional<Timestamp> start;
+  std::optional<Timestamp> end;  ///< of its last attempt
   std::string slot;
   std::string cpus;  ///< granted, as a list
   std::optional<Bytes> memory;
@@ -99,6 +100,8 @@ class QueueStore : public JobStore {
   /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
                       const std::string& spec_text) = 0;
+  /// What a waiting job depended on is fulfilled; does nothing when it does not wait any more.
+  virtual void forget_dependency(JobId job) = 0;
   /// Every row of the queue, in the order of job ids.
   virtual void visit_queue(const std::function<void(WaitingJob&&)>& visit) = 0;
   virtual std::optional<StoredJob> find_stored(JobId job) = 0;
@@ -115,7 +118,7 @@ class QueueStore : public JobStore {
   virtual std::optional<JobState> settle_array(JobId array_job, Timestamp at) = 0;
   /// The job that is this task; nothing when there is none yet.
   virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
-  /// Whether an earlier job of the same user and name waits or runs.
+  /// Whether an earlier job of the same user and name waits or runs; of a task one outside its array.
   virtual bool has_earlier_namesake(JobId job) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;

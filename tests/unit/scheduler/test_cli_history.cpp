@@ -75,12 +75,25 @@ TEST_CASE("a window that ends before it begins is refused") {
   CHECK_THAT(faults_of(request), Contains("--endtime") && Contains("exchange them"));
 }
 
-TEST_CASE("a job number is a positive number") {
-  CHECK(parse_job_id("12", "command line") == 12);
-  for (const char* text : {"", "0", "-1", "12.", "1e3", "99999999999999999999"}) {
+TEST_CASE("a job number is a positive number, and a task is one of an array's") {
+  const JobReference job = parse_job_reference("12", "command line");
+  CHECK((job.job == 12 && !job.task));
+  const JobReference task = parse_job_reference("12_0", "command line");
+  CHECK((task.job == 12 && task.task == 0U));
+  for (const char* text :
+       {"", "0", "-1", "12.", "1e3", "99999999999999999999", "12_", "_3", "12_-1", "12_x", "0_1"}) {
     INFO(text);
-    CHECK_THROWS_AS(parse_job_id(text, "command line"), InputError);
+    CHECK_THROWS_AS(parse_job_reference(text, "command line"), InputError);
   }
+}
+
+TEST_CASE("jobs are asked for with the tasks of the arrays among them") {
+  HistoryRequest request;
+  request.jobs = {"12,13_4", "15"};
+  const HistoryFilter filter = make_history_filter(request, Timestamp());
+  CHECK(filter.job_ids == std::vector<JobId>{12, 15});
+  CHECK(filter.tasks == std::vector<std::pair<JobId, unsigned>>{{13, 4}});
+  CHECK(filter.with_tasks);
 }
 
 }  // namespace berth
