@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "scheduler/api_attach.h"
+#include "scheduler/api_routes.h"
 #include "scheduler/api_streams.h"
 #include "scheduler/cli_efficiency.h"
 #include "scheduler/cli_history.h"
@@ -36,6 +37,7 @@ constexpr std::chrono::seconds kActorLifetime{30};
 /// Bodies up to this size are parsed at once.
 constexpr std::size_t kSmallBody = std::size_t{16} * 1024;
 constexpr std::uint64_t kListed = 10'000;
+constexpr std::uint64_t kMostListed = 1'000'000'000;
 
 /// What a waiting job's owner may change.
 constexpr std::array<std::string_view, 12> kChangeable{
@@ -64,6 +66,8 @@ std::string_view explanation(WaitReason reason) {
       return "its user's running jobs have as much as user_limits allows";
     case WaitReason::draining:
       return "an administrator has drained the pool: no job starts";
+    case WaitReason::never_fits:
+      return "it asks for more than the pool has now; change it with berth update, or cancel it";
   }
   return "";
 }
@@ -92,9 +96,34 @@ std::optional<std::string> optional_parameter(const ApiRequest& request, const s
   return value.empty() ? std::nullopt : std::optional(std::move(value));
 }
 
-bool flag(const ApiRequest& request, const std::string& name) {
-  const std::string value = parameter(request, name, "0");
-  return value != "0" && value != "false";
+JobReference job_reference(const std::string& text) {
+  try {
+    return parse_job_reference(text, "path");
+  } catch (const InputError&) {
+    throw ApiError(400, "\"" + text + "\" is no job (use 36, or 36_4 for task 4 of array 36)");
+  }
+}
+
+bool flag(const ApiRequest& request, const std::string& name, bool fallback = false) {
+  const std::string value = parameter(request, name, fallback ? "1" : "0");
+  if (value == "1" || value == "true" || value == "0" || value == "false") {
+    return value == "1" || value == "true";
+  }
+  throw ApiError(400, name + ": \"" + value + "\" is neither 1 nor 0");
+}
+
+/// The first word is what holds without the parameter.
+std::string one_of(const ApiRequest& request, const std::string& name,
+                   std::initializer_list<std::string_view> known) {
+  const std::string value = parameter(request, name, std::string(*known.begin()));
+  if (std::find(known.begin(), known.end(), value) != known.end()) {
+    return value;
+  }
+  std::string words;
+  for (const std::string_view word : known) {
+    words += (words.empty() ? "" : ", ") + std::string(word);
+  }
+  throw ApiError(400, name + ": \"" + value + "\" is none of " + words);
 }
 
 std::uint64_t number(const ApiRequest& request, const std::string& name, std::uint64_t fallback) {
@@ -148,6 +177,9 @@ Json summary_value(const JobSummary& job) {
   if (job.start) {
     value["start"] = format_instant_utc(*job.start);
   }
+  if (job.end) {
+    value["end"] = format_instant_utc(*job.end);
+  }
   if (!job.slot.empty()) {
     value["slot"] = job.slot;
     value["allocated_cpus"] = job.cpus;
@@ -161,7 +193,10 @@ Json summary_value(const JobSummary& job) {
 
 std::vector<JobState> states_of(const std::string& list) {
   std::vector<JobState> states;
-  std::string_view rest = list;
+  for (int state = 0; list == "all" && state <= static_cast<int>(JobState::deadline); ++state) {
+    states.push_back(static_cast<JobState>(state));
+  }
+  std::string_view rest = list == "all" ? std::string_view() : std::string_view(list);
   while (!rest.empty()) {
     const std::size_t comma = rest.find(',');
     const std::string_view word = rest.substr(0, comma);
@@ -321,110 +356,156 @@ void Api::handle(const ApiRequest& request, const ApiRespond& respond) {
 }
 
 void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
-  const std::vector<std::string>& path = request.path;
-  const auto is = [&](const char* method, const char* name) {
-    return path.size() == 2 && path[1] == name && request.method == method;
-  };
-  if (path.empty() || path[0] != "v1") {
-    throw ApiError(404, "there is nothing here; every path begins with /v1/");
+  const ApiMatch match = match_route(request.method, request.path);
+  if (match.methods.empty()) {
+    throw ApiError(404, "there is nothing here; every path begins with /v1/, and docs/berthd.md lists them");
   }
-  if (path.size() >= 2 && path[1] == "jobs") {
-    path.size() == 2 ? route_jobs(request, actor, respond) : route_job(request, actor, respond);
-  } else if (is("GET", "history")) {
-    history(request, actor, respond);
-  } else if (is("GET", "top")) {
-    top(actor, respond);
-  } else if (is("GET", "report")) {
-    report(request, actor, respond);
-  } else if (is("GET", "events")) {
-    events(request, actor, respond);
-  } else if (is("GET", "slots")) {
-    respond(slots());
-  } else if (is("POST", "drain") || is("POST", "undrain")) {
-    if (!actor.administrator) {
-      throw ApiError(403, "only administrators (root and the group \"" + daemon_.config().administrators +
-                              "\") may do this");
+  if (!match.call) {
+    const bool is_options = request.method == "OPTIONS";
+    ApiResponse response =
+        is_options ? ApiResponse{}
+                   : api_failure(405, "this path has no " + request.method + "; it has " + match.methods);
+    response.status = is_options ? 204 : 405;
+    response.allow = match.methods;
+    respond(std::move(response));
+    return;
+  }
+  if (request.path.size() == 2) {
+    call(*match.call, request, actor, respond);
+    return;
+  }
+  const JobReference asked = job_reference(request.path[2]);
+  const std::optional<JobId> job = asked.task ? reader_.find_task(asked.job, *asked.task) : asked.job;
+  job ? call_of_job(*match.call, request, *job, actor, respond)
+      : call_of_waiting_task(*match.call, request, {asked.job, *asked.task}, actor, respond);
+}
+
+/// A task that waits in its array is shown as the array; it gets a number of its own when it is to be
+/// changed.
+void Api::call_of_waiting_task(ApiCall call, const ApiRequest& request, const WaitingTask& task,
+                               const Actor& actor, const ApiRespond& respond) {
+  const std::string name = std::to_string(task.array) + "_" + std::to_string(task.index);
+  daemon_.require(task.array, actor);
+  const bool is_on_its_way = daemon_.is_task_on_its_way(task.array, task.index);
+  if (!is_on_its_way && !daemon_.has_waiting_task(task.array, task.index)) {
+    throw ApiError(404, "there is no job " + name);
+  }
+  const auto then = [this, call, request, actor, respond](JobId job) {
+    try {
+      call_of_job(call, request, job, actor, respond);
+    } catch (...) {
+      respond(api_failure(std::current_exception()));
     }
-    daemon_.drain(path[1] == "drain");
-    respond(slots());
-  } else {
-    throw ApiError(404, "there is no " + request.method + " here");
+  };
+  switch (is_on_its_way ? ApiCall::wait : call) {
+    case ApiCall::show:
+    case ApiCall::why:
+      return then(task.array);
+    case ApiCall::cancel:
+    case ApiCall::hold:
+    case ApiCall::release:
+    case ApiCall::update:
+      return daemon_.separate_task(task.array, task.index,
+                                   [then, respond](const std::exception_ptr& error, JobId job) {
+                                     error ? respond(api_failure(error)) : then(job);
+                                   });
+    case ApiCall::wait:
+      break;
+    case ApiCall::output:
+      if (flag(request, "follow")) {
+        break;
+      }
+      throw ApiError(404, "job " + name + " has no output: it has not started");
+    case ApiCall::attach:
+      if (flag(request, "wait", true)) {
+        break;
+      }
+      [[fallthrough]];
+    default:
+      throw ApiError(409, "job " + name + " is PENDING and does not run");
+  }
+  const std::uint64_t number =
+      daemon_.wait_for_task(task.array, task.index, [name, then, respond](JobId job) {
+        job != 0 ? then(job)
+                 : respond(api_failure(409, "job " + name + " never started: its array has ended"));
+      });
+  request.interest->when_lost(
+      [this, array = task.array, number] { daemon_.cancel_wait_for_task(array, number); });
+}
+
+void Api::call(ApiCall call, const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
+  switch (call) {
+    case ApiCall::submit:
+      return submit(request, actor, respond);
+    case ApiCall::list:
+      return list(request, actor, respond);
+    case ApiCall::history:
+      return history(request, actor, respond);
+    case ApiCall::report:
+      return report(request, actor, respond);
+    case ApiCall::top:
+      return top(actor, respond);
+    case ApiCall::events:
+      return events(request, actor, respond);
+    case ApiCall::slots:
+      return respond(slots(actor));
+    default:
+      break;
+  }
+  if (!actor.administrator) {
+    throw ApiError(403, "only administrators (root and the group \"" + daemon_.config().administrators +
+                            "\") may do this");
+  }
+  daemon_.drain(call == ApiCall::drain);
+  respond(slots(actor));
+}
+
+void Api::call_of_job(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor,
+                      const ApiRespond& respond) {
+  switch (call) {
+    case ApiCall::show:
+      return show(request, job, actor, respond);
+    case ApiCall::update:
+      return update(request, job, actor, respond);
+    case ApiCall::wait:
+      return wait(request, job, actor, respond);
+    case ApiCall::why:
+      return why(job, actor, respond);
+    case ApiCall::output:
+      return output(request, job, actor, respond);
+    case ApiCall::exec:
+      return stream(request, job, actor, respond);
+    case ApiCall::attach:
+      return attach_to_job(
+          daemon_, request,
+          {job, static_cast<unsigned>(number(request, "after_attempt", 0)), flag(request, "wait", true)},
+          actor, respond);
+    default:
+      return act(call, request, job, actor, respond);
   }
 }
 
-void Api::route_jobs(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
-  if (request.method == "POST") {
-    submit(request, actor, respond);
-  } else if (request.method == "GET") {
-    list(request, actor, respond);
-  } else {
-    throw ApiError(405, "use GET to list jobs and POST to submit");
-  }
-}
-
-void Api::route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
-  const JobId job = job_of(request.path[2]);
-  const std::string action = request.path.size() == 4 ? request.path[3] : "";
-  if (request.path.size() > 4) {
-    throw ApiError(404, "there is nothing here");
-  }
-  if (request.method == "GET" && action.empty()) {
-    daemon_.require(job, actor);
-    const std::string as = parameter(request, "as", "json");
-    read(
-        [job, as, now = clock_.system_now()](QueueStore& store) {
-          const ShownJob shown = load_job(store, job);
-          if (as == "text") {
-            return text_response(show_text(shown, now), "text/plain");
+void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
+  daemon_.require(job, actor);
+  const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
+  read(
+      [job, as, now = clock_.system_now()](QueueStore& store) {
+        const ShownJob shown = load_job(store, job);
+        if (as == "text") {
+          return text_response(show_text(shown, now), "text/plain");
+        }
+        if (as == "efficiency" || as == "efficiency-json") {
+          std::string text;
+          for (const AccountingRecord& record : shown.records) {
+            const bool first = text.empty();
+            text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
+                                       : (first ? "" : ",\n") + efficiency_json(record, now);
           }
-          if (as == "efficiency" || as == "efficiency-json") {
-            std::string text;
-            for (const AccountingRecord& record : shown.records) {
-              const bool first = text.empty();
-              text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
-                                         : (first ? "" : ",\n") + efficiency_json(record, now);
-            }
-            return text_response(std::move(text), "text/plain");
-          }
-          return text_response(show_json(std::span(&shown, 1)), "application/json");
-        },
-        respond);
-  } else if (request.method == "GET" && action == "wait") {
-    wait(request, job, actor, respond);
-  } else if (request.method == "GET" && action == "output") {
-    output(request, job, actor, respond);
-  } else if (request.method == "GET" && action == "why") {
-    why(job, actor, respond);
-  } else if (request.method == "PATCH" && action.empty()) {
-    update(request, job, actor, respond);
-  } else if (request.method == "POST" && action == "exec") {
-    stream(request, job, actor, respond);
-  } else if (request.method == "POST" && action == "attach") {
-    attach_to_job(daemon_, request,
-                  {job, static_cast<unsigned>(number(request, "after_attempt", 0)),
-                   parameter(request, "wait", "1") != "0"},
-                  actor, respond);
-  } else if (request.method == "POST" && !action.empty()) {
-    act(request, job, actor, respond);
-  } else {
-    throw ApiError(404, "there is no " + request.method + " " + action + " of a job");
-  }
-}
-
-/// "36", or "36_4" for a task of an array.
-JobId Api::job_of(const std::string& text) {
-  const std::size_t underscore = text.find('_');
-  const JobId job = parse_job_id(text.substr(0, underscore), "path");
-  if (underscore == std::string::npos) {
-    return job;
-  }
-  const JobId task =
-      text.substr(underscore + 1) == "0" ? 0 : parse_job_id(text.substr(underscore + 1), "path");
-  const std::optional<JobId> found = reader_.find_task(job, static_cast<unsigned>(task));
-  if (!found) {
-    throw ApiError(404, "there is no job " + text + "; a task of an array has one from its start on");
-  }
-  return *found;
+          return text_response(std::move(text), "text/plain");
+        }
+        return text_response(show_json(std::span(&shown, 1)), "application/json");
+      },
+      respond);
 }
 
 void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
@@ -477,18 +558,27 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
           value.is_null() ? spec_json.erase(name) : (spec_json[name] = value, 0U);
         }
         const JobSpec spec = parse_job_file(spec_json.dump(), "request", "/").at(0);
-        if (!actor.administrator &&
-            (spec.nice < 0 || spec.priority > parse_stored_job(spec_text, "job").priority)) {
+        const std::int64_t most =
+            std::max<std::int64_t>(0, effective_priority(parse_stored_job(spec_text, "job")));
+        if (!actor.administrator && effective_priority(spec) > most) {
           throw ApiError(403, "only administrators raise a priority");
         }
         const QueueFacts before = facts;
         facts = queue_facts(spec);
         facts.hold = before.hold;
         facts.array_tasks = before.array_tasks;
+        // What is not changed stays as it has become: a dependency fulfilled, a retry put off, with more
+        // memory.
+        facts.begin = changes.contains("begin_time") ? facts.begin : before.begin;
+        facts.dependency = changes.contains("dependency") ? facts.dependency : before.dependency;
+        facts.memory = changes.contains("memory_per_node") ? facts.memory : before.memory;
         if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
           throw ApiError(422, "the job " + *reason);
         }
         check_submission(spec, daemon_.controllers(), daemon_.config().network.of_user(actor.user_id));
+        if (facts.dependency != before.dependency) {
+          daemon_.check_dependency(facts.dependency, actor, job);
+        }
         spec_text = to_json_text(spec);
       },
       [respond, job](const std::exception_ptr& error) {
@@ -496,31 +586,32 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
       });
 }
 
-void Api::act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
-  const std::string& action = request.path[3];
+void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor,
+              const ApiRespond& respond) {
   const Daemon::Reply reply = [respond, job](const std::exception_ptr& error) {
     respond(error ? api_failure(error) : json_response({{"job_id", job}}));
   };
-  if (action == "cancel") {
-    daemon_.cancel(job, actor, flag(request, "at_once"), reply);
-  } else if (action == "hold") {
-    daemon_.hold(job, actor, reply);
-  } else if (action == "release") {
-    daemon_.release(job, actor, reply);
-  } else if (action == "requeue") {
-    daemon_.requeue(job, actor, reply);
-  } else if (action == "suspend" || action == "resume") {
-    daemon_.suspend(job, actor, action == "suspend", reply);
-  } else if (action == "signal") {
-    const std::string name = parameter(request, "signal");
-    const std::optional<int> signal_number = parse_signal(name);
-    if (!signal_number) {
-      throw ApiError(400, "\"" + name + "\" is not a signal (use USR1, SIGUSR1 or 10)");
-    }
-    daemon_.signal(job, actor, *signal_number, reply);
-  } else {
-    throw ApiError(404, "there is no \"" + action + "\" of a job");
+  switch (call) {
+    case ApiCall::cancel:
+      return daemon_.cancel(job, actor, flag(request, "at_once"), reply);
+    case ApiCall::hold:
+      return daemon_.hold(job, actor, reply);
+    case ApiCall::release:
+      return daemon_.release(job, actor, reply);
+    case ApiCall::requeue:
+      return daemon_.requeue(job, actor, reply);
+    case ApiCall::suspend:
+    case ApiCall::resume:
+      return daemon_.suspend(job, actor, call == ApiCall::suspend, reply);
+    default:
+      break;
   }
+  const std::string name = parameter(request, "signal");
+  const std::optional<int> signal_number = parse_signal(name);
+  if (!signal_number) {
+    throw ApiError(400, "\"" + name + "\" is not a signal (use USR1, SIGUSR1 or 10)");
+  }
+  daemon_.signal(job, actor, *signal_number, reply);
 }
 
 void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
@@ -539,8 +630,13 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
     return std::make_shared<std::vector<NewJob>>(
         parse_submission(body, file, directory, submitter, controllers, network, identities_, now));
   };
-  const auto commit = [this, respond](const std::shared_ptr<std::vector<NewJob>>& jobs) {
-    daemon_.submit(std::move(*jobs),
+  const auto commit = [this, actor, respond, test_only = flag(request, "test_only")](
+                          const std::shared_ptr<std::vector<NewJob>>& jobs) {
+    if (test_only) {
+      respond(test(*jobs, actor));
+      return;
+    }
+    daemon_.submit(std::move(*jobs), actor,
                    [respond](const std::exception_ptr& error, const std::vector<JobId>& ids) {
                      respond(error ? api_failure(error) : json_response({{"job_ids", ids}}, 201));
                    });
@@ -567,6 +663,23 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
   });
 }
 
+/// What would become of jobs that are not submitted.
+ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor) {
+  daemon_.check(jobs, actor);
+  Json answers = Json::array();
+  for (const NewJob& job : jobs) {
+    Json answer{{"name", job.spec.name}, {"cpus", job.queue->cpus}};
+    if (job.queue->memory) {
+      answer["memory"] = *job.queue->memory;
+    }
+    if (const std::optional<Timestamp> start = daemon_.would_start(job)) {
+      answer["expected_start"] = format_instant_utc(*start);
+    }
+    answers.push_back(std::move(answer));
+  }
+  return json_response({{"jobs", std::move(answers)}});
+}
+
 void Api::read(Work work, const ApiRespond& respond) {
   boost::asio::post(thread_, [this, work = std::move(work), respond] {
     ApiResponse response;
@@ -584,7 +697,7 @@ void Api::read(Work work, const ApiRespond& respond) {
 void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   SummaryFilter filter;
   filter.states = states_of(parameter(request, "state"));
-  filter.limit = number(request, "limit", kListed) + 1;
+  filter.limit = std::min(number(request, "limit", kListed), kMostListed) + 1;
   if (!actor.administrator) {
     filter.user_id = actor.user_id;
   } else if (const std::string user = parameter(request, "user"); !user.empty()) {
@@ -630,7 +743,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   asked.jobs = words(request, "jobs");
   HistoryFilter filter = make_history_filter(asked, now);
   restrict(filter, actor);
-  const std::string as = parameter(request, "as", "json");
+  const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
   const auto format = optional_parameter(request, "format");
   const ListingStyle style = listing_style(request, as);
   const std::vector<ChosenColumn> columns = format                  ? parse_format(*format)
@@ -656,7 +769,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   if (!actor.administrator) {
     filter.user_id = actor.user_id;
   }
-  const std::string as = parameter(request, "as", "json");
+  const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
   read(
       [filter, as, format = optional_parameter(request, "format"),
        style = listing_style(request, as)](QueueStore& store) {
@@ -683,9 +796,9 @@ void Api::output(const ApiRequest& request, JobId job, const Actor& actor, const
   const StoredJob stored = daemon_.require(job, actor);
   ApiResponse response;
   response.type = "application/octet-stream";
-  response.stream =
-      make_output_stream(loop_, daemon_, stored, actor, parameter(request, "stream", "output") == "error",
-                         number(request, "offset", 0), flag(request, "follow"), *request.interest);
+  response.stream = make_output_stream(
+      loop_, daemon_, stored, actor, one_of(request, "stream", {"output", "error"}) == "error",
+      number(request, "offset", 0), flag(request, "follow"), *request.interest);
   respond(std::move(response));
 }
 
@@ -758,9 +871,13 @@ void Api::top(const Actor& actor, const ApiRespond& respond) {
   });
 }
 
-ApiResponse Api::slots() const {
+/// Who has what is shown of one's own jobs alone; how much is free, to everybody.
+ApiResponse Api::slots(const Actor& actor) const {
   Json running = Json::array();
   for (const Daemon::RunningView& view : daemon_.running()) {
+    if (!actor.administrator && view.user_id != actor.user_id) {
+      continue;
+    }
     running.push_back({{"job_id", view.job_id},
                        {"slot", view.allocation.slot},
                        {"cpus", view.allocation.cpus.to_list()},

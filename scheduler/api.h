@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "scheduler/api_routes.h"
 #include "scheduler/api_server.h"
 #include "scheduler/daemon.h"
 #include "scheduler/submission.h"
@@ -41,13 +42,21 @@ class Api {
 
   const Actor& actor_of(const Peer& peer);
   void route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
-  void route_jobs(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
-  void route_job(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
-  JobId job_of(const std::string& text);
+  void call(ApiCall call, const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  void call_of_job(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor,
+                   const ApiRespond& respond);
+  struct WaitingTask {
+    JobId array = 0;
+    unsigned index = 0;
+  };
+  void call_of_waiting_task(ApiCall call, const ApiRequest& request, const WaitingTask& task,
+                            const Actor& actor, const ApiRespond& respond);
   void why(JobId job, const Actor& actor, const ApiRespond& respond);
   void update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
-  void act(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  void show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
+  ApiResponse test(const std::vector<NewJob>& jobs, const Actor& actor);
   void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
@@ -56,7 +65,7 @@ class Api {
   void events(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void stream(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void top(const Actor& actor, const ApiRespond& respond);
-  ApiResponse slots() const;
+  ApiResponse slots(const Actor& actor) const;
   /// Runs `work` on the reading thread and answers with what it returns, or with what it throws.
   void read(Work work, const ApiRespond& respond);
 

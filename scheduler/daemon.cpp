@@ -4,6 +4,7 @@
 #include <boost/asio/post.hpp>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -85,6 +86,9 @@ QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
   if (stored.array_job_id) {
     facts.array_tasks.clear();
     facts.array_limit = 0;
+  }
+  if (stored.array_job_id || stored.attempt > 0) {
+    facts.dependency.clear();  // it has been fulfilled
   }
   return facts;
 }
@@ -182,6 +186,7 @@ void Daemon::take_in_spool(QueueStore& store) {
           store.run(record.id.job_id, record.id.attempt, *record.started_at);
         }
         store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
+        settle_attempt(store, record.id, record.outcome);
       });
     } catch (const StoreError& error) {
       const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
@@ -196,6 +201,26 @@ void Daemon::take_in_spool(QueueStore& store) {
   }
   for (const std::string& problem : problems) {
     log_warning(problem);
+  }
+}
+
+/// What follows from the end of an attempt that no berthd was there to see: the next one, or its array's end.
+void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome) {
+  const StoredJob stored = *store.find_stored(id.job_id);
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(id.job_id));
+  const std::vector<AccountingRecord> records = store.find(id.job_id);
+  const bool has_memory = !records.empty() && records.back().allocation;
+  const bool requeued = outcome.cause == Cause::preempted;  // by berth requeue alone
+  const std::optional<QueueFacts> again =
+      requeued ? task_facts(spec, stored)
+               : facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, stored),
+                                has_memory ? records.back().allocation->memory : 0, id.attempt, outcome,
+                                clock_.system_now());
+  if (again) {
+    store.requeue(id.job_id, *again, clock_.system_now(),
+                  requeued ? R"({"action":"requeue"})" : R"({"action":"retry"})");
+  } else if (stored.array_job_id) {
+    store.settle_array(*stored.array_job_id, clock_.system_now());
   }
 }
 
@@ -217,17 +242,9 @@ void Daemon::take_over(QueueStore& store) {
     Usage usage;
     const Outcome outcome = is_lost ? ended_before_start(JobState::node_fail, Cause::node_fail, kRecordLost)
                                     : node_failure(open.supervisor, id, usage);
-    const JobSpec spec = parse_stored_job(stored->spec_text, job_name(open.job_id));
-    const std::optional<QueueFacts> again =
-        facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, *stored), open.allocation->memory,
-                       open.attempt, outcome, clock_.system_now());
     store.together([&] {
       store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
-      if (again) {
-        store.requeue(open.job_id, *again, clock_.system_now(), R"({"action":"retry"})");
-      } else if (stored->array_job_id) {
-        store.settle_array(*stored->array_job_id, clock_.system_now());
-      }
+      settle_attempt(store, id, outcome);
     });
     log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
     if (!is_lost && std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
@@ -274,6 +291,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
   active.rule = {spec.requeue, spec.retry};
+  active.requeue.reset();
   active.array = stored.array_job_id;
   if (active.array) {
     ++arrays_[*active.array].running;
@@ -324,28 +342,63 @@ void Daemon::load_queue(QueueStore& store) {
 /// Into the queue, blocked while it depends on something.
 void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
   const QueueFacts& facts = job.facts;
+  forget(job.job_id);
   if (!facts.dependency.empty()) {
     Dependent& dependent = dependents_[job.job_id];
     dependent.dependency = parse_dependency(facts.dependency);
     for (const Dependency::Condition& condition : dependent.dependency.conditions) {
       if (condition.type == Dependency::Type::singleton) {
-        singletons_.push_back(job.job_id);
+        const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
+        dependent.namesakes = {job.user_id, stored ? stored->name : ""};
+        singletons_[dependent.namesakes].insert(job.job_id);
       } else {
-        depended_on_[condition.job].push_back(job.job_id);
+        (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job.job_id);
       }
     }
   }
   const bool is_full = !facts.array_tasks.empty() && facts.array_limit > 0 && arrays_.contains(job.job_id) &&
                        arrays_[job.job_id].running >= facts.array_limit;
-  waiting_.add(job, now, is_full || dependents_.contains(job.job_id));
+  waiting_.add(job, now, is_full || dependents_.contains(job.job_id) || !fits_ever(facts));
   if (committer_) {  // not while the queue is being loaded
     examine(job.job_id, now);
   }
 }
 
+/// What it depends on is of no account any more.
 void Daemon::forget(JobId job) {
-  dependents_.erase(job);
-  singletons_.erase(std::remove(singletons_.begin(), singletons_.end(), job), singletons_.end());
+  const auto dependent = dependents_.extract(job);
+  if (dependent.empty()) {
+    return;
+  }
+  for (const Dependency::Condition& condition : dependent.mapped().dependency.conditions) {
+    if (condition.type == Dependency::Type::singleton) {
+      if (const auto group = singletons_.find(dependent.mapped().namesakes); group != singletons_.end()) {
+        group->second.erase(job);
+        if (group->second.empty()) {
+          singletons_.erase(group);
+        }
+      }
+    } else {
+      auto& all = condition.task ? task_depended_on_ : depended_on_;
+      if (const auto others = all.find(condition.job); others != all.end()) {
+        others->second.erase(job);
+        if (others->second.empty()) {
+          all.erase(others);
+        }
+      }
+    }
+  }
+}
+
+Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
+  const std::optional<JobId> on =
+      condition.task ? reader_.find_task(condition.job, *condition.task) : condition.job;
+  if (!on && has_waiting_task(condition.job, *condition.task)) {
+    return Fulfilment::no;
+  }
+  const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
+  // What is not there was removed from the history, or is a task of an array that ended without it.
+  return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
 }
 
 /// Does what the job depends on allow it now?
@@ -360,11 +413,11 @@ void Daemon::examine(JobId job, Timestamp now) {
   for (const Dependency::Condition& condition : dependency.conditions) {
     Fulfilment state = Fulfilment::yes;
     if (condition.type == Dependency::Type::singleton) {
-      state = reader_.has_earlier_namesake(job) ? Fulfilment::no : Fulfilment::yes;
-    } else if (const std::optional<StoredJob> other = reader_.find_stored(condition.job)) {
-      state = fulfilment(condition.type, other->state);
+      // The others of its name that wait for that come after the first of them: only that one needs a look.
+      const bool is_first = *singletons_.at(found->second.namesakes).begin() == job;
+      state = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
     } else {
-      state = Fulfilment::never;  // it was removed from the history
+      state = state_of(condition);
     }
     yes += state == Fulfilment::yes ? 1U : 0U;
     never += state == Fulfilment::never ? 1U : 0U;
@@ -372,31 +425,71 @@ void Daemon::examine(JobId job, Timestamp now) {
   const std::size_t all = dependency.conditions.size();
   found->second.never = dependency.any ? never == all : never > 0;
   if (dependency.any ? yes > 0 : yes == all) {
+    const Namesakes namesakes = found->second.namesakes;
     forget(job);
-    waiting_.unblock(job, now);
+    waiting_.forget_dependency(job);
+    unblock(job, now);
     schedule();
+    // What it depended on may leave the history, or run again: neither is of account any more. Lost in a
+    // crash, it is found out again.
+    if (committer_) {
+      committer_->commit_soon([job](QueueStore& store) { store.forget_dependency(job); },
+                              [](const std::exception_ptr&) {});
+    }
+    if (singletons_.contains(namesakes)) {  // a task that was separated from its array does not wait for it
+      boost::asio::post(loop_, [this, namesakes] { examine_first(namesakes); });
+    }
+  }
+}
+
+/// Not when the pool is smaller than the one that it was submitted to: nothing would ever pass it.
+bool Daemon::fits_ever(const QueueFacts& facts) const {
+  return !pool_.never_fits({facts.cpus, facts.memory});
+}
+
+void Daemon::unblock(JobId job, Timestamp now) {
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job); waiting && fits_ever(waiting->facts)) {
+    waiting_.unblock(job, now);
+  }
+}
+
+void Daemon::examine_first(const Namesakes& namesakes) {
+  if (const auto group = singletons_.find(namesakes); group != singletons_.end()) {
+    examine(*group->second.begin(), clock_.system_now());
   }
 }
 
 /// After the commit that changed the job's state.
-void Daemon::release_dependents(JobId ended) {
+void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   const Timestamp now = clock_.system_now();
+  std::set<JobId> waiting;  // a copy: examine() may change it
   if (const auto found = depended_on_.find(ended); found != depended_on_.end()) {
-    const std::vector<JobId> waiting = found->second;
-    for (const JobId job : waiting) {
-      examine(job, now);
-    }
-    std::vector<JobId>& left = depended_on_[ended];
-    left.erase(
-        std::remove_if(left.begin(), left.end(), [&](JobId job) { return !dependents_.contains(job); }),
-        left.end());
-    if (left.empty()) {
-      depended_on_.erase(ended);
-    }
+    waiting = found->second;
   }
-  const std::vector<JobId> singletons = singletons_;  // examine() may change it
-  for (const JobId job : singletons) {
+  // On its tasks: of one of them, or of an array that ended without some.
+  if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
+    waiting.insert(found->second.begin(), found->second.end());
+  }
+  for (const JobId job : waiting) {
     examine(job, now);
+  }
+  if (singletons_.empty()) {
+    return;
+  }
+  if (const std::optional<StoredJob> stored = reader_.find_stored(ended)) {
+    examine_first({stored->user_id, stored->name});
+  }
+}
+
+/// After a job has got another name.
+void Daemon::examine_singletons() {
+  std::vector<JobId> first;
+  first.reserve(singletons_.size());
+  for (const auto& [namesakes, jobs] : singletons_) {
+    first.push_back(*jobs.begin());
+  }
+  for (const JobId job : first) {
+    examine(job, clock_.system_now());
   }
 }
 
@@ -408,7 +501,7 @@ void Daemon::task_left(JobId array) {
   }
   --found->second.running;
   if (!dependents_.contains(array)) {
-    waiting_.unblock(array, clock_.system_now());
+    unblock(array, clock_.system_now());
   }
   if (found->second.running == 0 && !waiting_.contains(array)) {
     arrays_.erase(found);
@@ -484,7 +577,8 @@ void Daemon::handle_started(Active& active, const AttemptStart& start) {
           log_warning(job_name(id.job_id) + ": " + text_of(error));
         }
         crash_point("run.after_commit");
-        release_dependents(id.job_id);
+        const Active* started = find_active(id.job_id);
+        release_dependents(id.job_id, started == nullptr ? std::nullopt : started->array);
         committed();
       });
 }
@@ -542,10 +636,11 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
 /// As which an attempt that ended so runs again; nothing when it does not.
 std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
                                                Timestamp at) const {
+  const bool requeued = active.requeue.value_or(outcome.cause == Cause::preempted);
   const std::optional<QueueFacts> facts =
-      active.requeue ? std::optional(active.waiting.facts)
-                     : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory,
-                                      active.id.attempt, outcome, at);
+      requeued ? std::optional(active.waiting.facts)
+               : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory, active.id.attempt,
+                                outcome, at);
   if (!facts) {
     return std::nullopt;
   }
@@ -567,9 +662,14 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   if (link) {
     --link->jobs;
   }
+  if (active.array) {
+    task_left(*active.array);  // before the next job is chosen, which may be the next of its tasks
+  }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
   const std::optional<WaitingJob> again = next_attempt(active, outcome, at);
-  const std::string detail = active.requeue ? R"({"action":"requeue"})" : R"({"action":"retry"})";
+  const std::string detail = active.requeue.value_or(outcome.cause == Cause::preempted)
+                                 ? R"({"action":"requeue"})"
+                                 : R"({"action":"retry"})";
   const auto array_end = std::make_shared<std::optional<JobState>>();
   std::optional<AttemptStart> start;  // of a short job: both are recorded at once
   if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
@@ -610,14 +710,10 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           schedule();
         } else {
           tell_end(id.job_id, {outcome.state, exit_status(outcome)});
-          release_dependents(id.job_id);
-        }
-        if (array) {
-          task_left(*array);
+          release_dependents(id.job_id, array);
         }
         if (*array_end) {
-          tell_end(*array, {**array_end, **array_end == JobState::completed ? 0 : 1});
-          release_dependents(*array);
+          tell_array_end(*array, **array_end);
         }
         committed();
       });
@@ -804,9 +900,9 @@ bool Daemon::start(const WaitingJob& job) {
   ++active.runner->jobs;
   if (task) {
     active.array = job.job_id;
+    active.task = task;
     active.waiting.facts.array_tasks.clear();
     active.waiting.facts.array_limit = 0;
-    active.waiting.facts.dependency.clear();
     ++arrays_[job.job_id].running;
     if (!tasks.empty()) {
       WaitingJob rest = job;
@@ -857,6 +953,10 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
       const JobSpec spec = parse_stored_job(text, job_name(active.id.job_id));
       active.rule = {spec.requeue, spec.retry};
     }
+    if (!active.array && (*stored)->array_job_id) {  // a task that had a number before
+      active.array = (*stored)->array_job_id;
+      ++arrays_[*active.array].running;
+    }
     const AttemptId id = active.id;
     node.key() = id.job_id;
     active_.insert(std::move(node));
@@ -868,6 +968,9 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
       finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
       return;
     }
+    if ((*stored)->array_job_id) {
+      tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
+    }
     send_start(id, **stored);
     committed();
     return;
@@ -876,8 +979,10 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     --active.runner->jobs;
   }
   log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
-  if (active.array) {
+  if (active.task) {
+    task_left(*active.array);
     give_task_back(*active.array);
+    tell_task(active.array, active.task, 0);
   } else if (active.stop) {
     end_waiting(active.waiting.job_id, active.waiting.attempt,
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
@@ -888,10 +993,9 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
 
 /// The database has the truth about which tasks have not started.
 void Daemon::give_task_back(JobId array) {
-  task_left(array);
   for (const JobSummary& job : reader_.summaries({std::nullopt, {JobState::pending}, std::nullopt})) {
     if (job.job_id == array && job.queue) {
-      waiting_.add({array, job.user_id, 0, *job.queue}, clock_.system_now());
+      enqueue({array, job.user_id, 0, *job.queue}, clock_.system_now());
     }
   }
 }
@@ -940,7 +1044,7 @@ void Daemon::committed() {
   }
 }
 
-void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
+void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
   if (const auto most = config_.user_limits.waiting_jobs;
       most && !jobs.empty() && waiting_.size_of_user(jobs.front().user_id) + jobs.size() > *most) {
     throw ApiError(429, "with these more than " + std::to_string(*most) +
@@ -951,10 +1055,71 @@ void Daemon::submit(std::vector<NewJob> jobs, SubmitReply reply) {
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
       faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
     }
+    try {
+      check_dependency(job.spec.dependency, actor);
+    } catch (const ApiError& error) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "/dependency", error.what()});
+    }
   }
   if (!faults.empty()) {
     throw InputError(std::move(faults));
   }
+}
+
+/// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over
+/// whatever way.
+void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent) {
+  if (text.empty()) {
+    return;
+  }
+  std::vector<JobId> way;
+  for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
+    if (condition.type == Dependency::Type::singleton) {
+      continue;
+    }
+    (void)require(condition.job, actor);
+    if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
+        !has_waiting_task(condition.job, *condition.task)) {
+      throw ApiError(
+          404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
+    }
+    way.push_back(condition.job);
+  }
+  std::set<JobId> seen;
+  while (dependent != 0 && !way.empty()) {
+    const JobId job = way.back();
+    way.pop_back();
+    if (job == dependent) {
+      throw ApiError(422, job_name(dependent) + " would wait for itself");
+    }
+    const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
+    for (std::size_t index = 0;
+         found != dependents_.end() && index < found->second.dependency.conditions.size(); ++index) {
+      way.push_back(found->second.dependency.conditions[index].job);
+    }
+  }
+}
+
+std::optional<Timestamp> Daemon::would_start(const NewJob& job) {
+  const QueueFacts& facts = *job.queue;
+  if (draining_ || facts.hold != Hold::none || !facts.dependency.empty() ||
+      !allowance(job.user_id).holds(waiting_.wanted_by(facts))) {
+    return std::nullopt;
+  }
+  constexpr auto kLast = static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max());
+  std::vector<QueuedJob> before = waiting_.first(kLookedAhead);
+  const auto place = std::find_if(before.begin(), before.end(),
+                                  [&](const QueuedJob& queued) { return queued.priority < facts.priority; });
+  if (place == before.end() && before.size() == kLookedAhead) {
+    return std::nullopt;  // somewhere behind
+  }
+  before.insert(place, {facts.priority, kLast, waiting_.wanted_by(facts), facts.stay, job.user_id});
+  const std::optional<Timestamp> start = start_of(kLast, before);
+  return start && facts.begin ? std::max(*start, *facts.begin) : start;
+}
+
+void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply) {
+  check(jobs, actor);
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
   committer_->commit(
@@ -1009,22 +1174,26 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
 }
 
 void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
+  const auto array_end = std::make_shared<ArrayEnd>();
   committer_->commit_surely(
-      [job, attempt, outcome, at = clock_.system_now()](QueueStore& store) {
+      [job, attempt, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
         const std::optional<StoredJob> stored = store.find_stored(job);
         store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
         if (stored && stored->array_job_id) {
-          store.settle_array(*stored->array_job_id, at);
+          *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
         }
         crash_point("cancel.before_commit");
       },
-      [this, job, outcome, reply = std::move(reply)](const std::exception_ptr& error) {
+      [this, job, outcome, array_end, reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("cancel.after_commit");
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
         tell_end(job, {outcome.state, exit_status(outcome)});
-        release_dependents(job);
+        release_dependents(job, array_end->array);
+        if (array_end->state) {
+          tell_array_end(*array_end->array, *array_end->state);
+        }
         if (reply) {
           reply(error);
         }
@@ -1088,22 +1257,42 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
                     const std::string& spec_text, Reply reply) {
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
-  waiting_.remove(job.job_id);  // it must not start with what it is being changed from
+  // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
+  // waiting, so that it can be cancelled, or changed again, meanwhile.
+  enqueue(job, clock_.system_now());
   committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
                          QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
                      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
-                       forget(job.job_id);
-                       enqueue(error ? *before : job, clock_.system_now());
-                       schedule();
+                       settle_change(*before, job, error != nullptr);
                        reply(error);
                        committed();
                      });
 }
 
+/// The change is on the disk, or could not be. The job may have started, ended or been changed again since.
+void Daemon::settle_change(const WaitingJob& before, const WaitingJob& changed, bool failed) {
+  std::optional<WaitingJob> now = waiting_.find(changed.job_id);
+  if (!now) {
+    return;
+  }
+  const std::string tasks = now->facts.array_tasks;
+  QueueFacts asked = changed.facts;
+  asked.array_tasks = tasks;
+  if (failed && now->facts == asked) {
+    now->facts = before.facts;
+    now->facts.array_tasks = tasks;
+  }
+  enqueue(*now, clock_.system_now());  // the name, by which singletons go, is in the database only now
+  examine_singletons();
+  schedule();
+}
+
 void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
   WaitingJob waiting = require_waiting(job, actor);
-  waiting.facts.hold =
-      actor.administrator && waiting.user_id != actor.user_id ? Hold::administrator : Hold::user;
+  // Nobody weakens an administrator's hold by a hold of their own.
+  const bool is_administrators =
+      waiting.facts.hold == Hold::administrator || (actor.administrator && waiting.user_id != actor.user_id);
+  waiting.facts.hold = is_administrators ? Hold::administrator : Hold::user;
   change(waiting, "hold", actor, "", std::move(reply));
 }
 
@@ -1243,7 +1432,11 @@ std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
     const std::vector<AccountingRecord> records = reader_.find(job);
     const bool has_outcome =
         !records.empty() && records.back().outcome && stored->state == records.back().state;
-    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : 143});
+    // An array has no outcome of its own.
+    const int without = stored->state == JobState::completed   ? 0
+                        : stored->state == JobState::cancelled ? 143
+                                                               : 1;
+    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : without});
     return 0;
   }
   waiters_[job].emplace(++last_waiter_, std::move(reply));
@@ -1261,6 +1454,7 @@ void Daemon::cancel_wait(JobId job, std::uint64_t number) {
 }
 
 void Daemon::tell_end(JobId job, const JobEnd& end) {
+  tell_task(job, std::nullopt, 0);
   if (auto waiters = waiters_.extract(job)) {
     for (const auto& [number, reply] : waiters.mapped()) {
       reply(end);
@@ -1268,14 +1462,116 @@ void Daemon::tell_end(JobId job, const JobEnd& end) {
   }
 }
 
+void Daemon::tell_array_end(JobId array, JobState state) {
+  tell_end(array, {state, state == JobState::completed ? 0 : 1});
+  release_dependents(array, std::nullopt);
+}
+
+// -- tasks of arrays that have no number yet ------------------------------------------------------------
+
+bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
+  return separating_.contains({array, task}) ||
+         std::any_of(active_.begin(), active_.end(), [&](const auto& one) {
+           return one.first < 0 && one.second.array == array && one.second.task == task;
+         });
+}
+
+bool Daemon::has_waiting_task(JobId array, unsigned task) const {
+  const std::optional<WaitingJob> waiting = waiting_.find(array);
+  return waiting && IndexList::parse(waiting->facts.array_tasks).contains(task);
+}
+
+void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
+  WaitingJob rest = *waiting_.find(array);
+  WaitingJob single = rest;
+  single.facts.array_tasks.clear();
+  single.facts.array_limit = 0;
+  if (!dependents_.contains(array)) {
+    single.facts.dependency.clear();  // it has been fulfilled
+  }
+  IndexList tasks = IndexList::parse(rest.facts.array_tasks);
+  tasks.erase(task);
+  rest.facts.array_tasks = tasks.to_text();
+  if (tasks.empty()) {
+    waiting_.remove(array);
+    forget(array);
+  } else {
+    enqueue(rest, clock_.system_now());
+  }
+  separating_.emplace(array, task);
+  const auto id = std::make_shared<JobId>(0);
+  committer_->commit(
+      [array, task, single, id, left = tasks.to_text(), at = clock_.system_now()](QueueStore& store) {
+        *id = store.add_task(array, task, left, at);
+        store.change(*id, single.facts, at, R"({"action":"separate"})", "");
+      },
+      [this, array, task, single, id, reply = std::move(reply)](const std::exception_ptr& error) mutable {
+        separating_.erase({array, task});
+        if (error) {
+          give_task_back(array);
+          tell_task(array, task, 0);
+          reply(error, 0);
+          return;
+        }
+        single.job_id = *id;
+        enqueue(single, clock_.system_now());
+        schedule();
+        tell_task(array, task, *id);
+        reply(nullptr, *id);
+        committed();
+      });
+}
+
+std::uint64_t Daemon::wait_for_task(JobId array, unsigned task, std::function<void(JobId)> reply) {
+  task_waiters_[array].emplace(++last_waiter_, TaskWaiter{task, std::move(reply)});
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait_for_task(JobId array, std::uint64_t number) {
+  const auto found = task_waiters_.find(array);
+  if (found != task_waiters_.end() && found->second.erase(number) > 0 && found->second.empty()) {
+    task_waiters_.erase(found);
+  }
+}
+
+/// The task has a number; 0: it will never have one. `task` empty: of all tasks.
+void Daemon::tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id) {
+  const auto found = array ? task_waiters_.find(*array) : task_waiters_.end();
+  if (found == task_waiters_.end()) {
+    return;
+  }
+  std::vector<std::function<void(JobId)>> replies;
+  for (auto waiter = found->second.begin(); waiter != found->second.end();) {
+    if (!task || waiter->second.task == *task) {
+      replies.push_back(std::move(waiter->second.reply));
+      waiter = found->second.erase(waiter);
+    } else {
+      ++waiter;
+    }
+  }
+  if (found->second.empty()) {
+    task_waiters_.erase(found);
+  }
+  for (const auto& reply : replies) {
+    reply(id);
+  }
+}
+
+// -- why, and when --------------------------------------------------------------------------------------
+
 std::optional<WaitReason> Daemon::reason(JobId job) {
   if (!waiting_.contains(job)) {
     return std::nullopt;
   }
   if (const auto own = waiting_.own_reason(job, clock_.system_now())) {
     const auto dependent = dependents_.find(job);
-    const bool is_dependency = *own == WaitReason::dependency && dependent != dependents_.end();
-    return is_dependency && dependent->second.never ? WaitReason::dependency_never_satisfied : own;
+    if (*own != WaitReason::dependency && *own != WaitReason::array_task_limit) {
+      return own;
+    }
+    if (dependent == dependents_.end()) {
+      return fits_ever(waiting_.find(job)->facts) ? WaitReason::array_task_limit : WaitReason::never_fits;
+    }
+    return dependent->second.never ? WaitReason::dependency_never_satisfied : WaitReason::dependency;
   }
   if (draining_) {
     return WaitReason::draining;
@@ -1298,9 +1594,13 @@ std::size_t Daemon::jobs_before(JobId job) const {
 }
 
 std::optional<Timestamp> Daemon::expected_start(JobId job) {
+  return start_of(static_cast<std::size_t>(job), waiting_.first(kLookedAhead));
+}
+
+std::optional<Timestamp> Daemon::start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting) {
   const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
-  const std::optional<SteadyTime> start = latest_start(
-      static_cast<std::size_t>(job), waiting_.first(kLookedAhead), free, running_jobs(), clock_.steady_now());
+  const std::optional<SteadyTime> start =
+      latest_start(sequence, waiting, free, running_jobs(), clock_.steady_now());
   if (draining_ || !start) {
     return std::nullopt;
   }
@@ -1325,8 +1625,8 @@ void Daemon::drain(bool draining) {
 std::vector<Daemon::RunningView> Daemon::running() const {
   std::vector<RunningView> views;
   for (const auto& [job, active] : active_) {
-    if (active.lease && active.runner) {
-      views.push_back({job, active.lease->allocation(), active.runner->runner().cgroup});
+    if (active.lease && active.runner && job > 0) {  // below 0: a task that has no number yet
+      views.push_back({job, active.user_id, active.lease->allocation(), active.runner->runner().cgroup});
     }
   }
   return views;
@@ -1377,6 +1677,11 @@ void Daemon::forget_old_jobs() {
   rule.jobs = retain.jobs;
   for (const auto& [job, dependents] : depended_on_) {
     rule.needed.push_back(job);
+  }
+  for (const auto& [array, dependents] : task_depended_on_) {
+    const std::vector<JobId> tasks = reader_.array_tasks(array);
+    rule.needed.push_back(array);
+    rule.needed.insert(rule.needed.end(), tasks.begin(), tasks.end());
   }
   for (const auto& [job, waiters] : waiters_) {
     rule.needed.push_back(job);

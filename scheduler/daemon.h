@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -92,7 +93,15 @@ class Daemon {
   /// What the runners of this machine can enforce.
   ControllerReport controllers() const;
 
-  void submit(std::vector<NewJob> jobs, SubmitReply reply);
+  /// Throws InputError and ApiError for what cannot be submitted now.
+  void check(const std::vector<NewJob>& jobs, const Actor& actor);
+  /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent` on
+  /// itself.
+  void check_dependency(const std::string& text, const Actor& actor, JobId dependent = 0);
+  /// When the job would start at the latest, submitted now; nothing when that cannot be told.
+  std::optional<Timestamp> would_start(const NewJob& job);
+  /// All or none; as check().
+  void submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply);
   void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);
   void hold(JobId job, const Actor& actor, Reply reply);
   void release(JobId job, const Actor& actor, Reply reply);
@@ -107,6 +116,18 @@ class Daemon {
   /// called.
   std::uint64_t wait_for(JobId job, EndReply reply);
   void cancel_wait(JobId job, std::uint64_t number);
+
+  /// A task that has not started has no number of its own: it waits in its array, unless it is separated,
+  /// to be changed or ended apart from the others.
+  bool has_waiting_task(JobId array, unsigned task) const;
+  /// Its number is being written.
+  bool is_task_on_its_way(JobId array, unsigned task) const;
+  using TaskReply = std::function<void(std::exception_ptr, JobId)>;
+  void separate_task(JobId array, unsigned task, TaskReply reply);
+  /// Called once, with the task's number when it has got one, with 0 when the array has ended without it.
+  /// Returns a number for cancel_wait_for_task.
+  std::uint64_t wait_for_task(JobId array, unsigned task, std::function<void(JobId)> reply);
+  void cancel_wait_for_task(JobId array, std::uint64_t number);
 
   /// Throws ApiError 404 where there is no such job, or none that the actor may see.
   StoredJob require(JobId job, const Actor& actor);
@@ -138,6 +159,7 @@ class Daemon {
 
   struct RunningView {
     JobId job_id = 0;
+    unsigned user_id = 0;
     Allocation allocation;
     std::string runner;
   };
@@ -165,16 +187,25 @@ class Daemon {
     JobState state = JobState::configuring;
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
-    bool requeue = false;               ///< waits again when it has ended
+    /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
+    std::optional<bool> requeue = false;
     AttemptStart start;                 ///< told by the runner
     std::uint64_t start_commit = 0;     ///< its commit, while it may be joined to the end's
     RetryRule rule;
-    std::optional<JobId> array;  ///< whose task it is
+    std::optional<JobId> array;    ///< whose task it is
+    std::optional<unsigned> task;  ///< which, while it has no number yet
   };
+  using Namesakes = std::pair<unsigned, std::string>;  ///< user and name
   /// A waiting job that depends on others.
   struct Dependent {
     Dependency dependency;
+    Namesakes namesakes;  ///< of a singleton
     bool never = false;
+  };
+  /// Of the task of an array that ended.
+  struct ArrayEnd {
+    std::optional<JobId> array;
+    std::optional<JobState> state;  ///< when it was the last
   };
   /// An array with tasks that run, or wait after an attempt.
   struct ArrayState {
@@ -183,6 +214,7 @@ class Daemon {
   };
 
   void take_in_spool(QueueStore& store);
+  void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);
   void adopt(const OpenAttempt& open, const StoredJob& stored);
   void load_queue(QueueStore& store);
@@ -193,7 +225,9 @@ class Daemon {
   void enqueue(const WaitingJob& job, Timestamp now);
   void forget(JobId job);
   void examine(JobId job, Timestamp now);
-  void release_dependents(JobId ended);
+  void release_dependents(JobId ended, std::optional<JobId> array);
+  Fulfilment state_of(const Dependency::Condition& condition);
+  std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);
   void enqueue_rest(const WaitingJob& array);
   void give_task_back(JobId array);
   bool store_holds_as_waiting(JobId job);
@@ -220,11 +254,18 @@ class Daemon {
   unsigned wanted_runners() const;
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
   void tell_end(JobId job, const JobEnd& end);
+  void tell_array_end(JobId array, JobState state);
+  void tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id);
   Active* find_active(JobId job);
   WaitingJob require_waiting(JobId job, const Actor& actor);
   Active& require_active(JobId job, const Actor& actor);
   void change(const WaitingJob& job, const std::string& action, const Actor& actor,
               const std::string& spec_text, Reply reply);
+  bool fits_ever(const QueueFacts& facts) const;
+  void unblock(JobId job, Timestamp now);
+  void examine_first(const Namesakes& namesakes);
+  void examine_singletons();
+  void settle_change(const WaitingJob& before, const WaitingJob& changed, bool failed);
   void committed();
   void forget_old_jobs();
   void forget_again_after(std::chrono::milliseconds pause);
@@ -242,12 +283,19 @@ class Daemon {
   std::unordered_map<JobId, Active> active_;
   std::vector<std::shared_ptr<RunnerLink>> links_;
   std::unordered_map<JobId, Dependent> dependents_;
-  std::unordered_map<JobId, std::vector<JobId>> depended_on_;  ///< on a job: who waits for it
-  std::vector<JobId> singletons_;
+  std::unordered_map<JobId, std::set<JobId>> task_depended_on_;  ///< on single tasks: by array
+  std::unordered_map<JobId, std::set<JobId>> depended_on_;       ///< on a job: who waits for it
+  std::map<Namesakes, std::set<JobId>> singletons_;              ///< those that wait for their turn
   std::unordered_map<JobId, ArrayState> arrays_;
   JobId last_placeholder_ = 0;  ///< negative: a task whose job has no id yet
   std::unordered_map<JobId, std::map<std::uint64_t, EndReply>> waiters_;
   std::unordered_map<JobId, std::map<std::uint64_t, StartReply>> start_waiters_;
+  struct TaskWaiter {
+    unsigned task = 0;
+    std::function<void(JobId)> reply;
+  };
+  std::unordered_map<JobId, std::map<std::uint64_t, TaskWaiter>> task_waiters_;  ///< by array
+  std::set<std::pair<JobId, unsigned>> separating_;
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;
   std::string store_damage_;  ///< does not go away by itself

@@ -14,7 +14,8 @@ std::string_view to_string(WaitReason reason) {
                               "DependencyNeverSatisfied",
                               "JobArrayTaskLimit",
                               "AssocMaxJobsLimit",
-                              "NodeDown"};
+                              "NodeDown",
+                              "BadConstraints"};
   return kNames.at(static_cast<std::size_t>(reason));
 }
 
@@ -123,6 +124,13 @@ void WaitingJobs::block(JobId job) {
   if (found != jobs_.end()) {
     found->second.blocked = true;
     settle(job, found->second, Timestamp());
+  }
+}
+
+void WaitingJobs::forget_dependency(JobId job) {
+  const auto found = jobs_.find(job);
+  if (found != jobs_.end() && found->second.extras) {
+    found->second.extras->dependency.clear();
   }
 }
 

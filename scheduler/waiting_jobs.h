@@ -31,6 +31,7 @@ enum class WaitReason {
   array_task_limit,
   user_limit,  ///< its user has as much as the administrator allows
   draining,    ///< nothing starts
+  never_fits,  ///< the pool has become too small for it
 };
 /// "Resources", "JobHeldUser" …
 std::string_view to_string(WaitReason reason);
@@ -56,6 +57,8 @@ class WaitingJobs {
   /// What the job depended on is over; or an array has a task less than its limit.
   void unblock(JobId job, Timestamp now);
   void block(JobId job);
+  /// What it depended on is over, for good.
+  void forget_dependency(JobId job);
   /// Jobs whose begin time has come become eligible.
   void advance(Timestamp now);
   /// Takes out jobs whose deadline has passed.

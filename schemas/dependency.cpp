@@ -26,6 +26,29 @@ std::string_view take_until(std::string_view& rest, const char* separators) {
   throw std::invalid_argument("is no dependency: " + why + " (use afterok:12:13, afterany:14 or singleton)");
 }
 
+template <typename Number>
+bool read_number(std::string_view text, Number& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+/// "12", or "12_3": task 3 of array 12.
+Dependency::Condition read_condition(Dependency::Type type, std::string_view id) {
+  if (id.find('+') != std::string_view::npos) {
+    refuse("\"" + std::string(id) + "\": a delay is not supported; use a begin time");
+  }
+  Dependency::Condition condition{type, 0};
+  const std::size_t underscore = id.find('_');
+  bool is_id = read_number(id.substr(0, underscore), condition.job) && condition.job >= 1;
+  if (underscore != std::string_view::npos) {
+    is_id = is_id && read_number(id.substr(underscore + 1), condition.task.emplace());
+  }
+  if (!is_id) {
+    refuse("\"" + std::string(id) + "\" is no job id");
+  }
+  return condition;
+}
+
 void read_part(std::string_view part, Dependency& dependency) {
   const std::string_view name = take_until(part, ":");
   for (const auto& [word, type] : kTypes) {
@@ -40,15 +63,12 @@ void read_part(std::string_view part, Dependency& dependency) {
       refuse("\"" + std::string(name) + "\" names no job");
     }
     while (!part.empty()) {
-      const std::string_view id = take_until(part, ":");
-      JobId job = 0;
-      const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), job);
-      if (error != std::errc() || end != id.data() + id.size() || job < 1) {
-        refuse("\"" + std::string(id) + "\" is no job id");
-      }
-      dependency.conditions.push_back({type, job});
+      dependency.conditions.push_back(read_condition(type, take_until(part, ":")));
     }
     return;
+  }
+  if (name == "aftercorr") {
+    refuse("\"aftercorr\" is not supported; use afterok with the array, or with each task (afterok:12_3)");
   }
   refuse("\"" + std::string(name) + "\" is none of after, afterany, afterok, afternotok, singleton");
 }

@@ -1,9 +1,10 @@
-// Dependency: what a job waits for, as sbatch's --dependency writes it: "afterok:12:13,afterany:14" (all of
+// Dependency: what a job waits for, as sbatch's --dependency writes it: "afterok:12:13_4,afterany:14" (all of
 // them) or with "?" between (any of them); types after, afterany, afterok, afternotok and singleton.
 //
 // A value. Pure; safe from any thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,7 +23,8 @@ struct Dependency {
   };
   struct Condition {
     Type type = Type::afterany;
-    JobId job = 0;  ///< 0: singleton
+    JobId job = 0;                                ///< 0: singleton
+    std::optional<unsigned> task = std::nullopt;  ///< of the array `job`: this one alone
   };
   std::vector<Condition> conditions;
   bool any = false;  ///< one of them is enough
