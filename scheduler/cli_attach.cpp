@@ -36,7 +36,7 @@ class Attachment {
   explicit Attachment(const CommandLine& line)
       : line_(line),
         socket_(daemon_socket(line)),
-        job_(job_ids(line.operands).at(0)),
+        job_(job_id(line)),
         options_{.input = !line.has("no-stdin"),
                  .attach = detach_keys(line),
                  .pass_signals = line.has("sig-proxy")} {}

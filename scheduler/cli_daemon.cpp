@@ -3,14 +3,20 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
 #include <string>
 
 #include "scheduler/cli_history.h"
 #include "scheduler/clock.h"
 #include "scheduler/listing.h"
+#include "scheduler/table.h"
 #include "schemas/index_list.h"
+#include "schemas/input_error.h"
 
 namespace berth {
 namespace {
@@ -41,16 +47,9 @@ std::string elapsed(const Json& job, Timestamp now) {
     return "0:00";
   }
   const Timestamp start = parse_instant(job["start"].get<std::string>(), now);
-  return format_duration(std::chrono::duration_cast<Milliseconds>(now - start));
+  const Timestamp end = job.contains("end") ? parse_instant(job["end"].get<std::string>(), now) : now;
+  return format_duration(std::chrono::duration_cast<Milliseconds>(end - start));
 }
-
-/// squeue's columns: the job's id, name, user, state, time, CPUs, memory, and where it runs or why it waits.
-struct QueueRow {
-  std::vector<std::string> cells;
-};
-constexpr int kQueueWidths[] = {10, 16, 10, 11, 12, 5, 9, 0};  // 0: as wide as it is
-constexpr const char* kQueueHeads[] = {"JOBID", "NAME", "USER",   "STATE",
-                                       "TIME",  "CPUS", "MEMORY", "SLOT(REASON)"};
 
 /// "36", "36_4" for a task, "36_[5-99]" for the rest of an array.
 std::string shown_id(const Json& job) {
@@ -62,69 +61,240 @@ std::string shown_id(const Json& job) {
   return std::to_string(job["job_id"].get<JobId>()) + (tasks.empty() ? "" : "_[" + tasks + "]");
 }
 
-QueueRow queue_row(const Json& job, Timestamp now) {
-  const Json queue = job.value("queue", Json::object());
-  const bool waits = job["state"] == "PENDING";
-  std::string place = waits ? "(" + job.value("reason", std::string("None")) + ")" : job.value("slot", "");
-  const Bytes memory = waits ? queue.value("memory", Bytes{0}) : job.value("allocated_memory", Bytes{0});
-  const std::string cpus = waits ? std::to_string(queue.value("cpus", 1U))
-                                 : std::to_string(CpuSet::parse(job.value("allocated_cpus", "")).size());
-  return {{shown_id(job), printable(job["name"].get<std::string>()), job["user"].get<std::string>(),
-           job["state"].get<std::string>(), elapsed(job, now), cpus,
-           memory == 0 ? "share" : format_size(memory), std::move(place)}};
-}
-
-std::string row_text(const std::vector<std::string>& cells, bool parsable) {
-  std::string text;
-  for (std::size_t index = 0; index < cells.size(); ++index) {
-    if (parsable) {
-      text += (index > 0 ? "|" : "") + cells[index];
-      continue;
-    }
-    const int width = kQueueWidths[index];
-    text += (index > 0 ? " " : "") + (width == 0 ? cells[index] : fit(cells[index], width));
+struct QueueRow {
+  const Json& job;
+  Timestamp now;
+  const Json& queue() const {
+    static const Json kNone = Json::object();
+    return job.contains("queue") ? job["queue"] : kNone;
   }
-  return text + '\n';
+  bool waits() const { return job["state"] == "PENDING"; }
+};
+
+std::string memory_cell(const QueueRow& row) {
+  const Bytes memory =
+      row.waits() ? row.queue().value("memory", Bytes{0}) : row.job.value("allocated_memory", Bytes{0});
+  return memory == 0 ? "share" : format_size(memory);
 }
 
-}  // namespace
+std::string cpus_cell(const QueueRow& row) {
+  return row.waits() ? std::to_string(row.queue().value("cpus", 1U))
+                     : std::to_string(CpuSet::parse(row.job.value("allocated_cpus", "")).size());
+}
 
-std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
-  for (const std::string& operand : operands) {
-    const std::size_t underscore = operand.find('_');
-    parse_job_id(operand.substr(0, underscore), "command line");
-    if (underscore != std::string::npos) {
-      (void)IndexList::parse(operand.substr(underscore + 1));
+std::string place_cell(const QueueRow& row) {
+  return row.waits() ? "(" + row.job.value("reason", std::string("None")) + ")" : row.job.value("slot", "");
+}
+
+std::string instant_cell(const Json& of, const char* name, Timestamp now) {
+  return of.contains(name) ? format_instant(parse_instant(of[name].get<std::string>(), now)) : "";
+}
+
+/// squeue's: those that are shown without --format, and further ones.
+constexpr std::array kQueueColumns{
+    TableColumn<QueueRow>{"JobID", "JOBID", 10, [](const QueueRow& row) { return shown_id(row.job); }},
+    TableColumn<QueueRow>{"JobName", "NAME", 16,
+                          [](const QueueRow& row) { return row.job["name"].get<std::string>(); }},
+    TableColumn<QueueRow>{"User", "USER", 10,
+                          [](const QueueRow& row) { return row.job["user"].get<std::string>(); }},
+    TableColumn<QueueRow>{"State", "STATE", 11,
+                          [](const QueueRow& row) { return row.job["state"].get<std::string>(); }},
+    TableColumn<QueueRow>{"Time", "TIME", 12, [](const QueueRow& row) { return elapsed(row.job, row.now); }},
+    TableColumn<QueueRow>{"CPUs", "CPUS", 5, cpus_cell},
+    TableColumn<QueueRow>{"Memory", "MEMORY", 9, memory_cell},
+    TableColumn<QueueRow>{"Place", "SLOT(REASON)", 0, place_cell},
+    TableColumn<QueueRow>{"JobIDRaw", "JOBIDRAW", 10,
+                          [](const QueueRow& row) { return std::to_string(row.job["job_id"].get<JobId>()); }},
+    TableColumn<QueueRow>{
+        "UID", "UID", 6,
+        [](const QueueRow& row) { return std::to_string(row.job["user_id"].get<unsigned>()); }},
+    TableColumn<QueueRow>{"Account", "ACCOUNT", 10,
+                          [](const QueueRow& row) { return row.job["account"].get<std::string>(); }},
+    TableColumn<QueueRow>{
+        "Attempt", "ATTEMPT", 7,
+        [](const QueueRow& row) { return std::to_string(row.job["attempt"].get<unsigned>()); }},
+    TableColumn<QueueRow>{"Priority", "PRIORITY", 10,
+                          [](const QueueRow& row) {
+                            return row.queue().contains("priority")
+                                       ? std::to_string(row.queue()["priority"].get<std::int64_t>())
+                                       : "";
+                          }},
+    TableColumn<QueueRow>{"Reason", "REASON", 24,
+                          [](const QueueRow& row) { return row.job.value("reason", std::string("None")); }},
+    TableColumn<QueueRow>{"Slot", "SLOT", -12, [](const QueueRow& row) { return row.job.value("slot", ""); }},
+    TableColumn<QueueRow>{"Submit", "SUBMIT_TIME", 19,
+                          [](const QueueRow& row) { return instant_cell(row.job, "submit", row.now); }},
+    TableColumn<QueueRow>{"Start", "START_TIME", 19,
+                          [](const QueueRow& row) { return instant_cell(row.job, "start", row.now); }},
+    TableColumn<QueueRow>{
+        "Begin", "BEGIN_TIME", 19,
+        [](const QueueRow& row) { return instant_cell(row.queue(), "begin_time", row.now); }},
+    TableColumn<QueueRow>{"Deadline", "DEADLINE", 19,
+                          [](const QueueRow& row) { return instant_cell(row.queue(), "deadline", row.now); }},
+    TableColumn<QueueRow>{"Dependency", "DEPENDENCY", -24,
+                          [](const QueueRow& row) { return row.queue().value("dependency", ""); }},
+};
+constexpr std::size_t kQueueShown = 8;
+
+struct SlotRow {
+  const Json& job;
+};
+constexpr std::array kSlotColumns{
+    TableColumn<SlotRow>{"Slot", "SLOT", -20,
+                         [](const SlotRow& row) { return row.job["slot"].get<std::string>(); }},
+    TableColumn<SlotRow>{"JobID", "JOBID", 10,
+                         [](const SlotRow& row) { return std::to_string(row.job["job_id"].get<JobId>()); }},
+    TableColumn<SlotRow>{"CPUs", "CPUS", 10,
+                         [](const SlotRow& row) { return row.job["cpus"].get<std::string>(); }},
+    TableColumn<SlotRow>{"Memory", "MEMORY", 10,
+                         [](const SlotRow& row) { return format_size(row.job["memory"].get<Bytes>()); }},
+    TableColumn<SlotRow>{"Runner", "RUNNER", -20,
+                         [](const SlotRow& row) { return row.job["runner"].get<std::string>(); }},
+};
+constexpr std::size_t kSlotsShown = 4;
+
+ListingStyle listing_style(const CommandLine& line) {
+  ListingStyle style;
+  style.form = line.has("parsable2") ? ListingStyle::Form::parsable2 : ListingStyle::Form::table;
+  style.header = !line.has("noheader");
+  return style;
+}
+
+/// The words of "a,b" in every value of an option.
+std::set<std::string> words_of(const CommandLine& line, const char* option) {
+  std::set<std::string> words;
+  for (const std::string& list : line.values(option)) {
+    std::string_view rest = list;
+    while (!rest.empty()) {
+      const std::size_t comma = std::min(rest.find(','), rest.size());
+      if (comma > 0) {
+        words.emplace(rest.substr(0, comma));
+      }
+      rest.remove_prefix(std::min(comma + 1, rest.size()));
     }
   }
-  return operands;
+  return words;
 }
 
-int run_queue(const CommandLine& line) {
+QueryWords selection_query(const CommandLine& line) {
   QueryWords query;
-  if (const auto user = line.value("user")) {
+  if (line.has("me")) {
+    query.emplace("user", std::to_string(::getuid()));
+  } else if (const auto user = line.value("user")) {
     query.emplace("user", user_number(line, *user));
   }
   if (const auto states = line.value("state")) {
     query.emplace("state", *states);
   }
+  return query;
+}
+
+bool is_named(const std::set<std::string>& words, const std::string& word) {
+  return words.empty() || words.contains(word);
+}
+
+/// Is the job one of those? A task of an array also by its array.
+bool is_one_of(const std::set<std::string>& jobs, const Json& job) {
+  return is_named(jobs, std::to_string(job["job_id"].get<JobId>())) || jobs.contains(shown_id(job)) ||
+         (job.contains("array_job_id") && jobs.contains(std::to_string(job["array_job_id"].get<JobId>())));
+}
+
+/// Of what berthd listed, what --name, --account and --jobs select.
+std::vector<Json> selected(const CommandLine& line, const Json& listing, const std::set<std::string>& jobs) {
+  const std::set<std::string> names = words_of(line, "name");
+  const std::set<std::string> accounts = words_of(line, "account");
+  std::vector<Json> chosen;
+  for (const Json& job : listing.at("jobs")) {
+    if (is_named(names, job["name"]) && is_named(accounts, job["account"]) && is_one_of(jobs, job)) {
+      chosen.push_back(job);
+    }
+  }
+  return chosen;
+}
+
+constexpr std::size_t kMostNamed = 100'000;
+
+[[noreturn]] void refuse_job(const std::string& operand, const std::string& why) {
+  throw InputError("command line", "", "\"" + operand + "\" " + why);
+}
+
+/// "36_[1-3,7]": tasks 1, 2, 3 and 7 of array 36.
+void add_tasks(const std::string& operand, std::size_t bracket, std::vector<std::string>& jobs) {
+  const std::string array = operand.substr(0, bracket - 1);
+  (void)parse_job_reference(array, "command line");
+  try {
+    IndexList tasks =
+        IndexList::parse(std::string_view(operand).substr(bracket + 1, operand.size() - bracket - 2));
+    if (tasks.empty() || tasks.size() > kMostNamed) {
+      refuse_job(operand, "names no tasks, or more than 100000");
+    }
+    while (const std::optional<unsigned> task = tasks.take_first()) {
+      jobs.push_back(array + "_" + std::to_string(*task));
+    }
+  } catch (const std::invalid_argument& error) {
+    refuse_job(operand, error.what());
+  }
+}
+
+/// "36-40".
+void add_range(const std::string& operand, std::size_t dash, std::vector<std::string>& jobs) {
+  const JobReference first = parse_job_reference(operand.substr(0, dash), "command line");
+  const JobReference last = parse_job_reference(operand.substr(dash + 1), "command line");
+  if (first.task || last.task || last.job < first.job ||
+      static_cast<std::size_t>(last.job - first.job) >= kMostNamed) {
+    refuse_job(operand, "is no range of at most 100000 jobs (use 36-40, or 36_[1-5] for tasks of array 36)");
+  }
+  for (JobId job = first.job; job <= last.job; ++job) {
+    jobs.push_back(std::to_string(job));
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
+  std::vector<std::string> jobs;
+  for (const std::string& operand : operands) {
+    const std::size_t bracket = operand.find("_[");
+    const std::size_t dash = operand.find('-');
+    if (bracket != std::string::npos && operand.ends_with(']')) {
+      add_tasks(operand, bracket + 1, jobs);
+    } else if (dash != std::string::npos && dash > 0) {
+      add_range(operand, dash, jobs);
+    } else {
+      (void)parse_job_reference(operand, "command line");
+      jobs.push_back(operand);
+    }
+  }
+  return jobs;
+}
+
+std::string job_id(const CommandLine& line) {
+  (void)parse_job_reference(line.operands.at(0), "command line");
+  return line.operands[0];
+}
+
+int run_queue(const CommandLine& line) {
+  const Table<QueueRow> table(kQueueColumns, kQueueShown, line.value("format"), listing_style(line));
+  const std::set<std::string> jobs = words_of(line, "jobs");
+  (void)job_ids({jobs.begin(), jobs.end()});
+  QueryWords query = selection_query(line);
   if (const auto limit = line.value("limit")) {
     query.emplace("limit", *limit);
   }
   ApiClient client(daemon_socket(line));
   const std::string answer = client.request("GET", "/v1/jobs", query);
+  Json listing = Json::parse(answer);
+  const std::vector<Json> chosen = selected(line, listing, jobs);
   if (line.has("json")) {
-    print(answer);
+    const bool is_whole = chosen.size() == listing["jobs"].size();
+    listing["jobs"] = is_whole ? Json() : Json(chosen);
+    print(is_whole ? answer : listing.dump() + "\n");
     return 0;
   }
-  const Json listing = Json::parse(answer);
-  const bool parsable = line.has("parsable2");
-  if (!line.has("noheader")) {
-    print(row_text({std::begin(kQueueHeads), std::end(kQueueHeads)}, parsable));
-  }
+  print(table.head());
   const Timestamp now = SystemClock().system_now();
-  for (const Json& job : listing.at("jobs")) {
-    print(row_text(queue_row(job, now).cells, parsable));
+  for (const Json& job : chosen) {
+    print(table.row({job, now}));
   }
   if (listing.value("truncated", false)) {
     (void)std::fputs("berth: there are more; --limit shows them\n", stderr);
@@ -152,7 +322,7 @@ int run_wait(const CommandLine& line) {
 }
 
 int run_logs(const CommandLine& line) {
-  const std::string job = job_ids(line.operands).at(0);
+  const std::string job = job_id(line);
   QueryWords query{{"follow", line.has("follow") ? "1" : "0"},
                    {"stream", line.has("error") ? "error" : "output"}};
   if (const auto offset = line.value("offset")) {
@@ -178,6 +348,7 @@ int run_events(const CommandLine& line) {
 }
 
 int run_slots(const CommandLine& line) {
+  const Table<SlotRow> table(kSlotColumns, kSlotsShown, line.value("format"), listing_style(line));
   ApiClient client(daemon_socket(line));
   const std::string answer = client.request("GET", "/v1/slots");
   if (line.has("json")) {
@@ -185,16 +356,22 @@ int run_slots(const CommandLine& line) {
     return 0;
   }
   const Json pool = Json::parse(answer);
-  std::printf("CPUs    %u of %u free\n", pool["free_cpus"].get<unsigned>(), pool["cpus"].get<unsigned>());
-  std::printf("Memory  %s of %s free\n", format_size(pool["free_memory"].get<Bytes>()).c_str(),
-              format_size(pool["memory"].get<Bytes>()).c_str());
-  std::printf("Slots   %u of %u free%s\n", pool["free_slots"].get<unsigned>(), pool["slots"].get<unsigned>(),
-              pool["draining"].get<bool>() ? "; drained: no job starts" : "");
-  std::printf("Waiting %llu jobs\n", pool["waiting"].get<unsigned long long>());
+  if (!line.has("parsable2") && !line.has("noheader") && !line.has("format")) {
+    std::printf("CPUs    %u of %u free\n", pool["free_cpus"].get<unsigned>(), pool["cpus"].get<unsigned>());
+    std::printf("Memory  %s of %s free\n", format_size(pool["free_memory"].get<Bytes>()).c_str(),
+                format_size(pool["memory"].get<Bytes>()).c_str());
+    std::printf("Slots   %u of %u free%s\n", pool["free_slots"].get<unsigned>(),
+                pool["slots"].get<unsigned>(),
+                pool["draining"].get<bool>() ? "; drained: no job starts" : "");
+    std::printf("Waiting %llu jobs\n%s", pool["waiting"].get<unsigned long long>(),
+                pool["running"].empty() ? "" : "\n");
+    if (pool["running"].empty()) {
+      return 0;
+    }
+  }
+  print(table.head());
   for (const Json& job : pool["running"]) {
-    std::printf("%-20s job %lld, CPUs %s, memory %s\n", job["slot"].get<std::string>().c_str(),
-                job["job_id"].get<long long>(), job["cpus"].get<std::string>().c_str(),
-                format_size(job["memory"].get<Bytes>()).c_str());
+    print(table.row({job}));
   }
   return 0;
 }
@@ -280,6 +457,64 @@ int run_drain(const CommandLine& line) {
   return 0;
 }
 
+namespace {
+
+/// One request for each job; goes on after a refusal. `selected`: nobody named them, so that one which has
+/// ended meanwhile is no fault.
+int act_on(const CommandLine& line, const std::vector<std::string>& jobs, const QueryWords& query,
+           bool selected = false) {
+  ApiClient client(daemon_socket(line));
+  int status = 0;
+  for (const std::string& job : jobs) {
+    try {
+      client.request("POST", path_of(job) + "/" + std::string(line.command->name), query);
+    } catch (const ApiRefusal& refusal) {
+      constexpr unsigned kConflict = 409;
+      if (!selected || refusal.status() != kConflict) {
+        (void)std::fprintf(stderr, "berth: %s\n", refusal.what());
+        status = 1;
+      }
+    }
+  }
+  return status;
+}
+
+bool selects(const CommandLine& line) {
+  return line.has("user") || line.has("me") || line.has("name") || line.has("state") || line.has("account");
+}
+
+/// As scancel does: with a selection, those of the operands (without operands, of all) that it selects.
+std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
+  const std::vector<std::string> named = job_ids(line.operands);
+  if (!selects(line)) {
+    if (named.empty()) {
+      throw UsageError(line.command,
+                       "berth cancel needs at least one JOBID, or --user, --name, --state or --account");
+    }
+    return named;
+  }
+  QueryWords query = selection_query(line);
+  query.emplace("limit", "1000000000");
+  const Json listing = Json::parse(ApiClient(daemon_socket(line)).request("GET", "/v1/jobs", query));
+  std::vector<std::string> jobs;
+  for (const Json& job : selected(line, listing, {named.begin(), named.end()})) {
+    if (!is_final(parse_job_state(job["state"].get<std::string>()).value_or(JobState::pending))) {
+      jobs.push_back(std::to_string(job["job_id"].get<JobId>()));
+    }
+  }
+  return jobs;
+}
+
+}  // namespace
+
+int run_cancel(const CommandLine& line) {
+  QueryWords query;
+  if (line.has("now")) {
+    query.emplace("at_once", "1");
+  }
+  return act_on(line, jobs_to_cancel(line), query, selects(line));
+}
+
 int run_job_action(const CommandLine& line) {
   std::vector<std::string> operands = line.operands;
   QueryWords query;
@@ -291,20 +526,7 @@ int run_job_action(const CommandLine& line) {
     query.emplace("signal", operands.front());
     operands.erase(operands.begin());
   }
-  if (line.command->name == "cancel" && line.has("now")) {
-    query.emplace("at_once", "1");
-  }
-  ApiClient client(daemon_socket(line));
-  int status = 0;
-  for (const std::string& job : job_ids(operands)) {
-    try {
-      client.request("POST", path_of(job) + "/" + std::string(line.command->name), query);
-    } catch (const ApiRefusal& refusal) {
-      (void)std::fprintf(stderr, "berth: %s\n", refusal.what());
-      status = 1;
-    }
-  }
-  return status;
+  return act_on(line, job_ids(operands), query);
 }
 
 }  // namespace berth

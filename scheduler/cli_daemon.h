@@ -20,12 +20,16 @@ int run_why(const CommandLine& line);
 int run_update(const CommandLine& line);
 int run_drain(const CommandLine& line);
 int run_events(const CommandLine& line);
-/// cancel, hold, release, requeue, suspend, resume, signal: one request for each job; goes on after a
+int run_cancel(const CommandLine& line);
+/// hold, release, requeue, suspend, resume, signal: one request for each job; goes on after a
 /// refusal.
 int run_job_action(const CommandLine& line);
 
-/// The operands, each checked to be a job's id ("36") or that of a task ("36_4"). Throws InputError.
+/// The jobs that operands name, each as "36" or "36_4": ids, tasks of arrays, "36_[1-3]" for several, and
+/// ranges "36-40". Throws InputError.
 std::vector<std::string> job_ids(const std::vector<std::string>& operands);
+/// The first operand, one job's id. Throws InputError.
+std::string job_id(const CommandLine& line);
 
 /// The exit status of the first that did not complete, else 0; `as_json` prints each end.
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);

@@ -62,7 +62,7 @@ int run_exec(const CommandLine& line) {
     throw UsageError(line.command, "berth exec needs one job and a command: berth exec 36 -- ps aux");
   }
   const bool terminal = line.has("pty");
-  const std::string job = job_ids(line.operands).at(0);
+  const std::string job = job_id(line);
   ApiClient client(daemon_socket(line));
   const ApiClient::Upgraded stream = client.upgrade("/v1/jobs/" + job + "/exec", {}, body_of(line, terminal));
   const StreamEnd end =

@@ -1,8 +1,11 @@
 #include "scheduler/cli_submit.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,6 +15,7 @@
 #include "scheduler/api_client.h"
 #include "scheduler/batch_script.h"
 #include "scheduler/cli_daemon.h"
+#include "scheduler/listing.h"
 #include "scheduler/run_jobs_input.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
@@ -19,38 +23,68 @@
 namespace berth {
 namespace {
 
+using Json = nlohmann::json;
+
 struct Request {
   std::string text;       ///< a job file
   std::string file;       ///< its name, for faults
   std::string directory;  ///< where its relative paths start
 };
 
-/// The text of the one JSON file that is named: berthd alone has to parse it then.
-std::optional<Request> single_file(const CommandLine& line) {
-  if (line.operands.size() != 1 || line.job_command || line.operands[0] == "-") {
+std::string text_of(std::istream& file) {
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+/// The script that a job is made of, and where it is from.
+struct Script {
+  std::string text;
+  std::string name;
+};
+
+/// As sbatch: without a file, without a command, and for "-", what comes on standard input.
+bool reads_input(const CommandLine& line) {
+  if (line.operands.empty()) {
+    return !line.job_command && !line.has("wrap") && ::isatty(STDIN_FILENO) == 0;
+  }
+  return line.operands.size() == 1 && line.operands[0] == "-";
+}
+
+std::optional<Script> script_of(const CommandLine& line, const std::string& input) {
+  Script script{input, "stdin"};
+  if (!line.operands.empty() && line.operands[0] != "-") {
+    std::ifstream file(line.operands[0], std::ios::binary);
+    char begin[2] = {};
+    if (!file.read(begin, sizeof begin) || begin[0] != '#' || begin[1] != '!') {
+      return std::nullopt;
+    }
+    file.seekg(0);
+    script = {text_of(file), line.operands[0]};
+  }
+  return script.text.starts_with("#!") ? std::optional(std::move(script)) : std::nullopt;
+}
+
+/// A job file's text, which berthd alone has to parse then; nothing for what is none.
+std::optional<Request> job_file(const CommandLine& line, const std::string& input) {
+  if (line.operands.size() != 1 || line.job_command) {
     return std::nullopt;
   }
   const std::string& path = line.operands[0];
   std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::string text = path == "-" ? input : text_of(file);
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos || (text[first] != '{' && text[first] != '[')) {
     return std::nullopt;
   }
   refuse_job_options(line);
-  const std::filesystem::path absolute = std::filesystem::absolute(path).lexically_normal();
-  return Request{std::move(text), path, absolute.parent_path().string()};
+  const std::filesystem::path current = std::filesystem::current_path();
+  const std::filesystem::path folder =
+      path == "-" ? current : std::filesystem::absolute(path).lexically_normal().parent_path();
+  return Request{std::move(text), path, folder.string()};
 }
 
 /// With the options of a script's #SBATCH lines, which those of the command line override.
-CommandLine with_batch_options(const CommandLine& line) {
-  if (line.operands.size() != 1 || line.operands[0] == "-") {
-    return line;
-  }
-  std::ifstream file(line.operands[0], std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  std::vector<std::string> words =
-      text.starts_with("#!") ? batch_options(text, line.operands[0]) : std::vector<std::string>();
+CommandLine with_batch_options(const CommandLine& line, const Script& script) {
+  std::vector<std::string> words = batch_options(script.text, script.name);
   if (words.empty()) {
     return line;
   }
@@ -63,7 +97,7 @@ CommandLine with_batch_options(const CommandLine& line) {
     }
     merged.inherit(from_script);
   } catch (const UsageError& error) {
-    throw InputError(line.operands[0], "#SBATCH", error.what());
+    throw InputError(script.name, "#SBATCH", error.what());
   }
   return merged;
 }
@@ -84,12 +118,20 @@ CommandLine with_wrap(const CommandLine& line) {
   return wrapped;
 }
 
-Request request_of(const CommandLine& line) {
-  if (std::optional<Request> request = single_file(line)) {
-    return std::move(*request);
+/// --exclusive is all CPUs of berthd's pool.
+CommandLine with_exclusive(const CommandLine& line, ApiClient& client) {
+  if (!line.has("exclusive")) {
+    return line;
   }
+  CommandLine whole = line;
+  const Json pool = Json::parse(client.request("GET", "/v1/slots"));
+  whole.add("cpus-per-task", std::to_string(pool.at("cpus").get<unsigned>()));
+  return whole;
+}
+
+Request request_of(const RequestedJobs& requested) {
   Request request{"", "command line", std::filesystem::current_path().string()};
-  for (const RequestedJob& job : requested_jobs(with_wrap(with_batch_options(line))).jobs) {
+  for (const RequestedJob& job : requested.jobs) {
     request.text += (request.text.empty() ? "[" : ",\n") + to_json_text(job.spec);
     request.file = job.source;
   }
@@ -97,14 +139,47 @@ Request request_of(const CommandLine& line) {
   return request;
 }
 
+int test_only(ApiClient& client, const QueryWords& query, const std::string& text) {
+  QueryWords asked = query;
+  asked.emplace("test_only", "1");
+  const Json answer = Json::parse(client.request("POST", "/v1/jobs", asked, text));
+  for (const Json& job : answer.at("jobs")) {
+    const std::string name = printable(job.at("name").get<std::string>());
+    const std::string cpus = std::to_string(job.at("cpus").get<unsigned>());
+    if (job.contains("expected_start")) {
+      const Timestamp start = parse_instant(job["expected_start"].get<std::string>(), Timestamp());
+      std::printf("job \"%s\" would start by %s, on %s CPUs\n", name.c_str(), format_instant(start).c_str(),
+                  cpus.c_str());
+    } else {
+      std::printf("job \"%s\" would be taken, for %s CPUs; when it would start cannot be told\n",
+                  name.c_str(), cpus.c_str());
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
-int run_submit(const CommandLine& line) {
-  const Request request = request_of(line);
+int run_submit(const CommandLine& given) {
+  CommandLine line = given;
+  const std::string input = reads_input(line) ? text_of(std::cin) : "";
   ApiClient client(daemon_socket(line));
-  const std::string answer = client.request(
-      "POST", "/v1/jobs", {{"directory", request.directory}, {"file", request.file}}, request.text);
-  const auto ids = nlohmann::json::parse(answer).at("job_ids").get<std::vector<JobId>>();
+  Request request;
+  if (std::optional<Request> file = job_file(line, input)) {
+    request = std::move(*file);
+  } else if (const std::optional<Script> script = script_of(line, input)) {
+    line = with_exclusive(with_batch_options(line, *script), client);
+    request = request_of(script_job(line, script->text, script->name));
+  } else {
+    line = with_exclusive(with_wrap(line), client);
+    request = request_of(requested_jobs(line));
+  }
+  const QueryWords query{{"directory", request.directory}, {"file", request.file}};
+  if (line.has("test-only")) {
+    return test_only(client, query, request.text);
+  }
+  const std::string answer = client.request("POST", "/v1/jobs", query, request.text);
+  const auto ids = Json::parse(answer).at("job_ids").get<std::vector<JobId>>();
   const bool bare = line.has("parsable");
   std::vector<std::string> names;
   for (const JobId id : ids) {
@@ -112,7 +187,7 @@ int run_submit(const CommandLine& line) {
     std::printf(bare ? "%lld\n" : "Submitted batch job %lld\n", static_cast<long long>(id));
   }
   (void)std::fflush(stdout);
-  return with_batch_options(line).has("wait") ? wait_for_jobs(client, names, false) : 0;
+  return line.has("wait") ? wait_for_jobs(client, names, false) : 0;
 }
 
 }  // namespace berth

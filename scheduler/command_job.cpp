@@ -9,11 +9,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 #include "scheduler/log.h"
+#include "schemas/coming_instant.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 #include "schemas/signals.h"
@@ -107,6 +109,13 @@ std::uint64_t parse_count(std::string_view text) {
 }
 std::int64_t parse_integer(std::string_view text) {
   return parse_number<std::int64_t>(text, "a whole number");
+}
+
+Bytes checked_product(Bytes size, unsigned count) {
+  if (count > 0 && size > static_cast<Bytes>(std::numeric_limits<std::int64_t>::max()) / count) {
+    throw std::invalid_argument("is too large (less than 8E)");
+  }
+  return size * count;
 }
 
 Mount parse_long_mount(std::string_view text) {
@@ -324,6 +333,13 @@ class SpecBuilder {
   SpecBuilder(const CommandLine& line, const CallerContext& caller) : line_(line), caller_(caller) {}
 
   void add_job() {
+    for (const char* option : {"nodes", "ntasks", "ntasks-per-node"}) {
+      each(option, [](const std::string& text) {
+        if (text != "1" && text != "1-1") {
+          throw std::invalid_argument("is not 1: a job is one task on this machine; use -c for its CPUs");
+        }
+      });
+    }
     each("job-name", [&](const std::string& text) { spec_.name = text; });
     spec_.current_working_directory = caller_.directory;
     each("chdir",
@@ -345,12 +361,12 @@ class SpecBuilder {
   void add_queueing() {
     const auto now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
     each("array", [&](const std::string& text) { spec_.array = text; });
-    each("begin", [&](const std::string& text) { spec_.begin_time = parse_instant(text, now); });
-    each("deadline", [&](const std::string& text) { spec_.deadline = parse_instant(text, now); });
+    each("begin", [&](const std::string& text) { spec_.begin_time = parse_coming_instant(text, now); });
+    each("deadline", [&](const std::string& text) { spec_.deadline = parse_coming_instant(text, now); });
     each("dependency", [&](const std::string& text) { spec_.dependency = text; });
     spec_.hold = line_.has("hold");
     spec_.terminal = line_.command->name == "submit" && line_.has("pty");  // of berth run it is the caller's
-    spec_.requeue = line_.has("requeue");
+    spec_.requeue = line_.last_of({"requeue", "no-requeue"}) == "requeue";
     each("retry", [&](const std::string& text) {
       spec_.retry.emplace().max = parse_number<unsigned>(text, "a number of attempts (use 1, 2, 3 …)");
     });
@@ -370,7 +386,16 @@ class SpecBuilder {
       spec_.cpus_per_task = parse_number<unsigned>(text, "a number of CPUs (use 1, 2, 3 …)");
     });
     each("mem", [&](const std::string& text) { spec_.memory_per_node = parse_size(text, kMebibyte); });
-    each("time", [&](const std::string& text) { spec_.time_limit = parse_duration(text); });
+    each("mem-per-cpu", [&](const std::string& text) {
+      if (line_.has("mem")) {
+        throw std::invalid_argument("and --mem exclude each other");
+      }
+      spec_.memory_per_node = checked_product(parse_size(text, kMebibyte), spec_.cpus_per_task);
+    });
+    each("time", [&](const std::string& text) {
+      const bool is_none = text == "0" || text == "UNLIMITED" || text == "INFINITE";  // sbatch's words for it
+      spec_.time_limit = is_none ? std::nullopt : std::optional(parse_duration(text));
+    });
     each("signal", [&](const std::string& text) { parse_signal_option(text, spec_); });
     each("grace", [&](const std::string& text) {
       spec_.grace_period = parse_duration(text, std::chrono::seconds(1));
@@ -436,7 +461,14 @@ class SpecBuilder {
         parse_egress(text, network.egress);
       }
     });
-    each("publish", [&](const std::string& text) { network.publish.push_back(parse_published_port(text)); });
+    each("publish", [&](const std::string& text) {
+      try {
+        network.publish.push_back(parse_published_port(text));
+      } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument(std::string(error.what()) +
+                                    "; sbatch's -p names a partition, and there are none: leave it out");
+      }
+    });
     each("rate", [&](const std::string& text) { parse_rate(text, network); });
     each("dns", [&](const std::string& text) { network.dns_servers.push_back(parse_address(text)); });
     each("dns-search", [&](const std::string& text) { network.dns_search.push_back(text); });
@@ -534,8 +566,8 @@ class SpecBuilder {
     spec_.environment = std::move(environment);
   }
 
-  static void name_by_option(InputFault& fault) {
-    const Option* option = option_of_field(*find_command("run"), fault.pointer);
+  void name_by_option(InputFault& fault) const {
+    const Option* option = option_of_field(*line_.command, fault.pointer);
     if (option != nullptr) {
       fault.pointer = "--" + std::string(option->name);
     } else if (fault.pointer.starts_with("/argv")) {

@@ -202,6 +202,13 @@ std::optional<std::string> CommandLine::value(std::string_view option) const {
   return found == given_.rend() ? std::nullopt : std::optional(found->second);
 }
 
+std::string_view CommandLine::last_of(std::initializer_list<std::string_view> options) const {
+  const auto found = std::find_if(given_.rbegin(), given_.rend(), [&](const auto& given) {
+    return std::find(options.begin(), options.end(), given.first) != options.end();
+  });
+  return found == given_.rend() ? std::string_view() : std::string_view(found->first);
+}
+
 std::vector<std::string> CommandLine::values(std::string_view option) const {
   std::vector<std::string> result;
   for (const auto& [name, value] : given_) {

@@ -40,6 +40,8 @@ class CommandLine {
   unsigned count(std::string_view option) const;
   /// The last one given wins, as with sbatch.
   std::optional<std::string> value(std::string_view option) const;
+  /// Which of these options was given last; empty when none was.
+  std::string_view last_of(std::initializer_list<std::string_view> options) const;
   /// In the order given.
   std::vector<std::string> values(std::string_view option) const;
   /// The first option that was given out of this section of the command's table; null when none was.

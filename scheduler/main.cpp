@@ -71,7 +71,7 @@ constexpr DaemonCommand kDaemonCommands[] = {
     {"wait", run_wait},          {"logs", run_logs},
     {"slots", run_slots},        {"drain", run_drain},
     {"undrain", run_drain},      {"events", run_events},
-    {"cancel", run_job_action},  {"hold", run_job_action},
+    {"cancel", run_cancel},      {"hold", run_job_action},
     {"release", run_job_action}, {"requeue", run_job_action},
     {"suspend", run_job_action}, {"resume", run_job_action},
     {"signal", run_job_action},  {"why", run_why},

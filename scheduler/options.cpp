@@ -178,6 +178,18 @@ constexpr std::array kSubmitStreamOptions{
 };
 
 constexpr std::array kMoreJobOptions{
+    Option{
+        .name = "nodes",
+        .letter = 'N',
+        .argument = "1",
+        .description = "For scripts of sbatch: a job runs on this machine alone; another number is refused",
+        .section = kSectionJob},
+    Option{.name = "ntasks",
+           .letter = 'n',
+           .argument = "1",
+           .description = "Likewise: a job is one task, which may have several CPUs (-c)",
+           .section = kSectionJob},
+    Option{.name = "ntasks-per-node", .argument = "1", .description = "Likewise", .section = kSectionJob},
     Option{.name = "open-mode",
            .argument = "MODE",
            .description = "How --output and --error open a file that exists: truncate or append",
@@ -223,6 +235,11 @@ constexpr std::array kMoreJobOptions{
                "Memory of the job (512M, 2GiB; a bare number is MiB, as in Slurm); more ends it as "
                "OUT_OF_MEMORY",
            .fallback = "the pool's memory shared out by CPUs",
+           .section = kSectionLimits,
+           .field = "/memory_per_node"},
+    Option{.name = "mem-per-cpu",
+           .argument = "SIZE",
+           .description = "The same for each of its CPUs",
            .section = kSectionLimits,
            .field = "/memory_per_node"},
     Option{.name = "time",
@@ -908,6 +925,13 @@ constexpr std::array kQueueingOptions{
            .description = "Runs again after NODE_FAIL",
            .section = kSectionQueue,
            .field = "/requeue"},
+    Option{.name = "no-requeue",
+           .description = "Does not, which is the default; against a script's #SBATCH --requeue",
+           .section = kSectionQueue},
+    Option{.name = "exclusive",
+           .description = "Takes all CPUs of the pool, so that no other job runs beside it",
+           .section = kSectionQueue,
+           .field = "/cpus_per_task"},
     Option{.name = "retry",
            .argument = "N",
            .description = "Runs again after a failure, at most N times; a job file's retry says more",
@@ -929,6 +953,9 @@ constexpr std::array kSubmitOwnOptions{
            .description = "Runs a command line with sh -c, as sbatch's --wrap",
            .section = kSectionSubmit},
     Option{.name = "parsable", .description = "Prints job ids alone, one a line", .section = kSectionSubmit},
+    Option{.name = "test-only",
+           .description = "Submits nothing: checks the jobs, and says when each would start at the latest",
+           .section = kSectionSubmit},
     Option{.name = "wait",
            .letter = 'W',
            .description = "Waits until the jobs have ended and exits as the first that did not complete",
@@ -937,7 +964,7 @@ constexpr std::array kSubmitOwnOptions{
 constexpr auto kSubmitOptions =
     join(kJobOptions, kSubmitStreamOptions, kMoreJobOptions, kQueueingOptions, kSubmitOwnOptions);
 constexpr std::array kSubmitUsage{"submit [OPTION…] -- COMMAND [ARGUMENT…]"sv, "submit [OPTION…] JOB.json…"sv,
-                                  "submit [OPTION…] SCRIPT [-- ARGUMENT…]"sv,
+                                  "submit [OPTION…] SCRIPT [ARGUMENT…] [-- ARGUMENT…]"sv,
                                   "submit [OPTION…] --wrap COMMAND"sv};
 constexpr std::array kSubmitDescription{
     "Hands jobs to berthd, prints their ids and returns at once. When it has returned the jobs are on the "
@@ -949,7 +976,9 @@ constexpr std::array kSubmitDescription{
     "isolation.user runs as an id that owns nothing."sv,
     "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
     "line "
-    "override them."sv,
+    "override them. Without a file and without a command the script is read from standard input, as it is "
+    "for "
+    "\"-\"; that may also be a job file."sv,
     "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
     "with "
     "it all jobs of the same command."sv,
@@ -980,13 +1009,35 @@ constexpr std::array kQueueOptions{
            .argument = "USER",
            .description = "Jobs of this user, by name or number (administrators; others see their own)",
            .completion = Completion::users},
+    Option{.name = "me", .description = "One's own jobs, for administrators"},
     Option{.name = "state",
            .letter = 't',
            .argument = "LIST",
-           .description = "Jobs in these states",
+           .description = "Jobs in these states; all: in any",
            .fallback = "all that are not over",
            .completion = Completion::states},
+    Option{.name = "jobs",
+           .letter = 'j',
+           .argument = "LIST",
+           .description = "These jobs; of an array its tasks too",
+           .repeatable = true,
+           .completion = Completion::jobs},
+    Option{.name = "name", .argument = "LIST", .description = "Jobs of these names", .repeatable = true},
+    Option{.name = "account",
+           .letter = 'A',
+           .argument = "LIST",
+           .description = "Jobs of these accounts",
+           .repeatable = true},
     Option{.name = "limit", .argument = "N", .description = "At most this many jobs", .fallback = "10000"},
+    Option{
+        .name = "format",
+        .letter = 'o',
+        .argument = "LIST",
+        .description =
+            "Columns, each optionally with a width (JobName%20): JobID, JobName, User, State, Time, CPUs, "
+            "Memory, Place; JobIDRaw, UID, Account, Attempt, Priority, Reason, Slot, Submit, Start, Begin, "
+            "Deadline, Dependency",
+        .fallback = "the first eight"},
     Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out"},
     Option{.name = "parsable2", .letter = 'P', .description = "Columns separated by |, full width"},
     Option{.name = "json", .description = "Prints the jobs as JSON: {\"jobs\":[…],\"truncated\":false}"},
@@ -1014,22 +1065,49 @@ constexpr CommandSpec kQueue{.name = "queue",
 
 constexpr std::array kCancelOptions{
     Option{.name = "now", .description = "Kills at once, without SIGTERM and the grace period"},
+    Option{
+        .name = "user",
+        .letter = 'u',
+        .argument = "USER",
+        .description = "Jobs of this user, by name or number (administrators; others have their own alone)",
+        .completion = Completion::users},
+    Option{.name = "me", .description = "One's own jobs"},
+    Option{.name = "name",
+           .letter = 'n',
+           .argument = "LIST",
+           .description = "Jobs of these names",
+           .repeatable = true},
+    Option{.name = "account",
+           .letter = 'A',
+           .argument = "LIST",
+           .description = "Jobs of these accounts",
+           .repeatable = true},
+    Option{.name = "state",
+           .letter = 't',
+           .argument = "LIST",
+           .description = "Jobs in these states, such as PENDING",
+           .completion = Completion::states},
 };
-constexpr std::array kCancelUsage{"cancel [--now] JOBID…"sv};
+constexpr std::array kCancelUsage{"cancel [--now] JOBID…"sv, "cancel [--now] SELECTION… [JOBID…]"sv};
 constexpr std::array kCancelDescription{
+    "JOBID is a job's number, 36_4 for task 4 of array 36, 36_[1-3,7] for several, 36 for the whole array, "
+    "or "
+    "36-40 for five jobs. Options that select end every job, of those that are named, that fits all of them."sv,
     "Ends jobs: one that waits never starts; one that runs gets SIGTERM and, after its grace period, a kill "
     "of "
     "everything that it started. Both end as CANCELLED."sv,
 };
 constexpr std::array kCancelExamples{
-    Example{"berth cancel 36 37", "Returns when it is under way; berth wait waits for the end."}};
+    Example{"berth cancel 36 37", "Returns when it is under way; berth wait waits for the end."},
+    Example{"berth cancel '36_[4-9]'", "Some tasks of an array; the others go on."},
+    Example{"berth cancel --me --state PENDING", "What has not started."}};
 constexpr std::array kCancelSeeAlso{"berth-wait(1)"sv, "berth-signal(1)"sv};
 constexpr CommandSpec kCancel{.name = "cancel",
                               .summary = "End jobs",
                               .usage = kCancelUsage,
                               .description = kCancelDescription,
                               .options = kCancelOptions,
-                              .operands = {"JOBID", true, true, Completion::jobs},
+                              .operands = {"JOBID", false, true, Completion::jobs},
                               .examples = kCancelExamples,
                               .see_also = kCancelSeeAlso};
 
@@ -1343,10 +1421,18 @@ constexpr CommandSpec kUpdate{.name = "update",
                               .examples = kUpdateExamples,
                               .see_also = kControlSeeAlso};
 
-constexpr std::array kSlotsOptions{Option{.name = "json", .description = "Prints the pool as JSON"}};
-constexpr std::array kSlotsUsage{"slots [--json]"sv};
+constexpr std::array kSlotsOptions{
+    Option{.name = "format",
+           .letter = 'o',
+           .argument = "LIST",
+           .description = "Columns: Slot, JobID, CPUs, Memory, Runner; the jobs alone"},
+    Option{.name = "noheader", .letter = 'n', .description = "The jobs alone, without a header"},
+    Option{.name = "parsable2", .letter = 'P', .description = "The jobs alone, columns separated by |"},
+    Option{.name = "json", .description = "Prints the pool as JSON"}};
+constexpr std::array kSlotsUsage{"slots [OPTION…]"sv};
 constexpr std::array kSlotsDescription{
-    "Shows what berthd's pool has, what is free, and which job has which CPUs."sv};
+    "Shows what berthd's pool has, what is free, and which job has which CPUs: of one's own jobs; as an "
+    "administrator of all."sv};
 constexpr std::array kSlotsExamples{Example{"berth slots", "Is anything free?"}};
 constexpr CommandSpec kSlots{.name = "slots",
                              .summary = "Show the pool and who has what of it",
@@ -1464,19 +1550,33 @@ constexpr std::array<const CommandSpec*, 30> kCommands{
 constexpr std::array kAbsentOptions{
     AbsentOption{"array", 'a', "use berth submit"},
     AbsentOption{"begin", 'b', "use berth submit"},
+    AbsentOption{"clusters", 'M', "there is this machine alone"},
+    AbsentOption{"constraint", 'C', "there is this machine alone; leave it out"},
     AbsentOption{"deadline", 0, "use berth submit, or --time"},
     AbsentOption{"dependency", 'd', "use berth submit, or: berth run -- A && berth run -- B"},
+    AbsentOption{"exclude", 'x', "there is this machine alone; leave it out"},
     AbsentOption{"exclusive", 0, "CPUs are exclusive anyhow; use -c"},
+    AbsentOption{"get-user-env", 0, "the caller's environment is taken; see --export"},
+    AbsentOption{"gpus", 'G', "use --device for a device node"},
     AbsentOption{"gres", 0, "use --device for a device node"},
+    AbsentOption{"hint", 0, "use --slots-smt of berth run"},
     AbsentOption{"hold", 'H', "use berth submit"},
+    AbsentOption{"kill-on-invalid-dep", 0, "such a job waits as DependencyNeverSatisfied; use berth cancel"},
     AbsentOption{"licenses", 'L', "bound the jobs at once with --slots"},
-    AbsentOption{"nodes", 'N', "a job runs on this machine alone"},
-    AbsentOption{"ntasks", 'n', "a job is one task; use -c for its CPUs"},
-    AbsentOption{"partition", 0, "bound the pool with --cpus and --memory"},
-    AbsentOption{"qos", 0, "use --priority"},
+    AbsentOption{"mail-type", 0, "no mail is sent; use: berth wait JOB; mail …"},
+    AbsentOption{"mail-user", 0, "no mail is sent; use: berth wait JOB; mail …"},
+    AbsentOption{"no-kill", 'k', "there is this machine alone; leave it out"},
+    AbsentOption{"no-requeue", 0, "nothing runs again anyhow"},
+    AbsentOption{"nodelist", 'w', "there is this machine alone; leave it out"},
+    AbsentOption{"oversubscribe", 's', "CPUs are exclusive; use --cpu-quota for less than one"},
+    AbsentOption{"partition", 0, "there are no partitions; leave it out. The administrator bounds the pool"},
+    AbsentOption{"qos", 0, "use --nice, or as an administrator --priority"},
     AbsentOption{"requeue", 0, "use berth submit"},
     AbsentOption{"reservation", 0, "bound the pool with --cpus and --memory"},
     AbsentOption{"retry", 0, "use berth submit"},
+    AbsentOption{"test-only", 0, "use berth check, or berth submit --test-only"},
+    AbsentOption{"threads-per-core", 0, "use --slots-smt of berth run"},
+    AbsentOption{"tmp", 0, "use --tmpfs"},
     AbsentOption{"wait", 'W', "berth run waits anyhow"},
     AbsentOption{"wrap", 0, "use berth submit, or: berth run -- sh -c 'COMMAND'"},
 };

@@ -30,10 +30,6 @@ std::optional<std::string> read_script(const std::string& path) {
   }
   file.seekg(0);
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (text.size() > kLargestScript) {
-    throw InputError(path, "",
-                     "is larger than 4M, which is the most that a script may be; let a small script run it");
-  }
   return text;
 }
 
@@ -74,6 +70,26 @@ void refuse_job_options(const CommandLine& line) {
   }
 }
 
+RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name) {
+  if (script.size() > kLargestScript) {
+    throw InputError(name, "",
+                     "is larger than 4M, which is the most that a script may be; let a small script run it");
+  }
+  // As sbatch: the words after the script are its arguments.
+  CommandLine with_arguments = line;
+  if (line.operands.size() > 1) {
+    std::vector<std::string> arguments(line.operands.begin() + 1, line.operands.end());
+    if (line.job_command) {
+      arguments.insert(arguments.end(), line.job_command->begin(), line.job_command->end());
+    }
+    with_arguments.job_command = std::move(arguments);
+  }
+  RequestedJobs requested;
+  requested.jobs.push_back({job_from_options(with_arguments, caller_context(), script, name), name});
+  requested.from_options = true;
+  return requested;
+}
+
 RequestedJobs requested_jobs(const CommandLine& line) {
   RequestedJobs requested;
   if (line.operands.empty()) {
@@ -85,13 +101,8 @@ RequestedJobs requested_jobs(const CommandLine& line) {
     requested.from_options = true;
     return requested;
   }
-  if (line.operands.size() == 1) {
-    if (const auto script = read_script(line.operands[0])) {
-      requested.jobs.push_back(
-          {job_from_options(line, caller_context(), *script, line.operands[0]), line.operands[0]});
-      requested.from_options = true;
-      return requested;
-    }
+  if (const auto script = read_script(line.operands[0])) {
+    return script_job(line, *script, line.operands[0]);
   }
   if (line.job_command) {
     throw UsageError(line.command, "berth " + std::string(line.command->name) +

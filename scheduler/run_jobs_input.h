@@ -24,6 +24,9 @@ struct RequestedJobs {
 /// Throws UsageError, and InputError with every fault of every file.
 RequestedJobs requested_jobs(const CommandLine& line);
 
+/// The job of a script, whose text begins with "#!"; further operands are its arguments. Throws InputError.
+RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name);
+
 /// Throws UsageError when an option describes a job, beside files that do so themselves.
 void refuse_job_options(const CommandLine& line);
 

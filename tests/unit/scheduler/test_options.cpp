@@ -94,6 +94,12 @@ TEST_CASE("an unknown command names the nearest known one, never a hidden one") 
   CHECK_THAT(usage_fault({"make"}), Catch::Contains("berth run -- make"));
 }
 
+TEST_CASE("of options that exclude each other the last one given counts") {
+  const CommandLine line = parse_command_line({"submit", "--no-requeue", "--requeue", "--", "x"});
+  CHECK(line.last_of({"requeue", "no-requeue"}) == "requeue");
+  CHECK(parse_command_line({"submit", "--", "x"}).last_of({"requeue", "no-requeue"}).empty());
+}
+
 TEST_CASE("sbatch's options that are absent are refused by name with a remedy") {
   for (const AbsentOption& absent : absent_options()) {
     CAPTURE(absent.name);
