@@ -1,0 +1,511 @@
+"""berthd's API: what it answers against what schemas/berthd.openapi.json says; HTTP that is odd, broken or hostile;
+and who may see what."""
+
+import http.client
+import json
+import os
+import pwd
+import re
+import socket
+import subprocess
+import sys
+
+from berth_case import SOURCE, eventually, main
+from daemon_case import DaemonCase
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=20):
+        super().__init__("berth", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+# What another user's process does: one request, its answer on standard output.
+ASK = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(20)
+client.connect(sys.argv[1])
+client.sendall(sys.stdin.buffer.read())
+while True:
+    piece = client.recv(65536)
+    if not piece:
+        break
+    sys.stdout.buffer.write(piece)
+"""
+
+
+class ApiCase(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def ask(self, method, path, body=None, headers=None):
+        """(status, headers, body) of one request of root's."""
+        connection = UnixConnection(self.socket)
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        return response.status, dict(response.getheaders()), text
+
+    def answer(self, method, path, body=None):
+        return json.loads(self.ask(method, path, body)[2])
+
+    def raw(self, data, half_closed=False, seconds=20):
+        """Everything that comes until berthd closes."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(seconds)
+            client.connect(self.socket)
+            client.sendall(data)
+            if half_closed:
+                client.shutdown(socket.SHUT_WR)
+            received = b""
+            while True:
+                piece = client.recv(65536)
+                if not piece:
+                    return received
+                received += piece
+
+    def ask_as(self, user, method, path, body=""):
+        """(status, body) of another user's request."""
+        entry = pwd.getpwnam(user)
+        request = f"{method} {path} HTTP/1.1\r\nHost: b\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        done = subprocess.run(
+            ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", sys.executable, "-c", ASK, self.socket],
+            input=request.encode(), capture_output=True, check=True, timeout=30)
+        head, _, text = done.stdout.partition(b"\r\n\r\n")
+        return int(head.split()[1]), text.decode()
+
+    def connections(self):
+        """How many berthd holds."""
+        with open("/proc/net/unix", encoding="utf-8") as file:
+            return sum(line.split()[-1] == self.socket and line.split()[5] == "03" for line in file)
+
+
+class Description(ApiCase):
+    """The server against its description."""
+
+    def setUp(self):
+        super().setUp()
+        with open(os.path.join(SOURCE, "schemas", "berthd.openapi.json"), encoding="utf-8") as file:
+            self.api = json.load(file)
+        self.checked = set()
+
+    def resolve(self, schema):
+        while "$ref" in schema:
+            found = self.api
+            for name in schema["$ref"].removeprefix("#/").split("/"):
+                found = found[name]
+            schema = found
+        return schema
+
+    def faults(self, value, schema, where=""):
+        """What of the value the schema does not say; a member that it does not name is a fault too."""
+        schema = self.resolve(schema)
+        if "enum" in schema and value not in schema["enum"]:
+            yield f"{where}: {value!r} is none of {schema['enum']}"
+        if "oneOf" in schema and sum(not list(self.faults(value, one)) for one in schema["oneOf"]) != 1:
+            yield f"{where}: {value!r} is not one of the kinds"
+        for one in schema.get("allOf", []):
+            yield from self.faults(value, one, where)
+        kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+        kind = schema.get("type")
+        if kind and (not isinstance(value, kinds[kind]) or (kind in ("integer", "number") and isinstance(value, bool))):
+            yield f"{where}: {value!r} is no {kind}"
+            return
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from self.faults(item, schema.get("items", {}), f"{where}/{index}")
+        if isinstance(value, dict):
+            yield from (f"{where}: {name} is missing" for name in schema.get("required", []) if name not in value)
+            for name, member in value.items():
+                if name in schema.get("properties", {}):
+                    yield from self.faults(member, schema["properties"][name], f"{where}/{name}")
+                elif isinstance(schema.get("additionalProperties"), dict):
+                    yield from self.faults(member, schema["additionalProperties"], f"{where}/{name}")
+                elif "properties" in schema:
+                    yield f"{where}: {name} is not described"
+
+    def check(self, method, template, path=None, body=None, status=200, headers=None):
+        """One request: its status and its answer are as described. Returns the answer."""
+        operation = self.api["paths"][template][method.lower()]
+        got, answer_headers, text = self.ask(method, path or template, body, headers)
+        self.assertEqual(got, status, f"{method} {path}: {text!r}")
+        described = operation["responses"].get(str(got)) or operation["responses"].get(f"{got // 100}XX")
+        self.assertIsNotNone(described, f"{method} {template}: {got} is not described")
+        kind = answer_headers["Content-Type"]
+        self.assertIn(kind, described["content"], f"{method} {template}: the kind of the answer is not described")
+        schema = described["content"][kind].get("schema", {})
+        value = text.decode()
+        if kind == "application/json":
+            value = json.loads(text)
+            self.assertEqual(list(self.faults(value, schema)), [], f"{method} {path or template}")
+        elif kind == "application/x-ndjson":
+            for line in value.splitlines():
+                self.assertEqual(list(self.faults(json.loads(line), schema)), [], f"{method} {template}")
+        named = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
+        used = {pair.split("=")[0] for pair in (path or "").partition("?")[2].split("&") if pair}
+        self.assertEqual(used - named, set(), f"{method} {template}: parameters that are not described")
+        self.checked.add((method, template))
+        return value
+
+    def test_every_described_path_has_its_methods_and_no_others(self):
+        for template, operations in self.api["paths"].items():
+            path = template.replace("{job_id}", "1")
+            described = {method.upper() for method in operations}
+            status, headers, text = self.ask("OPTIONS", path)
+            self.assertEqual((status, text), (204, b""), path)
+            allowed = set(headers["Allow"].split(", "))
+            self.assertEqual(allowed - {"HEAD", "OPTIONS"}, described, path)
+            self.assertEqual("HEAD" in allowed, "GET" in described, path)
+            for method in set(METHODS) - described:
+                status, headers, text = self.ask(method, path)
+                self.assertEqual((status, set(headers["Allow"].split(", "))), (405, allowed), f"{method} {path}")
+                self.assertIn("error", json.loads(text))
+        for path in ("/", "/v1", "/v1/", "/v2/jobs", "/v1/nothing", "/v1/jobs/1/nothing", "/v1/jobs/1/cancel/2", "/v1/jobsx", "*"):
+            status, _, text = self.ask("GET", path)
+            self.assertEqual(status, 404, path)
+            self.assertIn("/v1/", json.loads(text)["error"])
+
+    def test_every_answer_is_as_described(self):
+        job = self.job("hold", 600, account="lab", time_limit="1h", retry={"max": 1})
+        jobs = "/v1/jobs"
+        first = self.check("POST", jobs, f"{jobs}?directory={self.work}&file=x", json.dumps(job), 201)["job_ids"][0]
+        self.wait_for_state(first, "RUNNING")
+        waiting = self.job("hold", 600, hold=True, begin_time="now+1hour", deadline="now+2hours", dependency=f"afterany:{first}")
+        second = self.check("POST", jobs, f"{jobs}?directory={self.work}", json.dumps([waiting]), 201)["job_ids"][0]
+        array = self.check("POST", jobs, f"{jobs}?directory={self.work}", json.dumps(self.job("hold", 600, array="0-9%1")), 201)["job_ids"][0]
+        self.assertTrue(eventually(lambda: self.queue().get(array + 1, {}).get("state") == "RUNNING"))
+        self.check("POST", jobs, None, '{"argv": 5}', 422)
+        self.check("POST", jobs, f"{jobs}?directory=here", json.dumps(job), 400)
+        self.check("POST", jobs, f"{jobs}?test_only=1", json.dumps(self.job("exit", 0, memory_per_node="64M")))
+        self.check("GET", jobs)
+        self.check("GET", jobs, f"{jobs}?state=PENDING,RUNNING&user=0&limit=2")
+        self.check("GET", jobs, f"{jobs}?limit=-1", status=400)
+        self.check("GET", jobs, f"{jobs}?limit=18446744073709551615")
+        one = "/v1/jobs/{job_id}"
+        for what in ("json", "text", "efficiency", "efficiency-json"):
+            self.check("GET", one, f"/v1/jobs/{first}?as={what}")
+        self.check("GET", one, f"/v1/jobs/{array}_0")
+        self.check("GET", one, f"/v1/jobs/{first}?as=xml", status=400)
+        self.check("GET", one, "/v1/jobs/999999", status=404)
+        self.check("GET", one, "/v1/jobs/x", status=400)
+        for number in (first, second, array):
+            self.check("GET", one + "/why", f"/v1/jobs/{number}/why")
+        self.check("PATCH", one, f"/v1/jobs/{second}", '{"comment": "new", "begin_time": null, "dependency": null}')
+        self.check("PATCH", one, f"/v1/jobs/{second}", '{"argv": ["x"]}', 422)
+        self.check("PATCH", one, f"/v1/jobs/{first}", '{"comment": "new"}', 409)
+        for action in ("hold", "release"):
+            self.check("POST", f"{one}/{action}", f"/v1/jobs/{array}/{action}")
+        for action in ("suspend", "resume"):
+            self.check("POST", f"{one}/{action}", f"/v1/jobs/{first}/{action}")
+        self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=CONT")
+        self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=NONE", status=400)
+        for stream in ("exec", "attach"):
+            self.check("POST", f"{one}/{stream}", f"/v1/jobs/{first}/{stream}", "{}", 426)
+        for path in ("/v1/slots", "/v1/top", "/v1/report"):
+            self.check("GET", path)
+        for by in ("user", "account", "name", "day"):
+            self.check("GET", "/v1/report", f"/v1/report?by={by}&start=today&end=now&users=root&accounts=lab")
+        for path in ("/v1/report", "/v1/history"):
+            self.check("GET", path, f"{path}?as=parsable2&format=Jobs&noheader=1&delimiter=," if "report" in path else
+                       f"{path}?as=table&format=JobID&noheader=1&last=3")
+            self.check("GET", path, f"{path}?as=nonsense", status=400)
+        self.check("GET", "/v1/history")
+        self.check("GET", "/v1/history", f"/v1/history?jobs={array}_0&users=root&states=RUNNING&names=x&start=today&end=now")
+        self.check("POST", "/v1/drain")
+        self.check("POST", "/v1/undrain")
+        for number in (second, array, first):
+            self.check("POST", one + "/cancel", f"/v1/jobs/{number}/cancel?at_once=1")
+        for number in (second, first):
+            self.check("GET", one + "/wait", f"/v1/jobs/{number}/wait")
+        self.check("GET", one + "/output", f"/v1/jobs/{first}/output?stream=output&offset=0&follow=1")
+        self.check("GET", one + "/output", f"/v1/jobs/{first}/output?stream=both", status=400)
+        self.check("GET", one, f"/v1/jobs/{first}")
+        self.check("GET", one + "/why", f"/v1/jobs/{first}/why")
+        self.check("GET", "/v1/events", "/v1/events?after=0&follow=0")
+        self.check("POST", one + "/requeue", f"/v1/jobs/{first}/requeue")
+        self.check("POST", one + "/cancel", f"/v1/jobs/{first}/cancel?at_once=1")
+        self.check("GET", "/v1/history")
+        described = {(method.upper(), path) for path, operations in self.api["paths"].items() for method in operations}
+        self.assertEqual(described - self.checked, set(), "routes of the description that nothing asked for")
+        self.assertTrue(eventually(lambda: not self.queue()))
+
+
+class Http(ApiCase):
+    configuration = {"api": {"body": "2M", "connections": 12, "connections_per_user": 8}}
+
+    def test_what_is_no_request_is_answered_and_closed(self):
+        for request, status in (
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET /v1/slots HTTP/3.7\r\n\r\n", 400),
+            (b"GET /v1/slots HTTP/1.1\r\nHost b\r\n\r\n", 400),
+            (b"POST /v1/jobs HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+            (b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+            (b"GET /v1/slots HTTP/1.1\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 431),
+            (b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n", 413),
+        ):
+            answer = self.raw(request)
+            self.assertEqual(int(answer.split()[1]), status, request[:60])
+            self.assertIn("error", json.loads(answer.partition(b"\r\n\r\n")[2]), request[:60])
+        self.assertEqual(self.raw(b"GET /v1/slots HTTP/1.1\r\nHo", half_closed=True), b"")
+        self.ok("slots")
+
+    def test_a_head_is_the_get_without_its_body(self):
+        _, headers, text = self.ask("GET", "/v1/slots")
+        answer = self.raw(b"HEAD /v1/slots HTTP/1.1\r\n\r\nGET /v1/slots HTTP/1.1\r\nConnection: close\r\n\r\n")
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        self.assertIn(f"Content-Length: {headers['Content-Length']}".encode(), head)
+        self.assertTrue(rest.startswith(b"HTTP/1.1 200"), rest[:80])
+        self.assertTrue(rest.endswith(text))
+        answer = self.raw(b"HEAD /v1/events?follow=1 HTTP/1.1\r\n\r\n")
+        self.assertTrue(answer.endswith(b"\r\n\r\n"), answer)
+
+    def test_requests_sent_ahead_are_answered_in_turn(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        wanted = f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\n".encode()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.socket)
+            client.settimeout(20)
+            client.sendall(wanted + b"GET /v1/slots HTTP/1.1\r\nConnection: close\r\n\r\n")
+            self.ok("cancel", "--now", job)
+            received = b""
+            while piece := client.recv(65536):
+                received += piece
+        self.assertEqual(received.count(b"HTTP/1.1 200 OK"), 2)
+        self.assertLess(received.index(b"exit_status"), received.index(b"free_cpus"))
+
+    def test_bodies_come_in_chunks_too(self):
+        body = json.dumps(self.job("exit", 0)).encode()
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:5], body[5:])) + b"0\r\n\r\n"
+        answer = self.raw(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks)
+        self.assertIn(b"201 Created", answer)
+        self.ok("wait", json.loads(answer.partition(b"\r\n\r\n")[2])["job_ids"][0])
+
+    def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(self):
+        body = json.dumps(self.job("exit", 0)).encode()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.socket)
+            client.settimeout(20)
+            client.sendall(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 100"))
+            client.sendall(body)
+            self.assertIn(b"201 Created", client.recv(65536))
+
+    def test_one_whose_sending_half_is_shut_gets_its_answer(self):
+        job = self.submit("print_slowly", 4, 0.2)
+        answer = self.raw(f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nConnection: close\r\n\r\n".encode(), half_closed=True)
+        self.assertIn(b'"exit_status":0', answer)
+        for path in ("/v1/jobs", "/v1/history", f"/v1/jobs/{job}", "/v1/top"):  # those of the reading thread
+            self.assertIn(b"200 OK", self.raw(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode(), half_closed=True), path)
+        job = self.submit("print_slowly", 4, 0.2)
+        answer = self.raw(f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\n\r\n".encode(), half_closed=True)
+        self.assertIn(self.logs(job).splitlines()[-1].encode(), answer)
+
+    def test_streams_for_http_1_0_come_without_chunks(self):
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        head, _, body = self.raw(b"GET /v1/events HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+        self.assertNotIn(b"chunked", head)
+        self.assertEqual(len([json.loads(line) for line in body.splitlines()]), 4)
+
+    def test_clients_that_vanish_leave_nothing(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        before = self.connections()
+        for request in (
+            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\n",
+            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\nGET /v1/slots HTTP/1.1\r\n\r\n",
+            f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\n\r\n",
+            "GET /v1/events?follow=1&after=now HTTP/1.1\r\n\r\n",
+            "GET /v1/events?follow=1&after=now HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            "POST /v1/jobs HTTP/1.1\r\nContent-Length: 100\r\n\r\n{",
+            "POST /v1/jobs HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n{",
+            "GET /v1/slots HTT",
+            "",
+        ):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self.socket)
+                client.sendall(request.encode())
+                eventually(lambda: False, 0.1)
+        self.assertTrue(eventually(lambda: self.connections() == before), f"{self.connections()} connections, not {before}")
+        self.ok("cancel", "--now", job)
+
+    def test_connections_and_large_bodies_are_bounded_and_root_still_gets_in(self):
+        holder = ("import socket, sys, time\n"
+                  "held = [socket.socket(socket.AF_UNIX) for _ in range(20)]\n"
+                  "answers = []\n"
+                  "for one in held:\n"
+                  "    one.connect(sys.argv[1])\n"
+                  "    one.settimeout(0.2)\n"
+                  "    try:\n"
+                  "        answers.append(one.recv(1000)[:12].decode())\n"
+                  "    except TimeoutError:\n"
+                  "        pass\n"
+                  "print(answers.count('HTTP/1.1 503'), flush=True)\n"
+                  "sys.stdin.read()\n")
+        others = []
+        for user, refused in (("postgres", 12), ("redis", 16)):
+            entry = pwd.getpwnam(user)
+            other = subprocess.Popen(  # pylint: disable=consider-using-with
+                ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", sys.executable, "-c", holder, self.socket],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            others.append(other)
+            self.assertEqual(int(other.stdout.readline()), refused, user)
+        self.ok("slots")
+        for other in others:
+            other.communicate("")
+        held = []
+        for index in range(5):
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(self.socket)
+            client.sendall(b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n{")
+            client.settimeout(20 if index == 4 else None)
+            held.append(client)
+            eventually(lambda: False, 0.1)
+        self.assertTrue(held[-1].recv(1000).startswith(b"HTTP/1.1 503"))
+        for client in held:
+            client.close()
+        self.ok("slots")
+
+    def test_more_requests_than_may_be_asked_are_refused(self):
+        self.write_config(api={"requests_per_second": 1})
+        self.daemon.send_signal(1)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.socket)
+            client.settimeout(20)
+            client.sendall(b"GET /v1/slots HTTP/1.1\r\n\r\n" * 50)
+            received = b""
+            while received.count(b"HTTP/1.1 ") < 50:
+                received += client.recv(65536)
+        self.assertIn(b"429 Too Many Requests", received)
+        self.write_config()
+        self.daemon.send_signal(1)
+        self.assertTrue(eventually(lambda: self.cli("slots")[0] == 0))
+
+    def test_a_reader_that_does_not_read_holds_nobody_up(self):
+        job = self.submit("print_slowly", 3, 0.1)
+        self.ok("wait", job)
+        slow = []
+        for path in (f"/v1/jobs/{job}/output?follow=1", "/v1/events", "/v1/history", "/v1/jobs?state=all"):
+            client = socket.socket(socket.AF_UNIX)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            client.connect(self.socket)
+            client.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            slow.append(client)
+        self.assertEqual(self.cli("submit", "--wait", "--", self.payload, "exit", "3")[0], 3)
+        for client in slow:
+            client.close()
+
+
+class Authorisation(ApiCase):
+    def test_no_route_shows_or_changes_anothers_job(self):
+        mine = self.submit("hold", 600, user="postgres", name="secret-name")
+        self.wait_for_state(mine, "RUNNING")
+        array = self.submit("hold", 600, user="postgres", name="secret-array", array="0-3%1")
+        held = self.submit("hold", 600, user="postgres", name="secret-held", hold=True)
+        self.assertTrue(eventually(lambda: self.queue().get(held - 1 + 2, {}).get("state") == "RUNNING" or len(self.queue()) == 4))
+        with open(os.path.join(SOURCE, "schemas", "berthd.openapi.json"), encoding="utf-8") as file:
+            paths = json.load(file)["paths"]
+        for template, operations in paths.items():
+            for method in operations:
+                if "{job_id}" in template:
+                    for job in (mine, array, held, f"{array}_0", f"{array}_2"):
+                        status, text = self.ask_as("redis", method.upper(), template.replace("{job_id}", str(job)) + "?signal=KILL", "{}")
+                        wanted = (404, 426) if template.endswith(("exec", "attach")) else (404,)
+                        self.assertIn(status, wanted, f"{method} {template} of {job}: {text}")
+                        self.assertNotIn("secret", text)
+                elif method == "get":
+                    status, text = self.ask_as("redis", "GET", template)
+                    self.assertEqual(status, 200, template)
+                    self.assertNotIn("secret", text, template)
+                    self.assertNotIn("postgres", text, template)
+                    self.assertFalse(re.search(rf'"job_id":\s*{mine}\b', text), f"{template}: {text}")
+        self.assertEqual(self.ask_as("redis", "POST", "/v1/drain")[0], 403)
+        _, text = self.ask_as("redis", "GET", f"/v1/jobs?user={pwd.getpwnam('postgres').pw_uid}")
+        self.assertNotIn("secret", text)
+        for path in ("/v1/history?users=postgres", f"/v1/history?jobs={mine},{array}", "/v1/report?users=postgres", f"/v1/history?as=parsable2&jobs={mine}&format=JobName"):
+            self.assertNotIn("secret", self.ask_as("redis", "GET", path)[1], path)
+        status, text = self.ask_as("redis", "POST", f"/v1/jobs?directory={self.work}", json.dumps({"argv": ["true"], "dependency": f"afterany:{mine}"}))
+        self.assertEqual(status, 422, text)
+        self.assertIn(f"no job {mine} of yours", text)
+        self.assertEqual({self.state(job) for job in (mine, array, held)}, {"RUNNING", "PENDING"})
+        self.ok("cancel", "--now", mine, array, held)
+
+    def test_a_hold_of_an_administrators_is_not_weakened_by_the_users_own(self):
+        job = self.submit("exit", 0, user="postgres", hold=True)
+        self.ok("hold", job)
+        self.ok("hold", job, user="postgres")
+        self.assertEqual(self.cli("release", job, user="postgres")[0], 1)
+        self.assertEqual(self.queue()[job]["reason"], "JobHeldAdmin")
+        self.ok("release", job)
+        self.ok("wait", job, user="postgres")
+
+    def test_only_administrators_raise_a_priority_and_what_they_gave_is_kept(self):
+        job = self.submit("exit", 0, user="postgres", hold=True)
+        self.ok("update", "--nice=-50", job)
+        self.ok("update", "--comment", "mine", job, user="postgres")
+        self.assertEqual(self.queue()[job]["queue"]["priority"], 50)
+        self.assertEqual(self.cli("update", "--nice=-60", job, user="postgres")[0], 1)
+        self.ok("update", "--nice", 10, job, user="postgres")
+        self.ok("update", "--nice", 0, job, user="postgres")
+        self.assertEqual(self.cli("update", "--priority", 1, job, user="postgres")[0], 1)
+        self.ok("cancel", job)
+
+    def test_output_and_input_are_found_with_the_submitters_rights(self):
+        secret = os.path.join(self.directory, "secret")
+        with open(secret, "w", encoding="utf-8") as file:
+            file.write("secret")
+        os.chmod(secret, 0o600)
+        job = self.submit("exit", 0, user="postgres", standard_input=secret)
+        self.cli("wait", job)
+        self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "launch_failed")
+        link = os.path.join(self.work, "link")
+        os.symlink(secret, link)
+        for field in ("standard_output", "standard_error", "standard_input"):
+            job = self.submit("exit", 0, user="postgres", **{field: link})
+            self.cli("wait", job)
+            self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "launch_failed", field)
+        # What was the job's file when it ran is another's link when it is read.
+        job = self.submit("print_both", user="postgres")
+        self.ok("wait", job)
+        path = os.path.join(self.work, f"berth-{job}.out")
+        os.unlink(path)
+        os.symlink(secret, path)
+        status, out, _ = self.cli("logs", job, user="postgres")
+        self.assertEqual((status, out), (1, ""))
+        os.unlink(path)
+        os.mkfifo(path)
+        os.chmod(path, 0o666)
+        self.assertEqual(self.cli("logs", job, user="postgres")[0], 1)
+        os.unlink(path)
+        job = self.submit("exit", 0, user="postgres", current_working_directory="/root")
+        self.cli("wait", job)
+        self.assertEqual(self.records(job)[-1]["outcome"]["cause"], "launch_failed")
+
+    def test_a_fifo_as_standard_input_holds_up_no_other_job(self):
+        self.write_config(runners=1)
+        self.stop_daemon()
+        self.end_runners()
+        self.start_daemon()
+        fifo = os.path.join(self.work, "fifo")
+        os.mkfifo(fifo)
+        os.chmod(fifo, 0o666)
+        hung = self.submit("exit", 0, user="postgres", standard_input=fifo)
+        other = self.submit("exit", 0)
+        self.ok("wait", other)
+        self.ok("wait", hung, user="postgres")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""What somebody who knows Slurm types: sbatch's options and scripts, ids of tasks, scancel's selections, formats."""
+
+import json
+import os
+import subprocess
+import threading
+
+from berth_case import eventually, main
+from daemon_case import DaemonCase
+
+
+class Submitting(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def script(self, text, name="job.sh"):
+        path = os.path.join(self.work, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def spec(self, job):
+        return self.records(job)[-1]["spec"]
+
+    def test_a_script_is_read_from_standard_input(self):
+        text = b"#!/bin/sh\n#SBATCH -J piped -t 5\necho $SLURM_JOB_NAME\n"
+        for arguments in ((), ("-",), ("--comment", "x")):
+            job = int(self.ok("submit", "--parsable", *arguments, given=text))
+            self.ok("wait", job)
+            self.assertEqual((self.logs(job), self.spec(job)["time_limit"]), ("piped\n", "00:05:00"))
+        job = int(self.ok("submit", "--parsable", "-", given=json.dumps(self.job("exit", 0)).encode()))
+        self.ok("wait", job)
+        status, _, err = self.cli("submit", given=b"echo no\n")
+        self.assertEqual(status, 125)
+        self.assertIn("needs a job", err)
+
+    def test_words_after_a_script_are_its_arguments(self):
+        path = self.script("#!/bin/sh\necho \"$#:$*\"\n")
+        for arguments in (("a", "b c"), ("--", "a", "b c"), ("a", "--", "b c")):
+            job = int(self.ok("submit", "--parsable", path, *arguments))
+            self.ok("wait", job)
+            self.assertEqual(self.logs(job), "2:a b c\n", arguments)
+
+    def test_one_task_on_one_machine_is_what_a_job_is(self):
+        path = self.script("#!/bin/sh\n#SBATCH --nodes=1\n#SBATCH --ntasks=1 --ntasks-per-node=1\n"
+                           "#SBATCH --no-requeue\n#SBATCH --mem-per-cpu=20M -c 2\ntrue\n")
+        job = int(self.ok("submit", "--parsable", path))
+        self.ok("wait", job)
+        self.assertEqual((self.spec(job)["memory_per_node"], self.spec(job).get("requeue", False)), ("40M", False))
+        self.assertTrue(self.spec(int(self.ok("submit", "--parsable", "--requeue", "-H", path)))["requeue"])
+        self.ok("cancel", "--me")
+        for arguments in (("-N", 2), ("-n", 4), ("--ntasks-per-node", 2)):
+            status, _, err = self.cli("submit", *arguments, "--", "true")
+            self.assertEqual(status, 125)
+            self.assertIn("use -c", err)
+
+    def test_what_is_not_there_is_refused_with_what_to_do(self):
+        for option, remedy in {
+            "--partition=long": "no partitions", "--qos=high": "--nice", "--gres=gpu:1": "--device", "--mail-type=END": "berth wait",
+            "--constraint=x": "this machine alone", "--nodelist=a": "this machine alone", "--licenses=a": "--slots",
+            "--reservation=x": "--cpus", "--oversubscribe": "--cpu-quota", "--tmp=1G": "--tmpfs",
+        }.items():
+            path = self.script(f"#!/bin/sh\n#SBATCH {option}\ntrue\n")
+            for arguments in ((option, "--", "true"), (path,)):
+                status, out, err = self.cli("submit", *arguments)
+                self.assertEqual((status, out), (125, ""), option)
+                self.assertIn(remedy, err)
+
+    def test_no_time_limit_has_sbatchs_words(self):
+        for word in ("0", "UNLIMITED", "INFINITE"):
+            job = int(self.ok("submit", "--parsable", "-H", "-t", word, "--", "true"))
+            self.assertNotIn("time_limit", self.spec(job))
+            self.ok("cancel", job)
+        status, _, err = self.cli("submit", "-a", "3-0", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("--array", err)
+
+    def test_exclusive_takes_every_cpu(self):
+        job = int(self.ok("submit", "--parsable", "--exclusive", "--", self.payload, "exit", "0"))
+        self.ok("wait", job)
+        self.assertEqual(self.records(job)[-1]["allocation"]["cpu_count"], json.loads(self.ok("slots", "--json"))["cpus"])
+
+    def test_test_only_submits_nothing_and_tells_when(self):
+        out = self.ok("submit", "--test-only", "-J", "try", "--", "true")
+        self.assertIn('job "try" would start by 20', out)
+        blocker = int(self.ok("submit", "--parsable", "--exclusive", "-t", "10", "--", self.payload, "hold", "600"))
+        self.wait_for_state(blocker, "RUNNING")
+        now = self.ok("submit", "--test-only", "-t", "1", "--", "true")
+        later = self.ok("submit", "--test-only", "--begin", "now+3days", "--", "true")
+        self.assertLess(now.split(" by ")[1], later.split(" by ")[1])
+        self.assertIn("cannot be told", self.ok("submit", "--test-only", "-H", "--", "true"))
+        status, _, err = self.cli("submit", "--test-only", "-c", 4000, "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("4000 CPUs", err)
+        self.assertEqual(self.cli("submit", "--test-only", "-d", "afterok:999999", "--", "true")[0], 125)
+        self.assertEqual(list(self.queue()), [blocker])
+        self.ok("cancel", "--now", blocker)
+
+    def test_a_dependency_is_on_jobs_that_there_are_and_not_in_a_circle(self):
+        status, _, err = self.cli("submit", "-d", "afterok:999999", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("no job 999999", err)
+        for text, why in (("aftercorr:1", "not supported"), ("after:1+5", "begin time"), ("afterok:x", "no job id")):
+            status, _, err = self.cli("submit", "-d", text, "--", "true")
+            self.assertEqual(status, 125)
+            self.assertIn(why, err)
+        first = self.submit("exit", 0, hold=True)
+        second = self.submit("exit", 0, dependency=f"afterany:{first}")
+        third = self.submit("exit", 0, dependency=f"afterany:{second}")
+        for job in (first, third):
+            status, _, err = self.cli("update", "-d", f"afterany:{third}", job)
+            self.assertEqual(status, 1)
+            self.assertIn("wait for itself", err)
+        self.ok("release", first)
+        self.ok("wait", third)
+
+
+class Shrinking(DaemonCase):
+    def test_a_job_that_the_pool_has_become_too_small_for_lets_others_pass(self):
+        self.start_daemon()
+        self.ok("drain")
+        large = self.submit("exit", 0, cpus_per_task=2)
+        small = self.submit("exit", 0)
+        self.stop_daemon()
+        self.end_runners()
+        self.write_config(pool={"cpus": "0"})
+        self.start_daemon()
+        self.ok("undrain")
+        self.ok("wait", small)
+        self.assertEqual(self.queue()[large]["reason"], "BadConstraints")
+        self.assertIn("berth update", self.ok("why", large))
+        self.ok("update", "-c", 1, large)
+        self.ok("wait", large)
+
+
+class Listings(DaemonCase):
+    configuration = {"pool": {"slots": 1}}
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+        self.first = self.submit("hold", 600, name="first", account="a")
+        self.wait_for_state(self.first, "RUNNING")
+        self.second = self.submit("hold", 600, name="second", account="b", hold=True, nice=3)
+        self.third = self.submit("hold", 600, name="third", account="b", user="postgres")
+
+    def tearDown(self):
+        self.ok("cancel", "--now", "--state", "PENDING,RUNNING,SUSPENDED")
+        super().tearDown()
+
+    def listed(self, *arguments, **options):
+        return self.ok("queue", "-n", "-P", "-o", "JobName", *arguments, **options).split()
+
+    def test_the_queue_has_columns_and_filters(self):
+        self.assertEqual(self.ok("queue", "-P", "-o", "JobID,jobname,Priority,Reason").splitlines(),
+                         ["JOBID|NAME|PRIORITY|REASON", f"{self.first}|first||None", f"{self.second}|second|-3|JobHeldUser",
+                          f"{self.third}|third|0|Resources"])
+        self.assertEqual(self.ok("queue", "-n", "-o", "JobName%-9,State%4", "--name", "second"), "second    PEN+\n")
+        for arguments, names in (
+            (("--name", "first,third"), ["first", "third"]), (("-A", "b"), ["second", "third"]), (("-j", self.second), ["second"]),
+            (("-j", f"{self.first}-{self.second}"), []), (("-u", "postgres"), ["third"]), (("--me",), ["first", "second"]),
+            (("-t", "PD"), ["second", "third"]), (("-t", "all"), ["first", "second", "third"]),
+        ):
+            self.assertEqual(self.listed(*arguments), names, arguments)
+        self.assertEqual(self.listed(user="postgres"), ["third"])
+        self.assertEqual([job["name"] for job in json.loads(self.ok("queue", "--json", "-A", "b"))["jobs"]], ["second", "third"])
+        status, _, err = self.cli("queue", "-o", "Nonsense")
+        self.assertEqual(status, 1)
+        self.assertIn("JobIDRaw", err)
+        self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
+        self.assertEqual(self.ok("slots", "-n", user="postgres"), "")
+
+    def test_jobs_are_cancelled_by_what_they_are(self):
+        self.ok("cancel", "--state", "PENDING", "--account", "b", user="postgres")
+        self.assertEqual(self.listed(), ["first", "second"])
+        self.ok("cancel", "-u", "root", "-t", "PD", self.first)  # named, but not in that state
+        self.assertEqual(self.listed(), ["first", "second"])
+        self.ok("cancel", "--name", "second,first", "-t", "PENDING")
+        self.assertEqual(self.listed(), ["first"])
+        self.assertEqual(self.cli("cancel")[0], 2)
+        more = [self.submit("hold", 600, name="many") for _ in range(3)]
+        self.ok("cancel", f"{more[0]}-{more[-1]}")
+        self.assertEqual(self.listed(), ["first"])
+        for wrong in ("x", "5-3", "7_[x]", "7_[]", "1-x", "0"):
+            self.assertNotEqual(self.cli("cancel", wrong)[0], 0, wrong)
+
+
+class Tasks(DaemonCase):
+    configuration = {"pool": {"slots": 1}}
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+
+    def array(self, tasks="0-9", *argv, **spec):
+        array = self.submit(*(argv or ("hold", 600)), array=tasks, **spec)
+        self.wait_for_state(f"{array}_0", "RUNNING")
+        return array
+
+    def left(self, array):
+        return self.queue()[array]["queue"]["array_tasks"]
+
+    def test_a_task_that_waits_is_shown_changed_and_ended_by_its_number(self):
+        array = self.array("0-11")
+        self.assertIn("PENDING", self.ok("why", f"{array}_5"))
+        self.assertIn(f"Job {array}\n", self.ok("show", f"{array}_5"))
+        self.assertEqual(self.left(array), "1-11")
+        self.ok("cancel", f"{array}_5")
+        self.assertEqual((self.left(array), self.state(f"{array}_5")), ("1-4,6-11", "CANCELLED"))
+        self.ok("hold", f"{array}_6")
+        self.ok("cancel", f"{array}_[7-8,10]")
+        self.assertEqual(self.left(array), "1-4,9,11")
+        self.ok("update", "--nice", 5, "--comment", "apart", f"{array}_9")
+        listed = self.ok("queue", "-n", "-P", "-o", "JobID,Reason,Priority").splitlines()
+        self.assertIn(f"{array}_6|JobHeldUser|0", listed)
+        self.assertIn(f"{array}_9|Priority|-5", listed)
+        self.assertIn(f"{array}_[1-4,11]|Resources|0", listed)
+        for action in ("suspend", "resume", "requeue"):
+            self.assertEqual(self.cli(action, f"{array}_3")[0], 1, action)
+        for missing in (f"{array}_5000", f"{array + 1000}_1"):
+            status, _, err = self.cli("cancel", missing)
+            self.assertEqual(status, 1)
+            self.assertIn("there is no job", err)
+        self.assertEqual(self.cli("hold", f"{array}_3", user="postgres")[0], 1)
+        self.ok("release", f"{array}_6")
+        self.assertIn(f"{array}_6|Priority", self.ok("queue", "-n", "-P", "-o", "JobID,Reason"))
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(self.left(array), "1-4,11")
+        self.ok("cancel", "--now", array)
+        self.assertTrue(eventually(lambda: not self.queue()))
+        self.assertNotEqual(self.cli("wait", array)[0], 0)
+
+    def test_a_task_is_waited_for_and_followed_before_it_has_started(self):
+        array = self.array("0-2", "print_slowly", 3, 0.2)
+        waiter = threading.Thread(target=lambda: self.answers.append(self.cli("wait", "--json", f"{array}_1")))
+        self.answers = []
+        waiter.start()
+        self.assertEqual(len(self.ok("logs", "-f", f"{array}_2").splitlines()), 3)
+        waiter.join(30)
+        self.assertEqual(self.answers[0][0], 0, self.answers)
+        self.assertEqual(json.loads(self.answers[0][1])["state"], "COMPLETED")
+        self.ok("wait", array)
+        self.assertEqual(self.cli("logs", f"{array}_3")[0], 1)
+
+    def test_who_waits_for_a_task_that_never_starts_is_told(self):
+        array = self.array("0-5")
+        waiter = subprocess.Popen([os.environ.get("BERTH_PROGRAM", "berth"), "wait", "--socket", self.socket, f"{array}_4"],
+                                  stderr=subprocess.PIPE, text=True)
+        with waiter:
+            self.assertTrue(eventually(lambda: self.cli("slots")[0] == 0))
+            eventually(lambda: False, 0.3)
+            self.ok("cancel", "--now", array)
+            self.assertEqual(waiter.wait(20), 125)
+            self.assertIn("never started", waiter.stderr.read())
+
+    def test_history_knows_tasks_by_their_array(self):
+        array = self.submit("exit", 0, array="3,5")
+        self.ok("wait", array)
+        listed = lambda *words: self.ok("history", "-n", "-P", "-o", "JobID,JobIDRaw", *words).split()  # noqa: E731
+        tasks = [f"{array}_3|{array + 1}", f"{array}_5|{array + 2}"]
+        self.assertEqual(listed("-j", array), [f"{array}|{array}", *tasks])
+        self.assertEqual(listed(f"{array}_5"), tasks[1:])
+        self.assertEqual(self.records(f"{array}_3")[0]["array_task_id"], 3)
+        self.assertIn(f"{array}_3", self.ok("show", array + 1))
+        self.assertIn("CPU Efficiency", self.ok("efficiency", f"{array}_3"))
+
+    def test_an_array_ends_though_its_tasks_run_again_or_its_last_one_is_cancelled(self):
+        array = self.submit("exit", 3, array="0-1", retry={"max": 1})
+        self.assertEqual(self.cli("wait", array)[0], 1)
+        self.assertEqual([len(self.records(f"{array}_{task}")) for task in (0, 1)], [2, 2])
+        array = self.submit("exit", 3, array="0-1", retry={"max": 1, "backoff": "1h"})
+        self.assertTrue(eventually(lambda: all(self.state(f"{array}_{task}") == "FAILED" for task in (0, 1)), 30))
+        self.assertEqual({job["reason"] for job in self.queue().values() if "array_job_id" in job}, {"BeginTime"})
+        self.ok("cancel", f"{array}_[0-1]")
+        self.assertEqual(self.cli("wait", array)[0], 1)
+
+    def test_a_job_depends_on_one_task(self):
+        array = self.array("0-2")
+        second = self.submit("exit", 0, dependency=f"afterany:{array}_0")
+        never = self.submit("exit", 0, dependency=f"afterok:{array}_2")
+        self.assertEqual(self.queue()[second]["reason"], "Dependency")
+        self.assertEqual(self.cli("submit", "-d", f"afterok:{array}_7", "--", "true")[0], 125)
+        self.ok("hold", array)
+        self.ok("cancel", "--now", f"{array}_0")
+        self.ok("wait", second)
+        self.assertEqual(self.queue()[never]["reason"], "Dependency")
+        self.ok("cancel", array)
+        self.assertTrue(eventually(lambda: self.queue()[never]["reason"] == "DependencyNeverSatisfied"))
+        self.ok("cancel", never)
+
+    def test_the_throttle_is_told_also_of_an_array_that_depended(self):
+        first = self.submit("exit", 0)
+        self.ok("wait", first)
+        self.stop_daemon()
+        self.end_runners()
+        self.write_config(pool={"slots": 2})
+        self.start_daemon()
+        array = self.array("0-3%1", dependency=f"afterok:{first}")
+        self.assertEqual(self.queue()[array]["reason"], "JobArrayTaskLimit")
+        self.ok("cancel", "--now", array)
+
+    def test_singletons_of_an_array_are_separated_without_waiting_for_it(self):
+        array = self.array("0-3%1", name="single", dependency="singleton")
+        self.ok("hold", f"{array}_2")
+        self.ok("release", f"{array}_2")
+        other = self.submit("exit", 0, name="single", dependency="singleton")
+        self.assertEqual(self.queue()[other]["reason"], "Dependency")
+        for task in (0, 1):
+            self.wait_for_state(f"{array}_{task}", "RUNNING")
+            self.ok("cancel", "--now", f"{array}_{task}")
+        self.assertTrue(eventually(lambda: self.state(f"{array}_3") == "RUNNING" or self.state(f"{array}_2") == "RUNNING", 30))
+        self.ok("cancel", "--now", array)
+        self.ok("wait", other)
+
+
+class Changing(DaemonCase):
+    def test_a_change_leaves_what_it_does_not_name_as_it_has_become(self):
+        self.start_daemon()
+        first = self.submit("exit", 0)
+        self.ok("wait", first)
+        job = self.submit("allocate", 100, memory_per_node="64M", dependency=f"afterok:{first}",
+                          retry={"max": 1, "on": ["OUT_OF_MEMORY"], "memory_factor": 2, "backoff": "1h"})
+        self.assertTrue(eventually(lambda: self.queue().get(job, {}).get("reason") == "BeginTime", 30))
+        before = self.queue()[job]["queue"]
+        self.assertNotIn("dependency", before)
+        self.ok("update", "--comment", "new", job)
+        self.assertEqual(self.queue()[job]["queue"], before)
+        self.ok("update", "--begin", "now", job)
+        self.ok("wait", job)
+        self.assertEqual(self.records(job)[-1]["spec"]["comment"], "new")
+
+    def test_a_fulfilled_dependency_is_forgotten(self):
+        self.configuration = {"history": {"retain": {"jobs": 0}}}
+        self.write_config()
+        self.start_daemon()
+        first = self.submit("exit", 0, hold=True)
+        second = self.submit("exit", 0, hold=True, dependency=f"afterok:{first}")
+        self.ok("release", first)
+        self.assertTrue(eventually(lambda: "dependency" not in self.queue()[second]["queue"]))
+        self.assertTrue(eventually(lambda: self.cli("show", first)[0] == 1, 30), "it stays in the history")
+        self.kill_daemon()
+        self.start_daemon()
+        self.ok("release", second)
+        self.assertTrue(eventually(lambda: not self.queue()))
+
+    def test_changes_at_once_leave_a_job_in_the_state_of_the_last(self):
+        self.start_daemon()
+        self.ok("drain")
+        jobs = [self.submit("exit", 0) for _ in range(12)]
+        actions = [threading.Thread(target=self.cli, args=(action, *jobs)) for action in ("hold", "release", "hold", "cancel")]
+        follower = threading.Thread(target=lambda: self.followed.append(self.cli("logs", "-f", kept)))
+        kept = self.submit("print_slowly", 2, 0.1)
+        self.followed = []
+        follower.start()
+        for action in actions:
+            action.start()
+        for _ in range(20):
+            self.ok("hold", kept)
+            self.ok("release", kept)
+        for action in actions:
+            action.join(60)
+        self.assertEqual({self.state(job) for job in jobs}, {"CANCELLED"})
+        self.assertEqual(sorted(self.queue()), [kept])
+        self.ok("undrain")
+        self.ok("wait", kept)
+        follower.join(30)
+        self.assertEqual(len(self.followed[0][1].splitlines()), 2, "logs -f ended while the job was being changed")
+
+    def test_a_job_that_is_requeued_twice_runs_once_more(self):
+        self.start_daemon()
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        self.ok("drain")
+        requests = [threading.Thread(target=self.cli, args=("requeue", job)) for _ in range(4)]
+        for request in requests:
+            request.start()
+        for request in requests:
+            request.join(30)
+        self.ok("undrain")
+        self.assertTrue(eventually(lambda: self.state(job) == "COMPLETED" and not self.queue()))
+        self.assertEqual(len(self.records(job)), 2)
+
+    def test_a_suspended_job_is_requeued_and_cancelled(self):
+        self.start_daemon()
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        self.ok("suspend", job)
+        self.ok("requeue", job)
+        self.assertTrue(eventually(lambda: len(self.records(job)) == 2 and self.state(job) == "RUNNING", 30))
+        self.ok("suspend", job)
+        self.ok("cancel", job)
+        self.assertNotEqual(self.cli("wait", job)[0], 0)
+        self.assertEqual(self.state(job), "CANCELLED")
+
+    def test_what_ended_without_berthd_runs_again_and_ends_its_array(self):
+        self.configuration = {"pool": {"slots": 1}}
+        self.write_config()
+        self.start_daemon()
+        gate = os.path.join(self.work, "gate")
+        os.mkfifo(gate)
+        os.chmod(gate, 0o666)
+        command = ["/bin/sh", "-c", f"read x < {gate}; exit 3"]
+        job = self.submit_command(command, retry={"max": 1})
+        array = self.submit_command(command, array="0-0")
+        for following in (job, array):
+            self.assertTrue(eventually(lambda: [one for one in self.queue().values() if one["state"] == "RUNNING"]))
+            self.kill_daemon()
+            with open(gate, "w", encoding="utf-8") as file:
+                file.write("x\n")
+            self.assertTrue(eventually(self.spooled, 20))
+            self.start_daemon()
+            if following == job:
+                self.assertTrue(eventually(lambda: self.state(job) == "RUNNING"), "its retry was forgotten")
+                with open(gate, "w", encoding="utf-8") as file:
+                    file.write("x\n")
+                self.assertEqual(self.cli("wait", job)[0], 3)
+                self.assertEqual(len(self.records(job)), 2)
+        self.assertEqual(self.cli("wait", array)[0], 1)
+
+    def submit_command(self, argv, **spec):
+        path = self.job_file({"argv": argv, "current_working_directory": self.work, **spec})
+        return int(self.ok("submit", "--parsable", path))
+
+
+if __name__ == "__main__":
+    main()
