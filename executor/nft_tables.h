@@ -14,7 +14,8 @@ namespace berth {
 class NftTables {
  public:
   /// Of the calling thread's network namespace. Throws LaunchError("nftables"), also where the library is not
-  /// installed: it is loaded here, because it brings five others that a job without a network need not wait for.
+  /// installed: it is loaded here, because it brings five others that a job without a network need not wait
+  /// for.
   NftTables();
   /// Throws LaunchError("nftables") with what libnftables says.
   void run(const std::string& commands);

@@ -617,18 +617,20 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
   const JobId job = message.id.job_id;
   waiting_.remove(job);
   forget(job);
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  const std::optional<JobId> array = stored ? stored->array_job_id : std::nullopt;
   committer_->commit_surely(
       [message](QueueStore& store) {
         start_unheard_of(store, message);
         store.finish(message.id.job_id, message.id.attempt, message.outcome, message.usage, message.at);
       },
-      [this, link, id = message.id, outcome = message.outcome](const std::exception_ptr& error) {
+      [this, link, id = message.id, outcome = message.outcome, array](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
         acknowledge(link, id);
         tell_end(id.job_id, {outcome.state, exit_status(outcome)});
-        release_dependents(id.job_id);
+        release_dependents(id.job_id, array);
         committed();
       });
 }

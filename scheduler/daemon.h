@@ -189,8 +189,8 @@ class Daemon {
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
     std::optional<bool> requeue = false;
-    AttemptStart start;                 ///< told by the runner
-    std::uint64_t start_commit = 0;     ///< its commit, while it may be joined to the end's
+    AttemptStart start;              ///< told by the runner
+    std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
     RetryRule rule;
     std::optional<JobId> array;    ///< whose task it is
     std::optional<unsigned> task;  ///< which, while it has no number yet

@@ -1,4 +1,5 @@
 // Several real processes on one database, and processes that die in the middle of writing to it.
+#include <SQLiteCpp/Transaction.h>
 #include <fcntl.h>
 #include <signal.h>
 
