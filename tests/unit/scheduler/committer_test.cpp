@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "store/queue_store.h"
+
 namespace berth {
 namespace {
 
@@ -20,8 +22,9 @@ struct Fixture {
   boost::asio::io_context loop;
   std::vector<std::string> told;
   std::vector<std::string> names;  ///< of the jobs in the store, as the last work saw them
-  Committer committer{QueueStore::open(":memory:"), loop,
-                      [this](const std::exception_ptr&) { told.push_back("trouble"); }};
+  Committer committer{QueueStore::open(":memory:"), loop, [this](const std::exception_ptr& error) {
+                        told.push_back(error ? "trouble" : "no trouble");
+                      }};
 
   Committer::Work submit(const std::string& name) {
     return [name](QueueStore& store) { store.submit({job_named(name)}, {"boot", 1, 1, "test"}); };
@@ -62,6 +65,27 @@ TEST_CASE("work of one transaction that throws undoes itself alone, and all is t
   f.run(4);
   CHECK(f.told == Words{"first", "second failed", "third", "looked"});
   CHECK(f.names == Words{"first", "third"});
+}
+
+TEST_CASE("a damaged database fails a transaction as a whole, and what must not be lost is tried again") {
+  for (const StoreError::Kind kind : {StoreError::Kind::damaged, StoreError::Kind::unwritable}) {
+    Fixture f;
+    f.committer.commit(f.submit("first"), f.tell("first"));
+    f.committer.commit_surely(
+        [submit = f.submit("sure"), kind, failures = 1](QueueStore& store) mutable {
+          submit(store);
+          if (failures-- > 0) {
+            throw StoreError("a page of it", kind);
+          }
+        },
+        f.tell("sure"));
+    f.committer.commit(f.submit("third"), f.tell("third"));
+    f.run(5);
+    CHECK(f.told == Words{"trouble", "first failed", "third failed", "no trouble", "sure"});
+    f.look();
+    f.run(6);
+    CHECK(f.names == Words{"sure"});
+  }
 }
 
 TEST_CASE("what may be committed soon can be withdrawn until the thread has it") {
