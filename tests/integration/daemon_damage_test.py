@@ -75,7 +75,7 @@ class AtTheStart(Copied):
         self.assertRegex(told, r"newest copy is of \d{4}-\d\d-\d\dT[0-9:.]+Z.*" + self.copy)
         said = self.restore_as_told(told)
         kept = [name for name in os.listdir(self.state_folder) if name.startswith("berthd.db.damaged-")]
-        self.assertTrue(kept and kept[0] in said, (kept, said))
+        self.assertTrue(kept and min(kept, key=len) in said, (kept, said))  # beside its -wal and -shm
         self.start_daemon()
         self.assertEqual(self.state(done), "COMPLETED")
         self.assertEqual(self.state(waiting), "PENDING")
