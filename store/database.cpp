@@ -86,15 +86,10 @@ void create_whole(const std::string& path, std::span<const Migration> steps) {
 }
 
 /// Every connection of ours is one thread's at a time, and nobody asks SQLite how much memory it has: without
-/// those locks and counters a statement takes a twentieth less. Too late, and without effect, where another
-/// part of the program has used SQLite before.
-void leave_locks_to_us() {
-  [[maybe_unused]] static const bool is_done = [] {
-    ::sqlite3_config(SQLITE_CONFIG_MULTITHREAD);
-    ::sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
-    return true;
-  }();
-}
+/// those locks and counters a statement takes a twentieth less. Before main(), as it is too late when SQLite
+/// has been used.
+[[maybe_unused]] const bool kLocksAreLeftToUs = ::sqlite3_config(SQLITE_CONFIG_MULTITHREAD) == SQLITE_OK &&
+                                                ::sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0) == SQLITE_OK;
 
 /// What the file system says about `path` before SQLite, whose own errors do not carry errno, sees it.
 enum class Access { missing, read_only, read_write };
@@ -182,7 +177,6 @@ std::optional<std::int64_t> Query::optional_integer(int column) const {
 
 std::unique_ptr<Database> Database::open(const std::string& path, Missing missing,
                                          std::span<const Migration> steps) {
-  leave_locks_to_us();
   std::string full_path = path;
   std::string uri = kMemory;
   int flags = SQLite::OPEN_READWRITE;
