@@ -1022,6 +1022,7 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   message.array_task_id = stored.array_task_id;
   message.spec_text = stored.spec_text;
   message.network = config_.network.of_user(stored.user_id);
+  message.counters = true;
   if (active->lease) {
     message.allocation = active->lease->allocation();
   }

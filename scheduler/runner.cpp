@@ -139,6 +139,7 @@ void Runner::accept_connection() {
   drop_connection();
   connection_ = std::move(socket);
   retiring_ = false;
+  counters_ = false;  // until it says so: it may be an older berthd
   RunnerMessage hello;
   hello.kind = Kind::hello;
   hello.runner = self_;
@@ -160,7 +161,8 @@ void Runner::accept_connection() {
       send(started);
     }
   }
-  for (const auto& [id, ended] : unacknowledged_) {
+  for (auto& [id, ended] : unacknowledged_) {
+    ended.counters = false;
     send(ended);
   }
 }
@@ -239,6 +241,7 @@ void Runner::handle(const RunnerMessage& message) {
   Job* job = find(message.id);
   switch (message.kind) {
     case Kind::start:
+      counters_ = message.counters;
       start(message);
       break;
     case Kind::acknowledge:
@@ -435,8 +438,10 @@ void Runner::spool(const RunnerMessage& ended) {
   if (spooled_.contains(ended.id)) {
     return;
   }
+  RunnerMessage record = ended;
+  record.counters = false;
   try {
-    spool_.put(ended);
+    spool_.put(record);
     spooled_.insert(ended.id);
   } catch (const std::system_error& error) {
     log_error(name_of(ended.id) + ": its record cannot be spooled and waits in memory: " + error.what());
@@ -446,6 +451,7 @@ void Runner::spool(const RunnerMessage& ended) {
 /// Sends the record when there is a berthd, else spools it; it stays here until it is acknowledged.
 void Runner::finish(RunnerMessage ended) {
   crash_point("runner.before_record");
+  ended.counters = counters_;
   if (connection_) {
     send(ended);
   }

@@ -89,6 +89,7 @@ class Runner {
   std::map<JobId, Job> jobs_;
   std::map<AttemptId, RunnerMessage> unacknowledged_;
   std::set<AttemptId> spooled_;
+  bool counters_ = false;  // this connection's berthd reads them
   bool retiring_ = false;
   bool terminated_ = false;
   std::chrono::steady_clock::time_point idle_since_;

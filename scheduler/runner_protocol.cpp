@@ -47,6 +47,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["host_network"] = message.network.allow_host;
       header["privileged_ports"] = message.network.allow_privileged_ports;
       header["network_pool"] = message.network.pool_text();
+      header["counters"] = message.counters;
       if (message.array_job_id) {
         header["array_job_id"] = *message.array_job_id;
         header["array_task_id"] = message.array_task_id.value_or(0);
@@ -88,7 +89,11 @@ void put_details(const RunnerMessage& message, Json& header) {
     }
     case Kind::ended:
       header["outcome"] = to_json_text(message.outcome);
-      header["counters"] = to_counters(message.usage);
+      if (message.counters) {
+        header["counters"] = to_counters(message.usage);
+      } else {
+        header["usage"] = to_json_text(message.usage);
+      }
       if (message.started_at) {
         header["started_at"] = to_number(*message.started_at);
       }
@@ -114,6 +119,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.allocation = parse_allocation(header.at("allocation").get_ref<const std::string&>());
       message.network.allow_host = header.value("host_network", false);
       message.network.allow_privileged_ports = header.value("privileged_ports", false);
+      message.counters = header.value("counters", false);
       if (header.contains("network_pool")) {
         parse_network_pool(header.at("network_pool").get_ref<const std::string&>(), message.network);
       }
@@ -160,7 +166,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.outcome = parse_outcome(header.at("outcome").get_ref<const std::string&>());
       message.usage = header.contains("counters")
                           ? parse_counters(header.at("counters").get_ref<const std::string&>())
-                          : parse_usage(header.at("usage").get_ref<const std::string&>());  // an older runner
+                          : parse_usage(header.at("usage").get_ref<const std::string&>());
       if (header.contains("started_at")) {
         message.started_at = to_instant(header.at("started_at"));
       }

@@ -63,6 +63,8 @@ struct RunnerMessage {
   std::optional<unsigned> array_task_id;
   Allocation allocation;
   NetworkSettings network;
+  /// start: this berthd reads to_counters(); ended: it is written so. An older berthd knows only JSON.
+  bool counters = false;
   // stop
   Cause cause = Cause::cancelled;
   bool at_once = false;  ///< without SIGTERM and grace period
