@@ -55,6 +55,9 @@ Timestamp wall_clock() {
 /// Of ended jobs, on their way out at once.
 constexpr std::size_t kMostExiting = 8;
 
+/// Of the cgroup of a sandbox that waits for its job.
+constexpr const char* kArmedPrefix = "armed-";
+
 std::string job_cgroup_name(JobId job, unsigned attempt) {
   return "job-" + std::to_string(job) + "." + std::to_string(attempt);
 }
@@ -512,7 +515,7 @@ class Executor::Implementation {
         spare_streams_ = make_job_streams();
       }
       while (armed_.size() < wanted) {
-        const std::string name = "armed-" + std::to_string(last_token_ + 1);
+        const std::string name = std::string(kArmedPrefix) + std::to_string(last_token_ + 1);
         std::unique_ptr<Sandbox> sandbox = make_sandbox(name, last_profile_, last_limits_, UniqueFd{});
         open_counters_ahead(*sandbox);
         armed_.add(std::move(sandbox), last_limits_);
@@ -944,9 +947,10 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
 }
 
 void remove_empty_leftover(const std::string& supervisor_cgroup) {
-  const CgroupMachine machine = detect_cgroups();
-  if (list_leftover_jobs(machine, supervisor_cgroup).empty()) {
-    remove_leftover_tree(machine, supervisor_cgroup);
+  const std::vector<std::string> names = list_leftover_jobs(detect_cgroups(), supervisor_cgroup);
+  const auto is_armed = [](const std::string& name) { return name.starts_with(kArmedPrefix); };
+  if (std::all_of(names.begin(), names.end(), is_armed)) {  // no job was in them: they tell nobody anything
+    remove_leftover(supervisor_cgroup);
   }
 }
 

@@ -245,7 +245,8 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
 /// Removes a dead berth's cgroup and all below it, after its jobs were collected.
 void remove_leftover(const std::string& supervisor_cgroup);
 
-/// Removes it only when it holds no job's cgroup: its berth died before it had submitted anything.
+/// Removes it only when it holds no job's cgroup, but for sandboxes that waited for one: its berth died
+/// before it had submitted anything.
 void remove_empty_leftover(const std::string& supervisor_cgroup);
 
 /// One line of `berth doctor`.

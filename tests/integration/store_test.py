@@ -102,7 +102,7 @@ class Store(BerthCase):
         for own in used:
             left = os.path.join(own, "berth", "run-2147483647-1")
             with self.subTest(cgroup=left):
-                os.makedirs(left)
+                os.makedirs(os.path.join(left, "armed-1"))  # a sandbox that no job was in yet
                 self.recover()
                 self.assertFalse(os.path.exists(left))
 
