@@ -139,7 +139,7 @@ class Settings(NetworkDaemonCase):
     @natively
     def test_ports_of_root_are_the_administrators_to_allow(self):
         self.start_daemon()
-        path = self.job_file({"name": "web", "argv": ["/bin/true"], "isolation": {"network": "private", "publish": ["80:80"]}})
+        path = self.job_file({"name": "web", "argv": ["/bin/true"], "hold": True, "isolation": {"network": "private", "publish": ["80:80"]}})
         status, _, err = self.cli("submit", path, user=USER)
         self.assertNotEqual(status, 0)
         self.assertIn("allow_privileged_ports", err)
@@ -147,7 +147,7 @@ class Settings(NetworkDaemonCase):
         self.wait_for_state(own, "COMPLETED", 60)
         self.write_config(network={"allow_privileged_ports": True})
         self.daemon.send_signal(signal.SIGHUP)
-        self.assertTrue(eventually(lambda: self.cli("submit", "--hold", path, user=USER)[0] == 0))
+        self.assertTrue(eventually(lambda: self.cli("submit", path, user=USER)[0] == 0))
         job = self.lab_submit(network="private", publish=["80:80"], argv=["/bin/true"])
         self.wait_for_state(job, "COMPLETED", 60)
         # What waits when it is forbidden again does not run.
