@@ -66,6 +66,10 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
     if (error_number == 0) {
       // Not O_PATH: CLONE_INTO_CGROUP and bpf(2) take it, and it can be listed.
       directory.fd.reset(try_open_at(parent, name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      if (!directory.fd && kind == Kind::leftover && hierarchy->version == 2) {
+        first_name_ = kArmedPrefix + name_;
+        directory.fd.reset(try_open_at(parent, first_name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      }
       if (!directory.fd && kind == Kind::leftover) {
         continue;
       }

@@ -55,9 +55,6 @@ Timestamp wall_clock() {
 /// Of ended jobs, on their way out at once.
 constexpr std::size_t kMostExiting = 8;
 
-/// Of the cgroup of a sandbox that waits for its job.
-constexpr const char* kArmedPrefix = "armed-";
-
 std::string job_cgroup_name(JobId job, unsigned attempt) {
   return "job-" + std::to_string(job) + "." + std::to_string(attempt);
 }
@@ -209,11 +206,14 @@ class Executor::Implementation {
     }
   }
 
-  void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+  void expect(JobId job, const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+    const SandboxProfile profile = profile_of(spec, identity);
+    if (!can_be_armed(profile)) {
+      return;
+    }
     try {
-      last_profile_ = profile_of(spec, identity);
-      last_limits_ = job_cgroup_limits(spec, allocation, *tree_);
-      arm(1);
+      const std::string name = job_cgroup_name(job, 1);
+      arm_one(name, profile, job_cgroup_limits(spec, allocation, *tree_), name);
     } catch (const std::exception&) {
       return;  // the launch itself will tell what is wrong
     }
@@ -408,7 +408,7 @@ class Executor::Implementation {
       add_host_network_files(plan);
     }
     const std::string cgroup_name = job_cgroup_name(request.job_id, request.attempt);
-    std::unique_ptr<Sandbox> sandbox = armed_.take(profile, limits);
+    std::unique_ptr<Sandbox> sandbox = armed_.take(cgroup_name, profile, limits);
     const bool was_armed = sandbox != nullptr;
     if (!was_armed) {
       sandbox = new_sandbox(request, cgroup_name, profile, limits);
@@ -485,7 +485,7 @@ class Executor::Implementation {
       sandbox->dismiss();
       sandbox->cgroup().close_counters();
     }
-    arm(options_.armed_ahead);
+    arm_ahead();
     remove_finished(std::chrono::milliseconds::zero(), 2);
   }
 
@@ -502,23 +502,31 @@ class Executor::Implementation {
     ::timerfd_settime(timer_.get(), 0, &at_once, nullptr);
   }
 
-  /// Keeps so many sandboxes ready for jobs like the last one.
-  void arm(std::size_t wanted) {
+  bool can_be_armed(const SandboxProfile& profile) const {
     // A shared network is there for its jobs and not longer.
-    if (wanted == 0 || last_profile_.own_root || host_view() ||
-        last_profile_.network == NetworkMode::shared || uses_unified_controllers(machine_)) {
+    return !profile.own_root && !host_view() && profile.network != NetworkMode::shared &&
+           !uses_unified_controllers(machine_);
+  }
+
+  void arm_one(const std::string& name, const SandboxProfile& profile, const CgroupLimits& limits,
+               const std::string& reserved_for) {
+    if (!spare_streams_) {
+      spare_streams_ = make_job_streams();
+    }
+    std::unique_ptr<Sandbox> sandbox = make_sandbox(kArmedPrefix + name, profile, limits, UniqueFd{});
+    open_counters_ahead(*sandbox);
+    armed_.add(std::move(sandbox), limits, reserved_for);
+  }
+
+  /// Keeps sandboxes ready for jobs like the last one.
+  void arm_ahead() {
+    if (options_.armed_ahead == 0 || !can_be_armed(last_profile_)) {
       return;
     }
     armed_.keep_fitting(last_profile_, last_limits_);
     try {
-      if (!spare_streams_) {
-        spare_streams_ = make_job_streams();
-      }
-      while (armed_.size() < wanted) {
-        const std::string name = std::string(kArmedPrefix) + std::to_string(last_token_ + 1);
-        std::unique_ptr<Sandbox> sandbox = make_sandbox(name, last_profile_, last_limits_, UniqueFd{});
-        open_counters_ahead(*sandbox);
-        armed_.add(std::move(sandbox), last_limits_);
+      while (armed_.size() < options_.armed_ahead) {
+        arm_one(std::to_string(last_token_ + 1), last_profile_, last_limits_, "");
       }
     } catch (const std::exception&) {
       return;  // arming is an optimisation; the launch itself will tell what is wrong
@@ -893,8 +901,9 @@ std::string Executor::use_partition(CpuPartition kind, const CpuSet& cpus) {
 std::vector<std::string> Executor::other_supervisors() const {
   return implementation_->other_supervisors();
 }
-void Executor::expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
-  implementation_->expect(spec, allocation, identity);
+void Executor::expect(JobId job_id, const JobSpec& spec, const Allocation& allocation,
+                      const Identity& identity) {
+  implementation_->expect(job_id, spec, allocation, identity);
 }
 void Executor::launch(LaunchRequest request) {
   implementation_->launch(std::move(request));

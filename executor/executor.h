@@ -197,9 +197,9 @@ class Executor {
   /// slots.partition: CgroupTree::use_partition. Call it before the first launch, and also for `none`.
   std::string use_partition(CpuPartition kind, const CpuSet& cpus);
 
-  /// A job like this is likely to be launched next: a sandbox is prepared for it in the background, where
-  /// this machine allows that. Failures are left for launch() to tell.
-  void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity);
+  /// This job is likely to be launched next, as its first attempt: its sandbox is prepared in the background,
+  /// where this machine allows that. Failures are left for launch() to tell.
+  void expect(JobId job_id, const JobSpec& spec, const Allocation& allocation, const Identity& identity);
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);
 

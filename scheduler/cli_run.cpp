@@ -236,13 +236,14 @@ void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) 
   }
 }
 
-/// Its sandbox is prepared while this process opens the database and commits the job. Which job is first only
-/// the queue knows; another one like it will do, and for one unlike it nothing is lost.
-void expect_first(Executor& executor, SlotPool& pool, const std::vector<Submission>& submissions,
+/// Its sandbox is prepared while this process commits the job. When another process takes the number, or the
+/// queue begins with another job, it is made in vain.
+void expect_first(Executor& executor, SlotPool& pool, JobStore& store,
+                  const std::vector<Submission>& submissions,
                   const std::map<std::string, Identity>& identities) {
   const JobSpec& spec = submissions.front().job.spec;
   if (const std::optional<SlotLease> lease = pool.lease(slot_request(spec))) {
-    executor.expect(spec, lease->allocation(), identities.at(spec.isolation.user));
+    executor.expect(store.next_job_id(), spec, lease->allocation(), identities.at(spec.isolation.user));
   }
 }
 
@@ -510,9 +511,9 @@ int run_jobs(const CommandLine& line) {
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
   }
-  expect_first(executor, pool, submissions, identities);
   const std::unique_ptr<JobStore> store = open_store(line, executor, clock.system_now());
   use_partition(executor, partition, pool);
+  expect_first(executor, pool, *store, submissions, identities);
   wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");

@@ -321,6 +321,7 @@ class SqliteJobStore final : public QueueStore {
   bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
                       const Usage& usage, Timestamp at) override;
   std::vector<OpenAttempt> open_attempts() override;
+  JobId next_job_id() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
   std::vector<AccountingRecord> find(JobId job) override;
@@ -371,6 +372,14 @@ std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const
       insert_jobs(jobs, supervisor_id(supervisor), ids);
     }
     return ids;
+  });
+}
+
+JobId SqliteJobStore::next_job_id() {
+  return database_->read([&] {
+    Query query = database_->query("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'jobs'");
+    query.step();
+    return JobId{Row(query).integer()};
   });
 }
 

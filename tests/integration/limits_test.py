@@ -52,7 +52,7 @@ class Limits(BerthCase):
             folder = self.cgroup_of(pid, controller)
             if folder is not None and not os.path.exists(f"{unified}/{spare.get(controller, 'none')}"):
                 with self.subTest(controller=controller):
-                    self.assertRegex(folder, rf"/berth/run-{self.process.pid}-\d+/job-1\.1$")
+                    self.assertRegex(folder, rf"/berth/run-{self.process.pid}-\d+/(armed-)?job-1\.1$")
         self.end()
 
     def test_init_and_job_share_the_cgroup_and_berth_is_outside(self):

@@ -52,6 +52,7 @@ class FlakyStore final : public JobStore {
     ++transactions;
     real->together(body);
   }
+  JobId next_job_id() override { return real->next_job_id(); }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override {
     return real->find_supervisor(cgroup);
