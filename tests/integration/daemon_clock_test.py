@@ -68,6 +68,7 @@ class Clock(ShiftedClock):
         self.set_clock(3)
         self.wait_for_state(job, "DEADLINE")
 
+    @natively
     def test_time_limits_do_not_go_by_it(self):
         short = self.submit("hold", 600, time_limit=f"{4 * PACE}s")
         long = self.submit("hold", 600, time_limit="1h", no_output_timeout="30min")
