@@ -219,6 +219,9 @@ SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Ti
   if (limit && output_bytes_ > *limit) {
     allowed = before >= *limit ? 0 : *limit - before;
     output_bytes_ = *limit;
+    if (!latched_) {
+      latched_ = Cause::output_limit;  // also of what is read after its end: some of its output is lost
+    }
     stop(Cause::output_limit, request_.spec.grace_period, now);
   }
   const OutputSink& sink = stream == Stream::output ? request_.standard_output : request_.standard_error;
