@@ -71,9 +71,8 @@ std::unique_ptr<Sandbox> ArmedSandboxes::take(const std::string& cgroup_name, co
 }
 
 void ArmedSandboxes::keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits) {
-  entries_.remove_if([&](const Entry& entry) {
-    return !entry.reserved_for.empty() || !entry.change_for(profile, limits);
-  });
+  entries_.remove_if(
+      [&](const Entry& entry) { return !entry.reserved_for.empty() || !entry.change_for(profile, limits); });
 }
 
 bool ArmedSandboxes::receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect) {

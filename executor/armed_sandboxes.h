@@ -20,8 +20,8 @@ class ArmedSandboxes {
   /// `limits` are those that its cgroup was made with. `reserved_for`: the only job that may have it, by the
   /// name that its cgroup is to have; empty: any.
   void add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits, std::string reserved_for = {});
-  /// One for the job with this name of its cgroup, of this profile, with these limits in its cgroup, which has
-  /// its first name still; null when none fits. Throws CgroupError when a limit cannot be written.
+  /// One for the job with this name of its cgroup, of this profile, with these limits in its cgroup, which
+  /// has its first name still; null when none fits. Throws CgroupError when a limit cannot be written.
   std::unique_ptr<Sandbox> take(const std::string& cgroup_name, const SandboxProfile& profile,
                                 const CgroupLimits& limits);
   /// Drops those that do not fit jobs of this profile and these limits, whichever they are.

@@ -141,8 +141,8 @@ class CgroupTree {
   virtual std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) = 0;
 };
 
-/// Begins the name of a cgroup that waits for its job. When it is known for which, that job's name follows; v2
-/// keeps such a name (JobCgroup::rename).
+/// Begins the name of a cgroup that waits for its job. When it is known for which, that job's name follows;
+/// v2 keeps such a name (JobCgroup::rename).
 inline constexpr const char* kArmedPrefix = "armed-";
 
 /// The cgroup of one attempt. Removed (with retry while busy, after kill) by remove() or the destructor.

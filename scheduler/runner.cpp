@@ -86,7 +86,6 @@ void Runner::run() {
         report(event);
       }
     }
-    // Before what berthd says: who attaches to a job that is about to start comes before its start.
     if (descriptors[4].revents != 0) {
       streams_.dispatch();
     }
@@ -242,6 +241,7 @@ void Runner::handle(const RunnerMessage& message) {
   switch (message.kind) {
     case Kind::start:
       counters_ = message.counters;
+      streams_.dispatch();  // who is to attach before its first byte was handed over before this message
       start(message);
       break;
     case Kind::acknowledge:

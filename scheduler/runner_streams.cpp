@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <csignal>
 
-#include "executor/os/message.h"
 #include "executor/os/syscall.h"
 #include "executor/os/unix_socket.h"
 #include "scheduler/log.h"
@@ -56,15 +55,24 @@ void RunnerStreams::dispatch() {
   sweep();
 }
 
+/// All that there are: a job that is started next may have several that wait for it.
 void RunnerStreams::take_over() {
-  Descriptors descriptors;
-  const ssize_t size =
-      receive_message(socket_.get(), packet_.data(), packet_.size(), descriptors, MessageWait::poll);
-  if (size <= 0 || descriptors.empty()) {
-    return;
+  while (true) {
+    Descriptors descriptors;
+    const ssize_t size =
+        receive_message(socket_.get(), packet_.data(), packet_.size(), descriptors, MessageWait::poll);
+    if (size <= 0) {
+      return;
+    }
+    if (!descriptors.empty()) {
+      take_over(static_cast<std::size_t>(size), descriptors);
+    }
   }
+}
+
+void RunnerStreams::take_over(std::size_t size, Descriptors& descriptors) {
   try {
-    const StreamRequest request = parse_handed_over({packet_.data(), static_cast<std::size_t>(size)});
+    const StreamRequest request = parse_handed_over({packet_.data(), size});
     if (request.attach) {
       attachments_.add(request, look_(request.id), descriptors.take(0));
     } else {

@@ -13,6 +13,7 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/executor.h"
+#include "executor/os/message.h"
 #include "scheduler/stream_attachments.h"
 #include "scheduler/stream_request.h"
 #include "scheduler/stream_session.h"
@@ -41,6 +42,7 @@ class RunnerStreams {
   };
 
   void take_over();
+  void take_over(std::size_t size, Descriptors& descriptors);
   void run(const StreamRequest& request, UniqueFd client);
   void start(const StreamRequest& request, const std::shared_ptr<StreamSession>& session, CommandId& id);
   void sweep();

@@ -377,7 +377,8 @@ std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const
 
 JobId SqliteJobStore::next_job_id() {
   return database_->read([&] {
-    Query query = database_->query("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'jobs'");
+    Query query =
+        database_->query("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'jobs'");
     query.step();
     return JobId{Row(query).integer()};
   });
