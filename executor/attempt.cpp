@@ -98,7 +98,7 @@ bool Attempt::handle_reports(Time now) {
         launch_deadline_.reset();
         const JobSpec& spec = request_.spec;
         if (spec.time_limit) {
-          wall_deadline_ = now + *spec.time_limit;
+          wall_deadline_ = *started_ + *spec.time_limit;  // whenever we hear of the start
           if (spec.kill_warning_signal != 0) {
             warning_at_ = std::max(now, *wall_deadline_ - spec.kill_warning_delay);
           }

@@ -71,7 +71,8 @@ class Delegation(OnV2Alone):
         folder = self.cgroup_of(pid, "unified")
         self.assertTrue(folder.startswith(self.given + "/berth/run-"), folder)
         written = {name: read(f"{folder}/{name}").strip() for name in ("memory.max", "pids.max", "cpu.max", "cpu.weight")}
-        self.assertEqual(written, {"memory.max": str(64 << 20), "pids.max": "33", "cpu.max": "50000 100000", "cpu.weight": "200"})
+        # pids: the job's 33, and berth's init
+        self.assertEqual(written, {"memory.max": str(64 << 20), "pids.max": "34", "cpu.max": "50000 100000", "cpu.weight": "200"})
         process.terminate()
         self.assert_state(self.run_finish(process), "CANCELLED")
 
