@@ -229,7 +229,7 @@ int grow(const char* database, unsigned jobs) {
   std::int64_t value = 1;
   for_each_usage_field(usage, [&](std::string_view, auto& member) {
     using Value = typename std::remove_reference_t<decltype(member)>::value_type;
-    member = Value(static_cast<std::make_signed_t<std::size_t>>(value));
+    member = Value(value);
     value = value * 3 % 100'003;  // one to three bytes each
   });
   Outcome outcome;
