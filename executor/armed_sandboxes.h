@@ -45,8 +45,4 @@ class ArmedSandboxes {
   std::list<Entry> entries_;
 };
 
-/// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
-/// impossible, because a limit would have to be taken away or a controller is missing.
-std::optional<CgroupLimits> limits_to_add(const CgroupLimits& have, const CgroupLimits& want);
-
 }  // namespace berth

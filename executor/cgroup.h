@@ -72,6 +72,13 @@ struct CgroupLimits {
   std::optional<std::uint32_t> net_class;          ///< net_cls.classid
 };
 
+/// What must be written to turn a cgroup that was made with `have` into one for `want`; nothing when that is
+/// impossible, because a limit would have to be taken away or a controller is missing.
+std::optional<CgroupLimits> limits_to_add(const CgroupLimits& have, const CgroupLimits& want);
+
+/// Adds to `limits` what `more` names, or replaces it.
+void add_limits(CgroupLimits& limits, const CgroupLimits& more);
+
 /// Where a controller lives on this machine.
 struct ControllerMount {
   int version = 0;          ///< 0: absent, 1, 2
@@ -182,8 +189,11 @@ class JobCgroup {
   /// When an oom_kill was counted: the cgroup whose limit was hit (this one or an ancestor), as a path.
   virtual std::string limiting_cgroup() = 0;
   /// rmdir in every hierarchy, retried while busy for at most `patience`; returns false when it is still
-  /// busy.
-  virtual bool remove(std::chrono::milliseconds patience = std::chrono::seconds(2)) = 0;
+  /// busy. `Traceless::keep`: v1 cgroups that hold no trace of the job are kept for the next job of the tree
+  /// (executor/cgroup_spares.h).
+  enum class Traceless { remove, keep };
+  virtual bool remove(std::chrono::milliseconds patience = std::chrono::seconds(2),
+                      Traceless traceless = Traceless::remove) = 0;
 };
 
 /// Opens what a dead berth left at <own>/berth/<tree>/<job>; null when no hierarchy has it.

@@ -39,6 +39,9 @@ inline constexpr const char* kBerthDirectory = "berth";
 /// inner node.
 inline constexpr const char* kDaemonDirectory = "daemon";
 
+/// Descriptors that stay open, by the name of the control file: a string literal.
+using KeptFiles = std::vector<std::pair<const char*, UniqueFd>>;
+
 struct Hierarchy {
   Hierarchy() = default;
   ~Hierarchy();
@@ -68,6 +71,16 @@ struct Hierarchy {
   std::string job_partition;
   CpuSet partition_cpus;
 
+  /// v1: cgroups of ended jobs for the next ones, executor/cgroup_spares.h.
+  struct Spare {
+    UniqueFd fd;
+    KeptFiles kept;
+    std::string name;
+    CgroupLimits limits;
+  };
+  std::vector<Spare> spares;
+  unsigned last_spare = 0;
+
   /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those
   /// of the time when it was made.
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits;
@@ -81,9 +94,6 @@ std::vector<std::unique_ptr<Hierarchy>> open_own_cgroups(const CgroupMachine& ma
 /// A v1 hierarchy that is mounted nowhere, mounted by fsopen(2) without a place in any tree. Throws
 /// CgroupError.
 std::unique_ptr<Hierarchy> mount_detached(const ControllerMount& where, Controller controller);
-
-/// Descriptors that stay open, by the name of the control file: a string literal.
-using KeptFiles = std::vector<std::pair<const char*, UniqueFd>>;
 
 /// Where a control file is found: among `kept`, if any, else in the directory.
 struct ControlFiles {
@@ -99,6 +109,7 @@ struct JobDirectory {
   UniqueFd fd;
   mutable KeptFiles kept;
   UniqueFd tasks;  ///< v1 tasks, or v2 cgroup.procs; open while processes are to be attached
+  std::optional<CgroupLimits> left_to_write;  ///< of a spare: less than all limits, at first
 
   /// Throws CgroupError. `job` is only for its message.
   void write(const char* file, std::string_view value, const std::string& job) const;

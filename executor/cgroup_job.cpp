@@ -6,9 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
+#include <utility>
 
 #include "executor/cgroup_files.h"
+#include "executor/cgroup_spares.h"
 #include "executor/cgroup_v1.h"
 #include "executor/cpuset_partition.h"
 #include "executor/os/syscall.h"
@@ -48,7 +49,7 @@ ControllerSet controllers_of(const CgroupLimits& limits) {
 }
 
 OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
-                             const std::vector<Hierarchy*>& wanted)
+                             const std::vector<Hierarchy*>& wanted, const CgroupLimits& limits)
     : tree_(std::move(tree)),
       name_(std::move(name)),
       first_name_(name_),
@@ -56,31 +57,18 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
       applied_is_known_(kind == Kind::fresh) {
   directories_.reserve(wanted.size());
   for (Hierarchy* hierarchy : wanted) {
-    const int parent = hierarchy->tree.get();
-    int error_number = 0;
-    if (kind == Kind::fresh && ::mkdirat(parent, name_.c_str(), 0755) != 0) {
-      error_number = errno;
-    }
     JobDirectory directory;
     directory.hierarchy = hierarchy;
-    if (error_number == 0) {
-      // Not O_PATH: CLONE_INTO_CGROUP and bpf(2) take it, and it can be listed.
-      directory.fd.reset(try_open_at(parent, name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-      if (!directory.fd && kind == Kind::leftover && hierarchy->version == 2) {
-        first_name_ = kArmedPrefix + name_;
-        directory.fd.reset(try_open_at(parent, first_name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-      }
-      if (!directory.fd && kind == Kind::leftover) {
-        continue;
-      }
-      error_number = directory.fd ? 0 : errno;
-    }
+    const int error_number = make_or_open(directory, kind, limits);
     if (error_number != 0) {
       for (const JobDirectory& made : directories_) {
         remove_cgroup(made.hierarchy->tree.get(), name_.c_str(), std::chrono::milliseconds(0));
       }
       directories_.clear();
       throw_cgroup_error(*hierarchy, name_, "", "", error_number);
+    }
+    if (!directory.fd) {
+      continue;  // nothing was left there
     }
     directories_.push_back(std::move(directory));
     if (hierarchy->controllers.contains(Controller::memory)) {
@@ -89,12 +77,36 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
   }
 }
 
+int OpenJobCgroup::make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits) {
+  const int parent = directory.hierarchy->tree.get();
+  if (kind == Kind::fresh) {
+    directory.left_to_write = take_spare(directory, name_, limits);
+    if (directory.left_to_write) {
+      return 0;
+    }
+    if (::mkdirat(parent, name_.c_str(), 0755) != 0) {
+      return errno;
+    }
+  }
+  // Not O_PATH: CLONE_INTO_CGROUP and bpf(2) take it, and it can be listed.
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+  directory.fd.reset(try_open_at(parent, name_.c_str(), kFlags));
+  if (kind == Kind::fresh) {
+    return directory.fd ? 0 : errno;
+  }
+  if (!directory.fd && directory.hierarchy->version == 2) {
+    first_name_ = kArmedPrefix + name_;
+    directory.fd.reset(try_open_at(parent, first_name_.c_str(), kFlags));
+  }
+  return 0;
+}
+
 OpenJobCgroup::~OpenJobCgroup() {
   try {
     if (!empty()) {
       kill_all();
     }
-    remove(std::chrono::seconds(2));
+    remove(std::chrono::seconds(2), Traceless::remove);
   } catch (const std::exception&) {
     // Only bad_alloc is left to come here; the next berth collects the leftover.
   }
@@ -134,27 +146,21 @@ void OpenJobCgroup::require(const CgroupLimits& limits) const {
 
 void OpenJobCgroup::apply(const CgroupLimits& limits) {
   require(limits);
-  for (const JobDirectory& directory : directories_) {
+  for (JobDirectory& directory : directories_) {
     if (directory.hierarchy->version == 2) {
       apply_v2(directory, limits, tree_->programs, name_);
       continue;
     }
+    const std::optional<CgroupLimits> left = std::exchange(directory.left_to_write, std::nullopt);
     for (std::size_t i = 0; i < kControllerCount; ++i) {
       if (directory.hierarchy->controllers.contains(static_cast<Controller>(i))) {
-        apply_v1(directory, static_cast<Controller>(i), limits, age_, name_);
+        apply_v1(directory, static_cast<Controller>(i), left ? *left : limits, left ? Age::used : age_,
+                 name_);
       }
     }
   }
   age_ = Age::used;
-  if (limits.memory) {
-    applied_.memory = limits.memory;
-  }
-  if (limits.swap) {
-    applied_.swap = limits.swap;
-  }
-  if (limits.cpu_quota) {
-    applied_.cpu_quota = limits.cpu_quota;
-  }
+  add_limits(applied_, limits);
 }
 
 const std::string& OpenJobCgroup::name_in(const Hierarchy& hierarchy) const {
@@ -256,12 +262,16 @@ void OpenJobCgroup::open_counters() {
 
 void OpenJobCgroup::close_counters() {
   for (JobDirectory& directory : directories_) {
-    directory.kept.clear();
+    if (!can_be_spare(*directory.hierarchy)) {  // those few serve the next job
+      directory.kept.clear();
+    }
   }
 }
 
 CgroupCounters OpenJobCgroup::read() {
   CgroupCounters counters = read_files(&JobDirectory::files);
+  did_io_ = counters.usage.io_read_operations != Usage::Count{0} ||
+            counters.usage.io_write_operations != Usage::Count{0};
   // What is charged now that nobody is left is no peak: only samples taken meanwhile count.
   counters.usage.memory_anon_peak.reset();
   counters.usage.memory_file_peak.reset();
@@ -359,7 +369,7 @@ std::string OpenJobCgroup::path(Controller controller) const {
                               : directory->hierarchy->tree_path + "/" + name_in(*directory->hierarchy);
 }
 
-bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
+bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless traceless) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point deadline = Clock::now() + patience;
   const auto gone = [&](const JobDirectory& directory) {
@@ -367,8 +377,17 @@ bool OpenJobCgroup::remove(std::chrono::milliseconds patience) {
     return remove_cgroup(directory.hierarchy->tree.get(), name_in(*directory.hierarchy).c_str(),
                          std::max(left, std::chrono::milliseconds(0)));
   };
-  // Those that are still busy stay, for another try.
-  directories_.erase(std::remove_if(directories_.begin(), directories_.end(), gone), directories_.end());
+  if (traceless == Traceless::keep && applied_is_known_) {
+    const std::size_t before = directories_.size();
+    std::erase_if(directories_,
+                  [&](const JobDirectory& each) { return !can_be_spare(*each.hierarchy) && gone(each); });
+    const bool was_empty = directories_.size() < before;  // rmdir refuses while there is a process
+    if (was_empty) {
+      const UsedCgroup used{name_, applied_, did_io_, was_frozen_};
+      std::erase_if(directories_, [&](JobDirectory& each) { return keep_spare(each, used); });
+    }
+  }
+  std::erase_if(directories_, gone);  // those that are still busy stay, for another try
   return directories_.empty();
 }
 

@@ -27,10 +27,10 @@ class OpenJobCgroup final : public JobCgroup {
  public:
   enum class Kind { fresh, leftover };
 
-  /// Fresh: makes the cgroup in every hierarchy of `wanted`; throws CgroupError and leaves nothing behind.
-  /// Leftover: opens what is there.
+  /// Fresh: makes the cgroup in every hierarchy of `wanted`, or takes a spare that `limits` can be applied to
+  /// next; throws CgroupError and leaves nothing behind. Leftover: opens what is there.
   OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
-                const std::vector<Hierarchy*>& wanted);
+                const std::vector<Hierarchy*>& wanted, const CgroupLimits& limits);
   ~OpenJobCgroup() override;
   OpenJobCgroup(const OpenJobCgroup&) = delete;
   OpenJobCgroup& operator=(const OpenJobCgroup&) = delete;
@@ -51,11 +51,13 @@ class OpenJobCgroup final : public JobCgroup {
   bool empty() override;
   std::string path(Controller controller) const override;
   std::string limiting_cgroup() override;
-  bool remove(std::chrono::milliseconds patience) override;
+  bool remove(std::chrono::milliseconds patience, Traceless traceless) override;
 
   bool exists() const { return !directories_.empty(); }
 
  private:
+  /// 0 or errno.
+  int make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits);
   const JobDirectory* find(Controller controller) const;
   const JobDirectory* unified() const;
   const std::string& name_in(const Hierarchy& hierarchy) const;
@@ -70,8 +72,10 @@ class OpenJobCgroup final : public JobCgroup {
   std::string name_;
   std::string first_name_;  ///< still the one in v2
   Age age_;
-  CgroupLimits applied_;  ///< of memory, swap and CPU quota; meaningless for a leftover
+  CgroupLimits applied_;  ///< meaningless for a leftover
   bool applied_is_known_;
+  bool did_io_ = true;  ///< until read() has seen that there was none
+  bool was_frozen_ = false;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;                                                      // only the sampled ones
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown

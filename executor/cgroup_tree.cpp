@@ -10,6 +10,7 @@
 
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_job.h"
+#include "executor/cgroup_spares.h"
 #include "executor/cgroup_v1.h"
 #include "executor/cpuset_partition.h"
 #include "executor/os/syscall.h"
@@ -54,6 +55,7 @@ int make_tree_directory(Hierarchy& hierarchy, const std::string& name) {
 void remove_tree_directory(Hierarchy& hierarchy, const std::string& name) noexcept {
   const bool was_partition = !hierarchy.job_partition.empty();
   if (hierarchy.tree) {
+    remove_spares(hierarchy);
     remove_cgroup(hierarchy.berth.get(), name.c_str(), std::chrono::seconds(2));
     hierarchy.tree.reset();
   }
@@ -303,7 +305,7 @@ std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, con
       wanted.push_back(hierarchy.get());
     }
   }
-  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh, wanted);
+  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh, wanted, limits);
   job->apply(limits);  // a throw removes the job's cgroups in its destructor
   return job;
 }
@@ -367,7 +369,7 @@ std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const
   for (const auto& hierarchy : directories->hierarchies) {
     wanted.push_back(hierarchy.get());
   }
-  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted);
+  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted, CgroupLimits{});
   return found->exists() ? std::move(found) : nullptr;
 }
 

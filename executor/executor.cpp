@@ -818,7 +818,9 @@ class Executor::Implementation {
     for (std::size_t left = std::min(finished_.size(), most); left > 0; --left) {
       std::unique_ptr<JobCgroup> cgroup = std::move(finished_.front());
       finished_.pop_front();
-      if (!cgroup->remove(patience) && patience == std::chrono::milliseconds::zero()) {
+      const auto traceless =
+          options_.armed_ahead > 0 ? JobCgroup::Traceless::keep : JobCgroup::Traceless::remove;
+      if (!cgroup->remove(patience, traceless) && patience == std::chrono::milliseconds::zero()) {
         finished_.push_back(std::move(cgroup));
       }
     }

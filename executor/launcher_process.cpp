@@ -84,8 +84,17 @@ struct ChildArguments {
   int error_number = 0;
 };
 
-/// Runs in the new namespaces, on its own stack, while the launcher is suspended. Keeps every capability over
-/// the new user namespace across exec: through the ambient set, since no uid is mapped yet.
+/// What init does, it does with these, over the new user namespace alone: mounts and host name, ids, the
+/// bounding set, devices of the network, offsets of clocks, and the files of an overlay or an own root. Each
+/// costs a prctl(2), which copies the credentials.
+constexpr std::array kInitCapabilities = {
+    CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
+    CAP_KILL,   CAP_SETGID,       CAP_SETUID,          CAP_SETPCAP,  CAP_NET_ADMIN,
+    CAP_MKNOD,  CAP_SETFCAP,      CAP_SYS_ADMIN,       CAP_SYS_TIME, CAP_SYS_RESOURCE,
+};
+
+/// Runs in the new namespaces, on its own stack, while the launcher is suspended. Keeps capabilities across
+/// exec through the ambient set, since no uid is mapped yet.
 void become_init(ChildArguments* arguments) {
   Capabilities capabilities;
   ::syscall(SYS_capget, &capabilities.header, capabilities.data.data());
@@ -93,8 +102,8 @@ void become_init(ChildArguments* arguments) {
     data.inheritable = data.permitted;
   }
   ::syscall(SYS_capset, &capabilities.header, capabilities.data.data());
-  for (int capability = 0; ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0;
-       ++capability) {
+  for (const int capability : kInitCapabilities) {
+    ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);  // init tells what it lacks
   }
   ::dup3(arguments->channel, sandbox::kChannelFd, 0);
   ::dup3(arguments->maps_ready, sandbox::kMapsReadyFd, 0);
@@ -271,6 +280,15 @@ void close_inherited(int socket) {
   ::close_range(kLauncherSocket + 1, ~0u, 0);
 }
 
+/// Once for all the jobs to come, which inherit them: SIG_IGN survives exec (signal(7)). By the bare call, as
+/// glibc keeps two signals to itself.
+void reset_dispositions() {
+  const std::array<unsigned long, 4> standard{};  // the kernel's struct sigaction: SIG_DFL
+  for (int signal = 1; signal < NSIG; ++signal) {
+    ::syscall(SYS_rt_sigaction, signal, standard.data(), nullptr, sizeof(unsigned long));
+  }
+}
+
 void write_own_map(const char* file, unsigned id) {
   const std::string text = std::to_string(id) + " " + std::to_string(id) + " 1\n";
   const int error_number = write_at(AT_FDCWD, file, text);
@@ -308,6 +326,7 @@ UniqueFd make_init_file() {
   sigset_t all;
   ::sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, nullptr);
+  reset_dispositions();
   close_inherited(inherited_socket);
   ::setrlimit(RLIMIT_NOFILE, &open_files);
   try {

@@ -13,8 +13,6 @@ constexpr int kSolSocket = 1;
 constexpr int kScmRights = 1;
 constexpr int kCmsgCloexec = 0x40000000;
 constexpr int kNoSignal = 0x4000;  // MSG_NOSIGNAL
-constexpr int kMaximumDescriptors = 128;
-
 struct Iovec {
   void* base;
   size_t size;
@@ -35,14 +33,13 @@ struct Cmsghdr {
 };
 constexpr size_t kControlSize = sizeof(Cmsghdr) + sizeof(int) * kMaximumDescriptors;
 
-alignas(16) char buffer[sandbox::kInlinePlan];
-int descriptors[kMaximumDescriptors];
-
 }  // namespace
 
-Packet receive_packet(int socket) {
+PacketBuffer init_buffer;
+
+Packet receive_packet(int socket, PacketBuffer& buffer) {
   alignas(8) char control[kControlSize];
-  Iovec iov{buffer, sizeof buffer};
+  Iovec iov{buffer.data, sizeof buffer.data};
   Msghdr message{nullptr, 0, &iov, 1, control, sizeof control, 0};
   long size;
   do {
@@ -56,10 +53,10 @@ Packet receive_packet(int socket) {
   if (message.control_size >= sizeof(Cmsghdr) && header->level == kSolSocket && header->type == kScmRights) {
     const auto* received = reinterpret_cast<const int*>(control + sizeof(Cmsghdr));
     for (; count < (header->size - sizeof(Cmsghdr)) / sizeof(int); ++count) {
-      descriptors[count] = received[count];
+      buffer.descriptors[count] = received[count];
     }
   }
-  return {buffer, static_cast<size_t>(size), descriptors, count};
+  return {buffer.data, static_cast<size_t>(size), buffer.descriptors, count};
 }
 
 long send_packet(int socket, const void* data, size_t size, const int* sent, size_t count) {
@@ -92,8 +89,8 @@ long open_plan(const Packet& packet, ReceivedPlan& received) {
   return mapped < 0 ? mapped : 0;
 }
 
-ReceivedPlan receive_plan(int socket) {
-  const Packet packet = receive_packet(socket);
+ReceivedPlan receive_plan(int socket, PacketBuffer& buffer) {
+  const Packet packet = receive_packet(socket, buffer);
   if (packet.size < sizeof(Plan) ||
       reinterpret_cast<const Plan*>(packet.data)->descriptor_count != packet.descriptor_count) {
     fail(Step::receive, -71 /* EPROTO */, "plan");
@@ -121,6 +118,7 @@ void report_terminal(int master) {
 }
 
 void fail(Step step, long negative_errno, const char* object) {
+  const bool is_job = command_number == 0 && sys(SYS_getpid) != 1;
   sandbox::Report message{};
   message.kind = command_number == 0 ? sandbox::ReportKind::failed : sandbox::ReportKind::command_failed;
   message.step = step;
@@ -128,8 +126,8 @@ void fail(Step step, long negative_errno, const char* object) {
   message.command = command_number;
   copy(message.object, object, sizeof message.object);
   send_report(message);
-  if (failure_socket >= 0) {
-    sys(SYS_write, failure_socket, "", 1);
+  if (is_job) {
+    sys(SYS_write, kFailureFd, "", 1);
   }
   sys(SYS_exit_group, 125);
   __builtin_unreachable();

@@ -1,5 +1,5 @@
 // The job's view of the file system, built with the new mount API on descriptors (fsopen(2), open_tree(2),
-// move_mount(2), mount_setattr(2)).
+// move_mount(2), mount_setattr(2)), and with one mount(2) where that does the same as six of those calls.
 //
 // The launcher's template is a read-only tree: the host's top-level directories, an empty /proc of a dead PID
 // namespace (the kernel lets a user namespace mount procfs only where a fully visible one is already), a
@@ -162,8 +162,7 @@ void make_private(const Setup& setup, long (&trees)[kPrivateCount]) {
   expect(attach(tmpfs, "/tmp"), Step::mount_private, "/tmp");
   for (size_t index = 0; index < kPrivateCount; ++index) {
     const PrivateDirectory& directory = kPrivateDirectories[index];
-    expect(sys(SYS_mkdirat, tmpfs, directory.name, 0700), Step::mount_private, directory.name);
-    expect(sys(SYS_fchmodat, tmpfs, directory.name, directory.mode), Step::mount_private, directory.name);
+    expect(sys(SYS_mkdirat, tmpfs, directory.name, directory.mode), Step::mount_private, directory.name);
     trees[index] = expect(sys(SYS_open_tree, tmpfs, directory.name, kOpenTreeClone | kOpenTreeCloexec),
                           Step::mount_private, directory.name);
   }
@@ -192,15 +191,13 @@ void attach_private(long (&trees)[kPrivateCount], const char* home, bool own_roo
 
 // ---- /proc ----
 
-/// Bind of `source` over `target` when the target exists. Asked first: to throw a clone away that was not
-/// attached costs an RCU grace period.
+/// Bind of `source` over `target` when the target exists. By mount(2), which looks at the target first: to
+/// throw a clone away that was not attached costs an RCU grace period.
 void cover(const char* source, const char* target) {
-  if (!exists(target)) {
-    return;
+  const long result = sys(SYS_mount, source, target, 0, MS_BIND, 0);
+  if (result != kEnoent || exists(target)) {
+    expect(result, Step::mask_proc, target);
   }
-  const long tree = expect(clone_tree(source), Step::mask_proc, source);
-  expect(attach(tree, target), Step::mask_proc, target);
-  sys(SYS_close, tree);
 }
 
 void make_read_only(const char* path) {
@@ -216,11 +213,8 @@ void make_read_only(const char* path) {
 }
 
 void mount_proc() {
-  const Option options[] = {{nullptr, nullptr}};
-  const long proc =
-      expect(new_mount("proc", options, kPlainAttributes | MOUNT_ATTR_NOEXEC), Step::mount_proc, "proc");
-  expect(attach(proc, "/proc"), Step::mount_proc, "/proc");
-  sys(SYS_close, proc);
+  expect(sys(SYS_mount, "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0), Step::mount_proc,
+         "/proc");
   // File modes already deny all of these to a user that is not the host's root; the masks hold even if one
   // mode were wrong.
   for (const char* file :
@@ -350,11 +344,9 @@ void enter_own_root(const Setup& setup, long own_root) {
 }
 
 void mount_devpts() {
-  const Option options[] = {{"newinstance", nullptr}, {"ptmxmode", "0666"}, {"mode", "0620"}};
-  const long devpts = expect(new_mount("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC),
-                             Step::mount_devpts, "devpts");
-  expect(attach(devpts, "/dev/pts"), Step::mount_devpts, "/dev/pts");
-  sys(SYS_close, devpts);
+  expect(sys(SYS_mount, "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+             "newinstance,ptmxmode=0666,mode=0620"),
+         Step::mount_devpts, "/dev/pts");
 }
 
 /// /dev is a read-only tmpfs of the template; to add nodes, this job gets one of its own.
@@ -409,7 +401,7 @@ void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
 }
 
 long opened_sources[sandbox::kMaximumMounts];
-long opened_root = -1;
+long opened_root = 0;  // none: 0 is init's standard input. Nothing here has an initial value: a page less to copy
 
 bool has_new_top_level(const ReceivedPlan& received) {
   const auto* mounts = received.array<const PlanMount>(received.plan->mounts);
@@ -502,7 +494,7 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
   const bool has_own_root = (setup.flags & sandbox::kOwnRoot) != 0;
   if (host_view) {
     pivot_into_template();
-    if (plan != nullptr && opened_root >= 0) {
+    if (plan != nullptr && opened_root > 0) {
       const uint64_t read_only =
           (setup.flags & sandbox::kOwnRootWritable) != 0 ? 0u : unsigned{MOUNT_ATTR_RDONLY};
       expect(set_attributes(opened_root, kPlainAttributes | read_only, kRecursive), Step::mount_root, "root");

@@ -20,17 +20,25 @@ constexpr long kEnoent = -2;
 constexpr long kEacces = -13;
 constexpr long kEnotdir = -20;
 constexpr int kLastCapability = 63;
-constexpr int kFailureFd = sandbox::kChannelFd + 1;
 constexpr int kAfUnix = 1;
 constexpr int kSockSeqpacket = 5;
 constexpr int kSockCloexec = 02000000;
 
-struct KernelSigaction {
-  void (*handler)(int);
-  unsigned long flags;
-  void (*restorer)();
-  uint64_t mask;
+constexpr unsigned long kSharedMemory = 0x100;  // CLONE_VM
+constexpr long kEinval = -22;
+
+/// Of the process that becomes the job, while it shares init's memory.
+alignas(16) char job_stack[16 * 1024];
+PacketBuffer job_buffer;
+int job_socket;
+const sock_filter* job_filter;
+uint32_t job_filter_size;
+/// Where it mapped a plan that came in a memory file, until its exec.
+struct Mapping {
+  void* address;
+  size_t size;
 };
+volatile Mapping job_mapping;
 
 void make_pointers(const ReceivedPlan& received, sandbox::Offset array, uint32_t count) {
   auto* items = received.array<uint64_t>(array);
@@ -39,15 +47,7 @@ void make_pointers(const ReceivedPlan& received, sandbox::Offset array, uint32_t
   }
 }
 
-/// A handler or SIG_IGN that we have must not reach the job (signal(7), execve(2)).
-void reset_dispositions() {
-  const KernelSigaction standard{};
-  for (int signal = 1; signal <= 64; ++signal) {
-    sys(SYS_rt_sigaction, signal, &standard, 0, 8);
-  }
-}
-
-/// Nor must a mask. What was blocked meanwhile is delivered now.
+/// A mask would reach the job (execve(2)). What was blocked meanwhile is delivered now.
 void unblock_signals() {
   const uint64_t none = 0;
   sys(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
@@ -133,7 +133,7 @@ int open_terminal(const Plan& plan) {
     const int stream = terminal >= 0 ? terminal : received.descriptors[target];
     expect(sys(SYS_dup3, stream, target, 0), Step::redirect, "standard streams");
   }
-  const int kept = failure_socket >= 0 ? failure_socket : sandbox::kChannelFd;
+  const int kept = command_number == 0 ? kFailureFd : sandbox::kChannelFd;
   expect(sys(SYS_close_range, kept + 1, ~0u, 0), Step::close_descriptors, "close_range");
   const auto* rlimits = received.array<const sandbox::PlanRlimit>(plan.rlimits);
   for (uint32_t index = 0; index < plan.rlimit_count; ++index) {
@@ -150,21 +150,25 @@ int open_terminal(const Plan& plan) {
   exec_job(received);
 }
 
-/// Only in a child: what a job and a further command have alike, plan or none.
+/// Only in a child: what a job and a further command have alike, plan or none. Signal dispositions are the
+/// standard ones already: the launcher has reset its own, and nobody between has set any.
 void begin_session() {
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   expect(sys(SYS_setsid), Step::set_session, "setsid");
-  reset_dispositions();
 }
 
 /// Only in the child: all that needs no plan, then waits for it.
-[[noreturn]] void wait_for_plan(int socket, const sock_filter* filter, uint32_t filter_size) {
-  expect(sys(SYS_dup3, socket, kFailureFd, kSockCloexec), Step::close_descriptors, "dup3");
-  failure_socket = kFailureFd;
+[[noreturn]] void wait_for_plan() {
+  expect(sys(SYS_dup3, job_socket, kFailureFd, kSockCloexec), Step::close_descriptors, "dup3");
   begin_session();
   drop_capabilities();
-  expect(load_filter(filter, filter_size), Step::seccomp, "filter");
-  become_job(receive_plan(kFailureFd));
+  expect(load_filter(job_filter, job_filter_size), Step::seccomp, "filter");
+  const ReceivedPlan received = receive_plan(kFailureFd, job_buffer);
+  if (received.memory >= 0) {
+    job_mapping.address = received.plan;
+    job_mapping.size = received.plan->size;
+  }
+  become_job(received);
 }
 
 /// CPU time of another process, clock_getcpuclockid(3).
@@ -175,7 +179,6 @@ int process_clock(int pid) {
 
 }  // namespace
 
-int failure_socket = -1;
 uint32_t command_number = 0;
 
 void drop_ahead() {
@@ -216,12 +219,18 @@ int64_t read_process_time() {
 WaitingJob fork_job(const sock_filter* filter, uint32_t filter_size) {
   int ends[2];
   expect(sys(SYS_socketpair, kAfUnix, kSockSeqpacket | kSockCloexec, 0, ends), Step::fork, "socketpair");
-  // With a time namespace pending for our children, kernels before 6.2 refuse to share memory across it
-  // (clone3(2), EINVAL), so no vfork; forking this small program is nearly as cheap.
-  const long pid = expect(sys(SYS_clone, SIGCHLD, 0, 0, 0, 0), Step::fork, "clone");
-  if (pid == 0) {
-    wait_for_plan(ends[1], filter, filter_size);
+  job_socket = ends[1];
+  job_filter = filter;
+  job_filter_size = filter_size;
+  long pid = clone_on_stack(SYS_clone, kSharedMemory | SIGCHLD, job_stack + sizeof job_stack, wait_for_plan);
+  if (pid == kEinval) {
+    // With a time namespace pending for our children, kernels before 6.3 refuse to share memory across it.
+    pid = sys(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) {
+      wait_for_plan();
+    }
   }
+  expect(pid, Step::fork, "clone");
   sys(SYS_close, ends[1]);
   return {static_cast<int>(pid), ends[0]};
 }
@@ -253,6 +262,9 @@ void await_exec(const WaitingJob& job) {
     sys(SYS_exit_group, 125);
   }
   sys(SYS_close, job.socket);
+  if (job_mapping.size != 0) {  // else the child was a fork, and its mapping went with its exec
+    sys(SYS_munmap, job_mapping.address, job_mapping.size);
+  }
 }
 
 long start_command(const ReceivedPlan& received) {

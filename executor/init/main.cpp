@@ -82,7 +82,7 @@ void become_inside_user() {
 
 /// The descriptors that came with it: [root] and `tasks` files.
 const int* receive_setup() {
-  const Packet packet = receive_packet(sandbox::kChannelFd);
+  const Packet packet = receive_packet(sandbox::kChannelFd, init_buffer);
   const auto* sent = reinterpret_cast<const Setup*>(packet.data);
   const size_t fixed = offsetof(Setup, groups);
   if (packet.size < fixed || sent->group_count > sandbox::kMaximumGroups ||
@@ -196,7 +196,7 @@ void send_signal(const sandbox::SignalMessage& message) {
 
 /// Handles one packet from the executor while the job runs. The job's own plan is not needed any more.
 void handle_message() {
-  const Packet packet = receive_packet(sandbox::kChannelFd);
+  const Packet packet = receive_packet(sandbox::kChannelFd, init_buffer);
   const auto* message = reinterpret_cast<const sandbox::SignalMessage*>(packet.data);
   if (packet.size >= sizeof *message && message->kind == sandbox::MessageKind::signal) {
     send_signal(*message);
@@ -243,7 +243,7 @@ void end_command(int pid, int status) {
   }
   send_report(message);
   while (true) {  // until the executor lets go
-    receive_packet(sandbox::kChannelFd);
+    receive_packet(sandbox::kChannelFd, init_buffer);
   }
 }
 
@@ -306,12 +306,6 @@ void end_overdue_job() {
   }
 }
 
-/// A caller that ignores SIGCHLD would otherwise have our children reaped unseen: SIG_IGN survives exec.
-void reset_child_signal() {
-  const unsigned long standard[4] = {};  // struct sigaction: SIG_DFL
-  sys(SYS_rt_sigaction, SIGCHLD, standard, 0, 8);
-}
-
 /// Blocks every signal and gives SIGCHLD as a descriptor. pid 1 gets from inside the namespace only signals
 /// that it handles, so nothing else can end it.
 int open_signals() {
@@ -326,7 +320,7 @@ int open_signals() {
   sys(SYS_prctl, PR_SET_NAME, "berth-init", 0, 0, 0);
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   sys(SYS_fcntl, sandbox::kChannelFd, kFcntlSetFd, 1);
-  reset_child_signal();
+  sys(SYS_umask, 0);  // what we make has the mode that we say; the job gets its own
   uint64_t ready = 0;
   expect(sys(SYS_read, sandbox::kMapsReadyFd, &ready, sizeof ready), Step::wait_for_maps, "eventfd");
   sys(SYS_close, sandbox::kMapsReadyFd);
@@ -339,7 +333,7 @@ int open_signals() {
   become_inside_user();
   ReceivedPlan received;
   if (host_view) {
-    received = receive_plan(sandbox::kChannelFd);
+    received = receive_plan(sandbox::kChannelFd, init_buffer);
     open_sources(received);
   }
   build_root(setup, root, host_view ? &received : nullptr);
@@ -353,7 +347,7 @@ int open_signals() {
   report(sandbox::ReportKind::ready, 0);
 
   if (!host_view) {
-    received = receive_plan(sandbox::kChannelFd);
+    received = receive_plan(sandbox::kChannelFd, init_buffer);
   }
   const Plan& plan = *received.plan;
   const char* hostname = received.text(plan.hostname);

@@ -51,6 +51,47 @@ inline long as_argument(const void* value) {
   return reinterpret_cast<long>(value);
 }
 
+/// clone(2) with CLONE_VM: the child runs `entry` on a stack of its own, which grows down from `stack_end`
+/// (aligned to 16 bytes), and never returns. The child's pid, or a negative errno.
+inline long clone_on_stack(long number, unsigned long flags, char* stack_end, void (*entry)()) {
+#if defined(__x86_64__)
+  long result;
+  register long r10 asm("r10") = 0;
+  register long r8 asm("r8") = 0;
+  asm volatile(
+      "syscall\n\t"
+      "test %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "call *%[entry]\n\t"
+      "hlt\n"
+      "1:"
+      : "=a"(result)
+      : "a"(number), "D"(flags), "S"(stack_end), "d"(0l), "r"(r10), "r"(r8), [entry] "b"(entry)
+      : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long x8 asm("x8") = number;
+  register long x0 asm("x0") = static_cast<long>(flags);
+  register char* x1 asm("x1") = stack_end;
+  register long x2 asm("x2") = 0;
+  register long x3 asm("x3") = 0;
+  register long x4 asm("x4") = 0;
+  register void (*x9)() asm("x9") = entry;
+  asm volatile(
+      "svc 0\n\t"
+      "cbnz x0, 1f\n\t"
+      "mov x29, xzr\n\t"
+      "blr x9\n\t"
+      "brk 0\n"
+      "1:"
+      : "+r"(x0)
+      : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x9)
+      : "memory");
+  return x0;
+#endif
+}
+
 /// sys(SYS_read, fd, buffer, size) …: up to six arguments.
 template <typename... Arguments>
 inline long sys(long number, Arguments... arguments) {

@@ -14,7 +14,13 @@ using sandbox::Setup;
 using sandbox::Step;
 
 // -- channel.cpp --
-/// As received; the next one takes its place.
+constexpr int kMaximumDescriptors = 128;
+/// Where packets are received: init's own, and that of the process which becomes the job, whose memory it is.
+struct PacketBuffer {
+  alignas(16) char data[sandbox::kInlinePlan];
+  int descriptors[kMaximumDescriptors];
+};
+/// As received; the next one in the same buffer takes its place.
 struct Packet {
   char* data = nullptr;
   size_t size = 0;
@@ -22,7 +28,9 @@ struct Packet {
   uint32_t descriptor_count = 0;
 };
 /// End of file means that whoever sent it is gone: so are we.
-Packet receive_packet(int socket);
+Packet receive_packet(int socket, PacketBuffer& buffer);
+/// Init's own.
+extern PacketBuffer init_buffer;
 /// Negative errno when it could not be sent.
 long send_packet(int socket, const void* data, size_t size, const int* descriptors, size_t count);
 void send_report(const sandbox::Report& message);
@@ -55,7 +63,7 @@ struct ReceivedPlan {
 /// The plan in `packet`. Negative errno when one in memory could not be mapped.
 long open_plan(const Packet& packet, ReceivedPlan& received);
 /// The plan from `socket`.
-ReceivedPlan receive_plan(int socket);
+ReceivedPlan receive_plan(int socket, PacketBuffer& buffer);
 
 // -- filesystem.cpp --
 /// Builds the root and everything in it that does not depend on the job; ends with the job's root as "/".
@@ -71,8 +79,8 @@ void mount_network_file(const char* target, const char* name, const char* text);
 void open_sources(const ReceivedPlan& received);
 
 // -- job_process.cpp --
-/// In the child between fork and exec: where fail() tells init that it did. -1 in init itself.
-extern int failure_socket;
+/// In the process that becomes the job, until its exec: where fail() tells init that it did.
+constexpr int kFailureFd = sandbox::kChannelFd + 1;
 /// In the child that becomes a further command: its number, for reports. 0 in init and in the job.
 extern uint32_t command_number;
 /// What can be given up before the job is known: the bounding and ambient sets, privileges to gain by exec.
@@ -86,7 +94,9 @@ long load_filter(const sock_filter* filter, uint32_t size);
 int64_t read_clock(int clock);
 /// CPU time of this process, nanoseconds.
 int64_t read_process_time();
-/// The process that will become the job: without capabilities, under `filter`, waiting for its plan.
+/// The process that will become the job: without capabilities, under `filter`, waiting for its plan. It runs
+/// in init's memory until its exec (CLONE_VM): a copy of the page tables, and its end, would cost more than
+/// all else that it does. So it writes to nothing of init's; what is its own is in job_process.cpp.
 struct WaitingJob {
   int pid;
   int socket;  ///< the plan goes in, with [memfd] and standard streams; a byte comes back when a step failed

@@ -32,6 +32,8 @@ class Escape(BerthCase):
     def assert_all_refused(self, results, refusals, but=()):
         self.assertGreater(len(results), 80)
         holes = {name: result for name, result in results.items() if result not in refusals and name not in but}
+        if holes.get("ia32_syscall") == "SIGSEGV":  # a kernel without 32-bit calls: int $0x80 is a fault
+            del holes["ia32_syscall"]
         self.assertEqual(holes, {})
 
     def test_every_attempt_is_refused(self):
@@ -62,7 +64,7 @@ class Escape(BerthCase):
 
     def test_foreign_abis_are_killed(self):
         results = self.attempts("ia32_syscall", "x32_syscall")
-        self.assertIn(results["ia32_syscall"], ("SIGSYS", "ENOSYS"))
+        self.assertIn(results["ia32_syscall"], ("SIGSYS", "ENOSYS", "SIGSEGV"))  # the last: see assert_all_refused
         self.assertIn(results["x32_syscall"], ("SIGSYS", "ENOSYS"))
 
     def python(self, program, **spec):

@@ -564,6 +564,74 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
   }
 }
 
+TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
+  if (machine().at(Controller::devices).version != 1 || machine().at(Controller::cpu).version != 1) {
+    skip_case("devices and cpu are not in cgroup v1 here");
+    return;
+  }
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.memory = 64 * kMiB;
+  limits.pids = 10;
+  limits.devices = {{'c', 1, 3, "rw"}};
+  const auto file_number = [](const JobCgroup& job, Controller controller) {
+    struct stat status {};
+    REQUIRE(::stat(directory(job, controller).c_str(), &status) == 0);
+    return status.st_ino;
+  };
+  const auto end = [&](std::unique_ptr<JobCgroup>& job) {
+    Child child{spawn_in(*job, [] { return 0; })};
+    child.wait();
+    job->read();
+    CHECK(job->remove(std::chrono::seconds(2), JobCgroup::Traceless::keep));
+    job.reset();
+  };
+
+  auto first = tree->make_job("job-1.1", limits);
+  const ino_t devices = file_number(*first, Controller::devices);
+  const ino_t cpu = file_number(*first, Controller::cpu);
+  const std::string first_memory = directory(*first, Controller::memory);
+  end(first);
+  CHECK_FALSE(fs::exists(first_memory));
+
+  SECTION("when it wants the same limits") {
+    const auto next = tree->make_job("job-2.1", limits);
+    CHECK(file_number(*next, Controller::devices) == devices);
+    CHECK(file_number(*next, Controller::cpu) == cpu);
+    CHECK(slurp(directory(*next, Controller::devices) + "/devices.list") == "c 1:3 rw");
+    CHECK(slurp(directory(*next, Controller::pids) + "/pids.max") == "10");
+    CHECK(next->read().usage.pids_peak == Usage::Count{0});
+  }
+  SECTION("when a limit is to be added") {
+    limits.cpu_weight = 200;
+    limits.cpu_quota = 0.5;
+    auto next = tree->make_job("job-2.1", limits);
+    CHECK(file_number(*next, Controller::cpu) == cpu);
+    CHECK(slurp(directory(*next, Controller::cpu) + "/cpu.shares") == "2048");
+    CHECK(slurp(directory(*next, Controller::cpu) + "/cpu.cfs_quota_us") != "-1");
+    end(next);  // its quota counted: not for another job
+    limits.cpu_quota.reset();
+    const auto last = tree->make_job("job-3.1", limits);
+    CHECK(file_number(*last, Controller::cpu) != cpu);
+    CHECK(slurp(directory(*last, Controller::cpu) + "/cpu.cfs_quota_us") == "-1");
+  }
+  SECTION("but not when it wants other devices") {
+    limits.devices = {{'c', 1, 5, "rw"}};
+    const auto next = tree->make_job("job-2.1", limits);
+    CHECK(file_number(*next, Controller::devices) != devices);
+    CHECK(slurp(directory(*next, Controller::devices) + "/devices.list") == "c 1:5 rw");
+  }
+  SECTION("but not when they hold cgroups of the job's") {
+    auto next = tree->make_job("job-2.1", limits);
+    const std::string own = directory(*next, Controller::devices) + "/own";
+    REQUIRE(fs::create_directory(own));
+    end(next);
+    const auto last = tree->make_job("job-3.1", limits);
+    CHECK(file_number(*last, Controller::devices) != devices);
+  }
+}
+
 TEST_CASE("the destructor of a job kills what still runs") {
   const NothingLeft nothing_left;
   const auto tree = CgroupTree::create(machine(), tree_name());

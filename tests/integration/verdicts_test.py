@@ -128,7 +128,7 @@ class Verdicts(BerthCase):
         self.assertLessEqual(written, 8 << 20, str(run))
 
     def test_forbidden_abi_is_a_seccomp_violation(self):
-        run = self.run_job("attempt_here", "ia32_syscall", environment={"PAYLOAD_IS_IN_A_JOB": "1"})
+        run = self.run_job("attempt_here", "x32_syscall", environment={"PAYLOAD_IS_IN_A_JOB": "1"})
         self.assert_state(run, "FAILED", "seccomp_violation", 128 + signal.SIGSYS)
 
     def test_cpu_time_limit_counts_the_whole_tree(self):

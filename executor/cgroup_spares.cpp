@@ -1,0 +1,109 @@
+#include "executor/cgroup_spares.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cstdio>
+
+namespace berth {
+namespace {
+
+/// As many as end at about the same time; more are removed.
+constexpr std::size_t kMostSpares = 8;
+
+/// Of `limits` those of the hierarchy's controllers; nothing when it has one whose cgroups are not kept.
+std::optional<CgroupLimits> limits_of(const Hierarchy& hierarchy, const CgroupLimits& limits) {
+  CgroupLimits own;
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    const auto controller = static_cast<Controller>(i);
+    if (!hierarchy.controllers.contains(controller)) {
+      continue;
+    }
+    switch (controller) {
+      case Controller::cpu:
+        own.cpu_quota = limits.cpu_quota;
+        own.cpu_weight = limits.cpu_weight;
+        break;
+      case Controller::cpuset:
+        own.cpus = limits.cpus;
+        own.memory_nodes = limits.memory_nodes;
+        break;
+      case Controller::devices:
+        own.devices = limits.devices;
+        break;
+      case Controller::blkio:
+        own.io = limits.io;
+        break;
+      case Controller::freezer:
+        break;
+      case Controller::cpuacct:
+      case Controller::memory:
+      case Controller::pids:
+      case Controller::net_cls:
+      case Controller::hugetlb:
+        return std::nullopt;
+    }
+  }
+  return own;
+}
+
+bool has_children(int directory) {
+  constexpr nlink_t kItselfAndParent = 2;
+  struct stat status {};
+  return ::fstat(directory, &status) != 0 || status.st_nlink != kItselfAndParent;
+}
+
+}  // namespace
+
+bool can_be_spare(const Hierarchy& hierarchy) {
+  return hierarchy.version == 1 && !hierarchy.mount && limits_of(hierarchy, {}).has_value();
+}
+
+bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
+  Hierarchy& hierarchy = *directory.hierarchy;
+  std::optional<CgroupLimits> limits = limits_of(hierarchy, used.limits);
+  // A quota counts the times that it throttled; limits of disks cannot be taken back.
+  if (!can_be_spare(hierarchy) || hierarchy.spares.size() >= kMostSpares || limits->cpu_quota ||
+      !limits->io.empty() ||
+      (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
+      (used.was_frozen && hierarchy.controllers.contains(Controller::freezer)) ||
+      has_children(directory.fd.get())) {
+    return false;
+  }
+  const std::string spare = kArmedPrefix + ("spare-" + std::to_string(++hierarchy.last_spare));
+  const int tree = hierarchy.tree.get();
+  if (::renameat(tree, used.name.c_str(), tree, spare.c_str()) != 0) {
+    return false;
+  }
+  directory.tasks.reset();
+  hierarchy.spares.push_back(
+      {std::move(directory.fd), std::move(directory.kept), spare, std::move(*limits)});
+  return true;
+}
+
+std::optional<CgroupLimits> take_spare(JobDirectory& directory, const std::string& name,
+                                       const CgroupLimits& limits) {
+  Hierarchy& hierarchy = *directory.hierarchy;
+  const std::optional<CgroupLimits> wanted =
+      hierarchy.spares.empty() ? std::nullopt : limits_of(hierarchy, limits);
+  for (auto spare = hierarchy.spares.begin(); wanted && spare != hierarchy.spares.end(); ++spare) {
+    std::optional<CgroupLimits> missing = limits_to_add(spare->limits, *wanted);
+    const int tree = hierarchy.tree.get();
+    if (missing && ::renameat(tree, spare->name.c_str(), tree, name.c_str()) == 0) {
+      directory.fd = std::move(spare->fd);
+      directory.kept = std::move(spare->kept);
+      hierarchy.spares.erase(spare);
+      return missing;
+    }
+  }
+  return std::nullopt;
+}
+
+void remove_spares(Hierarchy& hierarchy) noexcept {
+  for (const Hierarchy::Spare& spare : hierarchy.spares) {
+    remove_cgroup(hierarchy.tree.get(), spare.name.c_str(), std::chrono::milliseconds(0));
+  }
+  hierarchy.spares.clear();
+}
+
+}  // namespace berth
