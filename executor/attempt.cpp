@@ -1,5 +1,4 @@
 #include "executor/attempt.h"
-#include "executor/job_limits.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -9,6 +8,7 @@
 #include <array>
 #include <csignal>
 
+#include "executor/job_limits.h"
 #include "executor/os/syscall.h"
 
 namespace berth {
@@ -219,9 +219,7 @@ SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Ti
   if (limit && output_bytes_ > *limit) {
     allowed = before >= *limit ? 0 : *limit - before;
     output_bytes_ = *limit;
-    if (!latched_) {
-      latched_ = Cause::output_limit;  // also of what is read after its end: some of its output is lost
-    }
+    latch(Cause::output_limit);  // also of what is read after its end: some of its output is lost
     stop(Cause::output_limit, request_.spec.grace_period, now);
   }
   const OutputSink& sink = stream == Stream::output ? request_.standard_output : request_.standard_error;
@@ -275,14 +273,18 @@ void Attempt::freeze(bool frozen, Time now) {
   }
 }
 
+void Attempt::latch(Cause cause) {
+  if (!latched_) {
+    latched_ = cause;
+  }
+}
+
 void Attempt::stop(Cause cause, milliseconds grace, Time now) {
   if (wait_status_) {
     return;  // its main process has ended by itself
   }
   freeze(false, now);
-  if (!latched_) {
-    latched_ = cause;  // before the first signal, so that its effect is never taken for the cause
-  }
+  latch(cause);  // before the first signal, so that its effect is never taken for the cause
   const bool graceful = started_ && grace > milliseconds::zero();
   if (!graceful) {
     kill(now);

@@ -75,6 +75,7 @@ class Attempt {
  private:
   /// A sentence with the remedy for a failed step, or nothing where there is no better one than the step.
   std::string explain(const sandbox::Report& report) const;
+  void latch(Cause cause);
   void kill(Time now);
   std::string explain_command(const sandbox::Report& report) const;
   void take_terminal(std::uint32_t number);

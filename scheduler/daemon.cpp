@@ -1704,26 +1704,20 @@ void Daemon::forget_old_jobs() {
 }
 
 void Daemon::reconfigure(const DaemonConfig& config) {
-  DaemonConfig next = config;
-  next.user_limits = config_.user_limits;
-  next.api = config_.api;
-  next.administrators = config_.administrators;
-  next.retain = config_.retain;
-  next.backup = config_.backup;
-  next.log_level = config_.log_level;
-  next.network = config_.network;
-  if (!(next == config_)) {
+  DaemonConfig next = config_;
+  next.user_limits = config.user_limits;
+  next.api = config.api;
+  next.administrators = config.administrators;
+  next.retain = config.retain;
+  next.backup = config.backup;
+  next.log_level = config.log_level;
+  next.network = config.network;
+  if (!(next == config)) {
     log_warning(
         "only user_limits, api, administrators, network, history and log_level change without a restart of "
         "berthd");
   }
-  config_.user_limits = config.user_limits;
-  config_.api = config.api;
-  config_.administrators = config.administrators;
-  config_.retain = config.retain;
-  config_.backup = config.backup;
-  config_.log_level = config.log_level;
-  config_.network = config.network;
+  config_ = std::move(next);
   schedule();
   forget_again_after(kForgettingPause);
 }

@@ -25,7 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kBusyTimeoutMilliseconds = 10'000;
 /// Some milliseconds of SQLite's virtual machine.
 constexpr int kStepsBetweenQuestions = 100'000;
 constexpr int kFaultsTold = 20;
@@ -78,12 +77,6 @@ void set_modification(const std::string& path, Timestamp at) {
   times[1].tv_nsec = std::chrono::nanoseconds(at - seconds).count();
   if (::utimensat(AT_FDCWD, path.c_str(), times, 0) < 0) {
     throw_store_error(path, "cannot set the time of the copy", errno);
-  }
-}
-
-void rename_file(const std::string& from, const std::string& to) {
-  if (::rename(from.c_str(), to.c_str()) < 0) {
-    throw_store_error(to, "cannot be given to " + from + " as its name", errno);
   }
 }
 

@@ -25,8 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Longer than any transaction of ours; a writer that waits longer is stuck, not busy.
-constexpr int kBusyTimeoutMilliseconds = 10'000;
 constexpr const char* kMemory = ":memory:";
 
 /// mkdir -p with 0700: job specs hold environment values, which are their user's alone.
@@ -387,9 +385,7 @@ void Database::back_up(int version) {
     ::unlink(unfinished.c_str());
     throw_store_error(unfinished, error);
   }
-  if (::rename(unfinished.c_str(), backup.c_str()) < 0) {
-    throw_store_error(backup, "cannot name the backup", errno);
-  }
+  rename_file(unfinished, backup);
   sync_folder(fs::path(backup).parent_path().string());
 }
 

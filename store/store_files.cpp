@@ -31,6 +31,12 @@ void create_private_file(const std::string& path) {
   }
 }
 
+void rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) < 0) {
+    throw_store_error(to, "cannot be given to " + from + " as its name", errno);
+  }
+}
+
 void sync_file(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (descriptor < 0 || ::fdatasync(descriptor) < 0) {

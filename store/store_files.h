@@ -5,6 +5,10 @@
 
 namespace berth {
 
+/// How long a connection waits for another one's lock: longer than any transaction of ours. A writer that
+/// waits longer is stuck, not busy.
+inline constexpr int kBusyTimeoutMilliseconds = 10'000;
+
 /// Makes what was created in `folder` survive a power cut (fsync(2), "directory").
 void sync_folder(const std::string& folder);
 /// An empty file of mode 0600; SQLite would make it by the umask, and gives -wal and -shm the mode of the
@@ -13,6 +17,8 @@ void sync_folder(const std::string& folder);
 /// Never opens a file that exists: closing any descriptor of it would drop the POSIX locks that another
 /// connection of this process holds (https://www.sqlite.org/howtocorrupt.html section 2.2).
 void create_private_file(const std::string& path);
+/// rename(2), which replaces `to`.
+void rename_file(const std::string& from, const std::string& to);
 /// For files that no connection has open (see above).
 void sync_file(const std::string& path);
 
