@@ -257,9 +257,12 @@ struct PortRelay::Session {
 // ---- both ----
 
 PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job)
-    : loop_(loop), router_(router), job_(std::move(job)) {}
+    : loop_(loop), router_(router), job_(std::move(job)) {
+  loop_.watch(pause_.descriptor(), EPOLLIN, [this](std::uint32_t) { resume_accepting(); });
+}
 
 PortRelay::~PortRelay() {
+  loop_.forget(pause_.descriptor());
   connections_.clear();
   for (const auto& [client, session] : sessions_) {
     loop_.forget(session->socket.get());
@@ -355,9 +358,28 @@ UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress
   return socket;
 }
 
+/// No descriptors: what waits in the queue would wake us without end.
+void PortRelay::pause_accepting() {
+  for (const std::unique_ptr<Listener>& listener : listeners_) {
+    loop_.change(listener->socket.get(), 0);
+  }
+  pause_.run(true);
+}
+
+void PortRelay::resume_accepting() {
+  pause_.acknowledge();
+  pause_.run(false);
+  for (const std::unique_ptr<Listener>& listener : listeners_) {
+    loop_.change(listener->socket.get(), EPOLLIN);
+  }
+}
+
 void PortRelay::accept(const Listener& listener) {
   UniqueFd client{retry_eintr(
       [&] { return ::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })};
+  if (!client && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+    pause_accepting();
+  }
   if (!client || connections_.size() >= kMostConnections) {
     return;
   }

@@ -44,6 +44,8 @@ class PortRelay {
   /// The same, for a free port with several tries.
   static std::vector<Listener> open_listeners(const PublishedPort& port);
   void accept(const Listener& listener);
+  void pause_accepting();
+  void resume_accepting();
   void receive_datagrams(const Listener& listener);
   UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address) const;
   void make_room_for_session();
@@ -55,6 +57,7 @@ class PortRelay {
   std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;
   std::map<std::string, std::unique_ptr<Session>> sessions_;  ///< by listener and client
   std::uint64_t last_connection_ = 0;
+  SecondTimer pause_;  ///< runs while there are no descriptors for another client
 };
 
 }  // namespace berth

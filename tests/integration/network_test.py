@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -405,6 +406,22 @@ class Ports(NetworkCase):
         before = self.processor_time(process.pid)
         time.sleep(3)
         self.assertLess(self.processor_time(process.pid) - before, 0.3, "seconds of CPU in three seconds of waiting")
+        self.stop(process)
+
+    @natively
+    def test_without_descriptors_clients_wait(self):
+        """Without waking berth all the time."""
+        process = self.run_start(self.server("tcp", 80, publish=["127.0.0.1:8080:80"]))
+        self.wait_until("host", "127.0.0.1", 8080)
+        before = self.processor_time(process.pid)
+        old = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+        first_free = next(number for number in range(len(used) + 1) if number not in used)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first_free, old[1]))
+        self.assertEqual(self.lab.ask("host", "connect", "127.0.0.1", 8080), {"127.0.0.1 8080": "timeout"})
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, old)
+        self.assertLess(self.processor_time(process.pid) - before, 0.3, "seconds of CPU in four seconds of waiting")
+        self.wait_until("host", "127.0.0.1", 8080)
         self.stop(process)
 
     @staticmethod
