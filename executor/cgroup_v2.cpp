@@ -38,7 +38,7 @@ void apply_devices(const JobDirectory& directory, const std::vector<DeviceRule>&
   }
 }
 
-void apply_memory(const JobDirectory& directory, const CgroupLimits& limits, const std::string& job) {
+void apply_unified_memory(const JobDirectory& directory, const CgroupLimits& limits, const std::string& job) {
   // Swap first when it falls to less: then what memory.max pushes out finds the new limit already.
   if (limits.swap) {
     directory.write("memory.swap.max", NumberText(*limits.swap), job);
@@ -84,7 +84,8 @@ void apply_io(const JobDirectory& directory, const CgroupLimits& limits, const s
   }
 }
 
-void apply_hugetlb(const JobDirectory& directory, const CgroupLimits& limits, const std::string& job) {
+void apply_unified_hugetlb(const JobDirectory& directory, const CgroupLimits& limits,
+                           const std::string& job) {
   for (const auto& [page_size, bytes] : limits.hugetlb) {
     const std::string prefix = "hugetlb." + page_size;
     directory.write((prefix + ".max").c_str(), NumberText(bytes), job);
@@ -95,7 +96,7 @@ void apply_hugetlb(const JobDirectory& directory, const CgroupLimits& limits, co
   }
 }
 
-void read_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounters& counters) {
+void read_unified_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounters& counters) {
   Usage& usage = counters.usage;
   usage.memory_peak = read_number(files, "memory.peak");  // Linux 5.19
   counters.memory_current = read_number(files, "memory.current");
@@ -171,7 +172,7 @@ void apply_v2(const JobDirectory& directory, const CgroupLimits& limits, DeviceP
     }
   }
   if (has.contains(Controller::memory)) {
-    apply_memory(directory, limits, job);
+    apply_unified_memory(directory, limits, job);
   }
   if (has.contains(Controller::pids) && limits.pids) {
     directory.write("pids.max", NumberText(*limits.pids), job);
@@ -180,7 +181,7 @@ void apply_v2(const JobDirectory& directory, const CgroupLimits& limits, DeviceP
     apply_io(directory, limits, job);
   }
   if (has.contains(Controller::hugetlb)) {
-    apply_hugetlb(directory, limits, job);
+    apply_unified_hugetlb(directory, limits, job);
   }
   if (has.contains(Controller::devices) && limits.devices) {
     apply_devices(directory, *limits.devices, programs, job);
@@ -194,7 +195,7 @@ void read_v2(const ControlFiles& files, const ControllerSet& has, std::span<char
     read_cpu(files, has, buffer, usage);
   }
   if (has.contains(Controller::memory)) {
-    read_memory(files, buffer, counters);
+    read_unified_memory(files, buffer, counters);
   }
   if (has.contains(Controller::pids)) {
     usage.pids_peak = read_number(files, "pids.peak");  // Linux 6.1

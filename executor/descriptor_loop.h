@@ -14,6 +14,9 @@
 
 namespace berth {
 
+/// That a handler takes from one socket before the others have their turn.
+constexpr int kMostDatagramsPerTurn = 64;
+
 class DescriptorLoop {
  public:
   using Handler = std::function<void(std::uint32_t events)>;

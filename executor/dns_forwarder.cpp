@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint16_t kPort = 53;
 constexpr std::size_t kMaximumMessage = 65535;
-constexpr std::chrono::seconds kPatience{3};  // for one server; glibc waits 5 s for us
+constexpr std::chrono::seconds kServerPatience{3};  // for one server; glibc waits 5 s for us
 constexpr std::chrono::seconds kStreamLife{10};
 constexpr std::chrono::seconds kServersFresh{5};
 constexpr std::size_t kMostExchanges = 1024;
@@ -27,7 +27,6 @@ constexpr std::size_t kMostOfOneJob = 128;
 constexpr std::size_t kAlwaysOfOneJob = 8;   // also while others have the most that there may be
 constexpr std::size_t kMostAddresses = 128;  // of one answer that are let through
 constexpr std::uint32_t kJobNameTtl = 1;     // a job may end at any time
-constexpr int kMostDatagramsPerTurn = 64;
 
 std::uint16_t random_id() {
   std::uint16_t id = 0;
@@ -278,7 +277,7 @@ bool DnsForwarder::ask_next_server(Exchange& exchange) {
     }
     exchange.upstream = std::move(socket);
     exchange.upstream_in.clear();
-    exchange.deadline = Clock::now() + kPatience;
+    exchange.deadline = Clock::now() + kServerPatience;
     const std::uint64_t number = exchange.number;
     const std::uint32_t events = exchange.is_stream() ? EPOLLIN | EPOLLOUT : EPOLLIN;
     loop_.watch(exchange.upstream.get(), events, [this, number, query](std::uint32_t ready) {

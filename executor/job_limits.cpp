@@ -93,7 +93,7 @@ class Support {
   bool accounts_swap_;
 };
 
-void check(const JobSpec& spec, const Support& support) {
+void require_support(const JobSpec& spec, const Support& support) {
   const Limits& limits = spec.limits;
   support.require(spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
   support.require(limits.swap.has_value(), "limits.swap", Controller::memory);
@@ -141,8 +141,8 @@ void leave_init_out(Usage& usage) {
 }
 
 void check_limits(const JobSpec& spec, const CgroupTree& tree) {
-  check(spec,
-        Support([&](Controller controller) { return entry_of(tree, controller); }, tree.accounts_swap()));
+  require_support(
+      spec, Support([&](Controller controller) { return entry_of(tree, controller); }, tree.accounts_swap()));
 }
 
 void check_limits(const JobSpec& spec, const ControllerReport& report) {
@@ -152,7 +152,7 @@ void check_limits(const JobSpec& spec, const ControllerReport& report) {
                ? report.controllers[index]
                : ControllerReport::Entry{0, "the berth-runner of this machine does not know it"};
   };
-  check(spec, Support(entry, report.accounts_swap));
+  require_support(spec, Support(entry, report.accounts_swap));
 }
 
 ControllerReport report_controllers(const CgroupTree& tree) {

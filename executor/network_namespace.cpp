@@ -9,10 +9,10 @@
 namespace berth {
 namespace {
 
-constexpr const char* kOwn = "/proc/thread-self/ns/net";
+constexpr const char* kOwnNamespace = "/proc/thread-self/ns/net";
 
 UniqueFd open_own() {
-  return open_at(AT_FDCWD, kOwn, O_RDONLY);
+  return open_at(AT_FDCWD, kOwnNamespace, O_RDONLY);
 }
 
 }  // namespace

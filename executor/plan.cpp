@@ -117,7 +117,7 @@ class CallerFileAccess {
   std::vector<gid_t> own_groups_;
 };
 
-[[noreturn]] void refuse(const std::string& field, int error_number, const std::string& path) {
+[[noreturn]] void refuse_path(const std::string& field, int error_number, const std::string& path) {
   throw LaunchError(field, error_number,
                     field + ": " + path + ": " + std::generic_category().message(error_number));
 }
@@ -135,7 +135,7 @@ UniqueFd open_object(const std::string& field, const std::string& path, const La
                           "followed; name where it leads");
   }
   if (!object) {
-    refuse(field, errno, path);
+    refuse_path(field, errno, path);
   }
   return object;
 }
@@ -146,7 +146,7 @@ UniqueFd clone_tree(const std::string& field, const std::string& path, const Uni
   UniqueFd tree{static_cast<int>(::syscall(
       SYS_open_tree, object.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH))};
   if (!tree) {
-    refuse(field, errno, path);
+    refuse_path(field, errno, path);
   }
   mount_attr attributes{};
   attributes.attr_set = MOUNT_ATTR_NOSUID | (devices ? 0u : unsigned{MOUNT_ATTR_NODEV}) |
@@ -154,7 +154,7 @@ UniqueFd clone_tree(const std::string& field, const std::string& path, const Uni
   attributes.propagation = MS_PRIVATE;
   if (::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
                 sizeof attributes) != 0) {
-    refuse(field, errno, path);
+    refuse_path(field, errno, path);
   }
   return tree;
 }
@@ -324,7 +324,7 @@ class PlanBuilder {
     const UniqueFd object = open_object("current_working_directory", directory, request_);
     struct stat status {};
     if (::fstat(object.get(), &status) != 0 || !S_ISDIR(status.st_mode)) {
-      refuse("current_working_directory", ENOTDIR, directory);
+      refuse_path("current_working_directory", ENOTDIR, directory);
     }
     // Of what was opened, not of the name: a link must not bring the host's /proc or the whole host in.
     const std::string real = path_of(object);

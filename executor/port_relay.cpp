@@ -23,7 +23,6 @@ constexpr std::size_t kMostConnections = 4096;
 constexpr std::size_t kMostSessions = 1024;
 constexpr std::chrono::seconds kSessionIdle{120};  // as nf_conntrack_udp_timeout_stream
 constexpr int kFreePortTries = 32;
-constexpr int kMostDatagramsPerTurn = 64;
 
 }  // namespace
 

@@ -25,7 +25,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kPatience{10};  // for pasta, which needs 20 ms
+constexpr std::chrono::seconds kPastaPatience{10};  // for pasta, which needs 20 ms
 constexpr const char* kDevice = "eth0";
 constexpr const char* kTunDevice = "/dev/net/tun";
 // Every such job has the same addresses, as nobody but pasta sees them.
@@ -197,7 +197,7 @@ std::vector<std::string> UserNetwork::Endpoint::pasta_arguments() const {
 /// Until its device has its routes, which is the last that it makes.
 void UserNetwork::Endpoint::start_pasta(NetlinkSocket& links) {
   pasta_.emplace(PastaProcess::find_program(), pasta_arguments());
-  const Clock::time_point deadline = Clock::now() + kPatience;
+  const Clock::time_point deadline = Clock::now() + kPastaPatience;
   while ((has_v4_ && !has_default_route(links, false)) || (has_v6_ && !has_default_route(links, true))) {
     if (pasta_->has_ended()) {
       refuse("isolation.network", ECONNREFUSED, "pasta cannot connect the job: " + pasta_->last_words());

@@ -31,7 +31,7 @@ using Stream = beast::basic_stream<Local>;
 using ErrorCode = boost::system::error_code;
 
 /// A connection that says nothing for this long is closed, as is one that does not take an answer.
-constexpr std::chrono::seconds kPatience{300};
+constexpr std::chrono::seconds kClientPatience{300};
 constexpr std::size_t kLargestHeader = std::size_t{32} * 1024;
 /// A user may save up the requests of so many seconds.
 constexpr double kBurstSeconds = 10;
@@ -196,7 +196,7 @@ class Session : public std::enable_shared_from_this<Session> {
     parser_->header_limit(kLargestHeader);
     keep_alive_ = false;  // until a request says otherwise
     is_head_ = false;
-    stream_.expires_after(kPatience);
+    stream_.expires_after(kClientPatience);
     http::async_read_header(
         stream_, buffer_, *parser_,
         [self = shared_from_this()](const ErrorCode& error, std::size_t) { self->take_header(error); });
@@ -335,7 +335,7 @@ class Session : public std::enable_shared_from_this<Session> {
     }
     answer->keep_alive(keep_alive_);
     server_->unread(peer_.user_id) += size;
-    stream_.expires_after(kPatience);
+    stream_.expires_after(kClientPatience);
     http::async_write(stream_, *answer,
                       [self = shared_from_this(), answer, size](const ErrorCode& error, std::size_t) {
                         self->server_->unread(self->peer_.user_id) -= size;

@@ -29,14 +29,6 @@ bool is_damage(const std::exception_ptr& error) {
   }
 }
 
-std::string text_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const std::exception& failure) {
-    return failure.what();
-  }
-}
-
 }  // namespace
 
 std::string remedy_for_damage(const DaemonConfig& config, Timestamp now) {

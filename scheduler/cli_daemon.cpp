@@ -12,6 +12,7 @@
 #include <string>
 
 #include "scheduler/cli_history.h"
+#include "scheduler/cli_query.h"
 #include "scheduler/clock.h"
 #include "scheduler/listing.h"
 #include "scheduler/table.h"
@@ -153,13 +154,6 @@ constexpr std::array kSlotColumns{
 };
 constexpr std::size_t kSlotsShown = 4;
 
-ListingStyle listing_style(const CommandLine& line) {
-  ListingStyle style;
-  style.form = line.has("parsable2") ? ListingStyle::Form::parsable2 : ListingStyle::Form::table;
-  style.header = !line.has("noheader");
-  return style;
-}
-
 /// The words of "a,b" in every value of an option.
 std::set<std::string> words_of(const CommandLine& line, const char* option) {
   std::set<std::string> words;
@@ -215,13 +209,13 @@ std::vector<Json> selected(const CommandLine& line, const Json& listing, const s
 constexpr std::size_t kMostNamed = 100'000;
 
 [[noreturn]] void refuse_job(const std::string& operand, const std::string& why) {
-  throw InputError("command line", "", "\"" + operand + "\" " + why);
+  throw InputError(kCommandLine, "", "\"" + operand + "\" " + why);
 }
 
 /// "36_[1-3,7]": tasks 1, 2, 3 and 7 of array 36.
 void add_tasks(const std::string& operand, std::size_t bracket, std::vector<std::string>& jobs) {
   const std::string array = operand.substr(0, bracket - 1);
-  (void)parse_job_reference(array, "command line");
+  (void)parse_job_reference(array, kCommandLine);
   try {
     IndexList tasks =
         IndexList::parse(std::string_view(operand).substr(bracket + 1, operand.size() - bracket - 2));
@@ -238,8 +232,8 @@ void add_tasks(const std::string& operand, std::size_t bracket, std::vector<std:
 
 /// "36-40".
 void add_range(const std::string& operand, std::size_t dash, std::vector<std::string>& jobs) {
-  const JobReference first = parse_job_reference(operand.substr(0, dash), "command line");
-  const JobReference last = parse_job_reference(operand.substr(dash + 1), "command line");
+  const JobReference first = parse_job_reference(operand.substr(0, dash), kCommandLine);
+  const JobReference last = parse_job_reference(operand.substr(dash + 1), kCommandLine);
   if (first.task || last.task || last.job < first.job ||
       static_cast<std::size_t>(last.job - first.job) >= kMostNamed) {
     refuse_job(operand, "is no range of at most 100000 jobs (use 36-40, or 36_[1-5] for tasks of array 36)");
@@ -261,7 +255,7 @@ std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
     } else if (dash != std::string::npos && dash > 0) {
       add_range(operand, dash, jobs);
     } else {
-      (void)parse_job_reference(operand, "command line");
+      (void)parse_job_reference(operand, kCommandLine);
       jobs.push_back(operand);
     }
   }
@@ -269,7 +263,7 @@ std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
 }
 
 std::string job_id(const CommandLine& line) {
-  (void)parse_job_reference(line.operands.at(0), "command line");
+  (void)parse_job_reference(line.operands.at(0), kCommandLine);
   return line.operands[0];
 }
 

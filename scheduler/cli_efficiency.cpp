@@ -61,7 +61,7 @@ std::string print(const char* format, Values... values) {
 }
 
 /// seff's sizes: kilobytes of 1024 bytes and up, two decimals; nothing at all is megabytes there.
-std::string size_text(Bytes bytes) {
+std::string seff_size(Bytes bytes) {
   if (bytes == 0) {
     return "0.00 MB";
   }
@@ -94,10 +94,10 @@ std::string used_text(const Efficiency& result) {
                                    " core-walltime"
                              : "not measured";
   text += "\nJob Wall-clock time: " + duration_text(result.wall) + "\nMemory Utilized: ";
-  text += result.memory_used ? size_text(*result.memory_used) : "not measured";
+  text += result.memory_used ? seff_size(*result.memory_used) : "not measured";
   text += "\nMemory Efficiency: ";
   text += result.memory_percent
-              ? print("%.2f%% of ", *result.memory_percent) + size_text(*result.memory_granted)
+              ? print("%.2f%% of ", *result.memory_percent) + seff_size(*result.memory_granted)
               : "not measured";
   return text + "\n";
 }

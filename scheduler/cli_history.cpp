@@ -11,8 +11,6 @@
 namespace berth {
 namespace {
 
-constexpr const char* kSource = "command line";
-
 template <typename Number>
 std::optional<Number> parse_number(std::string_view text) {
   Number number{};
@@ -35,7 +33,7 @@ std::vector<std::string> words_of(const std::vector<std::string>& lists, const s
       list.remove_prefix(std::min(comma + 1, list.size()));
     }
     if (words.size() == before) {
-      faults.push_back({kSource, option, "is empty: leave it out to select all"});
+      faults.push_back({kCommandLine, option, "is empty: leave it out to select all"});
     }
   }
   return words;
@@ -49,7 +47,7 @@ std::optional<Timestamp> instant_of(const std::optional<std::string>& text, cons
   try {
     return parse_instant(*text, now);
   } catch (const std::invalid_argument& error) {
-    faults.push_back({kSource, option, "\"" + *text + "\" " + error.what()});
+    faults.push_back({kCommandLine, option, "\"" + *text + "\" " + error.what()});
     return std::nullopt;
   }
 }
@@ -80,7 +78,7 @@ JobReference parse_job_reference(const std::string& text, const std::string& sou
   if (const auto reference = job_reference_of(text)) {
     return *reference;
   }
-  throw InputError(kSource, source == kSource ? "" : source, not_a_job_id(text));
+  throw InputError(kCommandLine, source == kCommandLine ? "" : source, not_a_job_id(text));
 }
 
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) {
@@ -91,7 +89,7 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
   filter.end = instant_of(request.end, "--endtime", now, faults);
   if (filter.start && filter.end && *filter.start > *filter.end) {
     faults.push_back(
-        {kSource, "--endtime",
+        {kCommandLine, "--endtime",
          "\"" + *request.end + "\" is before --starttime \"" + *request.start + "\": exchange them"});
   }
   filter.users = words_of(request.users, "--user", faults);
@@ -101,7 +99,7 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
     if (const auto state = parse_job_state(word)) {
       filter.states.push_back(*state);
     } else {
-      faults.push_back({kSource, "--state",
+      faults.push_back({kCommandLine, "--state",
                         "\"" + word +
                             "\" is not a state (use PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, "
                             "OUT_OF_MEMORY, CANCELLED, NODE_FAIL … or a code such as CD)"});
@@ -115,13 +113,14 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
         filter.job_ids.push_back(reference->job);
       }
     } else {
-      faults.push_back({kSource, "--jobs", not_a_job_id(word)});
+      faults.push_back({kCommandLine, "--jobs", not_a_job_id(word)});
     }
   }
   if (request.last) {
     filter.last = parse_number<std::uint64_t>(*request.last);
     if (!filter.last || *filter.last == 0) {
-      faults.push_back({kSource, "--last", "\"" + *request.last + "\" is not a number of jobs (use 10)"});
+      faults.push_back(
+          {kCommandLine, "--last", "\"" + *request.last + "\" is not a number of jobs (use 10)"});
     }
   }
   if (!faults.empty()) {

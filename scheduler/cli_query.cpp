@@ -23,7 +23,7 @@
 namespace berth {
 namespace {
 
-void print(const std::string& text) {
+void print_lines(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   if (!text.empty() && text.back() != '\n') {
     std::fputc('\n', stdout);
@@ -157,6 +157,8 @@ HistoryRequest history_request(const CommandLine& line) {
   return request;
 }
 
+}  // namespace
+
 ListingStyle listing_style(const CommandLine& line) {
   ListingStyle style;
   style.form = line.has("parsable2")  ? ListingStyle::Form::parsable2
@@ -167,15 +169,13 @@ ListingStyle listing_style(const CommandLine& line) {
   return style;
 }
 
-}  // namespace
-
 int run_history(const CommandLine& line) {
   if (line.has("helpformat")) {
-    print(listing_help());
+    print_lines(listing_help());
     return 0;
   }
   if (asks_daemon(line)) {
-    print(history_of_daemon(line));
+    print_lines(history_of_daemon(line));
     return 0;
   }
   const Timestamp now = SystemClock().system_now();
@@ -187,18 +187,18 @@ int run_history(const CommandLine& line) {
   const auto store = open_for_reading<JobStore>(line);
   const std::vector<AccountingRecord> records =
       store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
-  print(line.has("json") ? listing_json(records)
-                         : format_listing(records, columns, listing_style(line), now));
+  print_lines(line.has("json") ? listing_json(records)
+                               : format_listing(records, columns, listing_style(line), now));
   return 0;
 }
 
 int run_report(const CommandLine& line) {
   if (line.has("helpformat")) {
-    print(report_help());
+    print_lines(report_help());
     return 0;
   }
   if (asks_daemon(line)) {
-    print(report_of_daemon(line));
+    print_lines(report_of_daemon(line));
     return 0;
   }
   ReportRequest request;
@@ -210,28 +210,28 @@ int run_report(const CommandLine& line) {
   const ReportFilter filter = make_report_filter(request, SystemClock().system_now());
   const auto store = open_for_reading<QueueStore>(line);
   const std::vector<ReportRow> rows = store == nullptr ? std::vector<ReportRow>() : store->report(filter);
-  print(line.has("json") ? report_json(rows, filter.key)
-                         : format_report(rows, filter.key, line.value("format"), listing_style(line)));
+  print_lines(line.has("json") ? report_json(rows, filter.key)
+                               : format_report(rows, filter.key, line.value("format"), listing_style(line)));
   return 0;
 }
 
 int run_show(const CommandLine& line) {
   if (asks_daemon(line)) {
     const std::vector<std::string> shown = shown_by_daemon(line, line.has("json") ? "json" : "text");
-    print(line.has("json") ? merged(shown) : shown.front());
+    print_lines(line.has("json") ? merged(shown) : shown.front());
     for (std::size_t index = 1; index < shown.size() && !line.has("json"); ++index) {
-      print("\n" + shown[index]);
+      print_lines("\n" + shown[index]);
     }
     return 0;
   }
   const std::vector<ShownJob> jobs = load_jobs(line);
   if (line.has("json")) {
-    print(show_json(jobs));
+    print_lines(show_json(jobs));
     return 0;
   }
   const Timestamp now = SystemClock().system_now();
   for (const ShownJob& job : jobs) {
-    print((&job == &jobs.front() ? "" : "\n") + show_text(job, now));
+    print_lines((&job == &jobs.front() ? "" : "\n") + show_text(job, now));
   }
   return 0;
 }
@@ -243,7 +243,7 @@ int run_efficiency(const CommandLine& line) {
     for (const std::string& one : shown_by_daemon(line, as_json ? "efficiency-json" : "efficiency")) {
       text += (text.empty() ? "" : as_json ? ",\n" : "\n") + one;
     }
-    print(as_json ? "[" + text + "]" : text);
+    print_lines(as_json ? "[" + text + "]" : text);
     return 0;
   }
   const std::vector<ShownJob> jobs = load_jobs(line);
@@ -254,13 +254,13 @@ int run_efficiency(const CommandLine& line) {
       if (line.has("json")) {
         json += (json.empty() ? "" : ",\n") + efficiency_json(record, now);
       } else {
-        print((&job == &jobs.front() && &record == &job.records.front() ? "" : "\n") +
-              efficiency_text(record, now));
+        print_lines((&job == &jobs.front() && &record == &job.records.front() ? "" : "\n") +
+                    efficiency_text(record, now));
       }
     }
   }
   if (line.has("json")) {
-    print("[" + json + "]");
+    print_lines("[" + json + "]");
   }
   return 0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "scheduler/command_line.h"
+#include "scheduler/listing.h"
 
 namespace berth {
 
@@ -10,5 +11,8 @@ int run_history(const CommandLine& line);
 int run_show(const CommandLine& line);
 int run_efficiency(const CommandLine& line);
 int run_report(const CommandLine& line);
+
+/// What --noheader, --parsable, --parsable2 and --delimiter ask for, of those that the command has.
+ListingStyle listing_style(const CommandLine& line);
 
 }  // namespace berth

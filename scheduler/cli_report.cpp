@@ -11,8 +11,6 @@
 namespace berth {
 namespace {
 
-constexpr const char* kSource = "command line";
-
 struct KeyName {
   ReportKey key;
   const char* name;    ///< --by
@@ -67,7 +65,7 @@ struct Column {
   std::string_view description;
   std::string (*cell)(const ReportRow& row);
 };
-constexpr std::array kColumns{
+constexpr std::array kReportColumns{
     Column{"Key", -16, "what the row is about: the user, account, job name or day",
            [](const ReportRow& row) { return row.key.empty() ? std::string("(none)") : printable(row.key); }},
     Column{"Jobs", 8, "jobs that ended", [](const ReportRow& row) { return std::to_string(row.jobs); }},
@@ -101,24 +99,24 @@ struct Chosen {
 
 Chosen chosen_column(std::string_view word, ReportKey key) {
   const std::string_view name = word.substr(0, word.find('%'));
-  for (const Column& column : kColumns) {
+  for (const Column& column : kReportColumns) {
     if (same_word(name, column.name) ||
-        (&column == kColumns.data() && same_word(name, key_name(key).header))) {
+        (&column == kReportColumns.data() && same_word(name, key_name(key).header))) {
       return {&column, column_width(word, column.width)};
     }
   }
   std::string names;
-  for (const Column& column : kColumns) {
+  for (const Column& column : kReportColumns) {
     names += (names.empty() ? "" : ", ") + std::string(column.name);
   }
-  throw InputError(kSource, "--format",
+  throw InputError(kCommandLine, "--format",
                    "there is no column \"" + std::string(name) + "\" (use " + names + ")");
 }
 
 std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, ReportKey key) {
   std::vector<Chosen> chosen;
   if (!format) {
-    for (const Column& column : kColumns) {
+    for (const Column& column : kReportColumns) {
       chosen.push_back({&column, column.width});
     }
     return chosen;
@@ -164,7 +162,7 @@ ReportFilter make_report_filter(const ReportRequest& request, Timestamp now) {
   const auto* const found =
       std::find_if(kKeys.begin(), kKeys.end(), [&](const KeyName& one) { return by == one.name; });
   if (found == kKeys.end()) {
-    throw InputError(kSource, "--by", "\"" + by + "\" is not user, account, name or day");
+    throw InputError(kCommandLine, "--by", "\"" + by + "\" is not user, account, name or day");
   }
   filter.key = found->key;
   return filter;
@@ -176,7 +174,7 @@ std::string format_report(const std::vector<ReportRow>& rows, ReportKey key,
   std::string text;
   if (style.header) {
     text += line_of(columns, style, [&](const Chosen& chosen) {
-      return std::string(chosen.column == kColumns.data() ? key_name(key).header : chosen.column->name);
+      return std::string(chosen.column == kReportColumns.data() ? key_name(key).header : chosen.column->name);
     });
     if (style.form == ListingStyle::Form::table) {
       text += line_of(columns, style, [](const Chosen& chosen) {
@@ -214,7 +212,7 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
 
 std::string report_help() {
   std::string text;
-  for (const Column& column : kColumns) {
+  for (const Column& column : kReportColumns) {
     text += fit(std::string(column.name), -14) + std::string(column.description) + "\n";
   }
   return text;

@@ -25,9 +25,6 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr auto kSource = "command line";
-constexpr Bytes kMebibyte = Bytes{1024} * 1024;
-
 /// What describes the calling session and not the job: inside, the home, the temporary folder and the user
 /// may be others, and a path of the caller's run-time folder leads nowhere.
 constexpr std::array kSessionVariables{"HOME"sv,
@@ -497,8 +494,8 @@ class SpecBuilder {
     }
     for (const std::string& word : spec_.argv) {
       if (!is_utf8(word)) {
-        faults_.push_back(
-            {kSource, "", "\"" + word + "\" is not UTF-8, which records are kept in; name it otherwise"});
+        faults_.push_back({kCommandLine, "",
+                           "\"" + word + "\" is not UTF-8, which records are kept in; name it otherwise"});
       }
     }
   }
@@ -506,7 +503,7 @@ class SpecBuilder {
   JobSpec finish() {
     if (faults_.empty()) {
       try {
-        return validated(spec_, kSource);
+        return validated(spec_, kCommandLine);
       } catch (const InputError& error) {
         faults_ = error.faults();
         for (InputFault& fault : faults_) {
@@ -529,13 +526,14 @@ class SpecBuilder {
   void each(const char* option, const std::function<void(const std::string&)>& apply) {
     for (const std::string& text : line_.values(option)) {
       if (!is_utf8(text)) {
-        faults_.push_back({kSource, std::string("--") + option, "is not UTF-8, which records are kept in"});
+        faults_.push_back(
+            {kCommandLine, std::string("--") + option, "is not UTF-8, which records are kept in"});
         continue;
       }
       try {
         apply(text);
       } catch (const std::invalid_argument& error) {
-        faults_.push_back({kSource, std::string("--") + option, '"' + text + "\" " + error.what()});
+        faults_.push_back({kCommandLine, std::string("--") + option, '"' + text + "\" " + error.what()});
       }
     }
   }
@@ -588,7 +586,7 @@ CallerContext caller_context() {
   std::error_code error;
   context.directory = std::filesystem::current_path(error).string();
   if (error) {
-    throw InputError(kSource, "--chdir", "the current directory is gone; change to another or name one");
+    throw InputError(kCommandLine, "--chdir", "the current directory is gone; change to another or name one");
   }
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;

@@ -44,14 +44,6 @@ Outcome ended_before_start(JobState state, Cause cause, const std::string& messa
   return outcome;
 }
 
-std::string text_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const std::exception& exception) {
-    return exception.what();
-  }
-}
-
 SlotPool make_pool(const DaemonConfig::Pool& pool) {
   return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
 }

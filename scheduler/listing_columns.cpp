@@ -50,7 +50,7 @@ std::string command_cell(Record record, Timestamp) {
 }
 
 // Widths are sacct's where it has the column, so that scripts that cut columns go on working.
-constexpr std::array kColumns{
+constexpr std::array kListingColumns{
     ListingColumn{"JobID", -12, "Number of the job; ARRAY_TASK of a task of an array",
                   [](Record r, Timestamp) { return shown_id(r); }},
     ListingColumn{"JobIDRaw", -12, "Number of the job, also of a task",
@@ -206,7 +206,7 @@ constexpr std::array kColumns{
 }  // namespace
 
 std::span<const ListingColumn> listing_columns() {
-  return kColumns;
+  return kListingColumns;
 }
 
 std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& record, Timestamp now) {

@@ -62,4 +62,12 @@ void log_line(LogLevel level, std::string_view message) {
   logger().log(static_cast<spdlog::level::level_enum>(level), message);
 }
 
+std::string text_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& exception) {
+    return exception.what();
+  }
+}
+
 }  // namespace berth

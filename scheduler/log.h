@@ -1,6 +1,8 @@
 // Log lines to standard error. The only user of spdlog is log.cpp; nothing is built until the first line.
 #pragma once
 
+#include <exception>
+#include <string>
 #include <string_view>
 
 namespace berth {
@@ -15,6 +17,8 @@ bool parse_log_level(std::string_view name, LogLevel& level);
 void set_before_log(void (*callback)());
 
 void log_line(LogLevel level, std::string_view message);
+/// what() of an exception that somebody else caught.
+std::string text_of(const std::exception_ptr& error);
 
 inline void log_debug(std::string_view message) {
   log_line(LogLevel::debug, message);

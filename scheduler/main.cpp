@@ -26,7 +26,7 @@
 namespace berth {
 namespace {
 
-void print(const std::string& text) {
+void print_help(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
@@ -51,14 +51,14 @@ void configure_log(const CommandLine& line) {
 
 int run_help(const CommandLine& line) {
   if (line.operands.empty()) {
-    print(program_help(help_width()));
+    print_help(program_help(help_width()));
     return 0;
   }
   const CommandSpec* command = find_command(line.operands[0]);
   if (command == nullptr) {
     throw UsageError(line.command, "berth help: \"" + line.operands[0] + "\" is not a command");
   }
-  print(command_help(*command, help_width()));
+  print_help(command_help(*command, help_width()));
   return 0;
 }
 
@@ -132,7 +132,8 @@ int run_command(const CommandLine& line) {
     return 0;
   }
   if (line.has("help")) {
-    print(line.command == nullptr ? program_help(help_width()) : command_help(*line.command, help_width()));
+    print_help(line.command == nullptr ? program_help(help_width())
+                                       : command_help(*line.command, help_width()));
     return 0;
   }
   configure_log(line);

@@ -112,7 +112,7 @@ std::size_t width_of(std::string_view digits) {
   return width;
 }
 
-std::string padded(const std::string& number, std::size_t width) {
+std::string zero_padded(const std::string& number, std::size_t width) {
   return (number.size() < width ? std::string(width - number.size(), '0') : "") + number;
 }
 
@@ -126,11 +126,11 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
     const char letter = is_pattern ? pattern[at] : '\0';
     const std::size_t width = is_pattern ? width_of(pattern.substr(i + 1, at - i - 1)) : 0;
     if (letter == 'j') {
-      out += padded(std::to_string(values.job_id), width);
+      out += zero_padded(std::to_string(values.job_id), width);
     } else if (letter == 'A') {
-      out += padded(std::to_string(values.array_job_id.value_or(values.job_id)), width);
+      out += zero_padded(std::to_string(values.array_job_id.value_or(values.job_id)), width);
     } else if (letter == 'a') {
-      out += values.array_task_id ? padded(std::to_string(*values.array_task_id), width) : "";
+      out += values.array_task_id ? zero_padded(std::to_string(*values.array_task_id), width) : "";
     } else if (letter == 'x') {
       std::string name{values.job_name};
       std::replace(name.begin(), name.end(), '/', '_');

@@ -27,14 +27,14 @@ namespace {
 namespace asio = boost::asio;
 using ErrorCode = boost::system::error_code;
 
-constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kGreetingPatience{10};
 
 /// Connects and waits for the greeting, without the loop: berthd does nothing else meanwhile.
 std::shared_ptr<RunnerLink> connect_runner(asio::io_context& loop, const std::string& path) {
   RunnerLink::Socket socket(loop);
   socket.connect(asio::local::stream_protocol::endpoint(path));
   ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
-  const timeval patience{kPatience.count(), 0};
+  const timeval patience{kGreetingPatience.count(), 0};
   ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   FrameReader reader;
   std::array<char, 4096> buffer{};

@@ -5,7 +5,7 @@
 namespace berth {
 namespace {
 
-constexpr std::chrono::seconds kPatience{2};
+constexpr std::chrono::seconds kSamplePatience{2};
 
 }  // namespace
 
@@ -14,7 +14,7 @@ void SampleGatherer::ask(const std::vector<std::shared_ptr<RunnerLink>>& links, 
   auto gathering = std::make_unique<Gathering>(loop_);
   gathering->outstanding = links.size();
   gathering->reply = std::move(reply);
-  gathering->timer.expires_after(links.empty() ? std::chrono::seconds(0) : kPatience);
+  gathering->timer.expires_after(links.empty() ? std::chrono::seconds(0) : kSamplePatience);
   gathering->timer.async_wait([this, number](const boost::system::error_code& error) {
     if (!error) {
       finish(number);

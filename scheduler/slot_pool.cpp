@@ -12,7 +12,6 @@
 namespace berth {
 namespace {
 
-constexpr Bytes kMebibyte = Bytes{1} << 20U;
 constexpr Bytes kLargestReserve = Bytes{1} << 30U;
 constexpr std::size_t kLongestSlotName = 48;
 

@@ -22,7 +22,7 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kAhead = std::size_t{128} * 1024;
+constexpr std::size_t kMostUnsent = std::size_t{128} * 1024;
 constexpr std::size_t kPiece = std::size_t{32} * 1024;
 constexpr std::array kEnding{SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
@@ -89,7 +89,7 @@ class StreamClient {
       std::array<pollfd, 3> ready{
           {{socket_.get(), POLLIN, 0},
            {signals_.descriptor(), POLLIN, 0},
-           {reading_input_ && unsent_.size() < kAhead ? STDIN_FILENO : -1, POLLIN, 0}}};
+           {reading_input_ && unsent_.size() < kMostUnsent ? STDIN_FILENO : -1, POLLIN, 0}}};
       if (!unsent_.empty()) {
         ready[0].events |= POLLOUT;
       }

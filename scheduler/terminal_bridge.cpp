@@ -13,7 +13,7 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kAhead = std::size_t{64} * 1024;
+constexpr std::size_t kMostTypedAhead = std::size_t{64} * 1024;
 
 }  // namespace
 
@@ -37,7 +37,7 @@ void TerminalBridge::close() {
 
 void TerminalBridge::add_descriptors(std::vector<pollfd>& descriptors) const {
   descriptors.push_back({signals_.get(), POLLIN, 0});
-  if (master_ && reading_ && unsent_.size() < kAhead) {
+  if (master_ && reading_ && unsent_.size() < kMostTypedAhead) {
     descriptors.push_back({STDIN_FILENO, POLLIN, 0});
   }
   if (master_ && !unsent_.empty()) {
@@ -65,7 +65,7 @@ void TerminalBridge::handle() {
 
 void TerminalBridge::read_keys() {
   pollfd input{STDIN_FILENO, POLLIN, 0};
-  if (!reading_ || unsent_.size() >= kAhead || ::poll(&input, 1, 0) <= 0) {
+  if (!reading_ || unsent_.size() >= kMostTypedAhead || ::poll(&input, 1, 0) <= 0) {
     return;
   }
   std::array<char, 4096> keys{};

@@ -32,8 +32,6 @@ void read_cpus(const Field& field, DaemonConfig::Pool& pool) {
   }
 }
 
-constexpr Bytes kMebibyte = Bytes{1} << 20U;
-
 constexpr Member<DaemonConfig::Pool> kPool[] = {
     {"cpus", read_cpus},
     {"memory",

@@ -18,6 +18,9 @@ struct InputFault {
   bool operator==(const InputFault&) const = default;
 };
 
+/// `file` of what was given as words of a command.
+constexpr const char* kCommandLine = "command line";
+
 /// All faults found, never only the first; at least one. what() is one line per fault.
 class InputError : public std::runtime_error {
  public:

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "schemas/characters.h"
 #include "schemas/job_reader.h"
 #include "schemas/network_reader.h"
 
@@ -12,7 +13,7 @@ namespace berth {
 namespace {
 
 constexpr std::size_t kMaximumHostname = 64;             // HOST_NAME_MAX (gethostname(2))
-constexpr std::size_t kMaximumLabel = 63;                // RFC 1123, section 2.1, and RFC 1035
+constexpr std::size_t kMaximumHostLabel = 63;            // RFC 1123, section 2.1, and RFC 1035
 constexpr std::uint64_t kMaximumUserId = 4'294'967'294;  // the highest uid_t; one more means "none"
 constexpr std::int64_t kMaximumOffset = 3'153'600'000;   // 100 years, as for durations
 
@@ -233,12 +234,8 @@ void read_root(const Field& field, Reading& reading) {
 
 // ---- single values ----
 
-bool is_letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
 bool is_label(std::string_view label) {
-  return !label.empty() && label.size() <= kMaximumLabel && label.front() != '-' && label.back() != '-' &&
+  return !label.empty() && label.size() <= kMaximumHostLabel && label.front() != '-' && label.back() != '-' &&
          std::all_of(label.begin(), label.end(), [](char c) { return is_letter_or_digit(c) || c == '-'; });
 }
 

@@ -14,12 +14,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kMaximumName = 255;                 // NAME_MAX: %x puts the name into file names
+constexpr std::size_t kMaximumJobName = 255;              // NAME_MAX: %x puts the name into file names
 constexpr std::size_t kMaximumArgument = 131'071;         // MAX_ARG_STRLEN without its NUL (execve(2))
 constexpr std::int64_t kMaximumPriority = 4'294'967'294;  // Slurm's
 constexpr std::int64_t kMaximumNice = 2'147'483'645;      // Slurm's (sbatch(1), --nice)
-
-constexpr Bytes kMebibyte = Bytes{1} << 20U;
 
 // ---- the command ----
 
@@ -30,7 +28,7 @@ void read_name(const Field& field, JobSpec& spec) {
   }
   if (name->find('/') != std::string::npos || *name == "." || *name == "..") {
     field.refuse("cannot be part of a file name; use a name without \"/\"");
-  } else if (name->size() > kMaximumName) {
+  } else if (name->size() > kMaximumJobName) {
     field.refuse("is longer than a file name may be (255 bytes)");
   } else {
     spec.name = *name;
@@ -316,7 +314,7 @@ std::string default_name(const JobSpec& spec) {
   if (!spec.script.empty() || spec.argv.empty()) {
     return "script";
   }
-  std::string name = spec.argv.front().substr(spec.argv.front().rfind('/') + 1).substr(0, kMaximumName);
+  std::string name = spec.argv.front().substr(spec.argv.front().rfind('/') + 1).substr(0, kMaximumJobName);
   const bool unusable =
       name.empty() || name == "." || name == ".." || std::any_of(name.begin(), name.end(), [](char c) {
         return static_cast<unsigned char>(c) < 0x20U || c == '\x7f';

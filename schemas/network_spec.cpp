@@ -4,16 +4,14 @@
 #include <charconv>
 #include <stdexcept>
 
+#include "schemas/characters.h"
+
 namespace berth {
 namespace {
 
-constexpr std::size_t kMaximumName = 253;  // RFC 1035, section 2.3.4, as text
-constexpr std::size_t kMaximumLabel = 63;  // likewise
+constexpr std::size_t kMaximumDnsName = 253;  // RFC 1035, section 2.3.4, as text
+constexpr std::size_t kMaximumDnsLabel = 63;  // likewise
 constexpr std::size_t kMaximumNetwork = 63;
-
-bool is_letter_or_digit(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
 
 std::uint16_t parse_port(std::string_view text, unsigned minimum) {
   unsigned number = 0;
@@ -103,14 +101,14 @@ bool is_domain_name(std::string_view name, bool wildcard) {
   if (wildcard && name.starts_with("*.")) {
     name.remove_prefix(2);
   }
-  if (name.empty() || name.size() > kMaximumName) {
+  if (name.empty() || name.size() > kMaximumDnsName) {
     return false;
   }
   while (true) {
     const std::size_t dot = name.find('.');
     const std::string_view label = name.substr(0, dot);
     // Underscores are not RFC 1123's, but are in use (_service._tcp).
-    if (label.empty() || label.size() > kMaximumLabel || label.front() == '-' || label.back() == '-' ||
+    if (label.empty() || label.size() > kMaximumDnsLabel || label.front() == '-' || label.back() == '-' ||
         !std::all_of(label.begin(), label.end(),
                      [](char c) { return is_letter_or_digit(c) || c == '-' || c == '_'; })) {
       return false;

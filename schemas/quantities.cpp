@@ -10,21 +10,13 @@
 
 #include "schemas/coming_instant.h"
 
+#include "schemas/characters.h"
+
 namespace berth {
 
 namespace {
 
 __extension__ using Wide = unsigned __int128;  // products of two 64-bit numbers, so that rounding is ours
-
-constexpr char to_lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-constexpr bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-constexpr bool is_letter(char c) {
-  return to_lower(c) >= 'a' && to_lower(c) <= 'z';
-}
 
 std::string lowered(std::string_view text) {
   std::string result(text);

@@ -12,6 +12,7 @@
 namespace berth {
 
 using Bytes = std::uint64_t;
+constexpr Bytes kMebibyte = Bytes{1} << 20U;
 using Milliseconds = std::chrono::milliseconds;
 /// Wall-clock instant with microsecond resolution; what records and the database hold (UTC).
 using Timestamp = std::chrono::time_point<std::chrono::system_clock, std::chrono::microseconds>;

@@ -14,7 +14,6 @@ namespace {
 using std::chrono::minutes;
 using std::chrono::seconds;
 
-constexpr Bytes kMebibyte = Bytes{1} << 20U;
 constexpr Bytes kGibibyte = Bytes{1} << 30U;
 const Supervisor kSelf{"boot", 100, 200, "run-100-200"};
 

@@ -11,7 +11,6 @@
 namespace berth {
 namespace {
 
-constexpr Bytes kMebibyte = Bytes{1} << 20U;
 constexpr Bytes kGibibyte = Bytes{1} << 30U;
 
 PoolBounds memory_bound(Bytes memory) {
