@@ -31,6 +31,8 @@ berth_library(berth_cli
 target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog berth_executor)
 set_source_files_properties(manual_page.cpp cli_version.cpp PROPERTIES
   COMPILE_DEFINITIONS "BERTH_VERSION=\"${PROJECT_VERSION}\"")
+# What berth-runner takes of this library, which would bring it all the others.
+set_source_files_properties(log.cpp output_files.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 
 # Linked statically the program starts in a fraction of the time that the dynamic linker takes for these
 # libraries. libudev (through hwloc) and the C library have no archive that may be used so.
@@ -81,6 +83,7 @@ add_executable(berthd berthd_main.cpp api.cpp api_attach.cpp api_routes.cpp api_
 target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
                       berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers
                       Threads::Threads)
+set_target_properties(berthd PROPERTIES UNITY_BUILD_BATCH_SIZE 5)  # Beast and Asio: two CPUs, two halves
 file(RELATIVE_PATH berth_libexec ${CMAKE_INSTALL_FULL_SBINDIR} ${CMAKE_INSTALL_FULL_LIBEXECDIR}/berth)
 string(REGEX REPLACE "^\\.\\./" "" berth_libexec ${berth_libexec})
 target_compile_definitions(berthd PRIVATE BERTH_VERSION="${PROJECT_VERSION}" BERTH_LIBEXEC="${berth_libexec}")
