@@ -358,13 +358,6 @@ class Isolation(BerthCase):
         self.assertGreater(report["monotonic"], own + 86000)
         self.assertGreater(report["boottime"], own + 172000)
 
-    def test_cgroup_namespace_hides_the_path(self):
-        report, _ = self.report()
-        for line in report["cgroup"].splitlines():
-            number, controllers, path = line.split(":", 2)
-            if controllers != "name=systemd":
-                self.assertEqual(path, "/", line)
-
     def test_standard_input_is_empty_or_the_named_file(self):
         path = os.path.join(self.directory, "input")
         with open(path, "w", encoding="utf-8") as file:

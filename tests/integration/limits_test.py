@@ -55,6 +55,13 @@ class Limits(BerthCase):
                     self.assertRegex(folder, rf"/berth/run-{self.process.pid}-\d+/(armed-)?job-1\.1$")
         self.end()
 
+    def test_cgroup_namespace_hides_the_path(self):
+        report, _ = self.report()
+        for line in report["cgroup"].splitlines():
+            number, controllers, path = line.split(":", 2)
+            if controllers != "name=systemd":
+                self.assertEqual(path, "/", line)
+
     def test_init_and_job_share_the_cgroup_and_berth_is_outside(self):
         pid = self.hold()
         folder = self.cgroup_of(pid, "pids") or self.cgroup_of(pid, "unified")
