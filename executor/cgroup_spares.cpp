@@ -64,8 +64,7 @@ bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
   std::optional<CgroupLimits> limits = limits_of(hierarchy, used.limits);
   // A quota counts the times that it throttled; limits of disks cannot be taken back.
   if (!can_be_spare(hierarchy) || hierarchy.spares.size() >= kMostSpares || limits->cpu_quota ||
-      !limits->io.empty() ||
-      (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
+      !limits->io.empty() || (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
       (used.was_frozen && hierarchy.controllers.contains(Controller::freezer)) ||
       has_children(directory.fd.get())) {
     return false;
@@ -76,8 +75,7 @@ bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
     return false;
   }
   directory.tasks.reset();
-  hierarchy.spares.push_back(
-      {std::move(directory.fd), std::move(directory.kept), spare, std::move(*limits)});
+  hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), spare, std::move(*limits)});
   return true;
 }
 

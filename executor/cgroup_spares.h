@@ -1,5 +1,5 @@
-// Spares: v1 cgroups of ended jobs that are given to the next job instead of being removed and made anew, which
-// costs ten times as much (mkdir, first opens, rmdir, and what the kernel frees later).
+// Spares: v1 cgroups of ended jobs that are given to the next job instead of being removed and made anew,
+// which costs ten times as much (mkdir, first opens, rmdir, and what the kernel frees later).
 //
 // Only cgroups without a trace of the job that was in them: no process, no child, and counters that are still
 // zero, since no counter of a cgroup can be set back. So memory and pids, which keep peaks and charges, are

@@ -369,7 +369,8 @@ std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const
   for (const auto& hierarchy : directories->hierarchies) {
     wanted.push_back(hierarchy.get());
   }
-  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted, CgroupLimits{});
+  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted,
+                                               CgroupLimits{});
   return found->exists() ? std::move(found) : nullptr;
 }
 

@@ -401,7 +401,8 @@ void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
 }
 
 long opened_sources[sandbox::kMaximumMounts];
-long opened_root = 0;  // none: 0 is init's standard input. Nothing here has an initial value: a page less to copy
+long opened_root =
+    0;  // none: 0 is init's standard input. Nothing here has an initial value: a page less to copy
 
 bool has_new_top_level(const ReceivedPlan& received) {
   const auto* mounts = received.array<const PlanMount>(received.plan->mounts);
