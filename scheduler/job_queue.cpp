@@ -116,7 +116,10 @@ class JobQueue::Merge {
 };
 
 void JobQueue::push(const QueuedJob& job) {
-  size_ += owners_[job.owner].insert(job).second ? 1U : 0U;
+  Jobs& jobs = owners_[job.owner];
+  const std::size_t before = jobs.size();
+  jobs.insert(jobs.end(), job);  // most come last: then nothing is searched
+  size_ += jobs.size() - before;
 }
 
 QueuedJob JobQueue::take(unsigned owner, Jobs::const_iterator job) {
