@@ -1,4 +1,4 @@
-// ArmedSandboxes: sandboxes made ahead of need. Each has its namespaces, its root and a fresh cgroup, and its
+// ArmedSandboxes: sandboxes made ahead of need. Each has its namespaces, its root and a cgroup, and its
 // init waits for a job; a launch then costs little more than the job's own fork and exec.
 //
 // A used sandbox is never armed again: each serves one job. Single-threaded.

@@ -142,9 +142,10 @@ class CgroupTree {
   /// Names of the trees beside this one: of other berths that run, or that died and left theirs.
   virtual std::vector<std::string> siblings() const = 0;
 
-  /// A fresh cgroup in every usable hierarchy (net_cls and hugetlb only when the limits name them: berth
-  /// mounts these hierarchies itself, detached, with fsopen/fsmount, when nobody has).
-  /// All limits are written before it returns. Throws CgroupError and leaves nothing behind.
+  /// A cgroup of its own in every usable hierarchy, fresh or without a trace of an earlier job (net_cls and
+  /// hugetlb only when the limits name them: berth mounts these hierarchies itself, detached, with
+  /// fsopen/fsmount, when nobody has). All limits are written before it returns. Throws CgroupError and
+  /// leaves nothing behind.
   virtual std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) = 0;
 };
 

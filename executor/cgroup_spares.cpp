@@ -8,7 +8,7 @@
 namespace berth {
 namespace {
 
-/// As many as end at about the same time; more are removed.
+/// As many as end at about the same time.
 constexpr std::size_t kMostSpares = 8;
 
 /// Of `limits` those of the hierarchy's controllers; nothing when it has one whose cgroups are not kept.
@@ -63,8 +63,8 @@ bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
   Hierarchy& hierarchy = *directory.hierarchy;
   std::optional<CgroupLimits> limits = limits_of(hierarchy, used.limits);
   // A quota counts the times that it throttled; limits of disks cannot be taken back.
-  if (!can_be_spare(hierarchy) || hierarchy.spares.size() >= kMostSpares || limits->cpu_quota ||
-      !limits->io.empty() || (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
+  if (!can_be_spare(hierarchy) || limits->cpu_quota || !limits->io.empty() ||
+      (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
       (used.was_frozen && hierarchy.controllers.contains(Controller::freezer)) ||
       has_children(directory.fd.get())) {
     return false;
@@ -75,6 +75,10 @@ bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
     return false;
   }
   directory.tasks.reset();
+  if (hierarchy.spares.size() >= kMostSpares) {  // the oldest may fit no job that still comes
+    remove_cgroup(tree, hierarchy.spares.front().name.c_str(), std::chrono::milliseconds(0));
+    hierarchy.spares.erase(hierarchy.spares.begin());
+  }
   hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), spare, std::move(*limits)});
   return true;
 }

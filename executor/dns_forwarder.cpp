@@ -106,15 +106,19 @@ std::vector<UniqueFd> open_dns_sockets(const std::vector<IpAddress>& addresses) 
 }
 
 DnsForwarder::DnsForwarder(DescriptorLoop& loop, std::vector<UniqueFd> sockets)
-    : loop_(loop), sockets_(std::move(sockets)) {
+    : loop_(loop), sockets_(std::move(sockets)), streams_(loop) {
   for (const UniqueFd& socket : sockets_) {
     const int fd = socket.get();
     int type = 0;
     socklen_t size = sizeof type;
     check(::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size), "getsockopt", "DNS");
-    loop_.watch(fd, EPOLLIN, [this, fd, type](std::uint32_t) {
-      type == SOCK_STREAM ? accept_stream(fd) : receive_datagrams(fd);
-    });
+    if (type == SOCK_STREAM) {
+      streams_.watch(
+          fd, [this](UniqueFd client, const SocketAddress& from) { take_client(std::move(client), from); });
+    } else {
+      datagram_sockets_.push_back(fd);
+      loop_.watch(fd, EPOLLIN, [this, fd](std::uint32_t) { receive_datagrams(fd); });
+    }
   }
   loop_.watch(timer_.descriptor(), EPOLLIN, [this](std::uint32_t) { expire(); });
 }
@@ -123,8 +127,8 @@ DnsForwarder::~DnsForwarder() {
   while (!exchanges_.empty()) {
     finish(exchanges_.begin()->first);
   }
-  for (const UniqueFd& socket : sockets_) {
-    loop_.forget(socket.get());
+  for (const int socket : datagram_sockets_) {
+    loop_.forget(socket);
   }
   loop_.forget(timer_.descriptor());
 }
@@ -173,16 +177,11 @@ void DnsForwarder::receive_datagrams(int socket) {
   }
 }
 
-void DnsForwarder::accept_stream(int listener) {
+void DnsForwarder::take_client(UniqueFd client, const SocketAddress& from) {
   auto exchange = std::make_unique<Exchange>();
-  exchange->stream.reset(retry_eintr([&] {
-    return ::accept4(listener, &exchange->from.storage.any, &exchange->from.size,
-                     SOCK_CLOEXEC | SOCK_NONBLOCK);
-  }));
-  if (!exchange->stream) {
-    return;
-  }
-  exchange->job = exchange->from.address();
+  exchange->stream = std::move(client);
+  exchange->from = from;
+  exchange->job = from.address();
   if (!has_room(exchange->job)) {
     return;
   }

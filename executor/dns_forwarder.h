@@ -15,6 +15,7 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/dns_message.h"
+#include "executor/stream_listeners.h"
 #include "schemas/network_spec.h"
 
 namespace berth {
@@ -49,7 +50,7 @@ class DnsForwarder {
 
   bool has_room(const IpAddress& job) const;
   void receive_datagrams(int socket);
-  void accept_stream(int listener);
+  void take_client(UniqueFd client, const SocketAddress& from);
   void await_query(Exchange& exchange);
   void read_stream(std::uint64_t number);
   void handle_query(Exchange& exchange);
@@ -65,6 +66,8 @@ class DnsForwarder {
 
   DescriptorLoop& loop_;
   std::vector<UniqueFd> sockets_;
+  std::vector<int> datagram_sockets_;  ///< of these
+  StreamListeners streams_;            ///< at the others
   SecondTimer timer_;
   std::map<IpAddress, DnsClient*> clients_;
   Exchanges exchanges_;

@@ -756,7 +756,7 @@ class Executor::Implementation {
     retire(sandbox->release_cgroup());
   }
 
-  /// Removed later; until then it holds no more descriptors than need be.
+  /// Removed later; until then it holds few descriptors.
   void retire(std::unique_ptr<JobCgroup> cgroup) {
     cgroup->close_counters();
     finished_.push_back(std::move(cgroup));

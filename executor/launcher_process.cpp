@@ -88,9 +88,8 @@ struct ChildArguments {
 /// bounding set, devices of the network, offsets of clocks, and the files of an overlay or an own root. Each
 /// costs a prctl(2), which copies the credentials.
 constexpr std::array kInitCapabilities = {
-    CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,   CAP_FSETID,
-    CAP_KILL,  CAP_SETGID,       CAP_SETUID,          CAP_SETPCAP,  CAP_NET_ADMIN,
-    CAP_MKNOD, CAP_SETFCAP,      CAP_SYS_ADMIN,       CAP_SYS_TIME, CAP_SYS_RESOURCE,
+    CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,    CAP_SETGID,
+    CAP_SETUID, CAP_SETPCAP,      CAP_NET_ADMIN,       CAP_SETFCAP, CAP_SYS_ADMIN, CAP_SYS_TIME,
 };
 
 /// Runs in the new namespaces, on its own stack, while the launcher is suspended. Keeps capabilities across

@@ -255,24 +255,31 @@ struct PortRelay::Session {
 
 // ---- both ----
 
-PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job)
-    : loop_(loop), router_(router), job_(std::move(job)) {
-  loop_.watch(pause_.descriptor(), EPOLLIN, [this](std::uint32_t) { resume_accepting(); });
+namespace {
+
+bool is_datagram(const PublishedPort& port) {
+  return port.protocol == NetworkProtocol::udp;
 }
 
+}  // namespace
+
+PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job)
+    : loop_(loop), router_(router), job_(std::move(job)), clients_(loop) {}
+
 PortRelay::~PortRelay() {
-  loop_.forget(pause_.descriptor());
   connections_.clear();
   for (const auto& [client, session] : sessions_) {
     loop_.forget(session->socket.get());
   }
   for (const std::unique_ptr<Listener>& listener : listeners_) {
-    loop_.forget(listener->socket.get());
+    if (is_datagram(listener->port)) {
+      loop_.forget(listener->socket.get());
+    }
   }
 }
 
 std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& port) {
-  const int type = port.protocol == NetworkProtocol::udp ? SOCK_DGRAM : SOCK_STREAM;
+  const int type = is_datagram(port) ? SOCK_DGRAM : SOCK_STREAM;
   std::vector<IpAddress> addresses;
   if (port.address) {
     addresses.push_back(*port.address);
@@ -339,17 +346,37 @@ PublishedPort PortRelay::publish(const PublishedPort& port) {
   for (Listener& entry : open_listeners(port)) {
     listeners_.push_back(std::make_unique<Listener>(std::move(entry)));
     const Listener& listener = *listeners_.back();
-    const bool udp = port.protocol == NetworkProtocol::udp;
-    loop_.watch(listener.socket.get(), EPOLLIN, [this, &listener, udp](std::uint32_t) {
-      udp ? receive_datagrams(listener) : accept(listener);
-    });
+    const int socket = listener.socket.get();
+    if (is_datagram(port)) {
+      loop_.watch(socket, EPOLLIN, [this, &listener](std::uint32_t) { receive_datagrams(listener); });
+    } else {
+      clients_.watch(socket, [this, &listener](UniqueFd client, const SocketAddress&) {
+        take_client(listener, std::move(client));
+      });
+    }
   }
   return listeners_.back()->port;
 }
 
-UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress& address) const {
-  UniqueFd socket{router_.inside(
-      [&] { return ::socket(address.is_v6 ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); })};
+UniqueFd PortRelay::open_in_router(int family, int type) {
+  int error_number = 0;
+  try {
+    UniqueFd socket{router_.inside([&] { return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); })};
+    if (socket) {
+      return socket;
+    }
+    error_number = errno;
+  } catch (const std::system_error& error) {  // the way back needs a descriptor too
+    error_number = error.code().value();
+  }
+  if (is_shortage(error_number)) {
+    clients_.pause();  // they would be turned away
+  }
+  return UniqueFd{};
+}
+
+UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress& address) {
+  UniqueFd socket = open_in_router(address.is_v6 ? AF_INET6 : AF_INET, type);
   const SocketAddress remote(address, port);
   if (socket && ::connect(socket.get(), &remote.storage.any, remote.size) != 0 && errno != EINPROGRESS) {
     socket.reset();
@@ -357,29 +384,8 @@ UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress
   return socket;
 }
 
-/// No descriptors: what waits in the queue would wake us without end.
-void PortRelay::pause_accepting() {
-  for (const std::unique_ptr<Listener>& listener : listeners_) {
-    loop_.change(listener->socket.get(), 0);
-  }
-  pause_.run(true);
-}
-
-void PortRelay::resume_accepting() {
-  pause_.acknowledge();
-  pause_.run(false);
-  for (const std::unique_ptr<Listener>& listener : listeners_) {
-    loop_.change(listener->socket.get(), EPOLLIN);
-  }
-}
-
-void PortRelay::accept(const Listener& listener) {
-  UniqueFd client{retry_eintr(
-      [&] { return ::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); })};
-  if (!client && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-    pause_accepting();
-  }
-  if (!client || connections_.size() >= kMostConnections) {
+void PortRelay::take_client(const Listener& listener, UniqueFd client) {
+  if (connections_.size() >= kMostConnections) {
     return;
   }
   const std::uint64_t number = ++last_connection_;

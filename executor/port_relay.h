@@ -13,6 +13,7 @@
 
 #include "executor/descriptor_loop.h"
 #include "executor/network_namespace.h"
+#include "executor/stream_listeners.h"
 #include "schemas/network_spec.h"
 
 namespace berth {
@@ -43,11 +44,11 @@ class PortRelay {
   static std::vector<Listener> open_sockets(const PublishedPort& port);
   /// The same, for a free port with several tries.
   static std::vector<Listener> open_listeners(const PublishedPort& port);
-  void accept(const Listener& listener);
-  void pause_accepting();
-  void resume_accepting();
+  void take_client(const Listener& listener, UniqueFd client);
   void receive_datagrams(const Listener& listener);
-  UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address) const;
+  /// Empty when it cannot be had.
+  UniqueFd open_in_router(int family, int type);
+  UniqueFd connect_to_job(int type, std::uint16_t port, const IpAddress& address);
   void make_room_for_session();
 
   DescriptorLoop& loop_;
@@ -57,7 +58,7 @@ class PortRelay {
   std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;
   std::map<std::string, std::unique_ptr<Session>> sessions_;  ///< by listener and client
   std::uint64_t last_connection_ = 0;
-  SecondTimer pause_;  ///< runs while there are no descriptors for another client
+  StreamListeners clients_;  ///< of TCP; goes before the sockets
 };
 
 }  // namespace berth

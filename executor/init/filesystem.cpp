@@ -162,6 +162,7 @@ void make_private(const Setup& setup, long (&trees)[kPrivateCount]) {
   expect(attach(tmpfs, "/tmp"), Step::mount_private, "/tmp");
   for (size_t index = 0; index < kPrivateCount; ++index) {
     const PrivateDirectory& directory = kPrivateDirectories[index];
+    // As it says: the template's umask is 0.
     expect(sys(SYS_mkdirat, tmpfs, directory.name, directory.mode), Step::mount_private, directory.name);
     trees[index] = expect(sys(SYS_open_tree, tmpfs, directory.name, kOpenTreeClone | kOpenTreeCloexec),
                           Step::mount_private, directory.name);
@@ -401,8 +402,8 @@ void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
 }
 
 long opened_sources[sandbox::kMaximumMounts];
-long opened_root =
-    0;  // none: 0 is init's standard input. Nothing here has an initial value: a page less to copy
+/// None: 0, which is init's standard input. Data without initial values need no page of the file.
+long opened_root;
 
 bool has_new_top_level(const ReceivedPlan& received) {
   const auto* mounts = received.array<const PlanMount>(received.plan->mounts);

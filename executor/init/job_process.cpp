@@ -262,7 +262,7 @@ void await_exec(const WaitingJob& job) {
     sys(SYS_exit_group, 125);
   }
   sys(SYS_close, job.socket);
-  if (job_mapping.size != 0) {  // else the child was a fork, and its mapping went with its exec
+  if (job_mapping.size != 0) {  // 0: the plan came in the packet, or the child was a fork
     sys(SYS_munmap, job_mapping.address, job_mapping.size);
   }
 }

@@ -320,7 +320,6 @@ int open_signals() {
   sys(SYS_prctl, PR_SET_NAME, "berth-init", 0, 0, 0);
   sys(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   sys(SYS_fcntl, sandbox::kChannelFd, kFcntlSetFd, 1);
-  sys(SYS_umask, 0);  // what we make has the mode that we say; the job gets its own
   uint64_t ready = 0;
   expect(sys(SYS_read, sandbox::kMapsReadyFd, &ready, sizeof ready), Step::wait_for_maps, "eventfd");
   sys(SYS_close, sandbox::kMapsReadyFd);

@@ -96,7 +96,8 @@ int64_t read_clock(int clock);
 int64_t read_process_time();
 /// The process that will become the job: without capabilities, under `filter`, waiting for its plan. It runs
 /// in init's memory until its exec (CLONE_VM): a copy of the page tables, and its end, would cost more than
-/// all else that it does. So it writes to nothing of init's; what is its own is in job_process.cpp.
+/// all else that it does. So it writes to nothing of init's; what is its own is in job_process.cpp. That it
+/// makes itself undumpable makes init so too.
 struct WaitingJob {
   int pid;
   int socket;  ///< the plan goes in, with [memfd] and standard streams; a byte comes back when a step failed

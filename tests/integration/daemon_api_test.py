@@ -337,7 +337,8 @@ class Http(ApiCase):
                 client.connect(self.socket)
                 client.sendall(request.encode())
                 eventually(lambda: False, 0.1)
-        self.assertTrue(eventually(lambda: self.connections() == before), f"{self.connections()} connections, not {before}")
+        # Or less: the last answer's connection may have been on its way out.
+        self.assertTrue(eventually(lambda: self.connections() <= before), f"{self.connections()} connections, not {before}")
         self.ok("cancel", "--now", job)
 
     def test_connections_and_large_bodies_are_bounded_and_root_still_gets_in(self):

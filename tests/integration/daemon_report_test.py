@@ -79,7 +79,7 @@ class Watching(DaemonCase):
         self.assertGreater(second["at_usec"], first["at_usec"])
         jobs = {job["job_id"]: job for job in second["jobs"]}
         self.assertEqual(set(jobs), {spinning, holding})
-        self.assertGreater(jobs[spinning]["cpu_percent"], 3)  # however busy the machine is
+        self.assertGreater(jobs[spinning]["cpu_percent"], 0.3)  # however busy the machine is
         self.assertLess(jobs[holding]["cpu_percent"], jobs[spinning]["cpu_percent"])
         self.assertEqual((jobs[spinning]["processes"], jobs[spinning]["cpus"]), (1, 1))
         self.assertEqual(jobs[spinning]["time_limit_usec"], 600_000_000)

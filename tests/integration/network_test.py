@@ -417,6 +417,8 @@ class Ports(NetworkCase):
         old = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
         first_free = next(number for number in range(len(used) + 1) if number not in used)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first_free + 1, old[1]))  # enough for a client, not for its way
+        self.assertNotEqual(self.lab.ask("host", "connect", "127.0.0.1", 8080), {"127.0.0.1 8080": "ok"})
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first_free, old[1]))
         self.assertEqual(self.lab.ask("host", "connect", "127.0.0.1", 8080), {"127.0.0.1 8080": "timeout"})
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, old)
