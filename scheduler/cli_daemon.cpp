@@ -479,7 +479,7 @@ bool selects(const CommandLine& line) {
 
 /// As scancel does: with a selection, those of the operands (without operands, of all) that it selects.
 std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
-  const std::vector<std::string> named = job_ids(line.operands);
+  std::vector<std::string> named = job_ids(line.operands);
   if (!selects(line)) {
     if (named.empty()) {
       throw UsageError(line.command,

@@ -627,10 +627,11 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
     CHECK(slurp(directory(*next, Controller::devices) + "/devices.list") == "c 1:5 rw");
   }
   SECTION("and the oldest make room when they fit nobody") {
-    std::vector<std::unique_ptr<JobCgroup>> others;
+    constexpr std::size_t kMoreThanAreKept = 9;
+    std::vector<std::unique_ptr<JobCgroup>> others(kMoreThanAreKept);
     limits.devices = {{'c', 1, 5, "rw"}};
-    for (int number = 0; number < 9; ++number) {
-      others.push_back(tree->make_job("job-1" + std::to_string(number) + ".1", limits));
+    for (std::size_t number = 0; number < others.size(); ++number) {
+      others[number] = tree->make_job("job-1" + std::to_string(number) + ".1", limits);
     }
     for (auto& other : others) {
       end(other);
