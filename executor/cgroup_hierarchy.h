@@ -28,6 +28,7 @@ class ControllerSet {
   constexpr void insert(Controller controller) { bits_ |= bit(controller); }
   constexpr void erase(Controller controller) { bits_ &= ~bit(controller); }
   constexpr bool empty() const { return bits_ == 0; }
+  constexpr bool is_within(ControllerSet other) const { return (bits_ & ~other.bits_) == 0; }
 
  private:
   static constexpr unsigned bit(Controller controller) { return 1U << static_cast<unsigned>(controller); }

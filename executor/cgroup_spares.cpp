@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include <cstdio>
+#include <utility>
 
 namespace berth {
 namespace {
@@ -11,38 +11,32 @@ namespace {
 /// As many as end at about the same time.
 constexpr std::size_t kMostSpares = 8;
 
-/// Of `limits` those of the hierarchy's controllers; nothing when it has one whose cgroups are not kept.
-std::optional<CgroupLimits> limits_of(const Hierarchy& hierarchy, const CgroupLimits& limits) {
+/// Whose cgroups may be kept.
+constexpr ControllerSet kept_controllers() {
+  ControllerSet kept;
+  for (const Controller controller :
+       {Controller::cpu, Controller::cpuset, Controller::devices, Controller::blkio, Controller::freezer}) {
+    kept.insert(controller);
+  }
+  return kept;
+}
+
+/// Of `limits` those that a cgroup of this hierarchy, which can be kept, has.
+CgroupLimits limits_of(const Hierarchy& hierarchy, const CgroupLimits& limits) {
   CgroupLimits own;
-  for (std::size_t i = 0; i < kControllerCount; ++i) {
-    const auto controller = static_cast<Controller>(i);
-    if (!hierarchy.controllers.contains(controller)) {
-      continue;
-    }
-    switch (controller) {
-      case Controller::cpu:
-        own.cpu_quota = limits.cpu_quota;
-        own.cpu_weight = limits.cpu_weight;
-        break;
-      case Controller::cpuset:
-        own.cpus = limits.cpus;
-        own.memory_nodes = limits.memory_nodes;
-        break;
-      case Controller::devices:
-        own.devices = limits.devices;
-        break;
-      case Controller::blkio:
-        own.io = limits.io;
-        break;
-      case Controller::freezer:
-        break;
-      case Controller::cpuacct:
-      case Controller::memory:
-      case Controller::pids:
-      case Controller::net_cls:
-      case Controller::hugetlb:
-        return std::nullopt;
-    }
+  if (hierarchy.controllers.contains(Controller::cpu)) {
+    own.cpu_quota = limits.cpu_quota;
+    own.cpu_weight = limits.cpu_weight;
+  }
+  if (hierarchy.controllers.contains(Controller::cpuset)) {
+    own.cpus = limits.cpus;
+    own.memory_nodes = limits.memory_nodes;
+  }
+  if (hierarchy.controllers.contains(Controller::devices)) {
+    own.devices = limits.devices;
+  }
+  if (hierarchy.controllers.contains(Controller::blkio)) {
+    own.io = limits.io;
   }
   return own;
 }
@@ -56,14 +50,17 @@ bool has_children(int directory) {
 }  // namespace
 
 bool can_be_spare(const Hierarchy& hierarchy) {
-  return hierarchy.version == 1 && !hierarchy.mount && limits_of(hierarchy, {}).has_value();
+  return hierarchy.version == 1 && !hierarchy.mount && hierarchy.controllers.is_within(kept_controllers());
 }
 
 bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
   Hierarchy& hierarchy = *directory.hierarchy;
-  std::optional<CgroupLimits> limits = limits_of(hierarchy, used.limits);
+  if (!can_be_spare(hierarchy)) {
+    return false;
+  }
+  CgroupLimits limits = limits_of(hierarchy, used.limits);
   // A quota counts the times that it throttled; limits of disks cannot be taken back.
-  if (!can_be_spare(hierarchy) || limits->cpu_quota || !limits->io.empty() ||
+  if (limits.cpu_quota || !limits.io.empty() ||
       (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
       (used.was_frozen && hierarchy.controllers.contains(Controller::freezer)) ||
       has_children(directory.fd.get())) {
@@ -79,18 +76,20 @@ bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
     remove_cgroup(tree, hierarchy.spares.front().name.c_str(), std::chrono::milliseconds(0));
     hierarchy.spares.erase(hierarchy.spares.begin());
   }
-  hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), spare, std::move(*limits)});
+  hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), spare, std::move(limits)});
   return true;
 }
 
 std::optional<CgroupLimits> take_spare(JobDirectory& directory, const std::string& name,
                                        const CgroupLimits& limits) {
   Hierarchy& hierarchy = *directory.hierarchy;
-  const std::optional<CgroupLimits> wanted =
-      hierarchy.spares.empty() ? std::nullopt : limits_of(hierarchy, limits);
-  for (auto spare = hierarchy.spares.begin(); wanted && spare != hierarchy.spares.end(); ++spare) {
-    std::optional<CgroupLimits> missing = limits_to_add(spare->limits, *wanted);
-    const int tree = hierarchy.tree.get();
+  if (hierarchy.spares.empty()) {
+    return std::nullopt;
+  }
+  const CgroupLimits wanted = limits_of(hierarchy, limits);
+  const int tree = hierarchy.tree.get();
+  for (auto spare = hierarchy.spares.begin(); spare != hierarchy.spares.end(); ++spare) {
+    std::optional<CgroupLimits> missing = limits_to_add(spare->limits, wanted);
     if (missing && ::renameat(tree, spare->name.c_str(), tree, name.c_str()) == 0) {
       directory.fd = std::move(spare->fd);
       directory.kept = std::move(spare->kept);

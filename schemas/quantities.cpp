@@ -8,9 +8,8 @@
 #include <optional>
 #include <stdexcept>
 
-#include "schemas/coming_instant.h"
-
 #include "schemas/characters.h"
+#include "schemas/coming_instant.h"
 
 namespace berth {
 
