@@ -319,6 +319,12 @@ class BerthCase(unittest.TestCase):
     def run_jobs(self, *jobs, arguments=(), timeout=TIMEOUT, **options):
         return self.run_finish(self.run_start(*jobs, arguments=arguments, **options), timeout)
 
+    @staticmethod
+    def has_32_bit_calls():
+        """Or int $0x80 is a fault on this kernel, outside of jobs too."""
+        attempt = subprocess.run([PAYLOAD, "attempt_here", "ia32_syscall"], env={"PAYLOAD_IS_IN_A_JOB": "1"}, capture_output=True)
+        return attempt.returncode != -signal.SIGSEGV
+
     def run_job(self, *argv, arguments=(), **spec):
         return self.run_jobs(self.job(*argv, **spec), arguments=arguments)
 

@@ -128,8 +128,10 @@ class Verdicts(BerthCase):
         self.assertLessEqual(written, 8 << 20, str(run))
 
     def test_forbidden_abi_is_a_seccomp_violation(self):
-        run = self.run_job("attempt_here", "x32_syscall", environment={"PAYLOAD_IS_IN_A_JOB": "1"})
-        self.assert_state(run, "FAILED", "seccomp_violation", 128 + signal.SIGSYS)
+        for attempt in ("x32_syscall", *(["ia32_syscall"] if self.has_32_bit_calls() else [])):
+            with self.subTest(attempt=attempt):
+                run = self.run_job("attempt_here", attempt, environment={"PAYLOAD_IS_IN_A_JOB": "1"})
+                self.assert_state(run, "FAILED", "seccomp_violation", 128 + signal.SIGSYS)
 
     def test_cpu_time_limit_counts_the_whole_tree(self):
         run = self.run_job("spin_processes", 100, 4, limits={"cpu_time": "1s"}, grace_period="200ms")
