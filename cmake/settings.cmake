@@ -21,6 +21,13 @@ if(BERTH_FUZZ)
   target_link_options(berth_settings INTERFACE -fsanitize=address,undefined)
 endif()
 
+# Relocations take a hundredth of their space: less to read at each start.
+include(CheckLinkerFlag)
+check_linker_flag(CXX "LINKER:-z,pack-relative-relocs" BERTH_PACKS_RELOCATIONS)
+if(BERTH_PACKS_RELOCATIONS)
+  target_link_options(berth_settings INTERFACE "LINKER:-z,pack-relative-relocs")
+endif()
+
 add_library(berth_warnings INTERFACE)
 target_compile_options(berth_warnings INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wnon-virtual-dtor -Wold-style-cast

@@ -252,18 +252,17 @@ void restore_own_v2(Hierarchy& hierarchy) noexcept {
 }
 
 bool has_clone_into_cgroup() noexcept {
-  // The cgroup's descriptor is looked up after all flags were accepted: EBADF for one that is not open says
-  // that the flag is known, and no process was made. Older kernels say EINVAL or E2BIG, a container's
-  // seccomp filter ENOSYS.
+  // Older kernels do not know of `cgroup` and say E2BIG as it is not zero, a container's seccomp filter says
+  // ENOSYS or EPERM. Where it is known, flags that cannot go together are the first thing to be refused, before
+  // anything is copied.
   clone_args arguments{};
-  arguments.flags = CLONE_INTO_CGROUP;
-  arguments.exit_signal = 0;
+  arguments.flags = CLONE_INTO_CGROUP | CLONE_NEWNS | CLONE_FS;
   arguments.cgroup = INT32_MAX;
   const long result = ::syscall(SYS_clone3, &arguments, sizeof arguments);
   if (result == 0) {
-    ::_exit(0);  // cannot be: the descriptor is not open
+    ::_exit(0);  // cannot be: the descriptor is not open either
   }
-  return result < 0 && errno == EBADF;
+  return result < 0 && errno == EINVAL;
 }
 
 }  // namespace berth

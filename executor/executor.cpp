@@ -163,9 +163,12 @@ class Executor::Implementation {
         inherited_limit_(descriptor_limit()),
         machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
-        timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-        tree_(CgroupTree::create(machine_, options_.cgroup)),
-        descriptor_limit_(raise_descriptor_limit(inherited_limit_)) {
+        timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")) {
+    if (options_.on_forked) {
+      options_.on_forked();
+    }
+    tree_ = CgroupTree::create(machine_, options_.cgroup);
+    descriptor_limit_ = raise_descriptor_limit(inherited_limit_);
     watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
   }
@@ -179,6 +182,7 @@ class Executor::Implementation {
       await_spawned(attempt->sandbox());
     }
     attempts_.clear();
+    launcher_->dismiss();  // it ends beside what follows
     exiting_.clear();
     remove_finished(std::chrono::seconds(2));
   }
@@ -862,8 +866,8 @@ class Executor::Implementation {
   bool launcher_lost_ = false;
   UniqueFd epoll_;
   UniqueFd timer_;
-  std::unique_ptr<CgroupTree> tree_;
-  std::size_t descriptor_limit_;
+  std::unique_ptr<CgroupTree> tree_;  // never null
+  std::size_t descriptor_limit_ = 0;
   std::unique_ptr<JobNetworks> network_;  // outlives the sandboxes
   Attempts attempts_;
   std::map<std::uint64_t, std::unique_ptr<Sandbox>>

@@ -84,6 +84,8 @@ struct ExecutorOptions {
   NetworkSettings network = {};
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
+  /// Called within the constructor, once the launcher is forked: from here on there may be threads.
+  std::function<void()> on_forked = {};
 };
 
 struct TerminalSize {

@@ -343,7 +343,10 @@ UniqueFd make_init_file() {
       throw TemplateError{"open /proc", errno};
     }
     enter_root_template(privileged);
-    reply(kLauncherSocket, 0, 0, "");
+    reply(kLauncherSocket, 0, 0, "");  // nothing is left that a kernel may refuse
+    if (privileged) {
+      drop_host_tree();
+    }
     Launcher(kLauncherSocket, proc.get(), init.get()).run();
   } catch (const TemplateError& error) {
     reply(kLauncherSocket, 0, error.error_number, error.step);
@@ -388,8 +391,12 @@ LauncherProcess::LauncherProcess(const rlimit& open_files)
 }
 
 LauncherProcess::~LauncherProcess() {
-  socket_.reset();  // end-of-file: it exits
+  dismiss();
   reap();
+}
+
+void LauncherProcess::dismiss() {
+  socket_.reset();  // end-of-file: it exits
 }
 
 int LauncherProcess::reap() {

@@ -61,6 +61,8 @@ class LauncherProcess {
   std::optional<Spawned> receive(bool block = false);
   /// Waits for the launcher's set-up; throws LaunchError when it failed.
   void wait_until_ready();
+  /// Lets it go: nothing more may be asked of it. Destruction, which waits for its end, then waits less.
+  void dismiss();
 
  private:
   /// The status of waitpid(2); 0 when it was reaped before.

@@ -216,9 +216,12 @@ void enter_root_template(bool pivot) {
   must(::fchdir(root.get()), "chdir");
   if (pivot) {
     must(::syscall(SYS_pivot_root, ".", "."), "pivot_root");
-    must(::umount2(".", MNT_DETACH), "umount");
-    must(::chdir("/"), "chdir");
   }
+}
+
+void drop_host_tree() {
+  must(::umount2(".", MNT_DETACH), "umount");
+  must(::chdir("/"), "chdir");
 }
 
 }  // namespace berth

@@ -55,10 +55,11 @@ std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<
 }
 
 BatchResult Batch::run(std::vector<Submission> submissions, const std::function<void()>& after_wait) {
-  if (std::vector<InputFault> faults = refusals(pool_, submissions); !faults.empty()) {
-    throw InputError(std::move(faults));
-  }
   submit(std::move(submissions));
+  return run_submitted(after_wait);
+}
+
+BatchResult Batch::run_submitted(const std::function<void()>& after_wait) {
   if (after_wait) {
     after_wait();
   }
@@ -97,6 +98,9 @@ void Batch::request_kill() {
 }
 
 void Batch::submit(std::vector<Submission> submissions) {
+  if (std::vector<InputFault> faults = refusals(pool_, submissions); !faults.empty()) {
+    throw InputError(std::move(faults));
+  }
   std::vector<NewJob> jobs;
   jobs.reserve(submissions.size());
   for (Submission& submission : submissions) {

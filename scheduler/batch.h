@@ -5,7 +5,7 @@
 // final state in one transaction, lease returned. Which job starts when is scheduler/job_queue.h's.
 //
 // When the database cannot be written (full disk, locked too long):
-//   - at submit: StoreError leaves run(); nothing was started.
+//   - at submit: StoreError leaves submit(); nothing was started.
 //   - later: running jobs keep running and no job is started. What could not be committed is kept in order
 //     and tried again every kRetryInterval. When no job has run for kStorePatience (or on request_kill())
 //     and it still fails, the batch gives up: jobs still waiting end CANCELLED, and every record that is not
@@ -15,7 +15,7 @@
 // Exceptions of the collaborators other than StoreError leave run(); what is then open in the database is
 // closed by recovery too.
 //
-// Single-threaded. Borrows its collaborators, which must outlive it. One run() per Batch.
+// Single-threaded. Borrows its collaborators, which must outlive it. One submit() and one run_submitted() per Batch.
 #pragma once
 
 #include <deque>
@@ -35,7 +35,7 @@
 
 namespace berth {
 
-/// Told of everything that happens, in order, from within run(). Overrides must not throw.
+/// Told of everything that happens, in order, from within submit() and run_submitted(). Overrides must not throw.
 class JobObserver {
  public:
   virtual ~JobObserver() = default;
@@ -77,11 +77,15 @@ class Batch {
   /// can refuse before they make anything.
   static std::vector<InputFault> refusals(const SlotPool& pool, const std::vector<Submission>& submissions);
 
-  /// Runs all jobs to their end. Throws InputError with refusals() before anything is queued or run: a batch
-  /// is taken as a whole, because half a pipeline is no use to its author. Throws StoreError when the
-  /// submission cannot be committed. `after_wait` is called once before the first job starts and then after
+  /// Commits all jobs as PENDING; does not use the launcher yet. Throws InputError with refusals() before
+  /// anything is queued: a batch is taken as a whole, because half a pipeline is no use to its author. Throws
+  /// StoreError when the submission cannot be committed.
+  void submit(std::vector<Submission> submissions);
+  /// Runs what was submitted to its end. `after_wait` is called once before the first job starts and then after
   /// each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for, and to call
   /// request_cancel() or request_kill().
+  BatchResult run_submitted(const std::function<void()>& after_wait = {});
+  /// Both.
   BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {});
 
   /// First Ctrl-C: running jobs are stopped gracefully in the order in which they started; waiting ones are
@@ -109,7 +113,6 @@ class Batch {
     bool final = false;
   };
 
-  void submit(std::vector<Submission> submissions);
   void start_what_fits();
   bool start(std::size_t index);
   void launch(std::size_t index);

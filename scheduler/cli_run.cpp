@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <memory>
 #include <system_error>
 #include <utility>
@@ -80,6 +82,9 @@ class AwaitedSignals {
 std::string user_name(uid_t uid, const Caller& caller) {
   if (uid == caller.uid) {
     return caller.name;
+  }
+  if (uid == kUnprivilegedId) {  // nobody's: a search of all user databases would only take its time
+    return std::to_string(uid);
   }
   const passwd* entry = ::getpwuid(uid);
   return entry == nullptr ? std::to_string(uid) : entry->pw_name;
@@ -207,9 +212,36 @@ std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
   return submissions;
 }
 
-SlotPool make_pool(const PoolBounds& bounds) {
+/// Where no thread can be made, the caller does it when it needs it.
+constexpr std::launch kThread = std::launch::async | std::launch::deferred;
+
+/// What takes a moment and needs nothing of the executor: done by threads, while this one makes its cgroups.
+/// Destruction waits for what has begun.
+class SideTasks {
+ public:
+  explicit SideTasks(std::string database) : database_(std::move(database)) {}
+
+  /// Not before the executor has forked its launcher.
+  void begin() {
+    topology_ = std::async(kThread, detect_topology);
+    store_ = std::async(kThread, [this] { return JobStore::open_existing(database_); });
+  }
+  Topology topology() { return topology_.get(); }
+  /// A job that is refused leaves no new database: it is made only here.
+  std::unique_ptr<JobStore> store() {
+    std::unique_ptr<JobStore> existing = store_.get();
+    return existing ? std::move(existing) : JobStore::open(database_);
+  }
+
+ private:
+  std::string database_;
+  std::future<Topology> topology_;
+  std::future<std::unique_ptr<JobStore>> store_;
+};
+
+SlotPool make_pool(const Topology& topology, const PoolBounds& bounds) {
   try {
-    return SlotPool(detect_topology(), bounds);
+    return SlotPool(topology, bounds);
   } catch (const std::invalid_argument& error) {
     throw InputError("command line", bounds.cpus ? "--cpus" : "--memory", error.what());
   }
@@ -236,24 +268,27 @@ void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) 
   }
 }
 
-/// Its sandbox is prepared while this process commits the job. When another process takes the number, or the
-/// queue begins with another job, it is made in vain.
-void expect_first(Executor& executor, SlotPool& pool, JobStore& store,
-                  const std::vector<Submission>& submissions,
-                  const std::map<std::string, Identity>& identities) {
+/// The first job's sandbox is prepared while this thread commits the job. When another process takes the
+/// number, or the queue begins with another job, it is made in vain. Nothing else may use the executor until
+/// what is returned is ready.
+std::future<void> expect_first(Executor& executor, SlotPool& pool, JobStore& store,
+                               const std::vector<Submission>& submissions,
+                               const std::map<std::string, Identity>& identities) {
   const JobSpec& spec = submissions.front().job.spec;
-  if (const std::optional<SlotLease> lease = pool.lease(slot_request(spec))) {
-    executor.expect(store.next_job_id(), spec, lease->allocation(), identities.at(spec.isolation.user));
+  const std::optional<SlotLease> lease = pool.lease(slot_request(spec));
+  if (!lease) {
+    return {};
   }
+  return std::async(kThread, [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
+                              identity = identities.at(spec.isolation.user)] {
+    executor.expect(id, spec, allocation, identity);
+  });
 }
 
-std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& executor, Timestamp now) {
-  const std::string path = database_path(line);
-  log_debug("job database " + path);
-  auto store = JobStore::open(path);
-  if (store->find_supervisor("berthd")) {
+void recover_database(JobStore& store, const CommandLine& line, const Executor& executor, Timestamp now) {
+  if (store.is_of_berthd()) {
     throw std::runtime_error(
-        path + ": is berthd's own database: hand the job to berthd with berth submit, or name " +
+        database_path(line) + ": is berthd's own database: hand the job to berthd with berth submit, or name " +
         "another file with --database");
   }
   RecoveryActions actions;
@@ -263,14 +298,13 @@ std::unique_ptr<JobStore> open_store(const CommandLine& line, const Executor& ex
   actions.list = [&executor] { return executor.other_supervisors(); };
   actions.remove_empty = [](const std::string& cgroup) { remove_empty_leftover(cgroup); };
   actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
-  const RecoveryReport report = recover(*store, actions, now);
+  const RecoveryReport report = recover(store, actions, now);
   for (const JobId job : report.node_failed) {
     log_warning("job " + std::to_string(job) + " was left open by a berth that died; recorded NODE_FAIL");
   }
   for (const std::string& problem : report.problems) {
     log_warning(problem);
   }
-  return store;
 }
 
 ProgressMode progress_mode(const CommandLine& line, std::size_t jobs) {
@@ -499,21 +533,26 @@ int run_jobs(const CommandLine& line) {
   const StreamOptions streams_options = stream_options(line, requested, caller);
   ResultFile result_file(line, streams_options.owner);
 
-  // The executor forks its launcher, which prepares the first sandbox while this process opens the database.
+  // The executor forks its launcher, which sets itself up meanwhile, as the side tasks are done.
   const Supervisor supervisor = this_supervisor();
-  Executor executor(
-      {.cgroup = supervisor.cgroup, .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U, .network = network});
+  const std::string database = database_path(line);
+  log_debug("job database " + database);
+  SideTasks side_tasks(database);
+  Executor executor({.cgroup = supervisor.cgroup,
+                     .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
+                     .network = network,
+                     .on_forked = [&side_tasks] { side_tasks.begin(); }});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
-  SlotPool pool = make_pool(bounds);
+  SlotPool pool = make_pool(side_tasks.topology(), bounds);
   log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
   }
-  const std::unique_ptr<JobStore> store = open_store(line, executor, clock.system_now());
+  const std::unique_ptr<JobStore> store = side_tasks.store();
+  recover_database(*store, line, executor, clock.system_now());
   use_partition(executor, partition, pool);
-  expect_first(executor, pool, *store, submissions, identities);
   wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");
@@ -531,8 +570,12 @@ int run_jobs(const CommandLine& line) {
   ProgressObserver observer(progress, clock);
   Batch batch(*store, launcher, pool, clock, supervisor, observer);
   Cancellation cancellation(signals, executor);
-  const BatchResult result =
-      batch.run(std::move(submissions), [&] { cancellation.read_signals(batch, progress); });
+  std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
+  batch.submit(std::move(submissions));
+  if (sandbox.valid()) {
+    sandbox.get();
+  }
+  const BatchResult result = batch.run_submitted([&] { cancellation.read_signals(batch, progress); });
 
   AwaitedSignals::let_stop();
   if (bridge) {

@@ -323,6 +323,7 @@ class SqliteJobStore final : public QueueStore {
   std::vector<OpenAttempt> open_attempts() override;
   JobId next_job_id() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
+  bool is_of_berthd() override;
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
   std::vector<AccountingRecord> find(JobId job) override;
   std::vector<JobEvent> events(JobId job) override;
@@ -393,6 +394,14 @@ std::optional<Supervisor> SqliteJobStore::find_supervisor(const std::string& cgr
       return std::nullopt;
     }
     return Supervisor{query.text(0), query.integer(1), static_cast<std::uint64_t>(query.integer(2)), cgroup};
+  });
+}
+
+bool SqliteJobStore::is_of_berthd() {
+  return database_->read([&] {
+    // By the small index (migrations/0007_berthd.sql), whose condition must be repeated word for word.
+    return database_->query("SELECT 1 FROM supervisors INDEXED BY supervisors_of_berthd WHERE cgroup = 'berthd'")
+        .step();
   });
 }
 

@@ -131,6 +131,8 @@ class JobStore {
   virtual std::vector<OpenAttempt> open_attempts() = 0;
   /// The newest supervisor of this database with that cgroup name.
   virtual std::optional<Supervisor> find_supervisor(const std::string& cgroup) = 0;
+  /// Whether a berthd ever kept its queue here.
+  virtual bool is_of_berthd() = 0;
 
   // -- reading --
   virtual std::vector<AccountingRecord> history(const HistoryFilter& filter) = 0;

@@ -53,6 +53,7 @@ class FlakyStore final : public JobStore {
   }
   JobId next_job_id() override { return real->next_job_id(); }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
+  bool is_of_berthd() override { return real->is_of_berthd(); }
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override {
     return real->find_supervisor(cgroup);
   }
