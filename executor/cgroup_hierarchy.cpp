@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstring>
 #include <ctime>
+#include <limits>
 
 #include "executor/cgroup_files.h"
 #include "executor/os/syscall.h"
@@ -128,8 +129,8 @@ std::vector<std::unique_ptr<Hierarchy>> open_own_cgroups(const CgroupMachine& ma
     hierarchy->version = where.version;
     hierarchy->mount_point = where.mount_point;
     hierarchy->own_path = where.own_path;
-    const UniqueFd mount{try_open_at(AT_FDCWD, where.mount_point.c_str(), O_PATH | O_DIRECTORY)};
-    hierarchy->own.reset(try_open_at(mount.get(), relative(where.own_path), O_RDONLY | O_DIRECTORY));
+    const std::string own = where.mount_point + "/" + relative(where.own_path);
+    hierarchy->own.reset(try_open_at(AT_FDCWD, own.c_str(), O_RDONLY | O_DIRECTORY));
     if (!hierarchy->own) {
       return nullptr;
     }
@@ -247,6 +248,31 @@ std::vector<pid_t> read_processes(int directory) {
     text.append(buffer, static_cast<std::size_t>(count));
   }
   return parse_pids(text);
+}
+
+std::set<std::string> child_cgroups(int parent) {
+  std::set<std::string> names;
+  const int fd = try_open_at(parent, ".", O_RDONLY | O_DIRECTORY);
+  DIR* directory = fd < 0 ? nullptr : ::fdopendir(fd);
+  if (directory == nullptr) {
+    const UniqueFd unused{fd};
+    return names;
+  }
+  while (const dirent* entry = ::readdir(directory)) {
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
+      names.insert(entry->d_name);
+    }
+  }
+  ::closedir(directory);
+  return names;
+}
+
+nlink_t count_children(int directory) noexcept {
+  constexpr nlink_t kNameAndDot = 2;  // each child's ".." is one link more
+  struct stat status {};
+  return ::fstat(directory, &status) == 0 && status.st_nlink >= kNameAndDot
+             ? status.st_nlink - kNameAndDot
+             : std::numeric_limits<nlink_t>::max();
 }
 
 bool remove_cgroup(int parent, const char* name, std::chrono::milliseconds patience) noexcept {

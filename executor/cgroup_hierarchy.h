@@ -6,9 +6,12 @@
 // Internal to the cgroup code; everything here is single-threaded.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -80,7 +83,6 @@ struct Hierarchy {
     CgroupLimits limits;
   };
   std::vector<Spare> spares;
-  unsigned last_spare = 0;
 
   /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those
   /// of the time when it was made.
@@ -107,6 +109,7 @@ struct ControlFiles {
 /// One cgroup of one hierarchy.
 struct JobDirectory {
   Hierarchy* hierarchy = nullptr;
+  std::string name;  ///< within the tree; not the job's while it waits for one, and in v2 for ever
   UniqueFd fd;
   mutable KeptFiles kept;
   UniqueFd tasks;  ///< v1 tasks, or v2 cgroup.procs; open while processes are to be attached
@@ -127,6 +130,11 @@ std::string_view read_control(const ControlFiles& files, const char* file, std::
 std::optional<std::uint64_t> read_number(const ControlFiles& files, const char* file) noexcept;
 /// All of cgroup.procs, however long.
 std::vector<pid_t> read_processes(int directory);
+
+/// Names of the cgroups in this one.
+std::set<std::string> child_cgroups(int parent);
+/// How many they are; the greatest number when it cannot be told.
+nlink_t count_children(int directory) noexcept;
 
 /// rmdir of `parent`/`name` with every cgroup inside; retries while busy until `patience` has passed. True
 /// when it is gone (or never was).

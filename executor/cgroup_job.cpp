@@ -17,6 +17,20 @@
 namespace berth {
 namespace {
 
+/// 0 or errno.
+int rename_directory(JobDirectory& directory, const std::string& name) {
+  if (directory.name == name) {
+    return 0;
+  }
+  remove_spare(*directory.hierarchy, name);
+  const int tree = directory.hierarchy->tree.get();
+  if (::renameat(tree, directory.name.c_str(), tree, name.c_str()) != 0) {
+    return errno;
+  }
+  directory.name = name;
+  return 0;
+}
+
 void keep_higher(std::optional<std::uint64_t>& peak, const std::optional<std::uint64_t>& value) {
   if (value && (!peak || *value > *peak)) {
     peak = value;
@@ -52,17 +66,19 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
                              const std::vector<Hierarchy*>& wanted, const CgroupLimits& limits)
     : tree_(std::move(tree)),
       name_(std::move(name)),
-      first_name_(name_),
       age_(kind == Kind::fresh ? Age::fresh : Age::used),
-      applied_is_known_(kind == Kind::fresh) {
+      limits_are_known_(kind == Kind::fresh) {
   directories_.reserve(wanted.size());
   for (Hierarchy* hierarchy : wanted) {
     JobDirectory directory;
     directory.hierarchy = hierarchy;
     const int error_number = make_or_open(directory, kind, limits);
     if (error_number != 0) {
+      directories_.push_back(std::move(directory));
       for (const JobDirectory& made : directories_) {
-        remove_cgroup(made.hierarchy->tree.get(), name_.c_str(), std::chrono::milliseconds(0));
+        if (!made.name.empty()) {
+          remove_cgroup(made.hierarchy->tree.get(), made.name.c_str(), std::chrono::milliseconds(0));
+        }
       }
       directories_.clear();
       throw_cgroup_error(*hierarchy, name_, "", "", error_number);
@@ -78,25 +94,28 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
 }
 
 int OpenJobCgroup::make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits) {
-  const int parent = directory.hierarchy->tree.get();
+  Hierarchy& hierarchy = *directory.hierarchy;
+  const int parent = hierarchy.tree.get();
   if (kind == Kind::fresh) {
-    directory.left_to_write = take_spare(directory, name_, limits);
+    directory.left_to_write = take_spare(directory, limits);
     if (directory.left_to_write) {
-      return 0;
+      return name_.starts_with(kArmedPrefix) ? 0 : rename_directory(directory, name_);
     }
+    remove_spare(hierarchy, name_);
     if (::mkdirat(parent, name_.c_str(), 0755) != 0) {
-      return errno;
+      return errno;  // nothing of ours: it may be another's
     }
   }
   // Not O_PATH: CLONE_INTO_CGROUP and bpf(2) take it, and it can be listed.
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+  directory.name = name_;
   directory.fd.reset(try_open_at(parent, name_.c_str(), kFlags));
   if (kind == Kind::fresh) {
     return directory.fd ? 0 : errno;
   }
-  if (!directory.fd && directory.hierarchy->version == 2) {
-    first_name_ = kArmedPrefix + name_;
-    directory.fd.reset(try_open_at(parent, first_name_.c_str(), kFlags));
+  if (!directory.fd && hierarchy.version == 2) {
+    directory.name = find_named_v2(parent, name_);
+    directory.fd.reset(directory.name.empty() ? -1 : try_open_at(parent, directory.name.c_str(), kFlags));
   }
   return 0;
 }
@@ -160,18 +179,15 @@ void OpenJobCgroup::apply(const CgroupLimits& limits) {
     }
   }
   age_ = Age::used;
-  add_limits(applied_, limits);
-}
-
-const std::string& OpenJobCgroup::name_in(const Hierarchy& hierarchy) const {
-  return hierarchy.version == 2 ? first_name_ : name_;
+  add_limits(traces_.limits, limits);
 }
 
 void OpenJobCgroup::rename(const std::string& name) {
-  for (const JobDirectory& directory : directories_) {
-    const int tree = directory.hierarchy->tree.get();
-    if (directory.hierarchy->version == 1 && ::renameat(tree, name_.c_str(), tree, name.c_str()) != 0) {
-      throw_cgroup_error(*directory.hierarchy, name, "", "", errno);
+  for (JobDirectory& directory : directories_) {
+    if (directory.hierarchy->version == 2) {
+      set_name_v2(directory, name);
+    } else if (const int error_number = rename_directory(directory, name)) {
+      throw_cgroup_error(*directory.hierarchy, name, "", "", error_number);
     }
   }
   name_ = name;
@@ -219,12 +235,12 @@ void OpenJobCgroup::fold_peaks(Usage& usage) {
 }
 
 bool OpenJobCgroup::limit_was_reached(const JobDirectory& memory, const CgroupCounters& counters) const {
-  if (!applied_is_known_) {
+  if (!limits_are_known_) {
     return v1_memory_limit_reached(memory.fd.get());
   }
   // Without a look at the files: hits go uncounted only where no swap is allowed beside the memory.
-  return applied_.memory && applied_.swap && counters.usage.memory_peak &&
-         *counters.usage.memory_peak + kLargestMemoryCharge >= *applied_.memory;
+  return traces_.limits.memory && traces_.limits.swap && counters.usage.memory_peak &&
+         *counters.usage.memory_peak + kLargestMemoryCharge >= *traces_.limits.memory;
 }
 
 CgroupCounters OpenJobCgroup::read_files(ControlFiles (JobDirectory::*files)() const) const {
@@ -240,7 +256,7 @@ CgroupCounters OpenJobCgroup::read_files(ControlFiles (JobDirectory::*files)() c
       if (!directory.hierarchy->controllers.contains(controller)) {
         continue;
       }
-      if (controller == Controller::cpu && applied_is_known_ && !applied_.cpu_quota) {
+      if (controller == Controller::cpu && limits_are_known_ && !traces_.limits.cpu_quota) {
         counters.usage.throttled_periods = 0;  // nothing could throttle it
         counters.usage.throttled_time = std::chrono::microseconds(0);
         continue;
@@ -270,14 +286,13 @@ void OpenJobCgroup::close_counters() {
 
 CgroupCounters OpenJobCgroup::read() {
   CgroupCounters counters = read_files(&JobDirectory::files);
-  did_io_ = counters.usage.io_read_operations != Usage::Count{0} ||
-            counters.usage.io_write_operations != Usage::Count{0};
+  note_traces(counters.usage);
   // What is charged now that nobody is left is no peak: only samples taken meanwhile count.
   counters.usage.memory_anon_peak.reset();
   counters.usage.memory_file_peak.reset();
   if (!tree_->keeps_swap_peak) {
     counters.usage.swap_peak.reset();
-    if (applied_is_known_ && applied_.swap == std::optional<Bytes>(0)) {
+    if (limits_are_known_ && traces_.limits.swap == std::optional<Bytes>(0)) {
       counters.usage.swap_peak = 0;  // none was allowed
     }
   }
@@ -290,6 +305,17 @@ CgroupCounters OpenJobCgroup::read() {
     free_partition(*cpuset);  // the next job may be given these CPUs before this cgroup is removed
   }
   return counters;
+}
+
+void OpenJobCgroup::note_traces(const Usage& usage) {
+  constexpr Usage::Count kNone{0};
+  /// Init and the job; some kernels keep no peak.
+  constexpr std::uint64_t kFewestProcesses = 2;
+  traces_.did_io = usage.io_read_operations != kNone || usage.io_write_operations != kNone;
+  traces_.was_throttled = usage.throttled_periods != kNone;
+  traces_.in_pids_counters =
+      usage.pids_limit_hits != kNone ||
+      (tree_->keeps_pids_peak && usage.pids_peak.value_or(kFewestProcesses + 1) > kFewestProcesses);
 }
 
 void OpenJobCgroup::sample() {
@@ -366,7 +392,7 @@ bool OpenJobCgroup::empty() {
 std::string OpenJobCgroup::path(Controller controller) const {
   const JobDirectory* directory = find(controller);
   return directory == nullptr ? std::string()
-                              : directory->hierarchy->tree_path + "/" + name_in(*directory->hierarchy);
+                              : directory->hierarchy->tree_path + "/" + directory->name;
 }
 
 bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless traceless) {
@@ -374,17 +400,16 @@ bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless tracele
   const Clock::time_point deadline = Clock::now() + patience;
   const auto gone = [&](const JobDirectory& directory) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    return remove_cgroup(directory.hierarchy->tree.get(), name_in(*directory.hierarchy).c_str(),
+    return remove_cgroup(directory.hierarchy->tree.get(), directory.name.c_str(),
                          std::max(left, std::chrono::milliseconds(0)));
   };
-  if (traceless == Traceless::keep && applied_is_known_) {
+  if (traceless == Traceless::keep && limits_are_known_) {
     const std::size_t before = directories_.size();
     std::erase_if(directories_,
                   [&](const JobDirectory& each) { return !can_be_spare(*each.hierarchy) && gone(each); });
     const bool was_empty = directories_.size() < before;  // rmdir refuses while there is a process
     if (was_empty) {
-      const UsedCgroup used{name_, applied_, did_io_, was_frozen_};
-      std::erase_if(directories_, [&](JobDirectory& each) { return keep_spare(each, used); });
+      std::erase_if(directories_, [&](JobDirectory& each) { return keep_spare(each, traces_); });
     }
   }
   std::erase_if(directories_, gone);  // those that are still busy stay, for another try

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "executor/cgroup_hierarchy.h"
+#include "executor/cgroup_spares.h"
 #include "executor/cgroup_v1.h"
 #include "executor/cgroup_v2.h"
 
@@ -60,7 +61,6 @@ class OpenJobCgroup final : public JobCgroup {
   int make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits);
   const JobDirectory* find(Controller controller) const;
   const JobDirectory* unified() const;
-  const std::string& name_in(const Hierarchy& hierarchy) const;
   void require(const CgroupLimits& limits) const;
   /// A v1 hierarchy whose processes are the job's: one answers for all.
   const JobDirectory* witness() const;
@@ -68,14 +68,14 @@ class OpenJobCgroup final : public JobCgroup {
   void fold_peaks(Usage& usage);
   CgroupCounters read_files(ControlFiles (JobDirectory::*files)() const) const;
 
+  /// What read() tells of them.
+  void note_traces(const Usage& usage);
+
   std::shared_ptr<TreeDirectories> tree_;
-  std::string name_;
-  std::string first_name_;  ///< still the one in v2
+  std::string name_;  ///< each directory may have another
   Age age_;
-  CgroupLimits applied_;  ///< meaningless for a leftover
-  bool applied_is_known_;
-  bool did_io_ = true;  ///< until read() has seen that there was none
-  bool was_frozen_ = false;
+  JobTraces traces_;  ///< its limits are meaningless for a leftover
+  bool limits_are_known_;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;                                                      // only the sampled ones
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown

@@ -63,7 +63,7 @@ void OpenJobCgroup::kill_all() {
   for (int round = 0; round < kRounds; ++round) {
     bool any = false;
     if (freezes) {
-      was_frozen_ = true;
+      traces_.was_frozen = true;
       freezer->try_write("freezer.state", "FROZEN");
       wait_until_frozen(freezer->fd.get());
       any = signal_all(freezer->fd.get());
@@ -88,7 +88,7 @@ void OpenJobCgroup::freeze(bool frozen) {
   if (directory->hierarchy->version == 2) {
     directory->write("cgroup.freeze", frozen ? "1" : "0", name_);
   } else {
-    was_frozen_ = true;
+    traces_.was_frozen = true;
     directory->write("freezer.state", frozen ? "FROZEN" : "THAWED", name_);
   }
 }

@@ -67,7 +67,7 @@ std::string OpenJobCgroup::limiting_cgroup() {
   }
   Hierarchy& hierarchy = *memory->hierarchy;
   if (was_hit(memory->fd.get(), hierarchy.version, 0)) {
-    return hierarchy.tree_path + "/" + name_in(hierarchy);
+    return hierarchy.tree_path + "/" + memory->name;
   }
   std::string limiting = "/";
   const std::vector<Ancestor> above = ancestors(hierarchy);

@@ -1,8 +1,6 @@
 #include "executor/cgroup_spares.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
+#include <algorithm>
 #include <utility>
 
 namespace berth {
@@ -15,7 +13,8 @@ constexpr std::size_t kMostSpares = 8;
 constexpr ControllerSet kept_controllers() {
   ControllerSet kept;
   for (const Controller controller :
-       {Controller::cpu, Controller::cpuset, Controller::devices, Controller::blkio, Controller::freezer}) {
+       {Controller::cpu, Controller::cpuset, Controller::pids, Controller::devices, Controller::blkio,
+        Controller::freezer}) {
     kept.insert(controller);
   }
   return kept;
@@ -32,6 +31,9 @@ CgroupLimits limits_of(const Hierarchy& hierarchy, const CgroupLimits& limits) {
     own.cpus = limits.cpus;
     own.memory_nodes = limits.memory_nodes;
   }
+  if (hierarchy.controllers.contains(Controller::pids)) {
+    own.pids = limits.pids;
+  }
   if (hierarchy.controllers.contains(Controller::devices)) {
     own.devices = limits.devices;
   }
@@ -41,63 +43,56 @@ CgroupLimits limits_of(const Hierarchy& hierarchy, const CgroupLimits& limits) {
   return own;
 }
 
-bool has_children(int directory) {
-  constexpr nlink_t kItselfAndParent = 2;
-  struct stat status {};
-  return ::fstat(directory, &status) != 0 || status.st_nlink != kItselfAndParent;
-}
-
 }  // namespace
 
 bool can_be_spare(const Hierarchy& hierarchy) {
   return hierarchy.version == 1 && !hierarchy.mount && hierarchy.controllers.is_within(kept_controllers());
 }
 
-bool keep_spare(JobDirectory& directory, const UsedCgroup& used) {
+bool keep_spare(JobDirectory& directory, const JobTraces& traces) {
   Hierarchy& hierarchy = *directory.hierarchy;
-  if (!can_be_spare(hierarchy)) {
-    return false;
-  }
-  CgroupLimits limits = limits_of(hierarchy, used.limits);
-  // A quota counts the times that it throttled; limits of disks cannot be taken back.
-  if (limits.cpu_quota || !limits.io.empty() ||
-      (used.did_io && hierarchy.controllers.contains(Controller::blkio)) ||
-      (used.was_frozen && hierarchy.controllers.contains(Controller::freezer)) ||
-      has_children(directory.fd.get())) {
-    return false;
-  }
-  const std::string spare = kArmedPrefix + ("spare-" + std::to_string(++hierarchy.last_spare));
-  const int tree = hierarchy.tree.get();
-  if (::renameat(tree, used.name.c_str(), tree, spare.c_str()) != 0) {
+  const ControllerSet& has = hierarchy.controllers;
+  if (!can_be_spare(hierarchy) || (traces.did_io && has.contains(Controller::blkio)) ||
+      (traces.was_throttled && has.contains(Controller::cpu)) ||
+      (traces.in_pids_counters && has.contains(Controller::pids)) ||
+      (traces.was_frozen && has.contains(Controller::freezer)) || count_children(directory.fd.get()) != 0) {
     return false;
   }
   directory.tasks.reset();
   if (hierarchy.spares.size() >= kMostSpares) {  // the oldest may fit no job that still comes
-    remove_cgroup(tree, hierarchy.spares.front().name.c_str(), std::chrono::milliseconds(0));
-    hierarchy.spares.erase(hierarchy.spares.begin());
+    const std::string oldest = hierarchy.spares.front().name;
+    remove_spare(hierarchy, oldest);
   }
-  hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), spare, std::move(limits)});
+  hierarchy.spares.push_back({std::move(directory.fd), std::move(directory.kept), std::move(directory.name),
+                              limits_of(hierarchy, traces.limits)});
   return true;
 }
 
-std::optional<CgroupLimits> take_spare(JobDirectory& directory, const std::string& name,
-                                       const CgroupLimits& limits) {
+std::optional<CgroupLimits> take_spare(JobDirectory& directory, const CgroupLimits& limits) {
   Hierarchy& hierarchy = *directory.hierarchy;
-  if (hierarchy.spares.empty()) {
-    return std::nullopt;
-  }
   const CgroupLimits wanted = limits_of(hierarchy, limits);
-  const int tree = hierarchy.tree.get();
   for (auto spare = hierarchy.spares.begin(); spare != hierarchy.spares.end(); ++spare) {
     std::optional<CgroupLimits> missing = limits_to_add(spare->limits, wanted);
-    if (missing && ::renameat(tree, spare->name.c_str(), tree, name.c_str()) == 0) {
-      directory.fd = std::move(spare->fd);
-      directory.kept = std::move(spare->kept);
-      hierarchy.spares.erase(spare);
-      return missing;
+    if (!missing) {
+      continue;
     }
+    missing->cpu_quota = wanted.cpu_quota;  // anew: the last job may have used up some of the present period's
+    directory.name = std::move(spare->name);
+    directory.fd = std::move(spare->fd);
+    directory.kept = std::move(spare->kept);
+    hierarchy.spares.erase(spare);
+    return missing;
   }
   return std::nullopt;
+}
+
+void remove_spare(Hierarchy& hierarchy, const std::string& name) noexcept {
+  const auto found = std::find_if(hierarchy.spares.begin(), hierarchy.spares.end(),
+                                  [&](const Hierarchy::Spare& spare) { return spare.name == name; });
+  if (found != hierarchy.spares.end()) {
+    remove_cgroup(hierarchy.tree.get(), name.c_str(), std::chrono::milliseconds(0));
+    hierarchy.spares.erase(found);
+  }
 }
 
 void remove_spares(Hierarchy& hierarchy) noexcept {

@@ -1,5 +1,4 @@
 // CgroupTree: berth's part of every hierarchy, and what a dead berth left of it.
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,23 +76,6 @@ std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
                   : "; start it in a cgroup of its own: systemd-run --user --scope -p Delegate=yes berth …";
   }
   return reason;
-}
-
-std::set<std::string> child_cgroups(int parent) {
-  std::set<std::string> names;
-  const int fd = try_open_at(parent, ".", O_RDONLY | O_DIRECTORY);
-  DIR* directory = fd < 0 ? nullptr : ::fdopendir(fd);
-  if (directory == nullptr) {
-    const UniqueFd unused{fd};
-    return names;
-  }
-  while (const dirent* entry = ::readdir(directory)) {
-    if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
-      names.insert(entry->d_name);
-    }
-  }
-  ::closedir(directory);
-  return names;
 }
 
 /// The tree's directories and the jobs' in them; `name` is removed when this goes.
@@ -388,8 +370,9 @@ std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const 
 
 std::vector<std::string> OpenCgroupTree::siblings() const {
   std::set<std::string> names;
+  constexpr nlink_t kTreeAlone = 1;
   for (const auto& hierarchy : tree_->hierarchies) {
-    if (hierarchy->berth) {
+    if (hierarchy->berth && count_children(hierarchy->berth.get()) != kTreeAlone) {
       names.merge(child_cgroups(hierarchy->berth.get()));  // one that was killed at its end is in some alone
     }
   }

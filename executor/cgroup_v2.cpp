@@ -1,11 +1,16 @@
 #include "executor/cgroup_v2.h"
 
+#include <fcntl.h>
+#include <sys/xattr.h>
+
+#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "executor/block_devices.h"
 #include "executor/cgroup_files.h"
 #include "executor/cpuset_partition.h"
+#include "executor/os/syscall.h"
 
 namespace berth {
 namespace {
@@ -135,6 +140,9 @@ std::optional<microseconds> read_pressure(const ControlFiles& files, const char*
   return from_microseconds(parse_pressure_total(read_control(files, file, buffer), "some"));
 }
 
+/// kernfs has them since Linux 5.7, in v2 alone (xattr(7)).
+constexpr const char* kJobAttribute = "user.berth.job";
+
 }  // namespace
 
 int DevicePrograms::get(const std::vector<DeviceRule>& rules) {
@@ -214,6 +222,22 @@ void read_v2(const ControlFiles& files, const ControllerSet& has, std::span<char
   usage.cpu_stall = read_pressure(files, "cpu.pressure", buffer);
   usage.memory_stall = read_pressure(files, "memory.pressure", buffer);
   usage.io_stall = read_pressure(files, "io.pressure", buffer);
+}
+
+void set_name_v2(const JobDirectory& directory, const std::string& job) noexcept {
+  (void)!::fsetxattr(directory.fd.get(), kJobAttribute, job.data(), job.size(), 0);
+}
+
+std::string find_named_v2(int tree, const std::string& job) {
+  for (const std::string& name : child_cgroups(tree)) {
+    const UniqueFd directory{try_open_at(tree, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)};
+    std::array<char, 256> value{};
+    const ssize_t size = ::fgetxattr(directory.get(), kJobAttribute, value.data(), value.size());
+    if (size >= 0 && job == std::string_view(value.data(), static_cast<std::size_t>(size))) {
+      return name;
+    }
+  }
+  return {};
 }
 
 }  // namespace berth

@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -520,6 +522,8 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
   REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
   const auto has_net_cls = [] { return slurp("/proc/self/cgroup").find("net_cls") != std::string::npos; };
   const bool others_have_net_cls = has_net_cls();  // a berthd that runs here keeps it
+  const std::string made_as = GENERATE(std::string("job-7.2"), kArmedPrefix + std::string("3"));
+  CAPTURE(made_as);
   const std::string name = tree_name();
   const FdPair ready = make_pipe();
   const pid_t berth = ::fork();
@@ -531,7 +535,8 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
     if (!tree->usable(Controller::net_cls)) {
       limits.net_class.reset();
     }
-    auto job = tree->make_job("job-7.2", limits);
+    auto job = tree->make_job(made_as, limits);
+    job->rename("job-7.2");
     spawn_in(*job, [&] {
       void* memory = ::mmap(nullptr, kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       std::memset(memory, 1, kMiB);
@@ -545,7 +550,11 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
   REQUIRE(berth > 0);
   ::waitpid(berth, nullptr, 0);
   const CgroupMachine now = detect_cgroups();
-  CHECK(list_leftover_jobs(now, name) == std::vector<std::string>{"job-7.2"});
+  const std::vector<std::string> left = list_leftover_jobs(now, name);
+  CHECK(std::set<std::string>(left.begin(), left.end()).size() == left.size());
+  for (const std::string& each : left) {
+    CHECK((each == "job-7.2" || each == made_as));
+  }
   {
     const auto job = open_leftover_job(now, name, "job-7.2");
     REQUIRE(job);
@@ -553,7 +562,9 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
     job->kill_all();
     wait_for([&] { return job->empty(); });
     CHECK(::waitpid(-1, nullptr, 0) > 0);
-    CHECK(job->read().usage.memory_peak.value() >= kMiB);
+    const Usage usage = job->read().usage;
+    CHECK(usage.memory_peak.value() >= kMiB);
+    CHECK(usage.cpu_total.value() > std::chrono::microseconds(0));
     CHECK(job->remove());
   }
   CHECK(open_leftover_job(now, name, "job-7.2") == nullptr);
@@ -584,8 +595,8 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
     REQUIRE(::stat(directory(job, controller).c_str(), &status) == 0);
     return status.st_ino;
   };
-  const auto end = [&](std::unique_ptr<JobCgroup>& job) {
-    Child child{spawn_in(*job, [] { return 0; })};
+  const auto end = [&](std::unique_ptr<JobCgroup>& job, const std::function<int()>& body = [] { return 0; }) {
+    Child child{spawn_in(*job, body)};
     child.wait();
     job->read();
     CHECK(job->remove(std::chrono::seconds(2), JobCgroup::Traceless::keep));
@@ -595,6 +606,7 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
   auto first = tree->make_job("job-1.1", limits);
   const ino_t devices = file_number(*first, Controller::devices);
   const ino_t cpu = file_number(*first, Controller::cpu);
+  const ino_t pids = file_number(*first, Controller::pids);
   const std::string first_memory = directory(*first, Controller::memory);
   end(first);
   CHECK_FALSE(fs::exists(first_memory));
@@ -604,8 +616,41 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
     CHECK(file_number(*next, Controller::devices) == devices);
     CHECK((file_number(*next, Controller::cpu) == cpu) == keeps_cpu);
     CHECK(slurp(directory(*next, Controller::devices) + "/devices.list") == "c 1:3 rw");
+    CHECK(file_number(*next, Controller::pids) == pids);
     CHECK(slurp(directory(*next, Controller::pids) + "/pids.max") == "10");
-    CHECK(next->read().usage.pids_peak == Usage::Count{0});
+    CHECK(next->read().usage.pids_peak.value() <= 2);  // what every job has
+    CHECK(next->path(Controller::pids).ends_with("/job-2.1"));
+  }
+  SECTION("when it waits for its job") {
+    const auto next = tree->make_job(kArmedPrefix + std::string("1"), limits);
+    CHECK(file_number(*next, Controller::pids) == pids);
+    next->rename("job-2.1");
+    CHECK(next->path(Controller::pids).ends_with("/job-2.1"));
+    CHECK(file_number(*next, Controller::pids) == pids);
+  }
+  SECTION("when it has the same name") {
+    limits.devices = {{'c', 1, 5, "rw"}};
+    const auto next = tree->make_job("job-1.1", limits);
+    CHECK(file_number(*next, Controller::devices) != devices);
+  }
+  SECTION("but not where more processes were in them than in every job") {
+    auto next = tree->make_job("job-2.1", limits);
+    end(next, [] {
+      std::array<pid_t, 2> children{};
+      for (pid_t& child : children) {
+        child = ::fork();
+        if (child == 0) {
+          return sleep_forever();
+        }
+      }
+      for (const pid_t child : children) {
+        ::kill(child, SIGKILL);
+        ::waitpid(child, nullptr, 0);
+      }
+      return 0;
+    });
+    const auto last = tree->make_job("job-3.1", limits);
+    CHECK(file_number(*last, Controller::pids) != pids);
   }
   SECTION("when a limit is to be added") {
     limits.cpu_weight = 200;
@@ -614,11 +659,28 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
     CHECK((file_number(*next, Controller::cpu) == cpu) == keeps_cpu);
     CHECK(slurp(directory(*next, Controller::cpu) + "/cpu.shares") == "2048");
     CHECK(slurp(directory(*next, Controller::cpu) + "/cpu.cfs_quota_us") != "-1");
-    end(next);  // its quota counted: not for another job
+    end(next);  // a quota cannot be taken away: not for a job without one
     limits.cpu_quota.reset();
+    auto other = tree->make_job("job-3.1", limits);
+    CHECK(file_number(*other, Controller::cpu) != cpu);
+    CHECK(slurp(directory(*other, Controller::cpu) + "/cpu.cfs_quota_us") == "-1");
+    limits.cpu_quota = 0.5;
+    auto last = tree->make_job("job-4.1", limits);
+    CHECK((file_number(*last, Controller::cpu) == cpu) == keeps_cpu);
+  }
+  SECTION("but not where a quota throttled it") {
+    limits.cpu_quota = 0.05;
+    auto next = tree->make_job("job-2.1", limits);
+    const ino_t throttled = file_number(*next, Controller::cpu);
+    end(next, [] {
+      const std::clock_t start = std::clock();
+      while (std::clock() - start < CLOCKS_PER_SEC / 20) {
+      }
+      return 0;
+    });
     const auto last = tree->make_job("job-3.1", limits);
-    CHECK(file_number(*last, Controller::cpu) != cpu);
-    CHECK(slurp(directory(*last, Controller::cpu) + "/cpu.cfs_quota_us") == "-1");
+    CHECK(file_number(*last, Controller::cpu) != throttled);
+    CHECK(last->read().usage.throttled_periods == Usage::Count{0});
   }
   SECTION("but not when it wants other devices") {
     limits.devices = {{'c', 1, 5, "rw"}};
