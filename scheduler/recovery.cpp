@@ -182,8 +182,12 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
     dead.remove();
   }
   for (const std::string& cgroup : actions.list ? actions.list() : std::vector<std::string>()) {
+    const std::optional<Supervisor> named = supervisor_of_cgroup(cgroup);
+    if (named && actions.is_alive(*named)) {
+      continue;  // as nearly all are; the database would have to read all that ever used it
+    }
     const std::optional<Supervisor> recorded = store.find_supervisor(cgroup);
-    const std::optional<Supervisor> owner = recorded ? recorded : supervisor_of_cgroup(cgroup);
+    const std::optional<Supervisor> owner = recorded ? recorded : named;
     if (!owner || std::find(seen.begin(), seen.end(), *owner) != seen.end() || actions.is_alive(*owner)) {
       continue;
     }
