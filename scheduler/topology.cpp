@@ -2,7 +2,9 @@
 //
 // hwloc's full discovery costs 2 ms and more on a small virtual machine, most of it in CPUID instructions
 // (each traps to the hypervisor) and in the I/O and cache files that slots need not know. What is asked for
-// here costs about 0.7 ms: sysfs only, cores, last-level caches, packages and nodes.
+// here costs about 0.7 ms, and some 25 files for each CPU: sysfs only, cores, last-level caches, packages and nodes.
+// So it is asked once after each boot (scheduler/topology_cache.h). What may change under a running machine is
+// read each time: which CPUs and nodes this process may use, and how much memory there is.
 #include <hwloc.h>
 #include <sys/sysinfo.h>
 
@@ -15,6 +17,7 @@
 
 #include "scheduler/slot_pool.h"
 #include "scheduler/small_file.h"
+#include "scheduler/topology_cache.h"
 
 namespace berth {
 namespace {
@@ -24,16 +27,11 @@ struct TopologyDeleter {
 };
 using HwlocTopology = std::unique_ptr<hwloc_topology, TopologyDeleter>;
 
-struct BitmapDeleter {
-  void operator()(hwloc_bitmap_t bitmap) const { hwloc_bitmap_free(bitmap); }
-};
-using HwlocBitmap = std::unique_ptr<hwloc_bitmap_s, BitmapDeleter>;
-
 [[noreturn]] void throw_hwloc(const char* step) {
   throw std::runtime_error(std::string("hwloc: ") + step + ": " + std::strerror(errno));
 }
 
-HwlocTopology new_topology() {
+HwlocTopology new_topology(unsigned long further_flags) {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) {
     throw_hwloc("init");
@@ -47,7 +45,7 @@ HwlocTopology new_topology() {
   // Several nodes of one package hang on groups; without these every node would be local to every CPU.
   hwloc_topology_set_type_filter(raw, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
   hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_NO_DISTANCES | HWLOC_TOPOLOGY_FLAG_NO_MEMATTRS |
-                                    HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS);
+                                    HWLOC_TOPOLOGY_FLAG_NO_CPUKINDS | further_flags);
   return topology;
 }
 
@@ -58,53 +56,101 @@ unsigned ancestor_index(hwloc_topology_t topology, hwloc_obj_type_t type, hwloc_
   return ancestor != nullptr ? ancestor->logical_index : fallback;
 }
 
+/// The machine's part that hwloc found.
+MachineTopology convert(hwloc_topology_t topology) {
+  MachineTopology machine;
+  hwloc_obj_t object = nullptr;
+  while ((object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, object)) != nullptr) {
+    machine.nodes.insert(object->os_index);
+  }
+  const hwloc_obj_type_t cache = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L3CACHE) > 0 ? HWLOC_OBJ_L3CACHE
+                                 : hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L2CACHE) > 0
+                                     ? HWLOC_OBJ_L2CACHE
+                                     : HWLOC_OBJ_PACKAGE;
+  while ((object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_PU, object)) != nullptr) {
+    MachineCpu cpu;
+    cpu.cpu = object->os_index;
+    cpu.core = ancestor_index(topology, HWLOC_OBJ_CORE, object, object->logical_index);
+    cpu.package = ancestor_index(topology, HWLOC_OBJ_PACKAGE, object, 0);
+    cpu.cache = ancestor_index(topology, cache, object, cpu.package);
+    for (const unsigned node : machine.nodes.members()) {
+      if (hwloc_bitmap_isset(object->nodeset, node) != 0) {
+        cpu.local_nodes.insert(node);
+      }
+    }
+    machine.cpus.push_back(std::move(cpu));
+  }
+  return machine;
+}
+
+MachineTopology discover() {
+  const HwlocTopology topology = new_topology(HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
+  hwloc_topology_set_components(topology.get(), HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
+  if (hwloc_topology_load(topology.get()) != 0) {
+    throw_hwloc("load");
+  }
+  return convert(topology.get());
+}
+
 /// The node a CPU's memory comes from: the lowest of its local ones that has memory (a CPU with high
 /// bandwidth memory beside its DRAM has two; the DRAM has the lower number), else the lowest.
-unsigned local_node(const std::vector<TopologyNode>& nodes, hwloc_obj_t cpu) {
+unsigned local_node(const std::vector<TopologyNode>& nodes, const MachineCpu& cpu) {
   const TopologyNode* best = nullptr;
   for (const TopologyNode& node : nodes) {
-    if (hwloc_bitmap_isset(cpu->nodeset, node.node) == 0) {
-      continue;
-    }
-    if (best == nullptr || (best->memory == 0 && node.memory > 0)) {
+    if (cpu.local_nodes.contains(node.node) && (best == nullptr || (best->memory == 0 && node.memory > 0))) {
       best = &node;
     }
   }
   return best != nullptr ? best->node : 0;
 }
 
-std::vector<TopologyNode> nodes_of(hwloc_topology_t topology) {
-  std::vector<TopologyNode> nodes;
-  hwloc_obj_t object = nullptr;
-  while ((object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, object)) != nullptr) {
-    nodes.push_back({object->os_index, object->attr->numanode.local_memory});
-  }
-  std::sort(nodes.begin(), nodes.end(), [](const auto& a, const auto& b) { return a.node < b.node; });
-  return nodes;
-}
-
-/// `usable` null: every CPU.
-Topology convert(hwloc_topology_t topology, hwloc_const_bitmap_t usable) {
+/// `usable` null: every CPU. `nodes` in the order of their numbers.
+Topology part_of(const MachineTopology& machine, std::vector<TopologyNode> nodes, const CpuSet* usable) {
   Topology result;
-  result.nodes = nodes_of(topology);
-  const hwloc_obj_type_t cache = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L3CACHE) > 0 ? HWLOC_OBJ_L3CACHE
-                                 : hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L2CACHE) > 0
-                                     ? HWLOC_OBJ_L2CACHE
-                                     : HWLOC_OBJ_PACKAGE;
-  hwloc_obj_t object = nullptr;
-  while ((object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_PU, object)) != nullptr) {
-    if (usable != nullptr && hwloc_bitmap_isset(usable, object->os_index) == 0) {
-      continue;
+  result.nodes = std::move(nodes);
+  for (const MachineCpu& cpu : machine.cpus) {
+    if (usable == nullptr || usable->contains(cpu.cpu)) {
+      result.cpus.push_back({cpu.cpu, cpu.core, cpu.cache, local_node(result.nodes, cpu), cpu.package});
     }
-    TopologyCpu cpu;
-    cpu.cpu = object->os_index;
-    cpu.core = ancestor_index(topology, HWLOC_OBJ_CORE, object, object->logical_index);
-    cpu.package = ancestor_index(topology, HWLOC_OBJ_PACKAGE, object, 0);
-    cpu.cache = ancestor_index(topology, cache, object, cpu.package);
-    cpu.node = local_node(result.nodes, object);
-    result.cpus.push_back(cpu);
   }
   return result;
+}
+
+/// The field of /proc/self/status (proc_pid_status(5)): what the affinity (taskset, a batch system's binding)
+/// and the cpuset leave this process. A kernel without cpusets tells nothing of nodes: then all.
+CpuSet allowed(std::string_view status, std::string_view field, const CpuSet& all) {
+  const std::size_t begin = status.find(field);
+  if (begin == std::string_view::npos) {
+    return all;
+  }
+  std::string_view rest = status.substr(begin + field.size());
+  return all & CpuSet::parse(take_until(rest, '\n'));
+}
+
+/// sysfs's nodeN/meminfo: "Node 0 MemTotal:   5334816 kB". 0: none, or not to be told.
+Bytes memory_of(unsigned node) {
+  constexpr std::string_view kField = "MemTotal:";
+  const std::string text =
+      read_small_file("/sys/devices/system/node/node" + std::to_string(node) + "/meminfo").value_or("");
+  std::string_view rest = text;
+  rest.remove_prefix(std::min(rest.size(), rest.find(kField) + kField.size()));
+  rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+  return to_number(take_until(rest, ' ')).value_or(0) << 10U;
+}
+
+/// With one node its memory is the machine's: on virtual machines that gained memory after boot (balloon,
+/// virtio-mem) the node's meminfo may tell less than sysinfo(2), which everyone else goes by; and a kernel
+/// without NUMA tells none.
+std::vector<TopologyNode> nodes_of(const CpuSet& numbers) {
+  std::vector<TopologyNode> nodes;
+  for (const unsigned node : numbers.members()) {
+    nodes.push_back({node, numbers.size() > 1 ? memory_of(node) : 0});
+  }
+  struct sysinfo machine = {};
+  if (nodes.size() == 1 && ::sysinfo(&machine) == 0) {
+    nodes.front().memory = Bytes{machine.totalram} * machine.mem_unit;
+  }
+  return nodes;
 }
 
 bool has_word(std::string_view list, std::string_view word) {
@@ -199,45 +245,39 @@ std::optional<Bytes> memory_cgroup_limit() {
   return lowest;
 }
 
-/// With one node its memory is the machine's: on virtual machines that gained memory after boot (balloon,
-/// virtio-mem) the node's meminfo may tell less than sysinfo(2), which everyone else goes by.
-void correct_single_node(Topology& topology) {
-  struct sysinfo machine = {};
-  if (topology.nodes.size() == 1 && ::sysinfo(&machine) == 0) {
-    topology.nodes.front().memory = Bytes{machine.totalram} * machine.mem_unit;
-  }
-}
-
 }  // namespace
 
 Topology detect_topology() {
-  const HwlocTopology topology = new_topology();
-  hwloc_topology_set_components(topology.get(), HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
-  if (hwloc_topology_load(topology.get()) != 0) {
-    throw_hwloc("load");
+  const TopologyCache cache = TopologyCache::of_this_boot();
+  std::optional<MachineTopology> machine = cache.read();
+  if (!machine) {
+    machine = discover();
+    cache.write(*machine);
   }
-  // hwloc left out what the cpuset forbids; the affinity (taskset, a batch system's binding) binds too.
-  const HwlocBitmap usable(hwloc_bitmap_alloc());
-  if (!usable || hwloc_get_cpubind(topology.get(), usable.get(), HWLOC_CPUBIND_THREAD) != 0) {
-    throw_hwloc("cpu binding");
+  const std::string status = read_small_file("/proc/self/status").value_or("");
+  CpuSet online;
+  for (const MachineCpu& cpu : machine->cpus) {
+    online.insert(cpu.cpu);
   }
-  Topology result = convert(topology.get(), usable.get());
-  correct_single_node(result);
+  const CpuSet usable = allowed(status, "Cpus_allowed_list:\t", online);
+  Topology result =
+      part_of(*machine, nodes_of(allowed(status, "Mems_allowed_list:\t", machine->nodes)), &usable);
   result.memory_limit = memory_cgroup_limit();
   return result;
 }
 
 Topology synthetic_topology(const std::string& description, Bytes memory_per_node) {
-  const HwlocTopology topology = new_topology();
+  const HwlocTopology topology = new_topology(0);
   if (hwloc_topology_set_synthetic(topology.get(), description.c_str()) != 0 ||
       hwloc_topology_load(topology.get()) != 0) {
     throw std::invalid_argument("\"" + description + "\" is not an hwloc synthetic topology");
   }
-  Topology result = convert(topology.get(), nullptr);
-  for (TopologyNode& node : result.nodes) {
-    node.memory = memory_per_node;
+  const MachineTopology machine = convert(topology.get());
+  std::vector<TopologyNode> nodes;
+  for (const unsigned node : machine.nodes.members()) {
+    nodes.push_back({node, memory_per_node});
   }
-  return result;
+  return part_of(machine, std::move(nodes), nullptr);
 }
 
 }  // namespace berth

@@ -2,10 +2,16 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <stdexcept>
 
 #include "scheduler/slot_pool.h"
+#include "scheduler/small_file.h"
+#include "scheduler/topology_cache.h"
+#include "tests/support/temporary_directory.h"
 
 namespace berth {
 namespace {
@@ -65,6 +71,60 @@ TEST_CASE("an affinity mask narrows the detected topology") {
   }
   REQUIRE(::sched_setaffinity(0, sizeof restored, &restored) == 0);
   CHECK(numbers(topology) == std::set<unsigned>{*all.rbegin()});
+}
+
+TEST_CASE("what hwloc found is kept for the boot and the CPUs that it was found for") {
+  MachineTopology machine;
+  machine.nodes = CpuSet::parse("0-1");
+  machine.cpus = {{0, 0, 0, 0, CpuSet{0}}, {65535, 1, 2, 3, CpuSet::parse("0-1")}};
+  const TemporaryDirectory temporary;
+  const std::string folder = temporary.path() + "/berth";
+  const std::string file = folder + "/topology";
+  const TopologyCache cache(folder, "boot cpus 0,65535 nodes 0-1");
+  CHECK_FALSE(cache.read());
+  cache.write(machine);
+  const std::optional<MachineTopology> kept = cache.read();
+  REQUIRE(kept);
+  REQUIRE(kept->cpus.size() == 2);
+  CHECK(kept->nodes == machine.nodes);
+  CHECK(kept->cpus[1].cpu == 65535);
+  CHECK(kept->cpus[1].core == 1);
+  CHECK(kept->cpus[1].cache == 2);
+  CHECK(kept->cpus[1].package == 3);
+  CHECK(kept->cpus[1].local_nodes == machine.nodes);
+  CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
+
+  SECTION("not for another boot or other CPUs") {
+    CHECK_FALSE(TopologyCache(folder, "boot cpus 0 nodes 0-1").read());
+  }
+  SECTION("not when others may write the file or its folder") {
+    std::filesystem::permissions(file, std::filesystem::perms::group_write, std::filesystem::perm_options::add);
+    CHECK_FALSE(cache.read());
+    std::filesystem::permissions(file, std::filesystem::perms::group_write, std::filesystem::perm_options::remove);
+    CHECK(cache.read());
+    std::filesystem::permissions(folder, std::filesystem::perms::others_write, std::filesystem::perm_options::add);
+    CHECK_FALSE(cache.read());
+    std::filesystem::remove(file);
+    cache.write(machine);
+    CHECK_FALSE(std::filesystem::exists(file));
+  }
+  SECTION("not through a symbolic link") {
+    std::filesystem::rename(file, temporary.path() + "/elsewhere");
+    std::filesystem::create_symlink(temporary.path() + "/elsewhere", file);
+    CHECK_FALSE(cache.read());
+    cache.write(machine);  // takes the link's place
+    CHECK(cache.read());
+  }
+  SECTION("not when it is damaged") {
+    const std::string text = read_small_file(file).value();
+    for (std::size_t length = 0; length < text.size(); ++length) {
+      std::ofstream(file) << text.substr(0, length);
+      CHECK_FALSE(cache.read());
+      std::ofstream(file) << text.substr(0, length) << "x\n";
+      CHECK_FALSE(cache.read());
+    }
+  }
+  CHECK_FALSE(TopologyCache("", "boot").read());
 }
 
 TEST_CASE("a synthetic topology keeps packages, nodes, caches, cores and threads apart") {
