@@ -40,7 +40,7 @@ enum class Source : std::uint64_t { launcher, timer, channel, pidfd, output, err
 constexpr unsigned kSourceBits = 3;
 
 /// A launch this soon after an end is one of many: what can be done ahead is done beside the jobs.
-constexpr std::chrono::milliseconds kBackToBack{1};
+constexpr std::chrono::milliseconds kBackToBack{5};
 /// Else it waits until a short job, whose caller waits for it, has ended undisturbed.
 constexpr std::chrono::milliseconds kPrepareLater{3};
 
