@@ -145,8 +145,8 @@ class CgroupTree {
   /// A cgroup of its own in every usable hierarchy, fresh or without a trace of an earlier job (net_cls and
   /// hugetlb only when the limits name them: berth mounts these hierarchies itself, detached, with
   /// fsopen/fsmount, when nobody has). All limits are written before it returns. Throws CgroupError and
-  /// leaves nothing behind. With a `name` that begins with kArmedPrefix it is to be renamed, and may be called
-  /// otherwise until then.
+  /// leaves nothing behind. With a `name` that begins with kArmedPrefix it is to be renamed, and may be
+  /// called otherwise until then.
   virtual std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) = 0;
 };
 
@@ -160,8 +160,8 @@ class JobCgroup {
 
   /// Writes only what `limits` names; used when a prepared cgroup gets its job.
   virtual void apply(const CgroupLimits& limits) = 0;
-  /// Likewise: rename(2) in every v1 hierarchy. v2 has no rename: there it keeps its first name, and the job's
-  /// becomes an attribute by which open_leftover_job() finds it.
+  /// Likewise: rename(2) in every v1 hierarchy. v2 has no rename: there it keeps its first name, and the
+  /// job's becomes an attribute by which open_leftover_job() finds it.
   virtual void rename(const std::string& name) = 0;
 
   /// How a new process is born in it. v2: a directory for clone3's CLONE_INTO_CGROUP, or -1.

@@ -253,8 +253,8 @@ void restore_own_v2(Hierarchy& hierarchy) noexcept {
 
 bool has_clone_into_cgroup() noexcept {
   // Older kernels do not know of `cgroup` and say E2BIG as it is not zero, a container's seccomp filter says
-  // ENOSYS or EPERM. Where it is known, flags that cannot go together are the first thing to be refused, before
-  // anything is copied.
+  // ENOSYS or EPERM. Where it is known, flags that cannot go together are the first thing to be refused,
+  // before anything is copied.
   clone_args arguments{};
   arguments.flags = CLONE_INTO_CGROUP | CLONE_NEWNS | CLONE_FS;
   arguments.cgroup = INT32_MAX;

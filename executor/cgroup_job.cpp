@@ -391,8 +391,7 @@ bool OpenJobCgroup::empty() {
 
 std::string OpenJobCgroup::path(Controller controller) const {
   const JobDirectory* directory = find(controller);
-  return directory == nullptr ? std::string()
-                              : directory->hierarchy->tree_path + "/" + directory->name;
+  return directory == nullptr ? std::string() : directory->hierarchy->tree_path + "/" + directory->name;
 }
 
 bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless traceless) {

@@ -12,9 +12,8 @@ constexpr std::size_t kMostSpares = 8;
 /// Whose cgroups may be kept.
 constexpr ControllerSet kept_controllers() {
   ControllerSet kept;
-  for (const Controller controller :
-       {Controller::cpu, Controller::cpuset, Controller::pids, Controller::devices, Controller::blkio,
-        Controller::freezer}) {
+  for (const Controller controller : {Controller::cpu, Controller::cpuset, Controller::pids,
+                                      Controller::devices, Controller::blkio, Controller::freezer}) {
     kept.insert(controller);
   }
   return kept;
@@ -76,7 +75,8 @@ std::optional<CgroupLimits> take_spare(JobDirectory& directory, const CgroupLimi
     if (!missing) {
       continue;
     }
-    missing->cpu_quota = wanted.cpu_quota;  // anew: the last job may have used up some of the present period's
+    missing->cpu_quota =
+        wanted.cpu_quota;  // anew: the last job may have used up some of the present period's
     directory.name = std::move(spare->name);
     directory.fd = std::move(spare->fd);
     directory.kept = std::move(spare->kept);

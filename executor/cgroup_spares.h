@@ -3,9 +3,8 @@
 //
 // Only cgroups without a trace of the job that was in them: no process, no child, and counters that are still
 // as in a new one, since no counter of a cgroup can be set back. So memory, which keeps peaks and charges, is
-// fresh for every job, and so is a v2 cgroup, which counts CPU time and cannot be renamed. A spare keeps its last
-// job's name until it has another job.
-// Internal to the cgroup code; single-threaded.
+// fresh for every job, and so is a v2 cgroup, which counts CPU time and cannot be renamed. A spare keeps its
+// last job's name until it has another job. Internal to the cgroup code; single-threaded.
 #pragma once
 
 #include <optional>

@@ -48,8 +48,8 @@ void restore_own_v2(Hierarchy& hierarchy) noexcept;
 /// Whether clone3(2) of this kernel, for this process, knows CLONE_INTO_CGROUP (Linux 5.7).
 bool has_clone_into_cgroup() noexcept;
 
-/// v2 has no rename: the job's name goes into an extended attribute, for the berth that finds it after this one
-/// was killed. Without Linux 5.7 there is none, and that berth does not find it.
+/// v2 has no rename: the job's name goes into an extended attribute, for the berth that finds it after this
+/// one was killed. Without Linux 5.7 there is none, and that berth does not find it.
 void set_name_v2(const JobDirectory& directory, const std::string& job) noexcept;
 /// The directory in `tree` that has this attribute; empty when there is none.
 std::string find_named_v2(int tree, const std::string& job);

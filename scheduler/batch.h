@@ -15,7 +15,8 @@
 // Exceptions of the collaborators other than StoreError leave run(); what is then open in the database is
 // closed by recovery too.
 //
-// Single-threaded. Borrows its collaborators, which must outlive it. One submit() and one run_submitted() per Batch.
+// Single-threaded. Borrows its collaborators, which must outlive it. One submit() and one run_submitted() per
+// Batch.
 #pragma once
 
 #include <deque>
@@ -35,7 +36,8 @@
 
 namespace berth {
 
-/// Told of everything that happens, in order, from within submit() and run_submitted(). Overrides must not throw.
+/// Told of everything that happens, in order, from within submit() and run_submitted(). Overrides must not
+/// throw.
 class JobObserver {
  public:
   virtual ~JobObserver() = default;
@@ -81,9 +83,9 @@ class Batch {
   /// anything is queued: a batch is taken as a whole, because half a pipeline is no use to its author. Throws
   /// StoreError when the submission cannot be committed.
   void submit(std::vector<Submission> submissions);
-  /// Runs what was submitted to its end. `after_wait` is called once before the first job starts and then after
-  /// each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for, and to call
-  /// request_cancel() or request_kill().
+  /// Runs what was submitted to its end. `after_wait` is called once before the first job starts and then
+  /// after each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for, and
+  /// to call request_cancel() or request_kill().
   BatchResult run_submitted(const std::function<void()>& after_wait = {});
   /// Both.
   BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {});

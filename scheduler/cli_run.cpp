@@ -288,7 +288,8 @@ std::future<void> expect_first(Executor& executor, SlotPool& pool, JobStore& sto
 void recover_database(JobStore& store, const CommandLine& line, const Executor& executor, Timestamp now) {
   if (store.is_of_berthd()) {
     throw std::runtime_error(
-        database_path(line) + ": is berthd's own database: hand the job to berthd with berth submit, or name " +
+        database_path(line) +
+        ": is berthd's own database: hand the job to berthd with berth submit, or name " +
         "another file with --database");
   }
   RecoveryActions actions;

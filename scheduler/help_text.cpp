@@ -90,9 +90,10 @@ constexpr std::array kFiles{
     Meaning{"~/.local/state/berth/berth.db", "The database of a user."},
     Meaning{"/var/lib/berth/berth.db", "The database of root."},
     Meaning{"/run/berth/berthd.sock", "berthd's socket."},
-    Meaning{"/run/berth/topology, $XDG_RUNTIME_DIR/berth/topology",
-            "Which CPUs share cores, caches and memory, as found at the first start after boot, by root and by a "
-            "user. It may be deleted at any time."},
+    Meaning{
+        "/run/berth/topology, $XDG_RUNTIME_DIR/berth/topology",
+        "Which CPUs share cores, caches and memory, as found at the first start after boot, by root and by a "
+        "user. It may be deleted at any time."},
     Meaning{"/etc/berth/berthd.json",
             "berthd's configuration; what it says of networks holds for berth run too."},
 };

@@ -45,8 +45,8 @@ struct Topology {
 };
 
 /// From hwloc: the CPUs (cpuset and affinity) and memory nodes this process may use, the nodes' memory, and
-/// the memory cgroups' limit. Throws std::runtime_error when hwloc cannot load. On the start path of `berth run`:
-/// hwloc itself is asked once after each boot (scheduler/topology_cache.h).
+/// the memory cgroups' limit. Throws std::runtime_error when hwloc cannot load. On the start path of `berth
+/// run`: hwloc itself is asked once after each boot (scheduler/topology_cache.h).
 Topology detect_topology();
 /// From an hwloc synthetic description ("pack:2 numa:2 l3:1 core:8 pu:2"), for tests.
 /// Throws std::invalid_argument when hwloc does not understand it.

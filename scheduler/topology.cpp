@@ -2,9 +2,9 @@
 //
 // hwloc's full discovery costs 2 ms and more on a small virtual machine, most of it in CPUID instructions
 // (each traps to the hypervisor) and in the I/O and cache files that slots need not know. What is asked for
-// here costs about 0.7 ms, and some 25 files for each CPU: sysfs only, cores, last-level caches, packages and nodes.
-// So it is asked once after each boot (scheduler/topology_cache.h). What may change under a running machine is
-// read each time: which CPUs and nodes this process may use, and how much memory there is.
+// here costs about 0.7 ms, and some 25 files for each CPU: sysfs only, cores, last-level caches, packages and
+// nodes. So it is asked once after each boot (scheduler/topology_cache.h). What may change under a running
+// machine is read each time: which CPUs and nodes this process may use, and how much memory there is.
 #include <hwloc.h>
 #include <sys/sysinfo.h>
 

@@ -119,13 +119,13 @@ void TopologyCache::write(const MachineTopology& machine) const {
   }
   const std::string path = folder_ + kFileName;
   const std::string unfinished = path + "." + std::to_string(::getpid());
-  const int descriptor = ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  const int descriptor =
+      ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (descriptor < 0) {
     return;
   }
   const std::string text = content_of(key_, machine);
-  const bool written =
-      ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  const bool written = ::write(descriptor, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   if (::close(descriptor) != 0 || !written || ::rename(unfinished.c_str(), path.c_str()) != 0) {
     ::unlink(unfinished.c_str());
   }

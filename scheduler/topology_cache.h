@@ -1,8 +1,8 @@
 // TopologyCache: what hwloc found, kept until the next boot, so that not every start asks it again.
 //
-// One small text file: /run/berth/topology for root, else $XDG_RUNTIME_DIR/berth/topology. It counts only for the
-// boot and the sets of online CPUs and nodes that it was written for, and when nobody but this user can have
-// written it. All that goes wrong means that there is no cache: nothing here throws but std::bad_alloc.
+// One small text file: /run/berth/topology for root, else $XDG_RUNTIME_DIR/berth/topology. It counts only for
+// the boot and the sets of online CPUs and nodes that it was written for, and when nobody but this user can
+// have written it. All that goes wrong means that there is no cache: nothing here throws but std::bad_alloc.
 // (Slurm's slurmd keeps hwloc's XML in its spool folder to the same end.)
 #pragma once
 
@@ -32,7 +32,8 @@ struct MachineTopology {
 class TopologyCache {
  public:
   static TopologyCache of_this_boot();
-  /// `folder` is made when there is none; empty: no cache. `key` is one line that says what the content is for.
+  /// `folder` is made when there is none; empty: no cache. `key` is one line that says what the content is
+  /// for.
   TopologyCache(std::string folder, std::string key);
 
   std::optional<MachineTopology> read() const;

@@ -400,7 +400,8 @@ std::optional<Supervisor> SqliteJobStore::find_supervisor(const std::string& cgr
 bool SqliteJobStore::is_of_berthd() {
   return database_->read([&] {
     // By the small index (migrations/0007_berthd.sql), whose condition must be repeated word for word.
-    return database_->query("SELECT 1 FROM supervisors INDEXED BY supervisors_of_berthd WHERE cgroup = 'berthd'")
+    return database_
+        ->query("SELECT 1 FROM supervisors INDEXED BY supervisors_of_berthd WHERE cgroup = 'berthd'")
         .step();
   });
 }

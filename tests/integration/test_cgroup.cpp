@@ -595,7 +595,8 @@ TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
     REQUIRE(::stat(directory(job, controller).c_str(), &status) == 0);
     return status.st_ino;
   };
-  const auto end = [&](std::unique_ptr<JobCgroup>& job, const std::function<int()>& body = [] { return 0; }) {
+  const auto end = [&](
+                       std::unique_ptr<JobCgroup>& job, const std::function<int()>& body = [] { return 0; }) {
     Child child{spawn_in(*job, body)};
     child.wait();
     job->read();

@@ -98,11 +98,14 @@ TEST_CASE("what hwloc found is kept for the boot and the CPUs that it was found 
     CHECK_FALSE(TopologyCache(folder, "boot cpus 0 nodes 0-1").read());
   }
   SECTION("not when others may write the file or its folder") {
-    std::filesystem::permissions(file, std::filesystem::perms::group_write, std::filesystem::perm_options::add);
+    std::filesystem::permissions(file, std::filesystem::perms::group_write,
+                                 std::filesystem::perm_options::add);
     CHECK_FALSE(cache.read());
-    std::filesystem::permissions(file, std::filesystem::perms::group_write, std::filesystem::perm_options::remove);
+    std::filesystem::permissions(file, std::filesystem::perms::group_write,
+                                 std::filesystem::perm_options::remove);
     CHECK(cache.read());
-    std::filesystem::permissions(folder, std::filesystem::perms::others_write, std::filesystem::perm_options::add);
+    std::filesystem::permissions(folder, std::filesystem::perms::others_write,
+                                 std::filesystem::perm_options::add);
     CHECK_FALSE(cache.read());
     std::filesystem::remove(file);
     cache.write(machine);
