@@ -224,7 +224,10 @@ class SideTasks {
   /// Not before the executor has forked its launcher.
   void begin() {
     topology_ = std::async(kThread, detect_topology);
-    store_ = std::async(kThread, [this] { return JobStore::open_existing(database_); });
+    store_ = std::async(kThread, [this] {
+      std::error_code ignored;
+      return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
+    });
   }
   Topology topology() { return topology_.get(); }
   /// A job that is refused leaves no new database: it is made only here.
