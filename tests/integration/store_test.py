@@ -39,6 +39,26 @@ class Store(BerthCase):
         self.run_job("exit", 0)
         self.assertEqual(os.stat(os.path.dirname(self.database)).st_mode & 0o077, 0)
 
+    def test_database_that_may_only_be_read_is_refused(self):
+        self.run_job("exit", 0)
+        folder = os.path.dirname(self.database)
+        for name in os.listdir(folder):
+            os.chmod(os.path.join(folder, name), 0o644)
+        while os.path.commonpath([folder, self.directory]) == self.directory:
+            os.chmod(folder, 0o755)
+            folder = os.path.dirname(folder)
+        nobody = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+        status, _, err = self.berth("run", "--database", self.database, "--", "/bin/true", **nobody)
+        self.assertEqual(status, 125, err)
+        self.assertIn(f"{self.database}: the database or its folder may only be read", err)
+        self.assertEqual(len(self.history()), 1)
+
+    def test_refused_run_makes_no_database(self):
+        status, _, err = self.berth("run", "--database", self.database, "--cpus-per-task", "65536", "--", "/bin/true")
+        self.assertEqual(status, 125, err)
+        self.assertIn("can never run here", err)
+        self.assertFalse(os.path.exists(self.database))
+
     def test_two_runs_at_once_share_one_database(self):
         processes = [self.run_start(*[self.job("exit", 0, name=f"p{n}-{i}") for i in range(20)]) for n in range(3)]
         for process in processes:
