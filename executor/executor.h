@@ -1,11 +1,12 @@
 // Executor: launches jobs in their own namespaces and cgroups, supervises their limits and says how
 // they ended. executor/README.md gives the order of isolation steps and why.
 //
-// One Executor per process; single-threaded: all calls come from one thread. It owns one helper process
-// (the launcher, forked in the constructor, so construct it before any thread), berth's cgroup for this
-// process, and every job's cgroup and namespaces. Destruction kills what still runs and removes all.
-// When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket whose other
-// end it holds).
+// One Executor per process, one call at a time. Only the thread that constructed it may launch and destroy
+// it: it is the parent of the launcher, which dies with it (PR_SET_PDEATHSIG). It owns one helper process
+// (the launcher, forked in the constructor, so construct it before any thread: ExecutorOptions::on_forked),
+// berth's cgroup for this process, and every job's cgroup and namespaces. Destruction kills what still runs
+// and removes all. When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket
+// whose other end it holds).
 #pragma once
 
 #include <sys/types.h>
@@ -200,7 +201,8 @@ class Executor {
   std::string use_partition(CpuPartition kind, const CpuSet& cpus);
 
   /// This job is likely to be launched next, as its first attempt: its sandbox is prepared in the background,
-  /// where this machine allows that. Failures are left for launch() to tell.
+  /// where this machine allows that. Failures are left for launch() to tell. Before the first launch any
+  /// thread may call it.
   void expect(JobId job_id, const JobSpec& spec, const Allocation& allocation, const Identity& identity);
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);
