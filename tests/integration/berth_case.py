@@ -127,11 +127,17 @@ def read(path):
         return file.read()
 
 
+def holds_topology_alone(path):
+    """What berth keeps until the next boot (scheduler/topology_cache.h)."""
+    return path == "/run/berth" and set(os.listdir(path)) <= {"topology"}
+
+
 def watched_files():
     found = set()
     for folder in WATCHED_FOLDERS:
         try:
-            found.update(os.path.join(folder, name) for name in os.listdir(folder))
+            paths = {os.path.join(folder, name) for name in os.listdir(folder)}
+            found.update(path for path in paths if not holds_topology_alone(path))
         except OSError:
             pass
     return found
