@@ -17,9 +17,7 @@ namespace berth {
 namespace {
 
 std::string read_boot_id(const std::string& proc) {
-  const std::string text = read_small_file(proc + "/sys/kernel/random/boot_id").value_or("");
-  std::string_view rest = text;
-  return std::string(take_until(rest, '\n'));
+  return read_first_line(proc + "/sys/kernel/random/boot_id");
 }
 
 struct ProcessStat {

@@ -34,6 +34,12 @@ std::optional<std::string> read_small_file(const std::string& path) {
   }
 }
 
+std::string read_first_line(const std::string& path) {
+  const std::string text = read_small_file(path).value_or("");
+  std::string_view rest = text;
+  return std::string(take_until(rest, '\n'));
+}
+
 std::string_view take_until(std::string_view& rest, char separator) {
   const std::size_t end = std::min(rest.find(separator), rest.size());
   const std::string_view taken = rest.substr(0, end);

@@ -14,6 +14,9 @@ namespace berth {
 /// Nothing when it cannot be opened or read.
 std::optional<std::string> read_small_file(const std::string& path);
 
+/// Its first line, without the newline; empty likewise.
+std::string read_first_line(const std::string& path);
+
 /// Cuts the text up to the next separator off the front of `rest`, with the separator, and returns it.
 std::string_view take_until(std::string_view& rest, char separator);
 

@@ -117,14 +117,14 @@ Topology part_of(const MachineTopology& machine, std::vector<TopologyNode> nodes
 }
 
 /// The field of /proc/self/status (proc_pid_status(5)): what the affinity (taskset, a batch system's binding)
-/// and the cpuset leave this process. A kernel without cpusets tells nothing of nodes: then all.
-CpuSet allowed(std::string_view status, std::string_view field, const CpuSet& all) {
+/// and the cpuset leave this process. A kernel without cpusets tells nothing of nodes.
+std::optional<CpuSet> allowed(std::string_view status, std::string_view field) {
   const std::size_t begin = status.find(field);
   if (begin == std::string_view::npos) {
-    return all;
+    return std::nullopt;
   }
   std::string_view rest = status.substr(begin + field.size());
-  return all & CpuSet::parse(take_until(rest, '\n'));
+  return CpuSet::parse(take_until(rest, '\n'));
 }
 
 /// sysfs's nodeN/meminfo: "Node 0 MemTotal:   5334816 kB". 0: none, or not to be told.
@@ -255,13 +255,9 @@ Topology detect_topology() {
     cache.write(*machine);
   }
   const std::string status = read_small_file("/proc/self/status").value_or("");
-  CpuSet online;
-  for (const MachineCpu& cpu : machine->cpus) {
-    online.insert(cpu.cpu);
-  }
-  const CpuSet usable = allowed(status, "Cpus_allowed_list:\t", online);
-  Topology result =
-      part_of(*machine, nodes_of(allowed(status, "Mems_allowed_list:\t", machine->nodes)), &usable);
+  const std::optional<CpuSet> cpus = allowed(status, "Cpus_allowed_list:\t");
+  const CpuSet nodes = machine->nodes & allowed(status, "Mems_allowed_list:\t").value_or(machine->nodes);
+  Topology result = part_of(*machine, nodes_of(nodes), cpus ? &*cpus : nullptr);
   result.memory_limit = memory_cgroup_limit();
   return result;
 }

@@ -18,12 +18,6 @@ namespace {
 constexpr std::string_view kFormat = "berth topology 1";
 constexpr const char* kFileName = "/topology";
 
-std::string first_line_of(const std::string& path) {
-  const std::string text = read_small_file(path).value_or("");
-  std::string_view rest = text;
-  return std::string(take_until(rest, '\n'));
-}
-
 std::string runtime_folder() {
   if (::geteuid() == 0) {
     return "/run/berth";
@@ -72,9 +66,9 @@ MachineCpu parse_cpu(std::string_view line) {
 }  // namespace
 
 TopologyCache TopologyCache::of_this_boot() {
-  const std::string boot = first_line_of("/proc/sys/kernel/random/boot_id");
-  const std::string cpus = first_line_of("/sys/devices/system/cpu/online");
-  const std::string nodes = first_line_of("/sys/devices/system/node/online");  // none without NUMA
+  const std::string boot = read_first_line("/proc/sys/kernel/random/boot_id");
+  const std::string cpus = read_first_line("/sys/devices/system/cpu/online");
+  const std::string nodes = read_first_line("/sys/devices/system/node/online");  // none without NUMA
   const bool can_tell_a_change = !boot.empty() && !cpus.empty();
   return {can_tell_a_change ? runtime_folder() : "", boot + " cpus " + cpus + " nodes " + nodes};
 }
