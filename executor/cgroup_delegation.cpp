@@ -247,7 +247,8 @@ void restore_own_v2(Hierarchy& hierarchy) noexcept {
   hierarchy.added_to_own.clear();
   if (leave_daemon(hierarchy)) {
     hierarchy.moved_to_daemon = false;
-    ::unlinkat(hierarchy.berth.get(), kDaemonDirectory, AT_REMOVEDIR);
+    // The launcher may be ending: then it is not moved, and keeps the cgroup until it has gone.
+    remove_cgroup(hierarchy.berth.get(), kDaemonDirectory, std::chrono::seconds(2));
   }
 }
 

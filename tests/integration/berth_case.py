@@ -122,6 +122,12 @@ def children(parent):
     return found
 
 
+def cpu_seconds(pid):
+    """What a process has used of the CPUs, without its children."""
+    fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def read(path):
     with open(path, encoding="utf-8") as file:
         return file.read()

@@ -48,6 +48,17 @@ class AttachCase(DaemonCase):
 
 SHELL = ("sh", "-c", "while read line; do echo \"got:$line\"; test \"$line\" != end || exit 7; done")
 
+# No shell: bash drops a signal that comes while it runs the trap for it, or while a child of its own ends.
+TELLS_ITS_SIZE = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+os.write(1, b"ready\\n")
+while signal.sigwait({signal.SIGWINCH}):
+    size = os.get_terminal_size(0)
+    os.write(1, b"%d %d\\n" % (size.lines, size.columns))
+"""
+
 
 class Terminals(AttachCase):
     @natively
@@ -75,11 +86,10 @@ class Terminals(AttachCase):
 
     @natively
     def test_the_window_is_followed_and_a_program_is_told_to_draw_again(self):
-        job = self.running("bash", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done")
+        job = self.running("python3", "-c", TELLS_ITS_SIZE)
         self.assertTrue(eventually(lambda: "ready" in self.logs(job)))
         terminal = self.attach(job, rows=24, columns=80)  # what it has already: it is told all the same
         terminal.expect("24 80")
-        time.sleep(1)  # bash drops a signal that comes while it runs the trap for it
         terminal.resize(41, 111)
         terminal.expect("41 111")
         terminal.type("\x03")

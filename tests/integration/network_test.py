@@ -11,7 +11,7 @@ import stat
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, eventually, main, natively, processes, read
+from berth_case import BERTH, BerthCase, cpu_seconds, eventually, main, natively, processes, read
 from network_lab import PYTHON, open_lab, results
 
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
@@ -403,9 +403,9 @@ class Ports(NetworkCase):
         process = self.run_start(self.server("deaf", 80, publish=["127.0.0.1:8080:80"]))
         self.assertTrue(eventually(lambda: self.lab.ask("host", "connect", "127.0.0.1", 8080) == {"127.0.0.1 8080": "silent"}, 20))
         self.lab.serve("host", "stuff", "127.0.0.1", 8080)
-        before = self.processor_time(process.pid)
+        before = cpu_seconds(process.pid)
         time.sleep(3)
-        self.assertLess(self.processor_time(process.pid) - before, 0.3, "seconds of CPU in three seconds of waiting")
+        self.assertLess(cpu_seconds(process.pid) - before, 0.3, "seconds of CPU in three seconds of waiting")
         self.stop(process)
 
     @natively
@@ -413,7 +413,7 @@ class Ports(NetworkCase):
         """Without waking berth all the time."""
         process = self.run_start(self.server("tcp", 80, publish=["127.0.0.1:8080:80"]))
         self.wait_until("host", "127.0.0.1", 8080)
-        before = self.processor_time(process.pid)
+        before = cpu_seconds(process.pid)
         old = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
         first_free = next(number for number in range(len(used) + 1) if number not in used)
@@ -422,14 +422,9 @@ class Ports(NetworkCase):
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first_free, old[1]))
         self.assertEqual(self.lab.ask("host", "connect", "127.0.0.1", 8080), {"127.0.0.1 8080": "timeout"})
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, old)
-        self.assertLess(self.processor_time(process.pid) - before, 0.3, "seconds of CPU in four seconds of waiting")
+        self.assertLess(cpu_seconds(process.pid) - before, 0.3, "seconds of CPU in four seconds of waiting")
         self.wait_until("host", "127.0.0.1", 8080)
         self.stop(process)
-
-    @staticmethod
-    def processor_time(pid):
-        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def pings(self, address, name="host"):
         try:
