@@ -11,6 +11,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -147,7 +148,11 @@ class CgroupTree {
   /// fsopen/fsmount, when nobody has). All limits are written before it returns. Throws CgroupError and
   /// leaves nothing behind. With a `name` that begins with kArmedPrefix it is to be renamed, and may be
   /// called otherwise until then.
-  virtual std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) = 0;
+  /// `ready_for_birth` is called once, with JobCgroup::clone_into_descriptor(), as soon as a process may be
+  /// born there: on a hybrid machine before the cgroups of v1 are made, to which a process is attached later.
+  virtual std::unique_ptr<JobCgroup> make_job(
+      const std::string& name, const CgroupLimits& limits,
+      const std::function<void(int clone_into_descriptor)>& ready_for_birth = {}) = 0;
 };
 
 /// Begins the name of a cgroup that waits for its job. v2 keeps such a name (JobCgroup::rename).

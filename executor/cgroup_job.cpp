@@ -62,41 +62,36 @@ ControllerSet controllers_of(const CgroupLimits& limits) {
   return needed;
 }
 
-OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
-                             const std::vector<Hierarchy*>& wanted, const CgroupLimits& limits)
+OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind)
     : tree_(std::move(tree)),
       name_(std::move(name)),
+      kind_(kind),
       age_(kind == Kind::fresh ? Age::fresh : Age::used),
-      limits_are_known_(kind == Kind::fresh) {
-  directories_.reserve(wanted.size());
-  for (Hierarchy* hierarchy : wanted) {
-    JobDirectory directory;
-    directory.hierarchy = hierarchy;
-    const int error_number = make_or_open(directory, kind, limits);
-    if (error_number != 0) {
-      directories_.push_back(std::move(directory));
-      for (const JobDirectory& made : directories_) {
-        if (!made.name.empty()) {
-          remove_cgroup(made.hierarchy->tree.get(), made.name.c_str(), std::chrono::milliseconds(0));
-        }
-      }
-      directories_.clear();
-      throw_cgroup_error(*hierarchy, name_, "", "", error_number);
+      limits_are_known_(kind == Kind::fresh) {}
+
+void OpenJobCgroup::open(Hierarchy& hierarchy, const CgroupLimits& limits) {
+  JobDirectory directory;
+  directory.hierarchy = &hierarchy;
+  const int error_number = make_or_open(directory, limits);
+  if (error_number != 0) {
+    if (!directory.name.empty()) {
+      remove_cgroup(hierarchy.tree.get(), directory.name.c_str(), std::chrono::milliseconds(0));
     }
-    if (!directory.fd) {
-      continue;  // nothing was left there
-    }
-    directories_.push_back(std::move(directory));
-    if (hierarchy->controllers.contains(Controller::memory)) {
-      ancestor_hits_ = hierarchy->ancestor_hits;
-    }
+    throw_cgroup_error(hierarchy, name_, "", "", error_number);
+  }
+  if (!directory.fd) {
+    return;  // nothing was left there
+  }
+  directories_.push_back(std::move(directory));
+  if (hierarchy.controllers.contains(Controller::memory)) {
+    ancestor_hits_ = hierarchy.ancestor_hits;
   }
 }
 
-int OpenJobCgroup::make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits) {
+int OpenJobCgroup::make_or_open(JobDirectory& directory, const CgroupLimits& limits) {
   Hierarchy& hierarchy = *directory.hierarchy;
   const int parent = hierarchy.tree.get();
-  if (kind == Kind::fresh) {
+  if (kind_ == Kind::fresh) {
     directory.left_to_write = take_spare(directory, limits);
     if (directory.left_to_write) {
       return name_.starts_with(kArmedPrefix) ? 0 : rename_directory(directory, name_);
@@ -110,7 +105,7 @@ int OpenJobCgroup::make_or_open(JobDirectory& directory, Kind kind, const Cgroup
   constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
   directory.name = name_;
   directory.fd.reset(try_open_at(parent, name_.c_str(), kFlags));
-  if (kind == Kind::fresh) {
+  if (kind_ == Kind::fresh) {
     return directory.fd ? 0 : errno;
   }
   if (!directory.fd && hierarchy.version == 2) {

@@ -28,14 +28,15 @@ class OpenJobCgroup final : public JobCgroup {
  public:
   enum class Kind { fresh, leftover };
 
-  /// Fresh: makes the cgroup in every hierarchy of `wanted`, or takes a spare that `limits` can be applied to
-  /// next; throws CgroupError and leaves nothing behind. Leftover: opens what is there.
-  OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind,
-                const std::vector<Hierarchy*>& wanted, const CgroupLimits& limits);
+  /// In no hierarchy yet.
+  OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string name, Kind kind);
   ~OpenJobCgroup() override;
   OpenJobCgroup(const OpenJobCgroup&) = delete;
   OpenJobCgroup& operator=(const OpenJobCgroup&) = delete;
 
+  /// Fresh: makes the cgroup in this hierarchy, or takes a spare that `limits` can be applied to next; throws
+  /// CgroupError and leaves nothing behind in it. Leftover: opens what is there.
+  void open(Hierarchy& hierarchy, const CgroupLimits& limits);
   void apply(const CgroupLimits& limits) override;
   void rename(const std::string& name) override;
   int clone_into_descriptor() const override;
@@ -58,7 +59,7 @@ class OpenJobCgroup final : public JobCgroup {
 
  private:
   /// 0 or errno.
-  int make_or_open(JobDirectory& directory, Kind kind, const CgroupLimits& limits);
+  int make_or_open(JobDirectory& directory, const CgroupLimits& limits);
   const JobDirectory* find(Controller controller) const;
   const JobDirectory* unified() const;
   void require(const CgroupLimits& limits) const;
@@ -73,6 +74,7 @@ class OpenJobCgroup final : public JobCgroup {
 
   std::shared_ptr<TreeDirectories> tree_;
   std::string name_;  ///< each directory may have another
+  Kind kind_;
   Age age_;
   JobTraces traces_;  ///< its limits are meaningless for a leftover
   bool limits_are_known_;

@@ -78,6 +78,14 @@ std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
   return reason;
 }
 
+/// What is in its cgroups is counted and can be stopped, and has no limits yet to come.
+bool limits_nothing(const Hierarchy& hierarchy) {
+  ControllerSet harmless;
+  harmless.insert(Controller::cpuacct);
+  harmless.insert(Controller::freezer);
+  return hierarchy.controllers.is_within(harmless);
+}
+
 /// The tree's directories and the jobs' in them; `name` is removed when this goes.
 struct OwnedTree : TreeDirectories {
   explicit OwnedTree(std::string tree_name) : name(std::move(tree_name)) {}
@@ -111,7 +119,8 @@ class OpenCgroupTree final : public CgroupTree {
     return hierarchy == nullptr ? reason_unusable(Controller::cpuset) : berth::why_no_partitions(*hierarchy);
   }
   std::vector<std::string> siblings() const override;
-  std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) override;
+  std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits,
+                                      const std::function<void(int)>& ready_for_birth) override;
 
  private:
   void open_hierarchy(std::unique_ptr<Hierarchy> hierarchy);
@@ -270,25 +279,36 @@ std::string OpenCgroupTree::use_partition(CpuPartition kind, const CpuSet& cpus)
   return enter_partition(*hierarchy, kind, cpus, siblings().empty());
 }
 
-std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits) {
+std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits,
+                                                    const std::function<void(int)>& ready_for_birth) {
   const ControllerSet needed = controllers_of(limits);
   for (const Controller lazy : {Controller::net_cls, Controller::hugetlb}) {
     if (needed.contains(lazy)) {
       hierarchy_of(lazy);
     }
   }
-  std::vector<Hierarchy*> wanted;
-  wanted.reserve(tree_->hierarchies.size());
+  // A throw removes the job's cgroups in its destructor.
+  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh);
+  bool is_ready = false;
+  const auto be_ready = [&] {
+    if (ready_for_birth && !is_ready) {
+      ready_for_birth(job->clone_into_descriptor());
+    }
+    is_ready = true;
+  };
   for (const auto& hierarchy : tree_->hierarchies) {
     const bool only_if_named = static_cast<bool>(hierarchy->mount);
     if (!only_if_named ||
         (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
         (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
-      wanted.push_back(hierarchy.get());
+      job->open(*hierarchy, limits);
+    }
+    if (hierarchy->version == 2 && limits_nothing(*hierarchy)) {
+      be_ready();
     }
   }
-  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh, wanted, limits);
-  job->apply(limits);  // a throw removes the job's cgroups in its destructor
+  job->apply(limits);
+  be_ready();
   return job;
 }
 
@@ -347,12 +367,10 @@ std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const
     return nullptr;
   }
   std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
-  std::vector<Hierarchy*> wanted;
+  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover);
   for (const auto& hierarchy : directories->hierarchies) {
-    wanted.push_back(hierarchy.get());
+    found->open(*hierarchy, {});
   }
-  auto found = std::make_unique<OpenJobCgroup>(directories, job, OpenJobCgroup::Kind::leftover, wanted,
-                                               CgroupLimits{});
   return found->exists() ? std::move(found) : nullptr;
 }
 

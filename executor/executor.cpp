@@ -374,8 +374,8 @@ class Executor::Implementation {
     if (launcher_lost_) {
       replace_launcher();
     }
-    return std::make_unique<Sandbox>(++last_token_, profile, tree_->make_job(cgroup_name, limits),
-                                     std::move(own_root), Bytes{0}, *launcher_);
+    return std::make_unique<Sandbox>(++last_token_, profile, *tree_, cgroup_name, limits, std::move(own_root),
+                                     Bytes{0}, *launcher_);
   }
 
   /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.
@@ -897,6 +897,9 @@ ControllerReport Executor::controllers() const {
 }
 void Executor::use_network(const NetworkSettings& settings) {
   implementation_->use_network(settings);
+}
+void Executor::close() {
+  implementation_.reset();
 }
 void Executor::wait_until_ready() {
   implementation_->wait_until_ready();

@@ -181,6 +181,8 @@ class Executor {
   /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error.
   explicit Executor(ExecutorOptions options);
   ~Executor();
+  /// Ends and removes all that it has, as destruction does. Nothing else may be called afterwards.
+  void close();
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 

@@ -66,13 +66,19 @@ UniqueFd confirm_terminal(UniqueFd master) {
 
 }  // namespace
 
-Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup,
-                 UniqueFd own_root, Bytes tmpfs_size, LauncherProcess& launcher)
-    : token_(token), profile_(profile), cgroup_(std::move(cgroup)) {
+Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
+                 const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root,
+                 Bytes tmpfs_size, LauncherProcess& launcher)
+    : token_(token), profile_(profile) {
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
   channel_ = std::move(pair.first);
   const bool host_view = launcher.view() == LauncherProcess::View::host_tree;
+  // Init waits for its setup, and with that for the rest of its cgroup.
+  cgroup_ = tree.make_job(cgroup_name, limits, [&](int clone_into_descriptor) {
+    launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
+                    profile_.network == NetworkMode::host, pair.second.get(), clone_into_descriptor});
+  });
   std::vector<int> descriptors;
   if (own_root) {
     descriptors.push_back(own_root.get());
@@ -86,9 +92,6 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");
   }
-  launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
-                  profile_.network == NetworkMode::host, pair.second.get(),
-                  cgroup_->clone_into_descriptor()});
 }
 
 Sandbox::~Sandbox() {

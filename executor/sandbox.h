@@ -22,10 +22,12 @@ namespace berth {
 
 class Sandbox {
  public:
-  /// Sends everything that init needs to arm itself, and asks `launcher` for it; does not wait.
-  /// `own_root` is a detached mount for profile.own_root in the privileged view.
-  Sandbox(std::uint64_t token, const SandboxProfile& profile, std::unique_ptr<JobCgroup> cgroup,
-          UniqueFd own_root, Bytes tmpfs_size, LauncherProcess& launcher);
+  /// Makes its cgroup, asks `launcher` for init meanwhile, and sends everything that init needs to arm
+  /// itself; does not wait for it. `own_root` is a detached mount for profile.own_root in the privileged
+  /// view.
+  Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
+          const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root, Bytes tmpfs_size,
+          LauncherProcess& launcher);
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;

@@ -122,12 +122,11 @@ struct Child {
   }
 };
 
-/// A child born in `job` as the executor does it: CLONE_INTO_CGROUP for v2, "0" into each v1 tasks file.
-pid_t spawn_in(JobCgroup& job, const std::function<int()>& body) {
-  const std::vector<int> tasks = job.attach_descriptors();
+/// A child born as the executor does it: CLONE_INTO_CGROUP for v2, "0" into each v1 tasks file.
+pid_t spawn_into(int into, const std::vector<int>& tasks, const std::function<int()>& body) {
   clone_args arguments{};
   arguments.exit_signal = SIGCHLD;
-  if (const int into = job.clone_into_descriptor(); into >= 0) {
+  if (into >= 0) {
     arguments.flags = CLONE_INTO_CGROUP;
     arguments.cgroup = static_cast<__u64>(into);
   }
@@ -142,6 +141,10 @@ pid_t spawn_in(JobCgroup& job, const std::function<int()>& body) {
   }
   REQUIRE(pid > 0);
   return pid;
+}
+
+pid_t spawn_in(JobCgroup& job, const std::function<int()>& body) {
+  return spawn_into(job.clone_into_descriptor(), job.attach_descriptors(), body);
 }
 
 int sleep_forever() {
@@ -202,6 +205,37 @@ TEST_CASE("every limit is in its control file before make_job returns") {
       CHECK(slurp(memory + "/memory.swap.max") == std::to_string(16 * kMiB));
     }
   }
+}
+
+TEST_CASE("a process may be born once, before the v1 cgroups are made where v2 only counts") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const bool counts_only = machine().unified.version == 2 && machine().at(Controller::memory).version == 1;
+  const std::string memory = machine().at(Controller::memory).mount_point +
+                             machine().at(Controller::memory).own_path + "/berth/" + tree_name() + "/job-1.1";
+  int births = 0;
+  int birthplace = -1;
+  CgroupLimits limits;
+  limits.memory = 64 * kMiB;
+  const auto job = tree->make_job("job-1.1", limits, [&](int clone_into) {
+    ++births;
+    birthplace = clone_into;
+    CHECK((::access(memory.c_str(), F_OK) == 0) == !counts_only);
+  });
+  CHECK(births == 1);
+  CHECK(birthplace == job->clone_into_descriptor());
+
+  // What cannot be made after a birth is removed, with who was born.
+  CgroupLimits impossible;
+  impossible.cpus = CpuSet{4000};
+  Child born;
+  CHECK_THROWS_AS(tree->make_job("job-2.1", impossible,
+                                 [&](int clone_into) {
+                                   if (clone_into >= 0) {
+                                     born.pid = spawn_into(clone_into, {}, sleep_forever);
+                                   }
+                                 }),
+                  CgroupError);
 }
 
 TEST_CASE("a child is born inside every hierarchy") {
