@@ -56,14 +56,18 @@ std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<
 
 BatchResult Batch::run(std::vector<Submission> submissions, const std::function<void()>& after_wait) {
   submit(std::move(submissions));
-  return run_submitted(after_wait);
+  BatchResult result = run_submitted(after_wait);
+  store_.sync();
+  return result;
 }
 
 BatchResult Batch::run_submitted(const std::function<void()>& after_wait) {
   if (after_wait) {
     after_wait();
   }
+  launch_claimed();
   while (true) {
+    write_running();
     flush_writes();
     stop_running();
     if (stop_ == Stop::none) {
@@ -107,7 +111,19 @@ void Batch::submit(std::vector<Submission> submissions) {
     jobs.push_back(std::move(submission.job));
     jobs.back().submit = clock_.system_now();
   }
-  const std::vector<JobId> ids = store_.submit(jobs, supervisor_);
+  store_.together([&] {
+    const std::vector<JobId> ids = store_.submit(jobs, supervisor_);
+    enqueue(std::move(jobs), ids);
+    while (const std::optional<QueuedJob> next = next_that_fits()) {
+      claim(next->sequence);
+    }
+  });
+  for (const Entry& entry : entries_) {
+    observer_.on_queued(entry.record.job_id, entry.record.spec);
+  }
+}
+
+void Batch::enqueue(std::vector<NewJob> jobs, const std::vector<JobId>& ids) {
   entries_.reserve(jobs.size());
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     NewJob& job = jobs[i];
@@ -124,7 +140,6 @@ void Batch::submit(std::vector<Submission> submissions) {
     record.spec = std::move(job.spec);
     index_of_.emplace(record.job_id, i);
     queue_.push({effective_priority(record.spec), i, wanted_by(record.spec), longest_stay(record.spec)});
-    observer_.on_queued(record.job_id, record.spec);
   }
 }
 
@@ -144,8 +159,7 @@ std::vector<RunningJob> Batch::running_jobs() const {
 
 void Batch::start_what_fits() {
   while (stop_ == Stop::none && store_may_be_tried()) {
-    const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
-    const std::optional<QueuedJob> next = queue_.take_next(free, running_jobs(), clock_.steady_now());
+    const std::optional<QueuedJob> next = next_that_fits();
     if (!next) {
       return;
     }
@@ -156,8 +170,22 @@ void Batch::start_what_fits() {
   }
 }
 
+std::optional<QueuedJob> Batch::next_that_fits() {
+  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+  return queue_.take_next(free, running_jobs(), clock_.steady_now());
+}
+
 /// False when the start could not be committed: the job goes on waiting.
 bool Batch::start(std::size_t index) {
+  if (!try_store([&] { claim(index); })) {
+    return false;
+  }
+  launch(index);
+  return true;
+}
+
+/// Gives the job its slot and writes that down.
+void Batch::claim(std::size_t index) {
   Entry& entry = entries_[index];
   std::optional<SlotLease> lease = pool_.lease(slot_request(entry.record.spec));
   if (!lease) {
@@ -165,12 +193,7 @@ bool Batch::start(std::size_t index) {
                            " needs, but gives no lease");
   }
   constexpr unsigned kFirstAttempt = 1;
-  const bool committed = try_store([&] {
-    store_.configure(entry.record.job_id, kFirstAttempt, lease->allocation(), clock_.system_now());
-  });
-  if (!committed) {
-    return false;
-  }
+  store_.configure(entry.record.job_id, kFirstAttempt, lease->allocation(), clock_.system_now());
   entry.record.attempt = kFirstAttempt;
   entry.record.state = JobState::configuring;
   entry.record.allocation = lease->allocation();
@@ -178,8 +201,18 @@ bool Batch::start(std::size_t index) {
   entry.lease = std::move(lease);
   entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
   active_.push_back(index);
-  launch(index);
-  return true;
+}
+
+/// The jobs that began with their submission, unless berth was told to end meanwhile.
+void Batch::launch_claimed() {
+  const std::vector<std::size_t> claimed = active_;
+  for (const std::size_t index : claimed) {
+    if (stop_ == Stop::none) {
+      launch(index);
+    } else {
+      handle_ended(index, clock_.system_now(), cancelled_outcome("cancelled before it started"), {});
+    }
+  }
 }
 
 void Batch::launch(std::size_t index) {
@@ -215,7 +248,7 @@ void Batch::handle_started(std::size_t index, const JobStarted& started) {
   entry.record.state = JobState::running;
   entry.record.start = at;
   entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
-  write({index, false});
+  entry.tell_running = clock_.steady_now() + kShortJob;
   observer_.on_started(entry.record.job_id, entry.record.spec, *entry.record.allocation, at);
 }
 
@@ -271,6 +304,17 @@ void Batch::cancel_waiting(std::size_t most, const std::string& message) {
   }
 }
 
+/// RUNNING, of the jobs that have not ended meanwhile.
+void Batch::write_running() {
+  for (const std::size_t index : active_) {
+    std::optional<SteadyTime>& due = entries_[index].tell_running;
+    if (due && clock_.steady_now() >= *due) {
+      due.reset();
+      write({index, false});
+    }
+  }
+}
+
 /// Commits now, or keeps the commit for later: commits stay in order, whichever job they belong to.
 void Batch::write(Write due) {
   if (trouble_since_ || !unwritten_.empty() || !try_store([&] { commit(due); })) {
@@ -282,8 +326,28 @@ void Batch::commit(const Write& due) {
   Entry& entry = entries_[due.index];
   const AccountingRecord& record = entry.record;
   if (!due.final) {
-    store_.run(record.job_id, record.attempt, *record.start, entries_[due.index].started_detail);
-  } else if (!store_.finish(record.job_id, record.attempt, *record.outcome, record.usage, *record.end)) {
+    try {
+      store_.run(record.job_id, record.attempt, *record.start, entry.started_detail);
+    } catch (const StoreError& error) {
+      if (error.kind() != StoreError::Kind::refused) {
+        throw;
+      }
+      // Another process has ended it in the database: the final record will meet that.
+    }
+    return;
+  }
+  bool is_first_record = false;
+  if (record.start) {
+    // The last one is synced by the caller, beside what else there is to end.
+    const Sync sync = ended_ + 1 < entries_.size() ? Sync::now : Sync::later;
+    is_first_record =
+        store_.run_and_finish(record.job_id, record.attempt, {*record.start, entry.started_detail},
+                              *record.outcome, record.usage, *record.end, sync);
+  } else {
+    is_first_record =
+        store_.finish(record.job_id, record.attempt, *record.outcome, record.usage, *record.end);
+  }
+  if (!is_first_record) {
     entry.superseded = true;
     store_error_ = "job " + std::to_string(record.job_id) + " already had a final record in the database";
   }
@@ -347,7 +411,13 @@ std::optional<SteadyTime> Batch::next_deadline() const {
   if (stop_ > stop_sent_ || (stop_ != Stop::none && !queue_.empty())) {
     return clock_.steady_now();  // there is more to do: look at what happened, do not wait for it
   }
-  return trouble_since_ ? std::optional(retry_at_) : std::nullopt;
+  std::optional<SteadyTime> deadline = trouble_since_ ? std::optional(retry_at_) : std::nullopt;
+  for (const std::size_t index : active_) {
+    if (const std::optional<SteadyTime>& due = entries_[index].tell_running) {
+      deadline = std::min(deadline.value_or(*due), *due);
+    }
+  }
+  return deadline;
 }
 
 BatchResult Batch::take_result() {

@@ -70,6 +70,8 @@ SlotRequest slot_request(const JobSpec& spec);
 class Batch {
  public:
   static constexpr Milliseconds kRetryInterval{1'000};
+  /// A job that ends sooner after its start has both committed at once.
+  static constexpr Milliseconds kShortJob{3};
   static constexpr Milliseconds kStorePatience{30'000};
 
   Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
@@ -79,15 +81,17 @@ class Batch {
   /// can refuse before they make anything.
   static std::vector<InputFault> refusals(const SlotPool& pool, const std::vector<Submission>& submissions);
 
-  /// Commits all jobs as PENDING; does not use the launcher yet. Throws InputError with refusals() before
-  /// anything is queued: a batch is taken as a whole, because half a pipeline is no use to its author. Throws
-  /// StoreError when the submission cannot be committed.
+  /// Commits all jobs, those that fit into the pool as CONFIGURING and the others as PENDING; does not use
+  /// the launcher yet. Throws InputError with refusals() before anything is queued: a batch is taken as a
+  /// whole, because half a pipeline is no use to its author. Throws StoreError when the submission cannot be
+  /// committed.
   void submit(std::vector<Submission> submissions);
-  /// Runs what was submitted to its end. `after_wait` is called once before the first job starts and then
-  /// after each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for, and
-  /// to call request_cancel() or request_kill().
+  /// Runs what was submitted to its end. The record of the job that ends last is on the disk only after
+  /// JobStore::sync(), which the caller owes. `after_wait` is called once before the first job starts and
+  /// then after each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for,
+  /// and to call request_cancel() or request_kill().
   BatchResult run_submitted(const std::function<void()>& after_wait = {});
-  /// Both.
+  /// All three.
   BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {});
 
   /// First Ctrl-C: running jobs are stopped gracefully in the order in which they started; waiting ones are
@@ -106,8 +110,9 @@ class Batch {
     Phase phase = Phase::waiting;
     std::optional<SlotLease> lease;
     SteadyTime latest_end;
-    std::string started_detail;  // of the RUNNING event
-    bool superseded = false;     // another process wrote the final record
+    std::string started_detail;              // of the RUNNING event
+    std::optional<SteadyTime> tell_running;  // when RUNNING is due to be committed, if that is still to come
+    bool superseded = false;                 // another process wrote the final record
   };
   /// A commit that is due: RUNNING, or the final record.
   struct Write {
@@ -115,8 +120,12 @@ class Batch {
     bool final = false;
   };
 
+  void enqueue(std::vector<NewJob> jobs, const std::vector<JobId>& ids);
   void start_what_fits();
   bool start(std::size_t index);
+  std::optional<QueuedJob> next_that_fits();
+  void claim(std::size_t index);
+  void launch_claimed();
   void launch(std::size_t index);
   Resources wanted_by(const JobSpec& spec) const;
   std::vector<RunningJob> running_jobs() const;
@@ -126,6 +135,7 @@ class Batch {
   std::size_t active_index(JobId job) const;
   void stop_running();
   void cancel_waiting(std::size_t most, const std::string& message);
+  void write_running();
   void write(Write due);
   void commit(const Write& due);
   void flush_writes();

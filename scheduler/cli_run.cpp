@@ -16,6 +16,7 @@
 #include <future>
 #include <memory>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "executor/executor.h"
@@ -215,7 +216,7 @@ std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
 /// Where no thread can be made, the caller does it when it needs it.
 constexpr std::launch kThread = std::launch::async | std::launch::deferred;
 
-/// What takes a moment and needs nothing of the executor: done by threads, while this one makes its cgroups.
+/// What takes a moment and needs nothing of the executor: done by a thread, while this one makes its cgroups.
 /// Destruction waits for what has begun.
 class SideTasks {
  public:
@@ -223,12 +224,15 @@ class SideTasks {
 
   /// Not before the executor has forked its launcher.
   void begin() {
-    topology_ = std::async(kThread, detect_topology);
-    store_ = std::async(kThread, [this] {
-      std::error_code ignored;
-      return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
+    done_ = std::async(kThread, [this] {
+      topology_ = outcome_of(detect_topology);
+      store_ = outcome_of([this]() -> std::unique_ptr<JobStore> {
+        std::error_code ignored;
+        return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
+      });
     });
   }
+  void wait() { done_.get(); }
   Topology topology() { return topology_.get(); }
   /// A job that is refused leaves no new database: it is made only here.
   std::unique_ptr<JobStore> store() {
@@ -237,9 +241,18 @@ class SideTasks {
   }
 
  private:
+  /// What `task` returned or threw, for whoever asks for it.
+  template <typename Task>
+  static std::future<std::invoke_result_t<Task>> outcome_of(Task task) {
+    std::packaged_task<std::invoke_result_t<Task>()> packaged(std::move(task));
+    packaged();
+    return packaged.get_future();
+  }
+
   std::string database_;
   std::future<Topology> topology_;
   std::future<std::unique_ptr<JobStore>> store_;
+  std::future<void> done_;  // last: its destruction waits for what uses the others
 };
 
 SlotPool make_pool(const Topology& topology, const PoolBounds& bounds) {
@@ -280,12 +293,24 @@ std::future<void> expect_first(Executor& executor, SlotPool& pool, JobStore& sto
   const JobSpec& spec = submissions.front().job.spec;
   const std::optional<SlotLease> lease = pool.lease(slot_request(spec));
   if (!lease) {
-    return {};
+    return std::async(std::launch::deferred, [] {});
   }
   return std::async(kThread, [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
                               identity = identities.at(spec.isolation.user)] {
     executor.expect(id, spec, allocation, identity);
   });
+}
+
+/// The launcher and the cgroups go while the disk writes the last record. False when it could not.
+bool close_and_sync(Executor& executor, JobStore& store) {
+  const std::future<void> closed = std::async(kThread, [&executor] { executor.close(); });
+  try {
+    store.sync();
+  } catch (const StoreError& error) {
+    log_error(error.what());
+    return false;
+  }
+  return true;
 }
 
 void recover_database(JobStore& store, const CommandLine& line, const Executor& executor, Timestamp now) {
@@ -334,6 +359,13 @@ Progress make_progress(ProgressMode mode) {
     return Progress(STDERR_FILENO, mode, size.ws_col, size.ws_row);
   }
   return Progress(STDERR_FILENO, mode, 80, 24);
+}
+
+/// What jobs write takes the place of the progress lines.
+void make_room(Progress& progress, OutputTarget& target) {
+  if (progress.is_live()) {
+    target.set_before_write([&progress] { progress.clear(); });
+  }
 }
 
 class ProgressObserver final : public JobObserver {
@@ -548,6 +580,7 @@ int run_jobs(const CommandLine& line) {
                      .on_forked = [&side_tasks] { side_tasks.begin(); }});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
+  side_tasks.wait();
   SlotPool pool = make_pool(side_tasks.topology(), bounds);
   log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
@@ -561,10 +594,8 @@ int run_jobs(const CommandLine& line) {
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");
   OutputTarget standard_error(STDERR_FILENO, "standard error");
-  if (progress.is_live()) {
-    standard_output.set_before_write([&progress] { progress.clear(); });
-    standard_error.set_before_write([&progress] { progress.clear(); });
-  }
+  make_room(progress, standard_output);
+  make_room(progress, standard_error);
   JobStreams streams(streams_options, standard_output, standard_error);
   ExecutorLauncher launcher(executor, streams, identities, {signals.descriptor()});
   launcher.set_terminal(bridge ? &*bridge : nullptr);
@@ -574,11 +605,9 @@ int run_jobs(const CommandLine& line) {
   ProgressObserver observer(progress, clock);
   Batch batch(*store, launcher, pool, clock, supervisor, observer);
   Cancellation cancellation(signals, executor);
-  std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
+  const std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
   batch.submit(std::move(submissions));
-  if (sandbox.valid()) {
-    sandbox.get();
-  }
+  sandbox.wait();
   const BatchResult result = batch.run_submitted([&] { cancellation.read_signals(batch, progress); });
 
   AwaitedSignals::let_stop();
@@ -588,11 +617,13 @@ int run_jobs(const CommandLine& line) {
   progress.clear();
   standard_output.flush_all(signals.descriptor());
   standard_error.flush_all(signals.descriptor());
+  const bool is_on_disk = close_and_sync(executor, *store);
   report(line, result, from_options, standard_output);
   result_file.write(records_json(result.records));
   standard_output.flush_all(signals.descriptor());
   const int status = run_exit_status(result.records, cancellation.first_signal());
-  const bool is_complete = result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
+  const bool is_complete =
+      is_on_disk && result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
   return is_complete ? status : 125;
 }
 

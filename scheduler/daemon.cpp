@@ -674,7 +674,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
        array_end](QueueStore& store) {
         if (start) {
           crash_point("run.before_commit");
-          store.run_and_finish(id.job_id, id.attempt, *start, outcome, usage, at);
+          store.run_and_finish(id.job_id, id.attempt, *start, outcome, usage, at, Sync::now);
         } else {
           store.finish(id.job_id, id.attempt, outcome, usage, at);
         }

@@ -1,4 +1,5 @@
 // berth: the command line. Takes the words apart, calls the command, maps errors to exit statuses.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -174,6 +175,9 @@ int run_program(const std::vector<std::string>& arguments) {
 }  // namespace berth
 
 int main(int argc, char** argv) {
+  // The few threads of a command live for milliseconds: an arena of memory for each would cost more than
+  // turns.
+  ::mallopt(M_ARENA_MAX, 1);
   berth::occupy_standard_streams();
   return berth::run_program(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
 }

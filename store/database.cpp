@@ -275,6 +275,14 @@ void Database::together(const std::function<void()>& body, bool undoes_parts) {
   });
 }
 
+/// What is committed is in the log, or was moved into the file, which SQLite does not do before that is on
+/// the disk (https://www.sqlite.org/wal.html section 2.2).
+void Database::sync() const {
+  if (path_ != kMemory) {
+    sync_file(path_ + "-wal");
+  }
+}
+
 /// Refuses another program's database before anything in it is changed. Reading these also makes SQLite
 /// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
 /// proportion to the file and is left to check_integrity().

@@ -119,6 +119,8 @@ class Database {
   /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
   /// write() that throws undoes its own part; unless `undoes_parts`, its exception must leave `body`.
   void together(const std::function<void()>& body, bool undoes_parts);
+  /// Puts on the disk what was committed with Durability::process_kill. Uses no connection.
+  void sync() const;
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
   template <typename Body>
   auto read(Body&& body) {

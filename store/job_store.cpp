@@ -318,8 +318,9 @@ class SqliteJobStore final : public QueueStore {
   std::vector<OpenAttempt> running_attempts() override;
   void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
+  void sync() override { database_->sync(); }
   bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
-                      const Usage& usage, Timestamp at) override;
+                      const Usage& usage, Timestamp at, Sync sync) override;
   std::vector<OpenAttempt> open_attempts() override;
   JobId next_job_id() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
@@ -351,7 +352,7 @@ class SqliteJobStore final : public QueueStore {
   void set_state(JobId job, JobState state, unsigned attempt);
   void set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end);
   bool finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
-              const Usage& usage, Timestamp at);
+              const Usage& usage, Timestamp at, Database::Durability durability);
   bool has_record(JobId job, unsigned attempt);
   void write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
                      Timestamp at);
@@ -1001,20 +1002,22 @@ void SqliteJobStore::run(JobId job, unsigned attempt, Timestamp at, const std::s
 
 bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
                             Timestamp at) {
-  return finish(job, attempt, nullptr, outcome, usage, at);
+  return finish(job, attempt, nullptr, outcome, usage, at, Database::Durability::power_cut);
 }
 
 bool SqliteJobStore::run_and_finish(JobId job, unsigned attempt, const AttemptStart& start,
-                                    const Outcome& outcome, const Usage& usage, Timestamp at) {
-  return finish(job, attempt, &start, outcome, usage, at);
+                                    const Outcome& outcome, const Usage& usage, Timestamp at, Sync sync) {
+  const bool now = sync == Sync::now;
+  return finish(job, attempt, &start, outcome, usage, at,
+                now ? Database::Durability::power_cut : Database::Durability::process_kill);
 }
 
 bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
-                            const Usage& usage, Timestamp at) {
+                            const Usage& usage, Timestamp at, Database::Durability durability) {
   if (!is_final(outcome.state)) {
     refuse(job, "cannot end as " + std::string(to_string(outcome.state)) + ", which is not a final state");
   }
-  return database_->write([&] {
+  const auto write_record = [&] {
     if (has_record(job, attempt)) {
       return end_waiting(job, attempt, outcome, at);
     }
@@ -1039,7 +1042,8 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* sta
     event.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code});
     event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
     return true;
-  });
+  };
+  return database_->write(write_record, durability);
 }
 
 /// Whether the attempt has ended.

@@ -2,8 +2,8 @@
 //
 // Owns its connection; one JobStore per process and thread. Several processes may use one file at once
 // (WAL, busy timeout). Every call is one transaction, or a part of together()'s. submit() and finish() are on
-// the disk when they return (synchronous=FULL); configure() and run() survive the death of this process, and
-// a power cut at that moment leaves an earlier state, which recovery ends as NODE_FAIL all the same. Throws
+// the disk when they return (synchronous=FULL); the others survive the death of this process, and a power cut
+// at that moment leaves an earlier state, which recovery ends as NODE_FAIL all the same. Throws
 // StoreError: the message names the file and what to do (full disk, read-only, newer schema, not a database,
 // locked too long).
 #pragma once
@@ -71,6 +71,18 @@ struct OpenAttempt {
   std::optional<Allocation> allocation;
 };
 
+/// When an attempt started, and what its RUNNING event tells.
+struct AttemptStart {
+  Timestamp at;
+  std::string detail;
+};
+
+/// When a commit is to be on the disk.
+enum class Sync {
+  now,    ///< when the call returns
+  later,  ///< after JobStore::sync(): until then a power cut may undo it
+};
+
 /// sacct's filters; an empty one matches all. A job matches a time window when it was in any state
 /// within it, as `sacct -S -E` defines it.
 struct HistoryFilter {
@@ -119,6 +131,11 @@ class JobStore {
   /// (returns false and changes nothing). attempt 0: the job ends without ever having had one.
   virtual bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage,
                       Timestamp at) = 0;
+  /// run(), unless that has been recorded, and finish(), in less time.
+  virtual bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
+                              const Usage& usage, Timestamp at, Sync sync) = 0;
+  /// Puts on the disk what was committed. Another thread may call it while this one leaves the store alone.
+  virtual void sync() = 0;
   /// Runs `body`, whose writes become one durable transaction. A write that throws undoes itself alone; when
   /// together() throws, nothing of `body` has happened.
   virtual void together(const std::function<void()>& body) = 0;

@@ -70,12 +70,6 @@ struct Retention {
   std::vector<JobId> needed;  ///< stay in any case
 };
 
-/// When an attempt started, and what its RUNNING event tells.
-struct AttemptStart {
-  Timestamp at;
-  std::string detail;
-};
-
 class QueueStore : public JobStore {
  public:
   /// As JobStore's functions of these names.
@@ -88,10 +82,6 @@ class QueueStore : public JobStore {
   /// As together(), but a write that throws undoes all, so its exception must leave `body`. In less time, as
   /// SQLite need not be able to undo each.
   virtual void as_one(const std::function<void()>& body) = 0;
-  /// run() and finish() of an attempt whose start has not been recorded yet, in less time. As finish() alone
-  /// when it has.
-  virtual bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
-                              const Usage& usage, Timestamp at) = 0;
   /// RUNNING to SUSPENDED and back.
   virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
   /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its

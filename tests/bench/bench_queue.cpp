@@ -244,7 +244,7 @@ int grow(const char* database, unsigned jobs) {
         const Timestamp at = some.front().submit;
         store->configure_on({"boot", 4242, 987'654, "run-4242-987654"}, id, 1,
                             {"cpu0", {0}, {0}, Bytes{64} << 20U}, at);
-        store->run_and_finish(id, 1, {at, R"({"pid":4242})"}, outcome, usage, at);
+        store->run_and_finish(id, 1, {at, R"({"pid":4242})"}, outcome, usage, at, Sync::now);
       }
     });
   }

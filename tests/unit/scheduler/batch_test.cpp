@@ -24,6 +24,7 @@ class FlakyStore final : public JobStore {
   bool full = false;
   int failures = 0;
   int transactions = 0;            ///< by together()
+  int unsynced = 0;                ///< final records since the last sync()
   std::vector<std::string> calls;  ///< that succeeded: "configure 1", "run 1", "finish 1"
 
   std::vector<JobId> submit(const std::vector<NewJob>& jobs, const Supervisor& supervisor) override {
@@ -45,6 +46,17 @@ class FlakyStore final : public JobStore {
     check();
     calls.push_back("finish " + std::to_string(job));
     return real->finish(job, attempt, outcome, usage, at);
+  }
+  bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
+                      const Usage& usage, Timestamp at, Sync sync) override {
+    check();
+    unsynced += sync == Sync::later ? 1 : 0;
+    calls.push_back("finish " + std::to_string(job));
+    return real->run_and_finish(job, attempt, start, outcome, usage, at, sync);
+  }
+  void sync() override {
+    real->sync();
+    unsynced = 0;
   }
   void together(const std::function<void()>& body) override {
     check();
@@ -68,7 +80,7 @@ class FlakyStore final : public JobStore {
   void check() {
     if (full) {
       ++failures;
-      throw StoreError("berth.db: the disk is full");
+      throw StoreError("berth.db: the disk is full", StoreError::Kind::unwritable);
     }
   }
 };
@@ -203,6 +215,39 @@ TEST_CASE("the record that is returned is the one in the database") {
     CHECK(stored.user == record.user);
     CHECK(stored.spec.name == record.spec.name);
   }
+}
+
+TEST_CASE("the start of a job that ends at once is committed with its end") {
+  Fixture f;
+  f.launcher.plan = [](const StartRequest&) {
+    FakeLauncher::Plan plan;
+    plan.duration = Batch::kShortJob - Milliseconds{1};
+    return plan;
+  };
+  const BatchResult result = f.batch.run({submission("short")});
+  CHECK(f.store.calls == Names{"configure 1", "finish 1"});
+  const AccountingRecord stored = f.store.find(1).back();
+  CHECK(stored.state == JobState::completed);
+  CHECK(stored.start == result.records.front().start);
+  CHECK(stored.start.has_value());
+}
+
+TEST_CASE("the record of the job that ends last alone is left for the caller to sync") {
+  Fixture f("core:1 pu:1");
+  f.batch.submit({submission("a"), submission("b"), submission("c")});
+  f.batch.run_submitted([&] { CHECK(f.store.unsynced == (f.store.calls.back() == "finish 3" ? 1 : 0)); });
+  CHECK(f.store.unsynced == 1);
+}
+
+TEST_CASE("jobs that fit when they are submitted are configured in the same commit") {
+  Fixture f;
+  f.batch.submit({submission("a"), submission("b"), submission("c")});
+  CHECK(f.store.transactions == 1);
+  CHECK(f.store.calls == Names{"configure 1", "configure 2"});
+  CHECK(f.launcher.starts.empty());
+  f.batch.run_submitted();
+  CHECK(f.started() == Names{"a", "b", "c"});
+  f.everything_returned();
 }
 
 TEST_CASE("no jobs are no work") {
@@ -380,7 +425,7 @@ TEST_CASE("kill after cancel kills at once what is being stopped") {
     if (waits == 2) {
       f.batch.request_cancel();
       f.batch.request_cancel();
-    } else if (waits == 3) {
+    } else if (f.clock.system_now() - begin == seconds(10)) {
       f.batch.request_kill();
       f.batch.request_cancel();
     }
@@ -502,7 +547,8 @@ TEST_CASE("a database that stays broken is given up, with every record in hand a
   };
   const Timestamp begin = f.clock.system_now();
   const BatchResult result = f.batch.run({submission("a"), submission("b")});
-  CHECK(f.clock.system_now() - begin == minutes(10) + Batch::kStorePatience);
+  // It was tried first when the start of the job was due to be written.
+  CHECK(f.clock.system_now() - begin == minutes(10) + Batch::kStorePatience + Batch::kShortJob);
   CHECK(result.records[0].state == JobState::completed);
   CHECK(result.records[1].state == JobState::cancelled);
   CHECK(result.records[1].outcome.value().message == "never started: berth.db: the disk is full");
@@ -513,13 +559,13 @@ TEST_CASE("a database that stays broken is given up, with every record in hand a
 }
 
 TEST_CASE("a start that cannot be committed does not start") {
-  Fixture f;
-  const BatchResult result = f.batch.run({submission("a")}, [&] { f.store.full = true; });
-  CHECK(f.launcher.starts.empty());
-  CHECK(result.records[0].state == JobState::cancelled);
-  CHECK(result.records[0].attempt == 0);
-  CHECK_FALSE(result.records[0].allocation);
-  CHECK(result.unsaved == std::vector<std::size_t>{0});
+  Fixture f("core:1 pu:1");
+  const BatchResult result = f.batch.run({submission("a"), submission("b")}, [&] { f.store.full = true; });
+  CHECK(f.started() == Names{"a"});
+  CHECK(result.records[1].state == JobState::cancelled);
+  CHECK(result.records[1].attempt == 0);
+  CHECK_FALSE(result.records[1].allocation);
+  CHECK(result.unsaved == std::vector<std::size_t>{0, 1});
   f.everything_returned();
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <map>
 
@@ -438,7 +439,7 @@ TEST_CASE(
   }
   store->run(apart, 1, at(2), "{}");
   CHECK(store->finish(apart, 1, completed(), usage, at(3)));
-  CHECK(store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(3)));
+  CHECK(store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(3), Sync::now));
 
   AccountingRecord expected = store->find(apart).at(0);
   expected.job_id = at_once;
@@ -449,17 +450,33 @@ TEST_CASE(
   CHECK(events[2].state == JobState::running);
   CHECK(events[2].at == at(2));
   CHECK(replay(events) == JobState::completed);
-  CHECK_FALSE(store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(4)));  // told twice
+  CHECK_FALSE(
+      store->run_and_finish(at_once, 1, {at(2), "{}"}, completed(), usage, at(4), Sync::now));  // told twice
   CHECK(store->events(at_once).size() == 4);
+}
+
+TEST_CASE("a record that is not to be on the disk yet is in the database, and sync puts it on the disk") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const auto store = JobStore::open(path);
+  const JobId job = submit_one(*store);
+  store->configure(job, 1, sample_allocation(), at(1));
+  CHECK(store->run_and_finish(job, 1, {at(2), "{}"}, completed(), {}, at(3), Sync::later));
+  CHECK(JobStore::open_existing(path)->find(job).at(0).state == JobState::completed);
+  store->sync();
+  std::filesystem::remove(path + "-wal");
+  CHECK_THAT(store_error([&] { store->sync(); }), Contains(path + "-wal"));
+  JobStore::open(":memory:")->sync();
 }
 
 TEST_CASE("a start that is recorded already is not recorded again with the end") {
   const auto store = QueueStore::open(":memory:");
   const JobId job = submit_one(*store);
   store->configure(job, 1, sample_allocation(), at(1));
-  CHECK_THROWS_AS(store->run_and_finish(job, 2, {at(2), "{}"}, completed(), {}, at(3)), StoreError);
+  CHECK_THROWS_AS(store->run_and_finish(job, 2, {at(2), "{}"}, completed(), {}, at(3), Sync::now),
+                  StoreError);
   store->run(job, 1, at(2), "{}");
-  CHECK(store->run_and_finish(job, 1, {at(7), "{}"}, completed(), {}, at(8)));
+  CHECK(store->run_and_finish(job, 1, {at(7), "{}"}, completed(), {}, at(8), Sync::now));
   CHECK(store->find(job).at(0).start == at(2));
   CHECK(store->events(job).size() == 4);
 }
