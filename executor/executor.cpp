@@ -687,8 +687,9 @@ class Executor::Implementation {
       if (host_view()) {
         network_ = std::make_unique<UserNetwork>();
       } else {
-        network_ = std::make_unique<NetworkPool>(
-            NetworkPoolOptions{options_.cgroup, options_.network.pool_v4, options_.network.pool_v6});
+        network_ = std::make_unique<NetworkPool>(NetworkPoolOptions{options_.cgroup, options_.network.pool_v4,
+                                                                    options_.network.pool_v6,
+                                                                    options_.network.connections});
       }
       watch(network_->event_descriptor(), tag(0, Source::network));
     }

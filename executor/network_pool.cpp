@@ -51,7 +51,7 @@ class NetworkPool::Implementation {
     prepare_router();
     make_uplink();
     host_tables_.run(host_rules(block_));
-    router_tables_.run(router_rules(block_));
+    router_tables_.run(router_rules(block_, options_.connections));
     connections_.emplace(loop_, router_.inside([] { return NetlinkSocket(NETLINK_NETFILTER); }));
     names_.emplace(loop_, router_.inside([&] { return open_dns_sockets(in_use(AddressBlock::kGateway)); }));
   }

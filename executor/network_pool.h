@@ -27,7 +27,8 @@ namespace berth {
 struct NetworkPoolOptions {
   std::string name;  ///< of this berth, put on the uplink as its alias
   Cidr pool_v4;
-  Cidr pool_v6;  ///< of 48 bits
+  Cidr pool_v6;                   ///< of 48 bits
+  std::uint32_t connections = 0;  ///< of one job at once, of each IP version; 0: no limit
 };
 
 /// A device of one job, with its addresses. Borrows the pool, which outlives it.

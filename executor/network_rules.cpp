@@ -89,6 +89,16 @@ std::string policy_sets() {
          "  accept\n }\n";
 }
 
+/// Jobs share the tables of connection tracking, the router's and the host's.
+std::string connection_sets(std::uint32_t most) {
+  const std::string over = " ct count over " + std::to_string(most) + " } goto denied\n";
+  return " set connections4 { type ipv4_addr; size 65535; flags dynamic; }\n"
+         " set connections6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+         " chain connections {\n"
+         "  add @connections4 { ip saddr" +
+         over + "  add @connections6 { ip6 saddr" + over + " }\n";
+}
+
 }  // namespace
 
 IpAddress AddressBlock::v6_at(std::uint32_t index) const {
@@ -208,10 +218,11 @@ std::string host_rules(const AddressBlock& block) {
          returning("ip6", v6, block.v6_at(AddressBlock::kRouter));
 }
 
-std::string router_rules(const AddressBlock& block) {
+std::string router_rules(const AddressBlock& block, std::uint32_t connections) {
   const std::string table = kRouterTable;
   const std::string gateways_v4 = block.v4_at(AddressBlock::kGateway).to_text();
   const std::string gateways_v6 = block.v6_at(AddressBlock::kGateway).to_text();
+  const std::string limit = connections == 0 ? "" : "  ct state new jump connections\n";
   return "table bridge " + table +
          " {\n"
          " set sources4 { type ifname . ether_addr . ipv4_addr; }\n"
@@ -231,16 +242,15 @@ std::string router_rules(const AddressBlock& block) {
          "nd-redirect, mld-listener-query, mld-listener-report, mld2-listener-report, mld-listener-done } "
          "drop\n }\n}\n"
          "table inet " +
-         table + " {\n" + policy_sets() +
-         " set shared { type ifname . ifname; }\n"
+         table + " {\n" + policy_sets() + " set shared { type ifname . ifname; }\n" +
+         (connections == 0 ? "" : connection_sets(connections)) +
          " map policies4 { type ipv4_addr : verdict; }\n"
          " map policies6 { type ipv6_addr : verdict; }\n"
          " chain forward {\n  type filter hook forward priority 0; policy drop;\n"
          "  ct state established,related accept\n"
          "  ct state invalid drop\n"
          "  iifname \"" +
-         kUplinkInRouter +
-         "\" drop\n"
+         kUplinkInRouter + "\" drop\n" + limit +
          "  iifname . oifname @shared accept\n"
          "  oifname != \"" +
          kUplinkInRouter +
@@ -252,10 +262,7 @@ std::string router_rules(const AddressBlock& block) {
          "  iifname \"lo\" accept\n"
          "  ct state established,related accept\n"
          "  iifname \"" +
-         kUplinkInRouter +
-         "\" drop\n"
-         "  ip daddr " +
-         gateways_v4 +
+         kUplinkInRouter + "\" drop\n" + limit + "  ip daddr " + gateways_v4 +
          " meta l4proto { tcp, udp } th dport 53 accept\n"
          "  ip6 daddr " +
          gateways_v6 +

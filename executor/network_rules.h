@@ -51,8 +51,9 @@ constexpr const char* kUplinkInRouter = "uplink";
 /// The host's side: NAT, nothing from jobs to the host itself, nothing from elsewhere to jobs. The tables
 /// belong to the socket that makes them.
 std::string host_rules(const AddressBlock& block);
-/// The router's side: who may send with which address, the default policy, and the sets that jobs are put in.
-std::string router_rules(const AddressBlock& block);
+/// The router's side: who may send with which address, how many connections each may have (0: any number),
+/// the default policy, and the sets that jobs are put in.
+std::string router_rules(const AddressBlock& block, std::uint32_t connections);
 /// Lets the ports of jobs `first` up to, not including, `last` send with their own addresses.
 std::string source_elements(const AddressBlock& block, std::uint32_t first, std::uint32_t last);
 

@@ -47,6 +47,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["host_network"] = message.network.allow_host;
       header["privileged_ports"] = message.network.allow_privileged_ports;
       header["network_pool"] = message.network.pool_text();
+      header["network_connections"] = message.network.connections;
       header["counters"] = message.counters;
       if (message.array_job_id) {
         header["array_job_id"] = *message.array_job_id;
@@ -120,6 +121,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.network.allow_host = header.value("host_network", false);
       message.network.allow_privileged_ports = header.value("privileged_ports", false);
       message.counters = header.value("counters", false);
+      message.network.connections = header.value("network_connections", kDefaultConnections);
       if (header.contains("network_pool")) {
         parse_network_pool(header.at("network_pool").get_ref<const std::string&>(), message.network);
       }

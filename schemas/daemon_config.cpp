@@ -77,6 +77,10 @@ constexpr Member<NetworkSettings> kNetwork[] = {
      [](const Field& field, NetworkSettings& network) {
        network.allow_privileged_ports = field.boolean().value_or(false);
      }},
+    {"connections",
+     [](const Field& field, NetworkSettings& network) {
+       network.connections = number(field, 0).value_or(network.connections);
+     }},
     {"pool",
      [](const Field& field, NetworkSettings& network) {
        if (const auto ranges = field.text()) {

@@ -15,6 +15,10 @@ namespace berth {
 inline constexpr const char* kDefaultPoolV4 = "198.18.0.0/15";
 inline constexpr const char* kDefaultPoolV6 = "fd62:6572:7468::/48";
 
+/// The host tracks the connections of jobs in the table of its own: 262,144 by default, fewer on small
+/// machines (nf_conntrack_max, Documentation/networking/nf_conntrack-sysctl.rst).
+inline constexpr std::uint32_t kDefaultConnections = 16'384;
+
 struct NetworkSettings {
   /// Jobs may ask for "host", the host's own network.
   bool allow_host = false;
@@ -22,6 +26,8 @@ struct NetworkSettings {
   bool allow_privileged_ports = false;
   Cidr pool_v4 = *Cidr::parse(kDefaultPoolV4);  ///< of /8 to /24
   Cidr pool_v6 = *Cidr::parse(kDefaultPoolV6);  ///< of /48, in fd00::/8
+  /// That each job may have at once, of each IP version, as connection tracking counts them; 0: no limit.
+  std::uint32_t connections = kDefaultConnections;
   /// What holds for the jobs of this user: root may publish every port.
   NetworkSettings of_user(std::uint32_t user_id) const;
   /// "198.18.0.0/15,fd62:6572:7468::/48"

@@ -336,6 +336,14 @@ def hold_streams(ready):
     time.sleep(3600)
 
 
+def flood(host, count):
+    """One datagram to each of so many ports: a connection each, as connection tracking sees it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port in range(10000, 10000 + int(count)):
+            sender.sendto(b"x", (host, port))
+    print("sent", count, flush=True)
+
+
 def datagram(host, port):
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(4)
@@ -442,6 +450,8 @@ def main(words):
         serve_mute(*rest)
     elif command == "datagram":  # HOST PORT
         datagram(*rest)
+    elif command == "flood":  # HOST COUNT
+        flood(*rest)
     elif command == "pingpong":  # HOST PORT COUNT BYTES
         pingpong(*rest)
     elif command == "hear":  # ADDRESS…
