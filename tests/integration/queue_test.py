@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from berth_case import TIMEOUT, BerthCase, children, eventually, main, read
+from berth_case import TIMEOUT, BerthCase, children, eventually, main, natively, read
 
 
 class Queue(BerthCase):
@@ -34,12 +34,14 @@ class Queue(BerthCase):
                     self.assertNotEqual(first["allocation"]["cpus"], second["allocation"]["cpus"])
                     self.assertNotEqual(first["allocation"]["slot"], second["allocation"]["slot"])
 
+    @natively
     def test_one_slot_runs_one_at_a_time_in_submit_order(self):
         run = self.run_jobs(*[self.sleeper(name, 0.2) for name in "abcd"], arguments=["--slots", "1"])
         order = sorted(run.records, key=lambda record: record["start"])
         self.assertEqual([record["spec"]["name"] for record in order], list("abcd"))
         self.assertFalse(any(self.overlaps(a, b) for a, b in zip(order, order[1:])))
 
+    @natively
     def test_priority_comes_first_and_nice_lowers_it(self):
         jobs = [
             self.sleeper("low", 0.1), self.sleeper("nice", 0.1, priority=10, nice=100), self.sleeper("high", 0.1, priority=10),
@@ -55,16 +57,19 @@ class Queue(BerthCase):
         self.assertEqual({record["allocation"]["cpus"] for record in run.records}, {str(cpu)})
         self.assertFalse(self.overlaps(*run.records))
 
+    @natively
     def test_memory_bounds_the_pool(self):
         jobs = [self.sleeper(name, 0.3, memory_per_node="60M") for name in "ab"]
         run = self.run_jobs(*jobs, arguments=["--memory", "100M"])
         self.assertEqual(run.status, 0, str(run))
         self.assertFalse(self.overlaps(*run.records))
 
+    @natively
     def test_memory_without_a_request_is_the_share_of_the_cpus(self):
         run = self.run_jobs(self.sleeper("a", 0.1, memory_per_node=None), arguments=["--memory", "256M", "--cpus", "0"])
         self.assertEqual(run.record["allocation"]["memory"], 256 << 20)
 
+    @natively
     def test_a_job_that_can_never_fit_is_refused_before_anything_runs(self):
         marker = os.path.join(self.work, "ran")
         jobs = [self.job("write", marker, name="fits"), self.sleeper("huge", cpus_per_task=4096)]
@@ -74,6 +79,7 @@ class Queue(BerthCase):
         run = self.run_jobs(self.sleeper("fat", memory_per_node="200M"), arguments=["--memory", "100M"])
         self.assert_refused(run, "fat", "200M")
 
+    @natively
     def test_cpus_that_are_not_there_are_refused(self):
         status, _, err = self.berth("run", "--database", self.database, "--cpus", "4000", "--", "/bin/true")
         self.assertEqual(status, 125)
@@ -93,6 +99,7 @@ class Queue(BerthCase):
         self.assertEqual(len(run.records), 100)
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"})
 
+    @natively
     def test_any_number_of_jobs_needs_no_more_descriptors_than_a_few(self):
         # Ended jobs keep nothing open, however busy berth is with the next ones.
         jobs = [self.job("exit", 0, name=f"j{number}") for number in range(150)]
@@ -117,11 +124,13 @@ class Queue(BerthCase):
         report = json.loads("".join(line.partition("| ")[2] for line in run.out.splitlines() if line.startswith("report")))
         self.assertEqual(report["limits"]["nofile"][0], 300, "what berth raised for itself is no job's")
 
+    @natively
     def test_output_lines_of_several_jobs_carry_their_names(self):
         run = self.run_jobs(self.job("print_both", name="one"), self.job("print_both", name="two"))
         self.assertRegex(run.out, r"(?m)^one\b.*to output$")
         self.assertRegex(run.out, r"(?m)^two\b.*to output$")
 
+    @natively
     def test_progress_is_plain_lines_off_a_terminal(self):
         run = self.run_jobs(self.sleeper("first", 0.1), self.sleeper("second", 0.1))
         self.assertIn("first", run.err)
