@@ -39,10 +39,14 @@ void rename_file(const std::string& from, const std::string& to) {
 
 void sync_file(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  if (descriptor < 0 || ::fdatasync(descriptor) < 0) {
-    throw_store_error(path, "cannot write the file to disk", errno);
+  const int result = descriptor < 0 ? -1 : ::fdatasync(descriptor);
+  const int error_number = errno;
+  if (descriptor >= 0) {
+    ::close(descriptor);
   }
-  ::close(descriptor);
+  if (result < 0) {
+    throw_store_error(path, "cannot write the file to disk", error_number);
+  }
 }
 
 }  // namespace berth
