@@ -357,7 +357,9 @@ UniqueFd make_init_file() {
 std::string explain_setup_failure(const std::string& step, int error_number) {
   std::string text =
       "cannot prepare sandboxes: " + step + ": " + std::generic_category().message(error_number);
-  if (!is_privileged()) {
+  if (error_number == EAGAIN) {  // fork(2): RLIMIT_NPROC, pids.max
+    text += "; there may be no more processes: raise ulimit -u, or pids.max of this process's cgroup";
+  } else if (!is_privileged()) {
     text +=
         "; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
         "user.max_user_namespaces above 0, kernel.apparmor_restrict_unprivileged_userns=0); "

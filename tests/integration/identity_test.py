@@ -1,5 +1,6 @@
 """Who a job runs as: never the host's root."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -131,13 +132,16 @@ class WithoutRoot(BerthCase):
         self.program = os.path.join(self.directory, "berth")
         subprocess.run(["cp", os.environ["BERTH_PROGRAM"], self.program], check=True)
 
-    def as_user(self, *jobs):
+    def as_user(self, *jobs, processes=None):
         jobs_path = self.job_file(*jobs)
         result = os.path.join(self.state, "result.json")
         environment = self.environment(HOME=self.state, BERTH=self.program)
+        few = ["prlimit", f"--nproc={processes}"] if processes else []
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(result)
         process = self.start(
             "run", "--database", self.database, "--result", result, jobs_path, environment=environment,
-            program=["setpriv", f"--reuid={TEST_UID}", f"--regid={TEST_UID}", "--clear-groups", "sh", "-c", 'shift; exec "$BERTH" "$@"', "sh"],
+            program=["setpriv", f"--reuid={TEST_UID}", f"--regid={TEST_UID}", "--clear-groups", *few, "sh", "-c", 'shift; exec "$BERTH" "$@"', "sh"],
         )
         process.result_path = result
         return self.run_finish(process)
@@ -158,6 +162,13 @@ class WithoutRoot(BerthCase):
         self.assertEqual(report["hostname"], "report")
         self.assertEqual(run.record["user_id"], TEST_UID)
         self.assertEqual(run.record["job_user_id"], TEST_UID)
+
+    def test_few_processes_are_enough_and_too_few_are_refused(self):
+        job = self.job("exit", 0, memory_per_node=None)
+        if self.as_user(job).status != 0:
+            self.skip("an ordinary user's berth does not work here")
+        self.assert_state(self.as_user(job, processes=8), "COMPLETED")
+        self.assert_refused(self.as_user(job, processes=2), "there may be no more processes", "ulimit -u")
 
     def test_limit_that_it_cannot_enforce_is_refused_by_name(self):
         run = self.as_user(self.job("exit", 0, memory_per_node="64M"))
