@@ -133,9 +133,9 @@ def read(path):
         return file.read()
 
 
-def holds_topology_alone(path):
-    """What berth keeps until the next boot (scheduler/topology_cache.h)."""
-    return path == "/run/berth" and set(os.listdir(path)) <= {"topology"}
+def stays_until_reboot(path):
+    """What berth keeps until the next boot (scheduler/topology_cache.h), and what the mount(8) of a test does."""
+    return path == "/run/mount" or (path == "/run/berth" and set(os.listdir(path)) <= {"topology"})
 
 
 def watched_files():
@@ -143,7 +143,7 @@ def watched_files():
     for folder in WATCHED_FOLDERS:
         try:
             paths = {os.path.join(folder, name) for name in os.listdir(folder)}
-            found.update(path for path in paths if not holds_topology_alone(path))
+            found.update(path for path in paths if not stays_until_reboot(path))
         except OSError:
             pass
     return found

@@ -116,9 +116,11 @@ def results(text):
 
 
 def talk(connection):
-    """One line says what the other side wants: "hello", "later FILE", "send N", "take N"."""
+    """One line says what the other side wants: "hello", "later FILE", "send N", "take N"; nothing is a mere connection."""
     with connection, contextlib.suppress(OSError):
         words = connection.makefile("rb").readline().decode().split()
+        if not words:
+            return
         if words[0] == "hello":
             connection.sendall(f"hello {connection.getpeername()[0]}\n".encode())
         elif words[0] == "later":
