@@ -66,8 +66,7 @@ OpenJobCgroup::OpenJobCgroup(std::shared_ptr<TreeDirectories> tree, std::string 
     : tree_(std::move(tree)),
       name_(std::move(name)),
       kind_(kind),
-      age_(kind == Kind::fresh ? Age::fresh : Age::used),
-      limits_are_known_(kind == Kind::fresh) {}
+      age_(kind == Kind::fresh ? Age::fresh : Age::used) {}
 
 void OpenJobCgroup::open(Hierarchy& hierarchy, const CgroupLimits& limits) {
   JobDirectory directory;
@@ -230,7 +229,7 @@ void OpenJobCgroup::fold_peaks(Usage& usage) {
 }
 
 bool OpenJobCgroup::limit_was_reached(const JobDirectory& memory, const CgroupCounters& counters) const {
-  if (!limits_are_known_) {
+  if (kind_ == Kind::leftover) {
     return v1_memory_limit_reached(memory.fd.get());
   }
   // Without a look at the files: hits go uncounted only where no swap is allowed beside the memory.
@@ -251,7 +250,7 @@ CgroupCounters OpenJobCgroup::read_files(ControlFiles (JobDirectory::*files)() c
       if (!directory.hierarchy->controllers.contains(controller)) {
         continue;
       }
-      if (controller == Controller::cpu && limits_are_known_ && !traces_.limits.cpu_quota) {
+      if (controller == Controller::cpu && kind_ == Kind::fresh && !traces_.limits.cpu_quota) {
         counters.usage.throttled_periods = 0;  // nothing could throttle it
         counters.usage.throttled_time = std::chrono::microseconds(0);
         continue;
@@ -287,7 +286,7 @@ CgroupCounters OpenJobCgroup::read() {
   counters.usage.memory_file_peak.reset();
   if (!tree_->keeps_swap_peak) {
     counters.usage.swap_peak.reset();
-    if (limits_are_known_ && traces_.limits.swap == std::optional<Bytes>(0)) {
+    if (kind_ == Kind::fresh && traces_.limits.swap == std::optional<Bytes>(0)) {
       counters.usage.swap_peak = 0;  // none was allowed
     }
   }
@@ -397,7 +396,7 @@ bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless tracele
     return remove_cgroup(directory.hierarchy->tree.get(), directory.name.c_str(),
                          std::max(left, std::chrono::milliseconds(0)));
   };
-  if (traceless == Traceless::keep && limits_are_known_) {
+  if (traceless == Traceless::keep && kind_ == Kind::fresh) {
     const std::size_t before = directories_.size();
     std::erase_if(directories_,
                   [&](const JobDirectory& each) { return !can_be_spare(*each.hierarchy) && gone(each); });

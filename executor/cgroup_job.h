@@ -74,10 +74,9 @@ class OpenJobCgroup final : public JobCgroup {
 
   std::shared_ptr<TreeDirectories> tree_;
   std::string name_;  ///< each directory may have another
-  Kind kind_;
+  Kind kind_;         ///< the limits of a leftover are not known
   Age age_;
-  JobTraces traces_;  ///< its limits are meaningless for a leftover
-  bool limits_are_known_;
+  JobTraces traces_;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;                                                      // only the sampled ones
   std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown

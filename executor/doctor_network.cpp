@@ -22,7 +22,7 @@ int try_network(bool attach) {
   }
   try {
     const NetworkSettings settings;
-    NetworkPool pool({"doctor", settings.pool_v4, settings.pool_v6, settings.connections});
+    NetworkPool pool("doctor", settings);
     if (attach) {
       // A namespace further stands for the job's.
       if (::unshare(CLONE_NEWNET) != 0) {

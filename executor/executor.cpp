@@ -687,9 +687,7 @@ class Executor::Implementation {
       if (host_view()) {
         network_ = std::make_unique<UserNetwork>();
       } else {
-        network_ = std::make_unique<NetworkPool>(NetworkPoolOptions{options_.cgroup, options_.network.pool_v4,
-                                                                    options_.network.pool_v6,
-                                                                    options_.network.connections});
+        network_ = std::make_unique<NetworkPool>(options_.cgroup, options_.network);
       }
       watch(network_->event_descriptor(), tag(0, Source::network));
     }

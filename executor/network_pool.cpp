@@ -40,8 +40,9 @@ constexpr const char* kPrivateBridgeName = "private";
 
 class NetworkPool::Implementation {
  public:
-  explicit Implementation(NetworkPoolOptions options)
-      : options_(std::move(options)),
+  Implementation(std::string name, const NetworkSettings& settings)
+      : name_(std::move(name)),
+        settings_(settings),
         router_(NetworkNamespace::create()),
         host_links_(NETLINK_ROUTE),
         host_filter_(NETLINK_NETFILTER),
@@ -51,7 +52,7 @@ class NetworkPool::Implementation {
     prepare_router();
     make_uplink();
     host_tables_.run(host_rules(block_));
-    router_tables_.run(router_rules(block_, options_.connections));
+    router_tables_.run(router_rules(block_, settings_.connections));
     connections_.emplace(loop_, router_.inside([] { return NetlinkSocket(NETLINK_NETFILTER); }));
     names_.emplace(loop_, router_.inside([&] { return open_dns_sockets(in_use(AddressBlock::kGateway)); }));
   }
@@ -93,7 +94,8 @@ class NetworkPool::Implementation {
   Network& network_of(const NetworkKey& key);
   void leave(const NetworkKey& key, Endpoint* endpoint);
 
-  NetworkPoolOptions options_;
+  std::string name_;
+  NetworkSettings settings_;
   NetworkNamespace router_;
   NetlinkSocket host_links_;
   NetlinkSocket host_filter_;
@@ -135,7 +137,7 @@ void NetworkPool::Implementation::prepare_router() {
 }
 
 bool NetworkPool::Implementation::try_block(unsigned number, const std::vector<Cidr>& routed) {
-  block_ = block_of(options_.pool_v4, options_.pool_v6, number);
+  block_ = block_of(settings_.pool_v4, settings_.pool_v6, number);
   if (std::any_of(routed.begin(), routed.end(), [&](const Cidr& range) {
         return range.overlaps(block_.v4) || range.overlaps(block_.v6);
       })) {
@@ -144,7 +146,7 @@ bool NetworkPool::Implementation::try_block(unsigned number, const std::vector<C
   NetlinkBatch batch;
   add_veth(batch, {block_.name(), 0, mac_of(AddressBlock::kHost)}, 0,
            {kUplinkInRouter, 0, mac_of(AddressBlock::kRouter)}, router_.descriptor());
-  batch.put_text(IFLA_IFALIAS, "berth " + options_.name);
+  batch.put_text(IFLA_IFALIAS, "berth " + name_);
   try {
     host_links_.commit(batch);
   } catch (const std::system_error& error) {
@@ -158,7 +160,7 @@ bool NetworkPool::Implementation::try_block(unsigned number, const std::vector<C
 
 void NetworkPool::Implementation::make_uplink() {
   const std::vector<Cidr> routed = routed_ranges(host_links_);
-  const unsigned count = block_count(options_.pool_v4);
+  const unsigned count = block_count(settings_.pool_v4);
   // Starting where the last berth probably did not: its addresses rest.
   const unsigned start = static_cast<unsigned>(::getpid()) % count;
   for (unsigned step = 0; step < count; ++step) {
@@ -170,7 +172,7 @@ void NetworkPool::Implementation::make_uplink() {
     }
   }
   throw LaunchError("network", EADDRINUSE,
-                    "network: no free block of addresses in " + options_.pool_v4.to_text() +
+                    "network: no free block of addresses in " + settings_.pool_v4.to_text() +
                         ": other berths have them, or the host has routes there; give another pool with "
                         "--network-pool");
 }
@@ -512,8 +514,8 @@ std::unique_ptr<NetworkEndpoint> NetworkPool::Implementation::attach(pid_t pid,
   return std::make_unique<Endpoint>(*this, pid, shared_name, owner);
 }
 
-NetworkPool::NetworkPool(NetworkPoolOptions options)
-    : implementation_(std::make_unique<Implementation>(std::move(options))) {}
+NetworkPool::NetworkPool(std::string name, const NetworkSettings& settings)
+    : implementation_(std::make_unique<Implementation>(std::move(name), settings)) {}
 NetworkPool::~NetworkPool() = default;
 
 std::unique_ptr<NetworkEndpoint> NetworkPool::attach(pid_t pid, const std::string& shared_name, uid_t owner) {

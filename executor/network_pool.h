@@ -19,17 +19,11 @@
 #include <string>
 #include <vector>
 
+#include "schemas/network_settings.h"
 #include "schemas/network_spec.h"
 #include "schemas/usage.h"
 
 namespace berth {
-
-struct NetworkPoolOptions {
-  std::string name;  ///< of this berth, put on the uplink as its alias
-  Cidr pool_v4;
-  Cidr pool_v6;                   ///< of 48 bits
-  std::uint32_t connections = 0;  ///< of one job at once, of each IP version; 0: no limit
-};
 
 /// A device of one job, with its addresses. Borrows the pool, which outlives it.
 class NetworkEndpoint {
@@ -61,7 +55,8 @@ class JobNetworks {
 
 class NetworkPool final : public JobNetworks {
  public:
-  explicit NetworkPool(NetworkPoolOptions options);
+  /// `name` is of this berth, put on the uplink as its alias.
+  NetworkPool(std::string name, const NetworkSettings& settings);
   ~NetworkPool() override;
   NetworkPool(const NetworkPool&) = delete;
   NetworkPool& operator=(const NetworkPool&) = delete;

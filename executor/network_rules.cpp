@@ -69,11 +69,15 @@ std::string protocol_match(const EgressRule& rule) {
   return "";
 }
 
+/// Sets of addresses, one for each IP version, that rules fill.
+std::string dynamic_sets(const std::string& name) {
+  return " set " + name + "4 { type ipv4_addr; size 65535; flags dynamic; }\n set " + name +
+         "6 { type ipv6_addr; size 65535; flags dynamic; }\n";
+}
+
 /// What every policy is made of: counted denial, and the default policy.
 std::string policy_sets() {
-  return " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
-         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
-         " set private4 { type ipv4_addr; flags interval; elements = { " +
+  return dynamic_sets("denied") + " set private4 { type ipv4_addr; flags interval; elements = { " +
          std::string(kPrivateV4) +
          " } }\n"
          " set private6 { type ipv6_addr; flags interval; elements = { " +
@@ -92,8 +96,7 @@ std::string policy_sets() {
 /// Jobs share the tables of connection tracking, the router's and the host's.
 std::string connection_sets(std::uint32_t most) {
   const std::string over = " ct count over " + std::to_string(most) + " } goto denied\n";
-  return " set connections4 { type ipv4_addr; size 65535; flags dynamic; }\n"
-         " set connections6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+  return dynamic_sets("connections") +
          " chain connections {\n"
          "  add @connections4 { ip saddr" +
          over + "  add @connections6 { ip6 saddr" + over + " }\n";
@@ -180,9 +183,7 @@ std::string host_rules(const AddressBlock& block) {
            " ct state established,related dup to " + router.to_text() + " device " + link + "\n" +
            "  iifname != " + link + " " + family + " daddr " + range + " drop\n }\n}\n";
   };
-  return "table inet " + name + " {\n flags owner;\n" +
-         " set denied4 { type ipv4_addr; size 65535; flags dynamic; }\n"
-         " set denied6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+  return "table inet " + name + " {\n flags owner;\n" + dynamic_sets("denied") +
          " chain denied {\n"
          "  update @denied4 { ip saddr counter }\n"
          "  update @denied6 { ip6 saddr counter }\n"

@@ -111,7 +111,7 @@ void Batch::submit(std::vector<Submission> submissions) {
     jobs.push_back(std::move(submission.job));
     jobs.back().submit = clock_.system_now();
   }
-  store_.together([&] {
+  store_.as_one([&] {
     const std::vector<JobId> ids = store_.submit(jobs, supervisor_);
     enqueue(std::move(jobs), ids);
     while (const std::optional<QueuedJob> next = next_that_fits()) {

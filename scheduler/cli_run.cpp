@@ -16,7 +16,6 @@
 #include <future>
 #include <memory>
 #include <system_error>
-#include <type_traits>
 #include <utility>
 
 #include "executor/executor.h"
@@ -224,31 +223,28 @@ class SideTasks {
 
   /// Not before the executor has forked its launcher.
   void begin() {
+    topology_ = std::async(std::launch::deferred, detect_topology);
+    store_ = std::async(std::launch::deferred, [this] {
+      std::error_code ignored;
+      return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
+    });
     done_ = std::async(kThread, [this] {
-      topology_ = outcome_of(detect_topology);
-      store_ = outcome_of([this]() -> std::unique_ptr<JobStore> {
-        std::error_code ignored;
-        return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
-      });
+      topology_.wait();
+      store_.wait();
     });
   }
-  void wait() { done_.get(); }
-  Topology topology() { return topology_.get(); }
+  Topology topology() {
+    done_.wait();
+    return topology_.get();
+  }
   /// A job that is refused leaves no new database: it is made only here.
   std::unique_ptr<JobStore> store() {
+    done_.wait();
     std::unique_ptr<JobStore> existing = store_.get();
     return existing ? std::move(existing) : JobStore::open(database_);
   }
 
  private:
-  /// What `task` returned or threw, for whoever asks for it.
-  template <typename Task>
-  static std::future<std::invoke_result_t<Task>> outcome_of(Task task) {
-    std::packaged_task<std::invoke_result_t<Task>()> packaged(std::move(task));
-    packaged();
-    return packaged.get_future();
-  }
-
   std::string database_;
   std::future<Topology> topology_;
   std::future<std::unique_ptr<JobStore>> store_;
@@ -580,7 +576,6 @@ int run_jobs(const CommandLine& line) {
                      .on_forked = [&side_tasks] { side_tasks.begin(); }});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
-  side_tasks.wait();
   SlotPool pool = make_pool(side_tasks.topology(), bounds);
   log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);

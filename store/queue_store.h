@@ -79,9 +79,6 @@ class QueueStore : public JobStore {
   /// JobStore::configure() of an attempt that another process, `runner`, supervises.
   virtual void configure_on(const Supervisor& runner, JobId job, unsigned attempt,
                             const Allocation& allocation, Timestamp at) = 0;
-  /// As together(), but a write that throws undoes all, so its exception must leave `body`. In less time, as
-  /// SQLite need not be able to undo each.
-  virtual void as_one(const std::function<void()>& body) = 0;
   /// RUNNING to SUSPENDED and back.
   virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
   /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its

@@ -9,15 +9,24 @@
 
 namespace berth {
 
+namespace {
+
+/// 0 or errno. `sync` is fsync or fdatasync.
+int sync_and_close(int descriptor, int (*sync)(int)) {
+  const int error_number = sync(descriptor) < 0 ? errno : 0;
+  ::close(descriptor);
+  return error_number;
+}
+
+}  // namespace
+
 void sync_folder(const std::string& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) {
     throw_store_error(folder, "cannot open the folder", errno);
   }
-  const int result = ::fsync(descriptor);
-  const int error_number = errno;
-  ::close(descriptor);
-  if (result < 0 && error_number != EINVAL) {  // EINVAL: a file system without fsync for folders
+  const int error_number = sync_and_close(descriptor, ::fsync);
+  if (error_number != 0 && error_number != EINVAL) {  // EINVAL: a file system without fsync for folders
     throw_store_error(folder, "cannot write the folder to disk", error_number);
   }
 }
@@ -39,12 +48,8 @@ void rename_file(const std::string& from, const std::string& to) {
 
 void sync_file(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-  const int result = descriptor < 0 ? -1 : ::fdatasync(descriptor);
-  const int error_number = errno;
-  if (descriptor >= 0) {
-    ::close(descriptor);
-  }
-  if (result < 0) {
+  const int error_number = descriptor < 0 ? errno : sync_and_close(descriptor, ::fdatasync);
+  if (error_number != 0) {
     throw_store_error(path, "cannot write the file to disk", error_number);
   }
 }

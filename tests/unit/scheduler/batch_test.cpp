@@ -23,7 +23,7 @@ class FlakyStore final : public JobStore {
   std::unique_ptr<JobStore> real = JobStore::open(":memory:");
   bool full = false;
   int failures = 0;
-  int transactions = 0;            ///< by together()
+  int transactions = 0;            ///< by together() and as_one()
   int unsynced = 0;                ///< final records since the last sync()
   std::vector<std::string> calls;  ///< that succeeded: "configure 1", "run 1", "finish 1"
 
@@ -62,6 +62,11 @@ class FlakyStore final : public JobStore {
     check();
     ++transactions;
     real->together(body);
+  }
+  void as_one(const std::function<void()>& body) override {
+    check();
+    ++transactions;
+    real->as_one(body);
   }
   JobId next_job_id() override { return real->next_job_id(); }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
