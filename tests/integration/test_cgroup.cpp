@@ -287,7 +287,9 @@ TEST_CASE("counters come from the job alone") {
   const Usage& usage = counters.usage;
   REQUIRE(usage.cpu_total);
   CHECK(*usage.cpu_total >= std::chrono::milliseconds(1));
-  CHECK(job->cpu_time() == usage.cpu_total);
+  // Read later: the kernel may still be charging the last turn of a process that was waited for.
+  CHECK(job->cpu_time().value() >= *usage.cpu_total);
+  CHECK(job->cpu_time().value() < *usage.cpu_total + std::chrono::seconds(1));
   CHECK(usage.memory_peak.value() >= 32 * kMiB);
   CHECK(usage.memory_peak.value() <= 64 * kMiB);
   CHECK(usage.memory_anon_peak.value() >= 32 * kMiB);  // sampled while it lived
