@@ -3,8 +3,14 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
+#include <future>
+#include <iterator>
 #include <map>
+#include <system_error>
+#include <thread>
 
 #include "executor/executor.h"
 #include "scheduler/job_queue.h"
@@ -14,6 +20,11 @@
 
 namespace berth {
 namespace {
+
+/// From this size on several threads parse a text, so many jobs each at a time.
+constexpr std::size_t kLargeText = std::size_t{64} << 10U;
+constexpr std::size_t kJobsOfPiece = 250;
+constexpr std::size_t kMostThreads = 4;
 
 std::string user_name(uid_t uid) {
   std::array<char, 16384> buffer{};
@@ -88,49 +99,119 @@ void check_submission(const JobSpec& spec, const ControllerReport& controllers,
   }
 }
 
-std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
-                                     const std::string& directory, const Submitter& submitter,
-                                     const ControllerReport& controllers, const NetworkSettings& network,
-                                     IdentityCache& identities, Timestamp now) {
-  const Caller caller{submitter.user_id, submitter.group_id, submitter.name};
-  const std::string host = host_name();
+namespace {
+
+/// What the jobs of one request have in common.
+struct Request {
+  const std::string& file_name;
+  const std::string& directory;
+  const Submitter& submitter;
+  const ControllerReport& controllers;
+  const NetworkSettings& network;
+  IdentityCache& identities;
+  Timestamp now;
+  std::string host;
+};
+
+NewJob new_job(JobSpec spec, const IdentityCache::Entry& runs_as, const Request& request) {
+  check_limits(spec, request.controllers);
+  check_network_permission(spec, request.network);
+  if (!request.submitter.administrator && (spec.priority > 0 || spec.nice < 0)) {
+    throw LaunchError("priority", EPERM,
+                      "only administrators raise a priority; use \"nice\" to put it behind your others");
+  }
+  complete(spec);
+  NewJob job;
+  job.user = request.submitter.name;
+  job.user_id = request.submitter.user_id;
+  job.group_id = request.submitter.group_id;
+  job.job_user = runs_as.name;
+  job.job_user_id = runs_as.user_id;
+  job.host = request.host;
+  job.submit = request.now;
+  job.queue = queue_facts(spec);
+  job.spec_text = to_json_text(spec);
+  job.spec = std::move(spec);
+  return job;
+}
+
+std::vector<NewJob> parse(std::string_view text, const Request& request) {
+  const Caller caller{request.submitter.user_id, request.submitter.group_id, request.submitter.name};
   std::map<std::string, IdentityCache::Entry> run_as;  // by isolation.user
   std::vector<InputFault> faults;
   std::vector<NewJob> jobs;
-  std::vector<JobSpec> specs = parse_many_jobs(text, file_name, directory);
+  std::vector<JobSpec> specs = parse_many_jobs(text, request.file_name, request.directory);
   jobs.reserve(specs.size());
   for (JobSpec& spec : specs) {
+    const std::string name = spec.name;
     try {
       auto known = run_as.find(spec.isolation.user);
       if (known == run_as.end()) {
-        known = run_as.emplace(spec.isolation.user, identities.find(spec.isolation.user, caller)).first;
+        known =
+            run_as.emplace(spec.isolation.user, request.identities.find(spec.isolation.user, caller)).first;
       }
-      check_limits(spec, controllers);
-      check_network_permission(spec, network);
-      if (!submitter.administrator && (spec.priority > 0 || spec.nice < 0)) {
-        throw LaunchError("priority", EPERM,
-                          "only administrators raise a priority; use \"nice\" to put it behind your others");
-      }
-      complete(spec);
-      NewJob& job = jobs.emplace_back();
-      job.user = submitter.name;
-      job.user_id = submitter.user_id;
-      job.group_id = submitter.group_id;
-      job.job_user = known->second.name;
-      job.job_user_id = known->second.user_id;
-      job.host = host;
-      job.submit = now;
-      job.queue = queue_facts(spec);
-      job.spec_text = to_json_text(spec);
-      job.spec = std::move(spec);
+      jobs.push_back(new_job(std::move(spec), known->second, request));
     } catch (const LaunchError& error) {
-      faults.push_back({file_name, "", "job \"" + spec.name + "\": " + error.what()});
+      faults.push_back({request.file_name, "", "job \"" + name + "\": " + error.what()});
     }
   }
   if (!faults.empty()) {
     throw InputError(std::move(faults));
   }
   return jobs;
+}
+
+/// By this thread and others, as far as there are CPUs. Throws InputError when a piece has a fault.
+std::vector<NewJob> parse_at_once(const std::vector<std::string>& pieces, const Request& request) {
+  std::vector<std::vector<NewJob>> parsed(pieces.size());
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&] {
+    for (std::size_t index = next++; index < pieces.size(); index = next++) {
+      parsed[index] = parse(pieces[index], request);
+    }
+  };
+  {
+    std::vector<std::future<void>> helpers;
+    const std::size_t threads =
+        std::min<std::size_t>({std::thread::hardware_concurrency(), pieces.size(), kMostThreads});
+    try {
+      while (helpers.size() + 1 < threads) {
+        helpers.push_back(std::async(std::launch::async, work));
+      }
+    } catch (const std::system_error&) {
+      // No thread more can be had.
+    }
+    work();
+    for (std::future<void>& helper : helpers) {
+      helper.get();
+    }
+  }
+  std::vector<NewJob> jobs;
+  jobs.reserve(pieces.size() * kJobsOfPiece);
+  for (std::vector<NewJob>& some : parsed) {
+    std::move(some.begin(), some.end(), std::back_inserter(jobs));
+  }
+  return jobs;
+}
+
+}  // namespace
+
+std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
+                                     const std::string& directory, const Submitter& submitter,
+                                     const ControllerReport& controllers, const NetworkSettings& network,
+                                     IdentityCache& identities, Timestamp now) {
+  const Request request{file_name, directory, submitter, controllers, network, identities, now, host_name()};
+  if (text.size() >= kLargeText) {
+    const std::vector<std::string> pieces = split_job_array(text, kJobsOfPiece);
+    try {
+      if (pieces.size() > 1) {
+        return parse_at_once(pieces, request);
+      }
+    } catch (const InputError&) {
+      // The whole tells all its faults, by their places in it.
+    }
+  }
+  return parse(text, request);
 }
 
 }  // namespace berth

@@ -143,6 +143,56 @@ std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& f
   return parse_jobs(text, file_name, directory, Gate::readers);
 }
 
+std::vector<std::string> split_job_array(std::string_view text, std::size_t most) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const std::size_t open = text.find_first_not_of(kSpace);
+  const std::size_t close = text.find_last_not_of(kSpace);
+  if (open == std::string_view::npos || text[open] != '[' || text[close] != ']') {
+    return {};
+  }
+  std::vector<std::string> pieces;
+  std::size_t depth = 0;
+  std::size_t elements = 0;
+  std::size_t first = open + 1;
+  const auto end_piece = [&](std::size_t end) {
+    pieces.push_back("[" + std::string(text.substr(first, end - first)) + "]");
+    first = end + 1;
+    elements = 0;
+  };
+  for (std::size_t at = open + 1; at < close; ++at) {
+    switch (text[at]) {
+      case '"':
+        while (++at < close && text[at] != '"') {
+          at += text[at] == '\\' ? 1U : 0U;
+        }
+        break;
+      case '[':
+      case '{':
+        ++depth;
+        break;
+      case ']':
+      case '}':
+        if (depth == 0) {
+          return {};
+        }
+        --depth;
+        break;
+      case ',':
+        if (depth == 0 && ++elements == most) {
+          end_piece(at);
+        }
+        break;
+      default:
+        break;
+    }
+  }
+  if (depth != 0) {
+    return {};
+  }
+  end_piece(close);
+  return pieces;
+}
+
 JobSpec parse_stored_job(std::string_view text, const std::string& name) {
   ReadContext context{name, "/", {}};
   const std::optional<Json> document = parse_json(text, name, context.faults);

@@ -22,6 +22,12 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
 std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
                                      const std::filesystem::path& directory);
 
+/// The elements of an array of jobs in pieces of at most `most` elements, each of them an array again, so
+/// that several threads can parse one text; none when the brackets of `text` are not those of one array.
+/// Where parse_many_jobs() takes every piece, it takes the whole, for the same jobs; where not, the whole has
+/// to be asked for its faults.
+std::vector<std::string> split_job_array(std::string_view text, std::size_t most);
+
 /// One job whose text to_json_text() made: read by the same rules, without the second check by the JSON
 /// Schema.
 JobSpec parse_stored_job(std::string_view text, const std::string& name);

@@ -291,6 +291,24 @@ class Http(ApiCase):
         self.assertIn(b"201 Created", answer)
         self.ok("wait", json.loads(answer.partition(b"\r\n\r\n")[2])["job_ids"][0])
 
+    def test_many_jobs_in_one_request_are_taken_in_order_or_none_of_them(self):
+        jobs = [{"argv": ["/bin/true"], "name": f"n{number} ],[", "hold": True} for number in range(2500)]
+        numbers = self.answer("POST", "/v1/jobs", json.dumps(jobs))["job_ids"]
+        self.assertEqual(numbers, list(range(numbers[0], numbers[0] + len(jobs))))
+        for index in (0, 249, 250, 1777, 2499):
+            self.assertIn(json.dumps(jobs[index]["name"]), self.ask("GET", f"/v1/jobs/{numbers[index]}")[2].decode())
+        faulty = list(jobs)
+        faulty[1777] = dict(jobs[1777], nice="x")
+        faulty[3] = dict(jobs[3], cpus_per_task=0)
+        status, _, text = self.ask("POST", "/v1/jobs?file=many.json", json.dumps(faulty))
+        self.assertEqual(status, 422)
+        lines = json.loads(text)["faults"]
+        self.assertEqual([fault["pointer"] for fault in lines], ["/3/cpus_per_task", "/1777/nice"])
+        impossible = list(jobs)
+        impossible[2] = dict(jobs[2], nice=-1, cpus_per_task=100000)
+        self.assertEqual(self.ask("POST", "/v1/jobs", json.dumps(impossible))[0], 422)
+        self.assertEqual(self.answer("POST", "/v1/jobs", json.dumps(jobs[:1]))["job_ids"], [numbers[-1] + 1])
+
     def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(self):
         body = json.dumps(self.job("exit", 0)).encode()
         with socket.socket(socket.AF_UNIX) as client:

@@ -178,6 +178,58 @@ TEST_CASE("a file of many jobs names the job of each fault") {
         "job.json: /2: has no command; add \"argv\": [\"COMMAND\", …] or a \"script\"\n");
 }
 
+/// The jobs of all pieces; nothing where there are none, or one of them is refused.
+std::vector<JobSpec> parse_pieces(const std::string& text, std::size_t most) {
+  std::vector<JobSpec> jobs;
+  try {
+    for (const std::string& piece : split_job_array(text, most)) {
+      const std::vector<JobSpec> some = parse_many_jobs(piece, "job.json", kDirectory);
+      REQUIRE(some.size() <= most);
+      jobs.insert(jobs.end(), some.begin(), some.end());
+    }
+  } catch (const InputError&) {
+    return {};
+  }
+  return jobs;
+}
+
+std::vector<JobSpec> parse_whole(const std::string& text) {
+  try {
+    return parse_many_jobs(text, "job.json", kDirectory);
+  } catch (const InputError&) {
+    return {};
+  }
+}
+
+TEST_CASE("an array of jobs in pieces is the same jobs, and no other text is taken in pieces") {
+  std::vector<CorpusFile> files = corpus("good");
+  const std::vector<CorpusFile> bad = corpus("bad");
+  const std::string plain = R"({"argv": ["true"]})";
+  const std::string awkward = R"({"argv": ["]}[{,\"],\\", "\\\""], "comment": "[\"", "name": "\\"})";
+  files.insert(files.end(), bad.begin(), bad.end());
+  for (const char* text : {"", " ", "[]", "[ ]", "[", "]", "[,]", "[[]]", "[{}]", "{}", "\"[]\"", "[\"]"}) {
+    files.push_back({"", text, text, ""});
+  }
+  std::size_t taken = 0;
+  for (const CorpusFile& file : files) {
+    INFO(file.name);
+    const std::string& text = file.text;
+    for (const std::string& whole :
+         {text, "[" + text + "]", "[" + text + "," + plain + "]",
+          "[" + plain + ",\n" + text + " , " + awkward + "]\n",
+          "[" + plain + "," + awkward + "," + text + "," + plain + "," + plain + "]",
+          "[" + plain + ",]" + text, "[" + plain + "],[" + text + "]", "[" + plain + text + "]"}) {
+      const std::vector<JobSpec> expected = parse_whole(whole);
+      const bool is_array = whole.find_first_not_of(" \t\r\n") == whole.find('[');
+      for (const std::size_t most : {1U, 2U, 3U, 100U}) {
+        CHECK(parse_pieces(whole, most) == (is_array ? expected : std::vector<JobSpec>{}));
+      }
+      taken += is_array ? expected.size() : 0;
+    }
+  }
+  CHECK(taken > 100);
+}
+
 TEST_CASE("arguments and variables end where execve ends") {
   const std::string longest(131'071, 'x');
   CHECK(faults_of(R"({"argv": ["true", ")" + longest + R"("]})").empty());
