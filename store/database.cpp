@@ -137,7 +137,8 @@ std::string read_only_uri(const std::string& path) {
   }
   struct statvfs file_system {};
   std::error_code ignored;
-  const auto wal_size = fs::file_size(path + "-wal", ignored);
+  const fs::path file = fs::canonical(path, ignored);  // the log is not beside a symbolic link
+  const auto wal_size = fs::file_size(file.string() + "-wal", ignored);
   const bool has_wal = !ignored && wal_size > 0;
   const bool is_frozen = ::statvfs(path.c_str(), &file_system) == 0 && (file_system.f_flag & ST_RDONLY) != 0;
   return uri + (is_frozen && !has_wal ? "?immutable=1" : "?mode=ro");
@@ -277,9 +278,10 @@ void Database::together(const std::function<void()>& body, bool undoes_parts) {
 
 /// What is committed is in the log, or was moved into the file, which SQLite does not do before that is on
 /// the disk (https://www.sqlite.org/wal.html section 2.2).
-void Database::sync() const {
+void Database::sync() {
   if (path_ != kMemory) {
-    sync_file(path_ + "-wal");
+    // As SQLite calls it: beside the file, also where `path_` is a symbolic link to that.
+    sync_file(::sqlite3_filename_wal(::sqlite3_db_filename(connection_.getHandle(), "main")));
   }
 }
 

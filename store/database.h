@@ -120,7 +120,7 @@ class Database {
   /// write() that throws undoes its own part; unless `undoes_parts`, its exception must leave `body`.
   void together(const std::function<void()>& body, bool undoes_parts);
   /// Puts on the disk what was committed with Durability::process_kill. Uses no connection.
-  void sync() const;
+  void sync();
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.
   template <typename Body>
   auto read(Body&& body) {

@@ -1,6 +1,7 @@
 """The database under the program: two at once, killed at any moment, full or broken."""
 
 import glob
+import json
 import os
 import random
 import signal
@@ -38,6 +39,16 @@ class Store(BerthCase):
     def test_database_folder_is_private(self):
         self.run_job("exit", 0)
         self.assertEqual(os.stat(os.path.dirname(self.database)).st_mode & 0o077, 0)
+
+    def test_database_may_be_a_symbolic_link(self):
+        elsewhere = os.path.join(self.work, "elsewhere.db")
+        self.assertEqual(self.berth("run", "--database", elsewhere, "--", "/bin/true")[0], 0)
+        link = os.path.join(self.work, "link.db")
+        os.symlink(elsewhere, link)
+        status, _, err = self.berth("run", "--database", link, "--", "/bin/true")
+        self.assertEqual((status, err.count("cannot")), (0, 0), err)
+        rows = json.loads(self.berth("history", "--json", "--database", elsewhere)[1])
+        self.assertEqual([row["state"] for row in rows["jobs"]], ["COMPLETED", "COMPLETED"])
 
     def test_database_that_may_only_be_read_is_refused(self):
         self.run_job("exit", 0)
