@@ -93,7 +93,9 @@ std::string policy_sets() {
          "  accept\n }\n";
 }
 
-/// Jobs share the tables of connection tracking, the router's and the host's.
+/// Jobs share the tables of connection tracking, the router's and the host's. Asked with the first packet of
+/// a connection, which is not confirmed yet: a flow without replies stays new, and to count is to walk over
+/// all of the job's.
 std::string connection_sets(std::uint32_t most) {
   const std::string over = " ct count over " + std::to_string(most) + " } goto denied\n";
   return dynamic_sets("connections") +
@@ -223,7 +225,7 @@ std::string router_rules(const AddressBlock& block, std::uint32_t connections) {
   const std::string table = kRouterTable;
   const std::string gateways_v4 = block.v4_at(AddressBlock::kGateway).to_text();
   const std::string gateways_v6 = block.v6_at(AddressBlock::kGateway).to_text();
-  const std::string limit = connections == 0 ? "" : "  ct state new jump connections\n";
+  const std::string limit = connections == 0 ? "" : "  ct state new ct status ! confirmed jump connections\n";
   return "table bridge " + table +
          " {\n"
          " set sources4 { type ifname . ether_addr . ipv4_addr; }\n"

@@ -338,11 +338,14 @@ def hold_streams(ready):
     time.sleep(3600)
 
 
-def flood(host, count):
-    """One datagram to each of so many ports: a connection each, as connection tracking sees it."""
+def flood(host, count, more="0"):
+    """One datagram to each of so many ports: a connection each, as connection tracking sees it. After each, so many more of
+    the first connection."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for port in range(10000, 10000 + int(count)):
             sender.sendto(b"x", (host, port))
+            for _ in range(int(more)):
+                sender.sendto(b"x", (host, 10000))
     print("sent", count, flush=True)
 
 
@@ -452,7 +455,7 @@ def main(words):
         serve_mute(*rest)
     elif command == "datagram":  # HOST PORT
         datagram(*rest)
-    elif command == "flood":  # HOST COUNT
+    elif command == "flood":  # HOST COUNT [MORE]
         flood(*rest)
     elif command == "pingpong":  # HOST PORT COUNT BYTES
         pingpong(*rest)

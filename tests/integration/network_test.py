@@ -632,6 +632,9 @@ class Measures(NetworkCase):
             run = self.run_jobs(self.lab_job("flood", address, 120), program=private)
             self.assert_state(run, "COMPLETED")
             self.assertEqual((run.usage["network_connections_peak"], run.usage["network_denied_packets"]), (50, 70), address)
+        # One that never has a reply is one, however many packets it is.
+        run = self.run_jobs(self.lab_job("flood", PUBLIC, 50, 30), program=private)
+        self.assertEqual((run.usage["network_connections_peak"], run.usage.get("network_denied_packets", 0)), (50, 0))
         # Each has its own, and who asks for none has no limit.
         jobs = [self.lab_job("flood", PUBLIC, 40, name=f"flood{number}") for number in range(2)]
         run = self.run_jobs(*jobs, program=private)
