@@ -367,9 +367,16 @@ void make_room(Progress& progress, OutputTarget& target) {
 class ProgressObserver final : public JobObserver {
  public:
   ProgressObserver(Progress& progress, const Clock& clock) : progress_(progress), clock_(clock) {}
+  /// That the last job has ended: told when its record is on the disk.
+  void tell_last() {
+    if (last_) {
+      tell(*std::exchange(last_, std::nullopt));
+    }
+  }
   void on_queued(JobId job, const JobSpec& spec) override {
     log_debug("job " + std::to_string(job) + " (" + spec.name + ") PENDING");
     progress_.queued(job, spec.name);
+    ++waiting_;
   }
   void on_started(JobId job, const JobSpec&, const Allocation& allocation, Timestamp) override {
     log_info("job " + std::to_string(job) + " RUNNING on " + allocation.slot + ", CPUs " +
@@ -377,8 +384,11 @@ class ProgressObserver final : public JobObserver {
     progress_.started(job, allocation, clock_.steady_now());
   }
   void on_ended(const AccountingRecord& record) override {
-    log_info(ended_line(record));
-    progress_.ended(record, clock_.steady_now());
+    if (--waiting_ == 0) {
+      last_ = record;
+    } else {
+      tell(record);
+    }
   }
   void on_store_trouble(const std::string& message) override {
     if (message.empty()) {
@@ -389,8 +399,15 @@ class ProgressObserver final : public JobObserver {
   }
 
  private:
+  void tell(const AccountingRecord& record) {
+    log_info(ended_line(record));
+    progress_.ended(record, clock_.steady_now());
+  }
+
   Progress& progress_;
   const Clock& clock_;
+  std::size_t waiting_ = 0;
+  std::optional<AccountingRecord> last_;
 };
 
 /// The file of --result: opened before anything runs, so that a run never ends without a place for its
@@ -605,14 +622,15 @@ int run_jobs(const CommandLine& line) {
   sandbox.wait();
   const BatchResult result = batch.run_submitted([&] { cancellation.read_signals(batch, progress); });
 
+  const bool is_on_disk = close_and_sync(executor, *store);
   AwaitedSignals::let_stop();
   if (bridge) {
     bridge->close();
   }
+  observer.tell_last();
   progress.clear();
   standard_output.flush_all(signals.descriptor());
   standard_error.flush_all(signals.descriptor());
-  const bool is_on_disk = close_and_sync(executor, *store);
   report(line, result, from_options, standard_output);
   result_file.write(records_json(result.records));
   standard_output.flush_all(signals.descriptor());
