@@ -252,7 +252,9 @@ Topology detect_topology() {
   std::optional<MachineTopology> machine = cache.read();
   if (!machine) {
     machine = discover();
-    cache.write(*machine);
+    if (TopologyCache::of_this_boot() == cache) {  // no CPU came or went meanwhile
+      cache.write(*machine);
+    }
   }
   const std::string status = read_small_file("/proc/self/status").value_or("");
   const std::optional<CpuSet> cpus = allowed(status, "Cpus_allowed_list:\t");

@@ -63,13 +63,23 @@ MachineCpu parse_cpu(std::string_view line) {
   return cpu;
 }
 
+/// By variables, which hwloc obeys, about another machine than this one (HWLOC_SYNTHETIC, HWLOC_XMLFILE, …).
+bool is_hwloc_told() {
+  for (char** variable = ::environ; variable != nullptr && *variable != nullptr; ++variable) {
+    if (std::string_view(*variable).starts_with("HWLOC_")) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 TopologyCache TopologyCache::of_this_boot() {
   const std::string boot = read_first_line("/proc/sys/kernel/random/boot_id");
   const std::string cpus = read_first_line("/sys/devices/system/cpu/online");
   const std::string nodes = read_first_line("/sys/devices/system/node/online");  // none without NUMA
-  const bool can_tell_a_change = !boot.empty() && !cpus.empty();
+  const bool can_tell_a_change = !boot.empty() && !cpus.empty() && !is_hwloc_told();
   return {can_tell_a_change ? runtime_folder() : "", boot + " cpus " + cpus + " nodes " + nodes};
 }
 
@@ -107,7 +117,10 @@ void TopologyCache::write(const MachineTopology& machine) const {
   if (folder_.empty()) {
     return;
   }
-  ::mkdir(folder_.c_str(), ::geteuid() == 0 ? 0755 : 0700);  // EEXIST: berthd's too
+  const mode_t mode = ::geteuid() == 0 ? 0755 : 0700;
+  if (::mkdir(folder_.c_str(), mode) == 0) {  // EEXIST: berthd's too
+    ::chmod(folder_.c_str(), mode);           // whatever the umask: users reach berthd's socket through it
+  }
   if (!is_our_folder(folder_)) {
     return;
   }

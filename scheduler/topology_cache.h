@@ -38,6 +38,8 @@ class TopologyCache {
 
   std::optional<MachineTopology> read() const;
   void write(const MachineTopology& machine) const;
+  bool is_none() const { return folder_.empty(); }
+  bool operator==(const TopologyCache&) const = default;
 
  private:
   std::string folder_;

@@ -1,7 +1,10 @@
 #include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -82,7 +85,12 @@ TEST_CASE("what hwloc found is kept for the boot and the CPUs that it was found 
   const std::string file = folder + "/topology";
   const TopologyCache cache(folder, "boot cpus 0,65535 nodes 0-1");
   CHECK_FALSE(cache.read());
+  const mode_t umask = ::umask(077);
   cache.write(machine);
+  ::umask(umask);
+  if (::geteuid() == 0) {  // users reach berthd's socket through it
+    CHECK(std::filesystem::status(folder).permissions() == std::filesystem::perms(0755));
+  }
   const std::optional<MachineTopology> kept = cache.read();
   REQUIRE(kept);
   REQUIRE(kept->cpus.size() == 2);
@@ -128,6 +136,14 @@ TEST_CASE("what hwloc found is kept for the boot and the CPUs that it was found 
     }
   }
   CHECK_FALSE(TopologyCache("", "boot").read());
+}
+
+TEST_CASE("what hwloc was told of another machine is not kept") {
+  ::setenv("HWLOC_SYNTHETIC", "pack:2 core:4 pu:1", 1);
+  const TopologyCache cache = TopologyCache::of_this_boot();
+  ::unsetenv("HWLOC_SYNTHETIC");
+  CHECK_FALSE(cache.read());
+  CHECK(cache.is_none());
 }
 
 TEST_CASE("a synthetic topology keeps packages, nodes, caches, cores and threads apart") {
