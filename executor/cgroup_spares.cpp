@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "executor/cgroup_files.h"
+
 namespace berth {
 namespace {
 
@@ -48,11 +50,25 @@ bool can_be_spare(const Hierarchy& hierarchy) {
   return hierarchy.version == 1 && !hierarchy.mount && hierarchy.controllers.is_within(kept_controllers());
 }
 
+namespace {
+
+/// Also after the record was made: init ends under the job's quota.
+bool was_throttled(const JobDirectory& directory, const JobTraces& traces) {
+  if (traces.was_throttled || !traces.limits.cpu_quota) {
+    return traces.was_throttled;
+  }
+  char buffer[kControlFileBytes];
+  const auto periods = parse_keyed(read_control(directory.files(), "cpu.stat", buffer), "nr_throttled");
+  return periods != std::optional<std::uint64_t>(0);
+}
+
+}  // namespace
+
 bool keep_spare(JobDirectory& directory, const JobTraces& traces) {
   Hierarchy& hierarchy = *directory.hierarchy;
   const ControllerSet& has = hierarchy.controllers;
   if (!can_be_spare(hierarchy) || (traces.did_io && has.contains(Controller::blkio)) ||
-      (traces.was_throttled && has.contains(Controller::cpu)) ||
+      (has.contains(Controller::cpu) && was_throttled(directory, traces)) ||
       (traces.in_pids_counters && has.contains(Controller::pids)) ||
       (traces.was_frozen && has.contains(Controller::freezer)) || count_children(directory.fd.get()) != 0) {
     return false;

@@ -378,9 +378,11 @@ std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const 
   if (!is_plain_name(tree)) {
     return {};
   }
-  // A spare bears the name of a job that has ended. A job has its cgroup in every hierarchy, and spares are
-  // kept only where there is one that keeps none.
-  const auto keeps_none = [](const auto& hierarchy) { return !can_be_spare(*hierarchy); };
+  // A spare bears the name of a job that has ended. A job has its cgroup in every hierarchy, and where there
+  // is one of these, which keep no spares, it is in that.
+  const auto keeps_none = [](const auto& hierarchy) {
+    return hierarchy->version == 2 || hierarchy->controllers.contains(Controller::memory);
+  };
   const auto all = open_own_cgroups(machine);
   const bool any_keeps_none = std::any_of(all.begin(), all.end(), keeps_none);
   std::set<std::string> names;
