@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "tests/unit/schemas/job_file_corpus.h"
 
@@ -201,6 +202,16 @@ std::vector<JobSpec> parse_whole(const std::string& text) {
   }
 }
 
+/// The form, with texts in the places of their marks.
+std::string filled(const std::string& form, const std::map<char, std::string>& texts) {
+  std::string whole;
+  for (const char mark : form) {
+    const auto found = texts.find(mark);
+    whole += found == texts.end() ? std::string(1, mark) : found->second;
+  }
+  return whole;
+}
+
 TEST_CASE("an array of jobs in pieces is the same jobs, and no other text is taken in pieces") {
   std::vector<CorpusFile> files = corpus("good");
   const std::vector<CorpusFile> bad = corpus("bad");
@@ -214,11 +225,9 @@ TEST_CASE("an array of jobs in pieces is the same jobs, and no other text is tak
   for (const CorpusFile& file : files) {
     INFO(file.name);
     const std::string& text = file.text;
-    for (const std::string& whole :
-         {text, "[" + text + "]", "[" + text + "," + plain + "]",
-          "[" + plain + ",\n" + text + " , " + awkward + "]\n",
-          "[" + plain + "," + awkward + "," + text + "," + plain + "," + plain + "]",
-          "[" + plain + ",]" + text, "[" + plain + "],[" + text + "]", "[" + plain + text + "]"}) {
+    for (const char* form :
+         {"$", "[$]", "[$,@]", "[@,\n$ , #]\n", "[@,#,$,@,@]", "[@,]$", "[@],[$]", "[@$]"}) {
+      const std::string whole = filled(form, {{'$', text}, {'@', plain}, {'#', awkward}});
       const std::vector<JobSpec> expected = parse_whole(whole);
       const bool is_array = whole.find_first_not_of(" \t\r\n") == whole.find('[');
       for (const std::size_t most : {1U, 2U, 3U, 100U}) {
