@@ -150,9 +150,12 @@ class CgroupTree {
   /// called otherwise until then.
   /// `ready_for_birth` is called once, with JobCgroup::clone_into_descriptor(), as soon as a process may be
   /// born there: on a hybrid machine before the cgroups of v1 are made, to which a process is attached later.
+  /// If it throws after that, `given_up` is called before the cgroups are removed: whoever is being born
+  /// there is to be let go.
   virtual std::unique_ptr<JobCgroup> make_job(
       const std::string& name, const CgroupLimits& limits,
-      const std::function<void(int clone_into_descriptor)>& ready_for_birth = {}) = 0;
+      const std::function<void(int clone_into_descriptor)>& ready_for_birth = {},
+      const std::function<void()>& given_up = {}) = 0;
 };
 
 /// Begins the name of a cgroup that waits for its job. v2 keeps such a name (JobCgroup::rename).

@@ -120,7 +120,8 @@ class OpenCgroupTree final : public CgroupTree {
   }
   std::vector<std::string> siblings() const override;
   std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits,
-                                      const std::function<void(int)>& ready_for_birth) override;
+                                      const std::function<void(int)>& ready_for_birth,
+                                      const std::function<void()>& given_up) override;
 
  private:
   void open_hierarchy(std::unique_ptr<Hierarchy> hierarchy);
@@ -280,7 +281,8 @@ std::string OpenCgroupTree::use_partition(CpuPartition kind, const CpuSet& cpus)
 }
 
 std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits,
-                                                    const std::function<void(int)>& ready_for_birth) {
+                                                    const std::function<void(int)>& ready_for_birth,
+                                                    const std::function<void()>& given_up) {
   const ControllerSet needed = controllers_of(limits);
   for (const Controller lazy : {Controller::net_cls, Controller::hugetlb}) {
     if (needed.contains(lazy)) {
@@ -296,19 +298,26 @@ std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, con
     }
     is_ready = true;
   };
-  for (const auto& hierarchy : tree_->hierarchies) {
-    const bool only_if_named = static_cast<bool>(hierarchy->mount);
-    if (!only_if_named ||
-        (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
-        (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
-      job->open(*hierarchy, limits);
+  try {
+    for (const auto& hierarchy : tree_->hierarchies) {
+      const bool only_if_named = static_cast<bool>(hierarchy->mount);
+      if (!only_if_named ||
+          (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
+          (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
+        job->open(*hierarchy, limits);
+      }
+      if (hierarchy->version == 2 && limits_nothing(*hierarchy)) {
+        be_ready();
+      }
     }
-    if (hierarchy->version == 2 && limits_nothing(*hierarchy)) {
-      be_ready();
+    job->apply(limits);
+    be_ready();
+  } catch (...) {
+    if (is_ready && given_up) {
+      given_up();
     }
+    throw;
   }
-  job->apply(limits);
-  be_ready();
   return job;
 }
 

@@ -74,11 +74,13 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree&
   ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
   channel_ = std::move(pair.first);
   const bool host_view = launcher.view() == LauncherProcess::View::host_tree;
-  // Init waits for its setup, and with that for the rest of its cgroup.
-  cgroup_ = tree.make_job(cgroup_name, limits, [&](int clone_into_descriptor) {
+  // Init waits for its setup, and with that for the rest of its cgroup; it ends at the end of file of its
+  // channel.
+  const auto spawn = [&](int clone_into_descriptor) {
     launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
                     profile_.network == NetworkMode::host, pair.second.get(), clone_into_descriptor});
-  });
+  };
+  cgroup_ = tree.make_job(cgroup_name, limits, spawn, [this] { channel_.reset(); });
   std::vector<int> descriptors;
   if (own_root) {
     descriptors.push_back(own_root.get());

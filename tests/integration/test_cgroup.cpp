@@ -229,13 +229,18 @@ TEST_CASE("a process may be born once, before the v1 cgroups are made where v2 o
   CgroupLimits impossible;
   impossible.cpus = CpuSet{4000};
   Child born;
-  CHECK_THROWS_AS(tree->make_job("job-2.1", impossible,
-                                 [&](int clone_into) {
-                                   if (clone_into >= 0) {
-                                     born.pid = spawn_into(clone_into, {}, sleep_forever);
-                                   }
-                                 }),
-                  CgroupError);
+  bool is_asked_for = false;
+  bool is_let_go = false;
+  const auto bear = [&](int clone_into) {
+    is_asked_for = true;
+    if (clone_into >= 0) {
+      born.pid = spawn_into(clone_into, {}, sleep_forever);
+    }
+  };
+  const auto let_go = [&] { is_let_go = true; };
+  CHECK_THROWS_AS(tree->make_job("job-2.1", impossible, bear, let_go), CgroupError);
+  CHECK(is_asked_for == counts_only);
+  CHECK(is_let_go == is_asked_for);
 }
 
 TEST_CASE("a child is born inside every hierarchy") {
