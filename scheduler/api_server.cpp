@@ -38,6 +38,8 @@ constexpr double kBurstSeconds = 10;
 /// Larger requests are taken few at a time of one user, so that connections times api.body is not what one
 /// user can fill the memory with.
 constexpr std::uint64_t kLargeBody = std::uint64_t{1} << 20U;
+/// How much of a body is read at once.
+constexpr std::uint64_t kBodyPiece = std::uint64_t{64} << 10U;
 constexpr unsigned kLargeBodiesAtOnce = 4;
 /// Of answers that one user has asked for and does not read, so much is kept before further ones are refused.
 constexpr std::size_t kMostUnread = std::size_t{128} << 20U;
@@ -224,6 +226,10 @@ class Session : public std::enable_shared_from_this<Session> {
       (void)!::send(stream_.socket().native_handle(), kContinue.data(), kContinue.size(),
                     MSG_NOSIGNAL | MSG_DONTWAIT);
     }
+    // Beast reads as much at once as the buffer has room for, which after a header is some hundred bytes.
+    buffer_.reserve(std::max<std::size_t>(
+        buffer_.capacity(),
+        std::min<std::uint64_t>(parser_->content_length().value_or(kBodyPiece), kBodyPiece)));
     http::async_read(
         stream_, buffer_, *parser_,
         [self = shared_from_this()](const ErrorCode& failed, std::size_t) { self->take(failed); });
@@ -247,6 +253,9 @@ class Session : public std::enable_shared_from_this<Session> {
     if (error) {
       refuse_unread(error);
       return;
+    }
+    if (buffer_.capacity() >= kBodyPiece) {
+      buffer_.shrink_to_fit();  // not for as long as the connection lasts
     }
     http::request<http::string_body> request = parser_->release();
     keep_alive_ = request.keep_alive();
