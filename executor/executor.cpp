@@ -156,12 +156,32 @@ void check_network_permission(const JobSpec& spec, const NetworkSettings& settin
   }
 }
 
+std::shared_ptr<LauncherProcess> fork_launcher() {
+  return std::make_shared<LauncherProcess>(descriptor_limit());
+}
+
+namespace {
+
+/// It may move this process to a scope of its own. A launcher that was forked before is not there: another
+/// one takes its place.
+CgroupMachine enter_machine(ExecutorOptions& options) {
+  const CgroupMachine found = detect_cgroups();
+  CgroupMachine machine = enter_own_scope(found, options.own_scope);
+  if (machine.unified.own_path != found.unified.own_path) {
+    options.launcher.reset();
+  }
+  return machine;
+}
+
+}  // namespace
+
 class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
       : options_(std::move(options)),
         inherited_limit_(descriptor_limit()),
-        machine_(enter_own_scope(detect_cgroups(), options_.own_scope)),
+        machine_(enter_machine(options_)),
+        launcher_(options_.launcher ? std::move(options_.launcher) : fork_launcher()),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")) {
     if (options_.on_forked) {
@@ -380,7 +400,7 @@ class Executor::Implementation {
 
   /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.
   void replace_launcher() {
-    launcher_ = std::make_unique<LauncherProcess>(inherited_limit_);
+    launcher_ = std::make_shared<LauncherProcess>(inherited_limit_);
     launcher_->wait_until_ready();
     watch(launcher_->descriptor(), tag(0, Source::launcher));
     launcher_lost_ = false;
@@ -859,9 +879,8 @@ class Executor::Implementation {
 
   ExecutorOptions options_;
   rlimit inherited_limit_;
-  CgroupMachine machine_;  // first: it may move this process to a scope of its own
-  // Then, while this process is small. Never null.
-  std::unique_ptr<LauncherProcess> launcher_ = std::make_unique<LauncherProcess>(inherited_limit_);
+  CgroupMachine machine_;                      // first: the launcher is where this process is
+  std::shared_ptr<LauncherProcess> launcher_;  // then, while this process is small; never null
   bool launcher_lost_ = false;
   UniqueFd epoll_;
   UniqueFd timer_;

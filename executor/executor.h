@@ -3,7 +3,8 @@
 //
 // One Executor per process, one call at a time. Only the thread that constructed it may launch and destroy
 // it: it is the parent of the launcher, which dies with it (PR_SET_PDEATHSIG). It owns one helper process
-// (the launcher, forked in the constructor, so construct it before any thread: ExecutorOptions::on_forked),
+// (the launcher, forked in the constructor or before, so construct it before any thread:
+// ExecutorOptions::on_forked),
 // berth's cgroup for this process, and every job's cgroup and namespaces. Destruction kills what still runs
 // and removes all. When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket
 // whose other end it holds).
@@ -75,6 +76,12 @@ Caller calling_user();
 /// As above for a job that `caller` asked a service for: only root may name another user in isolation.user.
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller);
 
+/// The executor's helper process. Destruction ends it and waits for that.
+class LauncherProcess;
+/// Forks one ahead of its executor, by the thread that will construct that: it sets itself up meanwhile.
+/// Throws std::system_error, or LaunchError when this process may open too few files.
+std::shared_ptr<LauncherProcess> fork_launcher();
+
 struct ExecutorOptions {
   /// Name of this executor's cgroup below berth's own; unique per running process.
   std::string cgroup;
@@ -87,6 +94,8 @@ struct ExecutorOptions {
   std::string hostname = "berth";
   /// Called within the constructor, once the launcher is forked: from here on there may be threads.
   std::function<void()> on_forked = {};
+  /// From fork_launcher(); null: the constructor forks one.
+  std::shared_ptr<LauncherProcess> launcher = {};
 };
 
 struct TerminalSize {
@@ -178,7 +187,7 @@ void check_limits(const JobSpec& spec, const ControllerReport& report);
 
 class Executor {
  public:
-  /// Detects the machine, makes berth's cgroup, forks the launcher. Throws std::system_error.
+  /// Detects the machine, makes berth's cgroup, forks a launcher if it has none. Throws std::system_error.
   explicit Executor(ExecutorOptions options);
   ~Executor();
   /// Ends and removes all that it has, as destruction does. Nothing else may be called afterwards.

@@ -322,9 +322,6 @@ UniqueFd make_init_file() {
 [[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view,
                                const rlimit& open_files) {
   ::prctl(PR_SET_NAME, "berth-launcher");
-  sigset_t all;
-  ::sigfillset(&all);
-  ::sigprocmask(SIG_SETMASK, &all, nullptr);
   reset_dispositions();
   close_inherited(inherited_socket);
   ::setrlimit(RLIMIT_NOFILE, &open_files);
@@ -385,10 +382,19 @@ LauncherProcess::LauncherProcess(const rlimit& open_files)
   std::signal(SIGCHLD, SIG_DFL);  // a caller may have left it ignored: then nothing could be waited for
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   const pid_t parent = ::getpid();
-  pid_ = check(::fork(), "fork", "launcher");
+  // Ctrl-C is for this process to deal with: the launcher is never without its own mask.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_SETMASK, &all, &before);
+  pid_ = ::fork();
   if (pid_ == 0) {
     run_launcher(pair.second.get(), parent, view_, open_files);
   }
+  const int error_number = errno;
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  errno = error_number;
+  check(pid_, "fork", "launcher");
   socket_ = std::move(pair.first);
 }
 

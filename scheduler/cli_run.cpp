@@ -424,10 +424,12 @@ class ResultFile {
       throw InputError("command line", "--result", error.what());
     }
   }
-  void write(const std::string& text) {
+  /// Nothing without --result.
+  void write(const std::vector<AccountingRecord>& records) {
     if (!descriptor_) {
       return;
     }
+    const std::string text = records_json(records);
     // O_APPEND: after the truncation the text begins at 0.
     if (::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) {
       throw std::system_error(errno, std::generic_category(), "write " + path_);
@@ -561,6 +563,8 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
 /// and in the reverse of which all of it is undone.
 int run_jobs(const CommandLine& line) {
+  // While this process is small; it sets itself up while the request is read, and ends with a refused one.
+  std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
   RequestedJobs requested = requested_jobs(line);
@@ -582,7 +586,6 @@ int run_jobs(const CommandLine& line) {
   const StreamOptions streams_options = stream_options(line, requested, caller);
   ResultFile result_file(line, streams_options.owner);
 
-  // The executor forks its launcher, which sets itself up meanwhile, as the side tasks are done.
   const Supervisor supervisor = this_supervisor();
   const std::string database = database_path(line);
   log_debug("job database " + database);
@@ -590,7 +593,8 @@ int run_jobs(const CommandLine& line) {
   Executor executor({.cgroup = supervisor.cgroup,
                      .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
                      .network = network,
-                     .on_forked = [&side_tasks] { side_tasks.begin(); }});
+                     .on_forked = [&side_tasks] { side_tasks.begin(); },
+                     .launcher = std::move(launcher_process)});
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), bounds);
@@ -632,7 +636,7 @@ int run_jobs(const CommandLine& line) {
   standard_output.flush_all(signals.descriptor());
   standard_error.flush_all(signals.descriptor());
   report(line, result, from_options, standard_output);
-  result_file.write(records_json(result.records));
+  result_file.write(result.records);
   standard_output.flush_all(signals.descriptor());
   const int status = run_exit_status(result.records, cancellation.first_signal());
   const bool is_complete =

@@ -292,10 +292,12 @@ void Database::identify() {
   const SQLite::Transaction snapshot(
       connection_);  // another process may be making the database at this moment
   const int application = connection_.execAndGet("PRAGMA application_id").getInt();
-  const int user_version = connection_.execAndGet("PRAGMA user_version").getInt();
-  const int objects = connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt();
-  const bool is_fresh = application == 0 && user_version == 0 && objects == 0;
-  if (!is_fresh && application != kApplicationId) {
+  if (application == kApplicationId) {
+    return;
+  }
+  const bool is_fresh = application == 0 && connection_.execAndGet("PRAGMA user_version").getInt() == 0 &&
+                        connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt() == 0;
+  if (!is_fresh) {
     throw StoreError(path_ + ": is an SQLite database of another program (application id " +
                      std::to_string(application) + "): choose another file with --database");
   }
@@ -310,7 +312,7 @@ void Database::configure() {
   // every short command; the log is moved when it has grown instead (wal_autocheckpoint).
   // Not much, though: the next command to open the database reads the whole log.
   ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-  connection_.exec("PRAGMA wal_autocheckpoint = 128");
+  connection_.exec("PRAGMA wal_autocheckpoint = 64");
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
   const auto deadline =

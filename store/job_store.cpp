@@ -408,25 +408,29 @@ bool SqliteJobStore::is_of_berthd() {
 }
 
 std::int64_t SqliteJobStore::supervisor_id(const Supervisor& supervisor) {
-  {
-    Query known = database_->query(
-        "SELECT id FROM supervisors WHERE boot_id = ? AND pid = ? AND start_time = ? AND cgroup = ?");
-    known.bind(supervisor.boot_id)
+  const auto bind_process = [&](Query& query) {
+    query.bind(supervisor.boot_id)
         .bind(supervisor.pid)
         .bind(static_cast<std::int64_t>(supervisor.start_time));
-    if (known.bind(supervisor.cgroup).step()) {
-      return known.integer(0);  // without a page to write
-    }
+  };
+  Query known =
+      database_->query("SELECT id, cgroup FROM supervisors WHERE boot_id = ? AND pid = ? AND start_time = ?");
+  bind_process(known);
+  if (!known.step()) {
+    Query insert =
+        database_->query("INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES (?, ?, ?, ?)");
+    bind_process(insert);
+    insert.bind(supervisor.cgroup).execute();
+    return database_->last_row();
   }
-  Query query = database_->query(
-      "INSERT INTO supervisors (boot_id, pid, start_time, cgroup) VALUES (?, ?, ?, ?) "
-      "ON CONFLICT (boot_id, pid, start_time) DO UPDATE SET cgroup = excluded.cgroup RETURNING id");
-  query.bind(supervisor.boot_id)
-      .bind(supervisor.pid)
-      .bind(static_cast<std::int64_t>(supervisor.start_time))
-      .bind(supervisor.cgroup);
-  query.step();
-  return query.integer(0);
+  const std::int64_t id = known.integer(0);
+  if (known.text(1) != supervisor.cgroup) {  // else there is no page to write
+    database_->query("UPDATE supervisors SET cgroup = ? WHERE id = ?")
+        .bind(supervisor.cgroup)
+        .bind(id)
+        .execute();
+  }
+  return id;
 }
 
 /// No RETURNING and no OR REPLACE here: SQLite would keep the old content of each page for each row, to undo
@@ -957,7 +961,9 @@ void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned att
       [&] {
         const std::optional<std::int64_t> supervisor =
             runner != nullptr ? std::optional(supervisor_id(*runner)) : std::nullopt;
-        leave_queue(job);
+        if (runner != nullptr) {
+          leave_queue(job);  // jobs of `berth run` are not in it
+        }
         const Standing before = require_transition(job, JobState::configuring);
         require_attempt(job, {before.state, before.attempt + 1}, attempt);
         set_state(job, JobState::configuring, attempt);

@@ -37,6 +37,7 @@ struct Options {
   std::string bwrap = "bwrap";
   std::string berth;
   std::string only;
+  std::string contender;  // its name; empty: all of them
 };
 
 constexpr const char* kUsage =
@@ -56,6 +57,7 @@ controller, seccomp, init as pid 1, loopback up, usage read), and beside it thro
   --berth PATH   also whole processes: `berth run -- /bin/true` beside crun and bwrap
   --only MODE    warm, idle, two, network or cold. "network" puts jobs with `--network private` beside those with
                  loopback, in a network namespace that it makes
+  --contender NAME   this one alone ("berth, armed", "floor", …), to be profiled
 )";
 
 Options parse(int count, char** values) {
@@ -64,11 +66,9 @@ Options parse(int count, char** values) {
                                                  {"--idle-jobs", &options.idle_jobs},
                                                  {"--block", &options.block},
                                                  {"--armed", &options.armed}};
-  const std::map<std::string, std::string*> texts{{"--floor", &options.floor},
-                                                  {"--crun", &options.crun},
-                                                  {"--bwrap", &options.bwrap},
-                                                  {"--berth", &options.berth},
-                                                  {"--only", &options.only}};
+  const std::map<std::string, std::string*> texts{
+      {"--floor", &options.floor}, {"--crun", &options.crun}, {"--bwrap", &options.bwrap},
+      {"--berth", &options.berth}, {"--only", &options.only}, {"--contender", &options.contender}};
   for (int i = 1; i < count; ++i) {
     const std::string name = values[i];
     const bool has_value = i + 1 < count;
@@ -280,6 +280,16 @@ void add_peers(Contenders& contenders, const Options& options, const std::string
   }
 }
 
+void keep_wanted(Contenders& contenders, const Options& options) {
+  if (options.contender.empty()) {
+    return;
+  }
+  std::erase_if(contenders, [&](const auto& contender) { return contender->name() != options.contender; });
+  if (contenders.empty()) {
+    throw std::invalid_argument("--contender: \"" + options.contender + "\" is not in this mode");
+  }
+}
+
 struct TemporaryFolder {
   std::filesystem::path path =
       std::filesystem::temp_directory_path() / ("berth-bench-" + std::to_string(::getpid()));
@@ -306,6 +316,7 @@ int run(const Options& options) {
       contenders.push_back(std::make_unique<Served>("floor", options.floor, 2));
     }
     add_peers(contenders, options, bundle);
+    keep_wanted(contenders, options);
     const std::string before = status_line("VmRSS") + ", descriptors: " + std::to_string(descriptors());
     if (wanted("warm")) {
       print("one at a time", contenders, measure(contenders, options.jobs, options.block, 1, {}));
@@ -332,6 +343,7 @@ int run(const Options& options) {
     contenders.push_back(std::make_unique<Berth>("private, armed", connected, options.armed, two_slots()));
     contenders.push_back(std::make_unique<Berth>("loopback", full_spec(), 0, two_slots()));
     contenders.push_back(std::make_unique<Berth>("private", connected, 0, two_slots()));
+    keep_wanted(contenders, options);
     const std::string before = status_line("VmRSS") + ", descriptors: " + std::to_string(descriptors());
     print("networks, one at a time", contenders, measure(contenders, options.jobs, options.block, 1, {}));
     if (options.idle_jobs > 0) {
@@ -348,6 +360,7 @@ int run(const Options& options) {
                                               "--mem", "256M", "-D", "/tmp", "--", "/bin/true"}));
     add_peers(contenders, options, bundle);
     contenders.push_back(std::make_unique<Spawned>("posix_spawn", std::vector<std::string>{"/bin/true"}));
+    keep_wanted(contenders, options);
     print("whole processes, one at a time", contenders,
           measure(contenders, options.jobs / 2, options.block, 1, {}));
   }

@@ -1,0 +1,163 @@
+// A program of the build: translates the default seccomp profile with libseccomp and prints the instructions,
+// as rows of an array, on its standard output. To translate it takes as long as to start a job's namespaces,
+// and the result is always the same.
+#include <linux/filter.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <initializer_list>
+#include <memory>
+#include <system_error>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+namespace {
+
+using Filter = std::unique_ptr<void, void (*)(scmp_filter_ctx)>;
+
+void require(int result, const char* what) {
+  if (result < 0) {
+    throw std::system_error(-result, std::generic_category(), what);
+  }
+}
+
+/// A group of system calls and what a job that makes one gets.
+struct Group {
+  std::uint32_t action = 0;
+  std::initializer_list<const char*> names;
+};
+
+const std::initializer_list<Group> kGroups = {
+    // Kernel code: modules and another kernel.
+    {SCMP_ACT_ERRNO(EPERM),
+     {"init_module", "finit_module", "delete_module", "create_module", "kexec_load", "kexec_file_load"}},
+    // The mount family, old and new: the job's view of the file system is finished before it starts.
+    {SCMP_ACT_ERRNO(EPERM),
+     {"mount", "umount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick",
+      "open_tree", "move_mount", "mount_setattr", "swapon", "swapoff", "quotactl", "quotactl_fd"}},
+    // Joining another's namespaces; making new ones is filtered by flag below.
+    {SCMP_ACT_ERRNO(EPERM), {"setns"}},
+    // Flags of clone3 lie in memory, which a filter cannot read; libc falls back to clone on ENOSYS.
+    {SCMP_ACT_ERRNO(ENOSYS), {"clone3"}},
+    // Large kernel interfaces with a history of privilege escalation, or that see beyond one job.
+    {SCMP_ACT_ERRNO(EPERM), {"bpf", "perf_event_open", "userfaultfd", "fanotify_init", "lookup_dcookie"}},
+    // Its operations are not seen by this filter; programs fall back on ENOSYS.
+    {SCMP_ACT_ERRNO(ENOSYS), {"io_uring_setup", "io_uring_enter", "io_uring_register"}},
+    // Keyrings are not fully namespaced.
+    {SCMP_ACT_ERRNO(EPERM), {"add_key", "request_key", "keyctl"}},
+    // Opens by inode number, past every mount (the "shocker" escape).
+    {SCMP_ACT_ERRNO(EPERM), {"open_by_handle_at"}},
+    // The machine itself: clock, power, accounting, kernel log, I/O ports, terminals.
+    {SCMP_ACT_ERRNO(EPERM),
+     {"settimeofday", "stime", "clock_settime", "clock_settime64", "reboot", "acct", "syslog", "iopl",
+      "ioperm", "vhangup", "nfsservctl", "_sysctl", "uselib", "ustat", "sysfs", "vm86", "vm86old"}},
+};
+
+constexpr unsigned long kNamespaceFlags[] = {CLONE_NEWNS,  CLONE_NEWUTS, CLONE_NEWIPC,   CLONE_NEWUSER,
+                                             CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP};
+
+void deny_group(scmp_filter_ctx filter, const Group& group) {
+  for (const char* name : group.names) {
+    const int number = seccomp_syscall_resolve_name(name);
+    if (number < 0) {
+      continue;  // unknown to this libseccomp or absent on this architecture
+    }
+    require(seccomp_rule_add(filter, group.action, number, 0), name);
+  }
+}
+
+/// A new user namespace would give a job capabilities over it, and with them the rest of the kernel.
+void deny_new_namespaces(scmp_filter_ctx filter) {
+  for (const unsigned long flag : kNamespaceFlags) {
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)),
+            "clone");
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1,
+                             SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)),
+            "unshare");
+  }
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWTIME, CLONE_NEWTIME)),
+          "unshare");
+}
+
+/// Faking terminal input. The kernel looks at the low 32 bits of the request only, so the filter must too
+/// (CVE-2019-10063).
+void deny_terminal_injection(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;
+  for (const unsigned long request :
+       {static_cast<unsigned long>(TIOCSTI), static_cast<unsigned long>(TIOCLINUX)}) {
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
+                             SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, request)),
+            "ioctl");
+  }
+}
+
+/// Virtual sockets belong to no network namespace: through them a job in a virtual machine reaches the
+/// hypervisor's services and, at VMADDR_CID_LOCAL, the host's own (vsock(7)).
+void deny_virtual_sockets(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;  // the kernel takes an int
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, AF_VSOCK)),
+          "socket");
+}
+
+/// Init runs as the job's user, and prlimit(2) asks no more than that: a CPU limit would kill it, and one of
+/// no descriptors would stop it from hearing its supervisor.
+void deny_limits_of_init(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1)),
+          "prlimit64");
+}
+
+Filter make_profile() {
+  Filter filter(seccomp_init(SCMP_ACT_ALLOW), seccomp_release);
+  require(filter ? 0 : -ENOMEM, "init");
+  // Foreign ABIs (32-bit, x32) have other numbers and would slip past every rule: the process dies of SIGSYS.
+  require(seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS), "bad architecture");
+  require(seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize");
+  for (const Group& group : kGroups) {
+    deny_group(filter.get(), group);
+  }
+  deny_new_namespaces(filter.get());
+  deny_terminal_injection(filter.get());
+  deny_virtual_sockets(filter.get());
+  deny_limits_of_init(filter.get());
+  return filter;
+}
+
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+void print_rows(const Filter& filter) {
+  const File program(std::tmpfile(), std::fclose);
+  require(program ? 0 : -errno, "tmpfile");
+  require(seccomp_export_bpf(filter.get(), ::fileno(program.get())), "export");
+  std::rewind(program.get());
+  sock_filter instruction{};
+  while (std::fread(&instruction, sizeof instruction, 1, program.get()) == 1) {
+    std::printf("{0x%02x, %u, %u, 0x%08x},\n", instruction.code, instruction.jt, instruction.jf,
+                instruction.k);
+  }
+}
+
+}  // namespace
+
+int main() {
+  try {
+    print_rows(make_profile());
+    return std::fflush(stdout) == 0 ? 0 : 1;
+  } catch (const std::exception& error) {
+    (void)std::fprintf(stderr, "seccomp_compiler: %s\n", error.what());
+    return 1;
+  }
+}
