@@ -337,7 +337,8 @@ void Attempt::handle_time(Time now) {
   }
   if (is_due(warning_at_, now)) {
     warning_at_.reset();
-    sandbox_->send_signal(request_.spec.kill_warning_signal);
+    sandbox_->send_signal(request_.spec.kill_warning_signal,
+                          request_.spec.kill_warning_batch_job ? sandbox::kMainProcess : 0);
   }
   if (is_due(wall_deadline_, now)) {
     wall_deadline_.reset();

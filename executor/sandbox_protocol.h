@@ -172,6 +172,9 @@ struct Plan {
 
 constexpr const char* kScriptPath = "/run/berth/script";
 
+/// SignalMessage::command for the job's main process alone.
+inline constexpr uint32_t kMainProcess = ~uint32_t{0};
+
 struct SignalMessage {
   MessageKind kind;
   int32_t signal;

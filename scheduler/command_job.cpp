@@ -222,11 +222,14 @@ std::uint32_t parse_net_class(std::string_view text) {
 
 void parse_signal_option(std::string_view text, JobSpec& spec) {
   const std::size_t at = text.find('@');
-  const std::optional<int> number = parse_signal(text.substr(0, at));
+  const std::string_view name = text.substr(0, at);
+  const bool batch_job = name.starts_with("B:");
+  const std::optional<int> number = parse_signal(batch_job ? name.substr(2) : name);
   if (!number) {
-    throw std::invalid_argument("does not name a signal (use USR1, USR1@60 …)");
+    throw std::invalid_argument("does not name a signal (use USR1, USR1@60, B:USR1@60 …)");
   }
   spec.kill_warning_signal = *number;
+  spec.kill_warning_batch_job = batch_job;
   if (at != std::string_view::npos) {
     spec.kill_warning_delay = parse_duration(text.substr(at + 1), std::chrono::seconds(1));
   }

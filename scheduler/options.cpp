@@ -251,8 +251,9 @@ constexpr std::array kMoreJobOptions{
            .section = kSectionLimits,
            .field = "/time_limit"},
     Option{.name = "signal",
-           .argument = "SIG[@SECONDS]",
-           .description = "Sends a warning signal that long before the time limit",
+           .argument = "[B:]SIG[@SECONDS]",
+           .description = "Sends a warning signal that long before the time limit; with B: to the job's main "
+                          "process (the script) alone, not to all its processes",
            .fallback = "none; SECONDS 60",
            .section = kSectionLimits,
            .field = "/kill_warning",

@@ -352,6 +352,11 @@ void put_times(Sink& sink, const JobSpec& spec) {
   if (spec.kill_warning_signal != 0) {
     sink.put("kill_warning_signal", signal_name(spec.kill_warning_signal));
   }
+  if (spec.kill_warning_batch_job) {
+    sink.open_array("kill_warning_flags");
+    sink.add("BATCH_JOB");
+    sink.close();
+  }
   if (spec.kill_warning_signal != 0 || spec.kill_warning_delay != JobSpec().kill_warning_delay) {
     sink.put("kill_warning_delay", duration_text(spec.kill_warning_delay));
   }

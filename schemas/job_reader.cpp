@@ -187,6 +187,21 @@ void read_signal(const Field& field, JobSpec& spec) {
   spec.kill_warning_signal = *number;
 }
 
+void read_warning_flags(const Field& field, JobSpec& spec) {
+  const auto elements = field.elements("an array such as [\"BATCH_JOB\"]");
+  if (!elements) {
+    return;
+  }
+  for (const Field& element : *elements) {
+    const std::optional<std::string> flag = element.text();
+    if (flag && *flag != "BATCH_JOB") {
+      element.refuse("is not a flag (use \"BATCH_JOB\": the main process alone is warned)");
+    } else if (flag) {
+      spec.kill_warning_batch_job = true;
+    }
+  }
+}
+
 void read_schema_version(const Field& field, JobSpec& /*spec*/) {
   if (field.value() != 1) {
     field.refuse("is not a version that this berth knows; use 1");
@@ -239,6 +254,7 @@ constexpr Member<JobSpec> kJobMembers[] = {
      [](const Field& field, JobSpec& spec) {
        spec.kill_warning_delay = field.duration({}).value_or(spec.kill_warning_delay);
      }},
+    {"kill_warning_flags", read_warning_flags},
     {"grace_period",
      [](const Field& field, JobSpec& spec) {
        spec.grace_period = field.duration({std::chrono::seconds(1), true}).value_or(spec.grace_period);
@@ -272,8 +288,10 @@ class Rules {
     if (given("kill_warning_signal") && !given("time_limit")) {
       refuse("kill_warning_signal", "needs a time_limit to warn of; add \"time_limit\"");
     }
-    if (given("kill_warning_delay") && !given("kill_warning_signal")) {
-      refuse("kill_warning_delay", "has no effect without \"kill_warning_signal\"; add it, e.g. \"USR1\"");
+    for (const char* of_signal : {"kill_warning_delay", "kill_warning_flags"}) {
+      if (given(of_signal) && !given("kill_warning_signal")) {
+        refuse(of_signal, "has no effect without \"kill_warning_signal\"; add it, e.g. \"USR1\"");
+      }
     }
     for (const char* stream : {"standard_input", "standard_error"}) {
       if (spec.terminal && given(stream)) {

@@ -113,7 +113,8 @@ struct JobSpec {
   std::optional<Milliseconds> time_limit;  ///< wall time
   int kill_warning_signal = 0;             ///< sent kill_warning_delay before time_limit; 0: none
   Milliseconds kill_warning_delay{60'000};
-  Milliseconds grace_period{5'000};  ///< between SIGTERM and the kill of the cgroup
+  bool kill_warning_batch_job = false;  ///< to the main process alone (Slurm's flag BATCH_JOB)
+  Milliseconds grace_period{5'000};     ///< between SIGTERM and the kill of the cgroup
   std::optional<Milliseconds> no_output_timeout;
   // Of berthd's queue; berth run refuses them.
   bool hold = false;

@@ -140,6 +140,7 @@ struct Command {
   int pid;
 };
 Command commands[sandbox::kMaximumCommands];
+int job_pid;  // of the job's main process, from its start on
 
 /// Puts init under the job's filter, once. Not before the job starts: init mounts for it until then, and a
 /// short job need not wait for it.
@@ -181,6 +182,10 @@ void begin_command(const Packet& packet) {
 }
 
 void send_signal(const sandbox::SignalMessage& message) {
+  if (message.command == sandbox::kMainProcess) {
+    sys(SYS_kill, job_pid, message.signal);  // reaped only when nothing is signalled any more
+    return;
+  }
   if (message.command == 0) {
     sys(SYS_kill, -1, message.signal);
     return;
@@ -280,7 +285,7 @@ void end_overdue_job() {
 }
 
 /// Reaps until the job's main process is gone.
-[[noreturn]] void supervise(int job, int signals) {
+[[noreturn]] void supervise(int signals) {
   while (true) {
     pollfd descriptors[2] = {{sandbox::kChannelFd, POLLIN, 0}, {signals, POLLIN, 0}};
     const int64_t patience = time_to_wait();
@@ -293,7 +298,7 @@ void end_overdue_job() {
     int status = 0;
     long pid;
     while ((pid = sys(SYS_wait4, -1, &status, WNOHANG | __WALL, 0)) > 0) {
-      if (pid == job) {
+      if (pid == job_pid) {
         finish(status);
       }
       end_command(static_cast<int>(pid), status);
@@ -380,7 +385,8 @@ int open_signals() {
   await_exec(waiting);
   send_report(started);
   end_at = plan.longest_run != 0 ? started.at + plan.longest_run : 0;
-  supervise(waiting.pid, signals);
+  job_pid = waiting.pid;
+  supervise(signals);
 }
 
 }  // namespace

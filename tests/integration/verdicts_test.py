@@ -174,6 +174,20 @@ class Verdicts(BerthCase):
         self.assert_state(run, "TIMEOUT", "wall_time", 124)
         self.assertEqual(run.out.splitlines(), ["trapping", "signal 10", "signal 15"])
 
+    def test_warning_signal_of_the_main_process_spares_the_others(self):
+        child = "trap 'echo child' USR1; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.25; done"
+        run = self.run_jobs(
+            {
+                "argv": ["sh", "-c", 'trap "echo main" USR1; sh -c "$0" & wait; wait', child],
+                "time_limit": "8s",
+                "kill_warning_signal": "USR1",
+                "kill_warning_delay": "7s",
+                "kill_warning_flags": ["BATCH_JOB"],
+            }
+        )
+        self.assert_state(run, "COMPLETED", "exited", 0)
+        self.assertEqual(run.out.splitlines(), ["ready", "main"])
+
     def test_time_limit_holds_while_berth_is_stopped(self):
         process = self.run_start(self.job("hold", 120, time_limit="1s", grace_period="1s"))
         self.wait_for_job(process, word="hold")

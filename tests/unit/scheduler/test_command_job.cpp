@@ -47,7 +47,7 @@ TEST_CASE("a bare command gets its name from the program and its folder from the
 TEST_CASE("sbatch's options fill the fields that they name in a job file") {
   const JobSpec spec = job({"-J",         "n",  "-c",       "2",         "-t",          "10",     "--mem",
                             "512",        "-A", "acct",     "--comment", "c d",         "--nice", "-3",
-                            "--priority", "7",  "--signal", "USR1@90",   "--open-mode", "append", "-o",
+                            "--priority", "7",  "--signal", "B:USR1@90", "--open-mode", "append", "-o",
                             "out-%j",     "-e", "/abs/err", "-i",        "in",          "-D",     "sub"});
   CHECK(spec.name == "n");
   CHECK(spec.cpus_per_task == 2);
@@ -59,6 +59,7 @@ TEST_CASE("sbatch's options fill the fields that they name in a job file") {
   CHECK(spec.priority == 7);
   CHECK(spec.kill_warning_signal == 10);
   CHECK(spec.kill_warning_delay == std::chrono::seconds(90));
+  CHECK(spec.kill_warning_batch_job);
   CHECK(spec.open_mode == OpenMode::append);
   CHECK(spec.standard_output == "/home/ann/project/out-%j");
   CHECK(spec.standard_error == "/abs/err");

@@ -98,6 +98,7 @@ TEST_CASE("every field of a job file reaches the job") {
   CHECK(spec.time_limit == 10min);
   CHECK(spec.kill_warning_signal == 10);
   CHECK(spec.kill_warning_delay == 30s);
+  CHECK(spec.kill_warning_batch_job);
   CHECK(spec.grace_period == 10s);
   CHECK(spec.no_output_timeout == 5min);
   CHECK(spec.limits.cpu_time == 20min);
