@@ -386,7 +386,7 @@ class Executor::Implementation {
   bool host_view() const { return launcher_->view() == LauncherProcess::View::host_tree; }
 
   PlanContext plan_context() const {
-    return {host_view(), options_.hostname, tree_->usable(Controller::cpuset), Bytes{0}};
+    return {host_view(), options_.hostname, tree_->usable(Controller::cpuset)};
   }
 
   std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
@@ -395,7 +395,7 @@ class Executor::Implementation {
       replace_launcher();
     }
     return std::make_unique<Sandbox>(++last_token_, profile, *tree_, cgroup_name, limits, std::move(own_root),
-                                     Bytes{0}, *launcher_);
+                                     *launcher_);
   }
 
   /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.

@@ -75,18 +75,23 @@ std::string dynamic_sets(const std::string& name) {
          "6 { type ipv6_addr; size 65535; flags dynamic; }\n";
 }
 
-/// What every policy is made of: counted denial, and the default policy.
+/// Denial, counted by who is denied.
+std::string denied_chain() {
+  return dynamic_sets("denied") +
+         " chain denied {\n"
+         "  update @denied4 { ip saddr counter }\n"
+         "  update @denied6 { ip6 saddr counter }\n"
+         "  reject with icmpx admin-prohibited\n }\n";
+}
+
+/// What every policy is made of: denial and the default policy.
 std::string policy_sets() {
-  return dynamic_sets("denied") + " set private4 { type ipv4_addr; flags interval; elements = { " +
+  return denied_chain() + " set private4 { type ipv4_addr; flags interval; elements = { " +
          std::string(kPrivateV4) +
          " } }\n"
          " set private6 { type ipv6_addr; flags interval; elements = { " +
          std::string(kPrivateV6) +
          " } }\n"
-         " chain denied {\n"
-         "  update @denied4 { ip saddr counter }\n"
-         "  update @denied6 { ip6 saddr counter }\n"
-         "  reject with icmpx admin-prohibited\n }\n"
          " chain public {\n"
          "  ip daddr @private4 goto denied\n"
          "  ip6 daddr @private6 goto denied\n"
@@ -185,11 +190,7 @@ std::string host_rules(const AddressBlock& block) {
            " ct state established,related dup to " + router.to_text() + " device " + link + "\n" +
            "  iifname != " + link + " " + family + " daddr " + range + " drop\n }\n}\n";
   };
-  return "table inet " + name + " {\n flags owner;\n" + dynamic_sets("denied") +
-         " chain denied {\n"
-         "  update @denied4 { ip saddr counter }\n"
-         "  update @denied6 { ip6 saddr counter }\n"
-         "  reject with icmpx admin-prohibited\n }\n"
+  return "table inet " + name + " {\n flags owner;\n" + denied_chain() +
          // Before the host's own translations lead them elsewhere: services of containers are behind its
          // addresses.
          " chain own_addresses {\n  type filter hook prerouting priority -150; policy accept;\n"

@@ -199,9 +199,7 @@ class PlanBuilder {
     add_mounts(plan);
     add_process_limits(plan);
     add_terminal(plan, request_.terminal);
-    if (spec.limits.tmpfs && *spec.limits.tmpfs != context_.default_tmpfs_size) {
-      plan.tmpfs_size = *spec.limits.tmpfs;
-    }
+    plan.tmpfs_size = spec.limits.tmpfs.value_or(0);
     if (request_.spec.time_limit) {
       using std::chrono::nanoseconds;
       plan.longest_run =
@@ -529,8 +527,7 @@ std::string gid_map_of(const SandboxProfile& profile) {
   return text;
 }
 
-std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count,
-                             Bytes tmpfs_size) {
+std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count) {
   sandbox::Setup setup{};
   setup.kind = sandbox::MessageKind::setup;
   setup.flags = flags | (profile.loopback ? sandbox::kLoopbackUp : 0u) |
@@ -540,7 +537,6 @@ std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags,
   setup.inside_uid = profile.identity.inside_uid;
   setup.inside_gid = profile.identity.inside_gid;
   setup.set_groups = (flags & sandbox::kHostView) != 0 ? 0 : 1;
-  setup.tmpfs_size = tmpfs_size;
   setup.monotonic_offset = profile.monotonic_offset;
   setup.boottime_offset = profile.boottime_offset;
   setup.group_count = static_cast<std::uint32_t>(

@@ -38,8 +38,7 @@ std::string uid_map_of(const SandboxProfile& profile);
 std::string gid_map_of(const SandboxProfile& profile);
 
 /// The Setup message as it is sent: `flags` are further SetupFlags.
-std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count,
-                             Bytes tmpfs_size);
+std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count);
 
 /// The job's part: one flat message, and the detached mounts that go with it in order.
 struct PreparedPlan {
@@ -58,8 +57,7 @@ std::string hostname_of(const JobSpec& spec, const std::string& fallback);
 struct PlanContext {
   bool host_view = false;
   std::string fallback_hostname;
-  bool cpuset_holds = true;      ///< else the affinity mask does
-  Bytes default_tmpfs_size = 0;  ///< what Setup used
+  bool cpuset_holds = true;  ///< else the affinity mask does
 };
 /// Throws LaunchError for a working directory or mount source that is not there.
 PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& context);

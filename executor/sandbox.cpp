@@ -68,7 +68,7 @@ UniqueFd confirm_terminal(UniqueFd master) {
 
 Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
                  const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root,
-                 Bytes tmpfs_size, LauncherProcess& launcher)
+                 LauncherProcess& launcher)
     : token_(token), profile_(profile) {
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
@@ -89,7 +89,7 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree&
   descriptors.insert(descriptors.end(), tasks.begin(), tasks.end());
   const std::uint32_t flags = (host_view ? sandbox::kHostView : 0u) |
                               (cgroup_->clone_into_descriptor() < 0 ? sandbox::kCpuFromAttach : 0u);
-  const std::vector<char> setup = make_setup(profile_, flags, tasks.size(), tmpfs_size);
+  const std::vector<char> setup = make_setup(profile_, flags, tasks.size());
   const int error_number = send_message(channel_.get(), setup.data(), setup.size(), descriptors);
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");

@@ -26,7 +26,7 @@ class Sandbox {
   /// itself; does not wait for it. `own_root` is a detached mount for profile.own_root in the privileged
   /// view.
   Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
-          const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root, Bytes tmpfs_size,
+          const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root,
           LauncherProcess& launcher);
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;

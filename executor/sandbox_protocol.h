@@ -109,7 +109,6 @@ struct Setup {
   uint32_t group_count;
   uint32_t set_groups;     ///< 0: setgroups(2) is denied in this user namespace
   uint32_t seccomp_count;  ///< sock_filter[seccomp_count] follow the groups
-  uint64_t tmpfs_size;     ///< bytes, of the private tmpfs; 0: the kernel's default
   int64_t monotonic_offset;
   int64_t boottime_offset;
   char home[kPathSize];
@@ -158,7 +157,7 @@ struct Plan {
   uint32_t mount_count;
   Offset rlimits;  ///< PlanRlimit[rlimit_count]
   uint32_t rlimit_count;
-  uint64_t tmpfs_size;  ///< differs from Setup's: resize; 0: leave
+  uint64_t tmpfs_size;  ///< bytes, of the private tmpfs; 0: the kernel's default
   Offset affinity;      ///< CPU mask, where no cpuset holds the job; none: every CPU
   uint32_t affinity_size;
   uint32_t umask;

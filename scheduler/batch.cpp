@@ -54,14 +54,7 @@ std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<
   return faults;
 }
 
-BatchResult Batch::run(std::vector<Submission> submissions, const std::function<void()>& after_wait) {
-  submit(std::move(submissions));
-  BatchResult result = run_submitted(after_wait);
-  store_.sync();
-  return result;
-}
-
-BatchResult Batch::run_submitted(const std::function<void()>& after_wait) {
+BatchResult Batch::run(const std::function<void()>& after_wait) {
   if (after_wait) {
     after_wait();
   }

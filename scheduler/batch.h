@@ -15,7 +15,7 @@
 // Exceptions of the collaborators other than StoreError leave run(); what is then open in the database is
 // closed by recovery too.
 //
-// Single-threaded. Borrows its collaborators, which must outlive it. One submit() and one run_submitted() per
+// Single-threaded. Borrows its collaborators, which must outlive it. One submit() and one run() per
 // Batch.
 #pragma once
 
@@ -36,7 +36,7 @@
 
 namespace berth {
 
-/// Told of everything that happens, in order, from within submit() and run_submitted(). Overrides must not
+/// Told of everything that happens, in order, from within submit() and run(). Overrides must not
 /// throw.
 class JobObserver {
  public:
@@ -77,8 +77,8 @@ class Batch {
   Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
         JobObserver& observer);
 
-  /// One fault for every job that can never fit the pool; run() throws them. Nothing is created, so callers
-  /// can refuse before they make anything.
+  /// One fault for every job that can never fit the pool; submit() throws them. Nothing is created, so
+  /// callers can refuse before they make anything.
   static std::vector<InputFault> refusals(const SlotPool& pool, const std::vector<Submission>& submissions);
 
   /// Commits all jobs, those that fit into the pool as CONFIGURING and the others as PENDING; does not use
@@ -90,9 +90,7 @@ class Batch {
   /// JobStore::sync(), which the caller owes. `after_wait` is called once before the first job starts and
   /// then after each return of launcher.wait(): the place to read a signalfd that the launcher wakes up for,
   /// and to call request_cancel() or request_kill().
-  BatchResult run_submitted(const std::function<void()>& after_wait = {});
-  /// All three.
-  BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {});
+  BatchResult run(const std::function<void()>& after_wait = {});
 
   /// First Ctrl-C: running jobs are stopped gracefully in the order in which they started; waiting ones are
   /// recorded CANCELLED without having started. Takes effect in the loop; callable from after_wait and from

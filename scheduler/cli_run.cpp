@@ -624,7 +624,7 @@ int run_jobs(const CommandLine& line) {
   const std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
   batch.submit(std::move(submissions));
   sandbox.wait();
-  const BatchResult result = batch.run_submitted([&] { cancellation.read_signals(batch, progress); });
+  const BatchResult result = batch.run([&] { cancellation.read_signals(batch, progress); });
 
   const bool is_on_disk = close_and_sync(executor, *store);
   AwaitedSignals::let_stop();

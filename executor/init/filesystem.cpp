@@ -153,11 +153,8 @@ void place(long tree, const char* target, Step step) {
 /// attached at /tmp of the template: only an attached mount can be cloned before Linux 6.15. There it stays,
 /// covered by its own directory "tmp": taking it away would cost an RCU grace period (namespace_unlock() in
 /// fs/namespace.c).
-void make_private(const Setup& setup, long (&trees)[kPrivateCount]) {
-  char digits[24];
-  const Option options[] = {
-      {"mode", "0755"},
-      {setup.tmpfs_size != 0 ? "size" : nullptr, decimal(static_cast<int64_t>(setup.tmpfs_size), digits)}};
+void make_private(long (&trees)[kPrivateCount]) {
+  const Option options[] = {{"mode", "0755"}};
   const long tmpfs = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_private, "tmpfs");
   expect(attach(tmpfs, "/tmp"), Step::mount_private, "/tmp");
   for (size_t index = 0; index < kPrivateCount; ++index) {
@@ -504,7 +501,7 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
     }
   }
   long trees[kPrivateCount];
-  make_private(setup, trees);
+  make_private(trees);
   if (overlay && !has_own_root) {
     overlay_top_level();
   }

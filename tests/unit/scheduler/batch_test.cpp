@@ -149,6 +149,13 @@ struct Fixture {
   Listener listener;
   Batch batch{store, launcher, pool, clock, kSelf, listener};
 
+  /// As berth run does it.
+  BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {}) {
+    batch.submit(std::move(submissions));
+    BatchResult result = batch.run(after_wait);
+    store.sync();
+    return result;
+  }
   std::vector<std::string> started() const {
     std::vector<std::string> names;
     for (const StartRequest& request : launcher.starts) {
@@ -179,7 +186,7 @@ TEST_CASE("a job is queued, configured, run and finished, each committed before 
     return plan;
   };
   const Timestamp before = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("build")});
+  const BatchResult result = f.run({submission("build")});
   CHECK(f.store.calls == Names{"configure 1", "run 1", "finish 1"});
   CHECK(f.listener.log == Names{"queued 1 build", "started 1 build on cpu0", "ended 1 FAILED"});
   REQUIRE(result.records.size() == 1);
@@ -206,7 +213,7 @@ TEST_CASE("a job is queued, configured, run and finished, each committed before 
 
 TEST_CASE("the record that is returned is the one in the database") {
   Fixture f;
-  const BatchResult result = f.batch.run({submission("a"), submission("b", {2})});
+  const BatchResult result = f.run({submission("a"), submission("b", {2})});
   for (const AccountingRecord& record : result.records) {
     const AccountingRecord stored = f.store.find(record.job_id).back();
     CHECK(stored.attempt == record.attempt);
@@ -229,7 +236,7 @@ TEST_CASE("the start of a job that ends at once is committed with its end") {
     plan.duration = Batch::kShortJob - Milliseconds{1};
     return plan;
   };
-  const BatchResult result = f.batch.run({submission("short")});
+  const BatchResult result = f.run({submission("short")});
   CHECK(f.store.calls == Names{"configure 1", "finish 1"});
   const AccountingRecord stored = f.store.find(1).back();
   CHECK(stored.state == JobState::completed);
@@ -240,7 +247,7 @@ TEST_CASE("the start of a job that ends at once is committed with its end") {
 TEST_CASE("the record of the job that ends last alone is left for the caller to sync") {
   Fixture f("core:1 pu:1");
   f.batch.submit({submission("a"), submission("b"), submission("c")});
-  f.batch.run_submitted([&] { CHECK(f.store.unsynced == (f.store.calls.back() == "finish 3" ? 1 : 0)); });
+  f.batch.run([&] { CHECK(f.store.unsynced == (f.store.calls.back() == "finish 3" ? 1 : 0)); });
   CHECK(f.store.unsynced == 1);
 }
 
@@ -250,14 +257,14 @@ TEST_CASE("jobs that fit when they are submitted are configured in the same comm
   CHECK(f.store.transactions == 1);
   CHECK(f.store.calls == Names{"configure 1", "configure 2"});
   CHECK(f.launcher.starts.empty());
-  f.batch.run_submitted();
+  f.batch.run();
   CHECK(f.started() == Names{"a", "b", "c"});
   f.everything_returned();
 }
 
 TEST_CASE("no jobs are no work") {
   Fixture f;
-  CHECK(f.batch.run({}).records.empty());
+  CHECK(f.run({}).records.empty());
 }
 
 TEST_CASE("as many jobs run at once as fit, the next as soon as one ends") {
@@ -269,7 +276,7 @@ TEST_CASE("as many jobs run at once as fit, the next as soon as one ends") {
   };
   const Timestamp begin = f.clock.system_now();
   const BatchResult result =
-      f.batch.run({submission("a"), submission("b"), submission("c"), submission("d"), submission("e")});
+      f.run({submission("a"), submission("b"), submission("c"), submission("d"), submission("e")});
   CHECK(f.launcher.most_at_once == 2);
   CHECK(f.started() == Names{"a", "b", "c", "d", "e"});
   CHECK(f.clock.system_now() - begin == seconds(10));
@@ -280,7 +287,7 @@ TEST_CASE("as many jobs run at once as fit, the next as soon as one ends") {
 TEST_CASE("the number of slots bounds the jobs that run at once") {
   Fixture f("core:8 pu:1", {3U, std::nullopt, std::nullopt});
   std::vector<Submission> jobs(10, submission("job"));
-  f.batch.run(jobs);
+  f.run(jobs);
   CHECK(f.launcher.most_at_once == 3);
 }
 
@@ -288,14 +295,14 @@ TEST_CASE("memory bounds the jobs that run at once") {
   Fixture f("core:8 pu:1", {std::nullopt, std::nullopt, 100 * kMebibyte});
   JobOptions options;
   options.memory = 40 * kMebibyte;
-  f.batch.run(std::vector<Submission>(6, submission("job", options)));
+  f.run(std::vector<Submission>(6, submission("job", options)));
   CHECK(f.launcher.most_at_once == 2);
 }
 
 TEST_CASE("jobs start by priority, then by submission; records come back in submit order") {
   Fixture f("core:1 pu:1");
-  const BatchResult result = f.batch.run({submission("low", {1, -1}), submission("first", {1, 0}),
-                                          submission("second", {1, 0}), submission("high", {1, 5})});
+  const BatchResult result = f.run({submission("low", {1, -1}), submission("first", {1, 0}),
+                                    submission("second", {1, 0}), submission("high", {1, 5})});
   CHECK(f.started() == Names{"high", "first", "second", "low"});
   Names returned;
   for (const AccountingRecord& record : result.records) {
@@ -306,7 +313,7 @@ TEST_CASE("jobs start by priority, then by submission; records come back in subm
 
 TEST_CASE("jobs without time limits do not pass a wide one that waits") {
   Fixture f;
-  f.batch.run({submission("narrow"), submission("wide", {2}), submission("later")});
+  f.run({submission("narrow"), submission("wide", {2}), submission("later")});
   CHECK(f.started() == Names{"narrow", "wide", "later"});
   CHECK(f.launcher.most_at_once == 1);
 }
@@ -320,8 +327,8 @@ TEST_CASE("a short job slips in beside a longer one while a wide one waits") {
   };
   const Timestamp begin = f.clock.system_now();
   const BatchResult result =
-      f.batch.run({submission("long", {1, 0, minutes(10)}), submission("wide", {2, 0, minutes(1)}),
-                   submission("too long", {1, 0, minutes(11)}), submission("short", {1, 0, minutes(9)})});
+      f.run({submission("long", {1, 0, minutes(10)}), submission("wide", {2, 0, minutes(1)}),
+             submission("too long", {1, 0, minutes(11)}), submission("short", {1, 0, minutes(9)})});
   CHECK(f.started() == Names{"long", "short", "wide", "too long"});
   CHECK(result.records[1].start == begin + minutes(10));
 }
@@ -332,7 +339,7 @@ TEST_CASE(
   const std::vector<Submission> jobs{submission("fits"), submission("wide", {3}),
                                      submission("fat", {1, 0, {}, 5 * kGibibyte})};
   try {
-    f.batch.run(jobs);
+    f.run(jobs);
     FAIL("accepted");
   } catch (const InputError& error) {
     REQUIRE(error.faults().size() == 2);
@@ -357,7 +364,7 @@ TEST_CASE("a failed launch returns the slot, is recorded, and the others go on")
     }
     return plan;
   };
-  const BatchResult result = f.batch.run({submission("broken"), submission("sound")});
+  const BatchResult result = f.run({submission("broken"), submission("sound")});
   CHECK(result.records[0].outcome.value().cause == Cause::launch_failed);
   CHECK_FALSE(result.records[0].start);
   CHECK(result.records[0].attempt == 1);
@@ -373,7 +380,7 @@ TEST_CASE("a launcher that throws fails that job alone") {
     plan.start_throws = request.spec.name == "broken" ? "no more processes" : "";
     return plan;
   };
-  const BatchResult result = f.batch.run({submission("broken"), submission("sound")});
+  const BatchResult result = f.run({submission("broken"), submission("sound")});
   CHECK(result.records[0].outcome.value().cause == Cause::launch_failed);
   CHECK(result.records[0].outcome.value().message == "the job could not be started: no more processes");
   CHECK(result.records[1].state == JobState::completed);
@@ -390,12 +397,11 @@ TEST_CASE("cancel stops what runs, gracefully and in order, and records what wai
   };
   int waits = 0;
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result =
-      f.batch.run({submission("a"), submission("b"), submission("c"), submission("d")}, [&] {
-        if (++waits == 2) {
-          f.batch.request_cancel();
-        }
-      });
+  const BatchResult result = f.run({submission("a"), submission("b"), submission("c"), submission("d")}, [&] {
+    if (++waits == 2) {
+      f.batch.request_cancel();
+    }
+  });
   CHECK(f.started() == Names{"a", "b"});
   CHECK(f.launcher.stops == std::vector<FakeLauncher::Stopped>{{1, Cause::cancelled, StopMode::graceful},
                                                                {2, Cause::cancelled, StopMode::graceful}});
@@ -425,7 +431,7 @@ TEST_CASE("kill after cancel kills at once what is being stopped") {
   int waits = 0;
   const Timestamp begin = f.clock.system_now();
   f.launcher.wakes_at = f.clock.steady_now() + seconds(10);
-  const BatchResult result = f.batch.run({submission("a"), submission("b"), submission("c")}, [&] {
+  const BatchResult result = f.run({submission("a"), submission("b"), submission("c")}, [&] {
     ++waits;
     if (waits == 2) {
       f.batch.request_cancel();
@@ -454,7 +460,7 @@ TEST_CASE("kill alone kills at once") {
   };
   int waits = 0;
   const Timestamp begin = f.clock.system_now();
-  f.batch.run({submission("a"), submission("b"), submission("c")}, [&] {
+  f.run({submission("a"), submission("b"), submission("c")}, [&] {
     if (++waits == 2) {
       f.batch.request_kill();
     }
@@ -467,8 +473,7 @@ TEST_CASE("kill alone kills at once") {
 
 TEST_CASE("cancel before the first start starts nothing") {
   Fixture f;
-  const BatchResult result =
-      f.batch.run({submission("a"), submission("b")}, [&] { f.batch.request_cancel(); });
+  const BatchResult result = f.run({submission("a"), submission("b")}, [&] { f.batch.request_cancel(); });
   CHECK(f.launcher.starts.empty());
   CHECK(result.records[0].state == JobState::cancelled);
   CHECK(f.store.open_attempts().empty());
@@ -477,7 +482,7 @@ TEST_CASE("cancel before the first start starts nothing") {
 TEST_CASE("cancel from the observer takes effect before the next start") {
   Fixture f("core:1 pu:1");
   f.listener.when_started = [&](JobId) { f.batch.request_cancel(); };
-  const BatchResult result = f.batch.run({submission("a"), submission("b")});
+  const BatchResult result = f.run({submission("a"), submission("b")});
   CHECK(f.started() == Names{"a"});
   CHECK(result.records[1].state == JobState::cancelled);
 }
@@ -485,7 +490,7 @@ TEST_CASE("cancel from the observer takes effect before the next start") {
 TEST_CASE("many waiting jobs are cancelled with looks at signals in between") {
   Fixture f("core:1 pu:1");
   int looks = 0;
-  const BatchResult result = f.batch.run(std::vector<Submission>(4500, submission("job")), [&] {
+  const BatchResult result = f.run(std::vector<Submission>(4500, submission("job")), [&] {
     ++looks;
     f.batch.request_cancel();
   });
@@ -498,7 +503,7 @@ TEST_CASE("many waiting jobs are cancelled with looks at signals in between") {
 TEST_CASE("a database that cannot take the jobs starts none") {
   Fixture f;
   f.store.full = true;
-  CHECK_THROWS_AS(f.batch.run({submission("a")}), StoreError);
+  CHECK_THROWS_AS(f.run({submission("a")}), StoreError);
   CHECK(f.launcher.starts.empty());
   CHECK(f.pool.leases() == 0);
 }
@@ -513,7 +518,7 @@ TEST_CASE("while the disk is full running jobs run on, none starts, and commits 
     return plan;
   };
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("a"), submission("b"), submission("c")}, [&] {
+  const BatchResult result = f.run({submission("a"), submission("b"), submission("c")}, [&] {
     const auto elapsed = f.clock.system_now() - begin;
     f.store.full = f.launcher.starts.size() == 2 && elapsed < minutes(1);
   });
@@ -537,7 +542,7 @@ TEST_CASE("a commit that failed is made up for before any later one") {
     return FakeLauncher::Plan{};
   };
   f.listener.when_started = [&](JobId) { f.store.full = false; };
-  const BatchResult result = f.batch.run({submission("a"), submission("b")});
+  const BatchResult result = f.run({submission("a"), submission("b")});
   CHECK(f.store.calls == Names{"configure 1", "configure 2", "run 1", "run 2", "finish 1", "finish 2"});
   CHECK(result.unsaved.empty());
 }
@@ -551,7 +556,7 @@ TEST_CASE("a database that stays broken is given up, with every record in hand a
     return plan;
   };
   const Timestamp begin = f.clock.system_now();
-  const BatchResult result = f.batch.run({submission("a"), submission("b")});
+  const BatchResult result = f.run({submission("a"), submission("b")});
   // It was tried first when the start of the job was due to be written.
   CHECK(f.clock.system_now() - begin == minutes(10) + Batch::kStorePatience + Batch::kShortJob);
   CHECK(result.records[0].state == JobState::completed);
@@ -565,7 +570,7 @@ TEST_CASE("a database that stays broken is given up, with every record in hand a
 
 TEST_CASE("a start that cannot be committed does not start") {
   Fixture f("core:1 pu:1");
-  const BatchResult result = f.batch.run({submission("a"), submission("b")}, [&] { f.store.full = true; });
+  const BatchResult result = f.run({submission("a"), submission("b")}, [&] { f.store.full = true; });
   CHECK(f.started() == Names{"a"});
   CHECK(result.records[1].state == JobState::cancelled);
   CHECK(result.records[1].attempt == 0);
@@ -581,7 +586,7 @@ TEST_CASE("a kill does not wait for a broken database") {
   f.launcher.plan = [](const StartRequest&) {
     return FakeLauncher::Plan{minutes(1), exited_with(0), {}, {}, {}};
   };
-  const BatchResult result = f.batch.run({submission("a"), submission("b"), submission("c")}, [&] {
+  const BatchResult result = f.run({submission("a"), submission("b"), submission("c")}, [&] {
     if (++waits == 2) {
       f.store.full = true;
       f.batch.request_kill();
@@ -599,7 +604,7 @@ TEST_CASE("a kill tries the database once more") {
     f.store.full = true;
     return FakeLauncher::Plan{};
   };
-  const BatchResult result = f.batch.run({submission("a")}, [&] {
+  const BatchResult result = f.run({submission("a")}, [&] {
     if (++waits == 2) {
       f.store.full = false;
       f.batch.request_kill();
@@ -619,7 +624,7 @@ TEST_CASE("a final record that another process wrote first is reported as not sa
     outcome.message = "declared dead";
     f.store.real->finish(job, 1, outcome, {}, f.clock.system_now());
   };
-  const BatchResult result = f.batch.run({submission("a")});
+  const BatchResult result = f.run({submission("a")});
   CHECK(result.records[0].state == JobState::completed);
   CHECK(result.unsaved == std::vector<std::size_t>{0});
   CHECK(result.store_error == "job 1 already had a final record in the database");
@@ -646,7 +651,7 @@ TEST_CASE("a thousand jobs of all shapes end, each with one record, none on anot
     }
     jobs.push_back(submission("job" + std::to_string(i), options));
   }
-  const BatchResult result = f.batch.run(jobs);
+  const BatchResult result = f.run(jobs);
   REQUIRE(result.records.size() == 1000);
   std::set<JobId> ids;
   for (const AccountingRecord& record : result.records) {
