@@ -460,6 +460,7 @@ class Executor::Implementation {
     }
     last_profile_ = profile;
     last_limits_ = limits;
+    launches_left_ -= launches_left_ > 0 ? 1 : 0;
     const Time now = Attempt::Clock::now();
     Attempt& attempt = *attempts_
                             .emplace(token, std::make_unique<Attempt>(std::move(request), std::move(sandbox),
@@ -549,7 +550,7 @@ class Executor::Implementation {
     }
     armed_.keep_fitting(last_profile_, last_limits_);
     try {
-      while (armed_.size() < options_.armed_ahead) {
+      while (armed_.size() < std::min<std::size_t>(options_.armed_ahead, launches_left_)) {
         arm_one(std::to_string(last_token_ + 1), last_profile_, last_limits_, "");
       }
     } catch (const std::exception&) {
@@ -900,6 +901,7 @@ class Executor::Implementation {
   Time last_end_;
   SandboxProfile last_profile_;
   CgroupLimits last_limits_;
+  std::size_t launches_left_ = options_.launches;
   std::uint64_t last_token_ = 0;
 };
 

@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -87,6 +88,8 @@ struct ExecutorOptions {
   std::string cgroup;
   /// Sandboxes kept armed ahead of need once the first job was launched; 0: none.
   unsigned armed_ahead = 0;
+  /// Launches to come, as far as the caller knows: none is armed ahead of more.
+  std::size_t launches = std::numeric_limits<std::size_t>::max();
   /// With cgroup v2 and systemd: in a scope of its own, also where this process's cgroup is delegated.
   bool own_scope = false;
   NetworkSettings network = {};

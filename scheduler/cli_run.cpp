@@ -212,6 +212,9 @@ std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
   return submissions;
 }
 
+/// A short job ends before the next sandbox is made: with two, that one is ready nevertheless.
+constexpr unsigned kArmedAhead = 2;
+
 /// Where no thread can be made, the caller does it when it needs it.
 constexpr std::launch kThread = std::launch::async | std::launch::deferred;
 
@@ -591,7 +594,8 @@ int run_jobs(const CommandLine& line) {
   log_debug("job database " + database);
   SideTasks side_tasks(database);
   Executor executor({.cgroup = supervisor.cgroup,
-                     .armed_ahead = requested.jobs.size() > 1 ? 1U : 0U,
+                     .armed_ahead = requested.jobs.size() > 1 ? kArmedAhead : 0U,
+                     .launches = requested.jobs.size(),
                      .network = network,
                      .on_forked = [&side_tasks] { side_tasks.begin(); },
                      .launcher = std::move(launcher_process)});

@@ -24,7 +24,7 @@ namespace berth {
 struct RunnerOptions {
   std::string socket_folder;  ///< where its socket is made, as "<cgroup name>.sock"
   std::string spool_folder;
-  unsigned armed_ahead = 1;
+  unsigned armed_ahead = 0;
 };
 
 class Runner {

@@ -56,7 +56,7 @@ struct RunnerPaths {
   std::string socket_folder;
   std::string spool_folder;
   std::string log_file;  ///< their standard error
-  unsigned armed_ahead = 1;
+  unsigned armed_ahead = 0;
 };
 
 struct FoundRunners {

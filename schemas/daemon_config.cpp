@@ -140,7 +140,7 @@ constexpr Member<DaemonConfig> kConfig[] = {
     {"runners",
      [](const Field& field, DaemonConfig& config) { config.runners = number(field, 0, 256).value_or(0); }},
     {"armed_ahead",
-     [](const Field& field, DaemonConfig& config) { config.armed_ahead = number(field, 0, 64).value_or(1); }},
+     [](const Field& field, DaemonConfig& config) { config.armed_ahead = number(field, 0, 64).value_or(0); }},
     {"administrators",
      [](const Field& field, DaemonConfig& config) {
        config.administrators = field.text(Emptiness::allowed).value_or("");

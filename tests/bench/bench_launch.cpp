@@ -31,7 +31,7 @@ struct Options {
   unsigned jobs = 400;  // per contender and mode
   unsigned idle_jobs = 60;
   unsigned block = 20;  // launches in a row before the next contender has its turn
-  unsigned armed = 1;
+  unsigned armed = 2;
   std::string floor;
   std::string crun = "crun";
   std::string bwrap = "bwrap";
@@ -50,7 +50,7 @@ controller, seccomp, init as pid 1, loopback up, usage read), and beside it thro
   --jobs N       launches per contender, one at a time and two at a time (default 400)
   --idle-jobs N  launches at one every 50 ms (default 60; 0: leave this mode out)
   --block N      launches in a row before the next contender has its turn (default 20)
-  --armed N      sandboxes that the armed executor keeps ready (default 1)
+  --armed N      sandboxes that the armed executor keeps ready (default 2, as berth run)
   --floor CMD    a program that launches once for every byte on its standard input and then answers with a
                  byte; run through sh, once for each slot
   --crun PATH, --bwrap PATH   the peers; an empty path leaves one out
