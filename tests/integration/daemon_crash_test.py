@@ -3,6 +3,7 @@ acknowledged job lost, no job run twice without being asked to, one final record
 nothing left."""
 
 import collections
+import glob
 import json
 import os
 import re
@@ -13,7 +14,6 @@ import threading
 from berth_case import SOURCE, eventually, main, natively
 from daemon_case import BERTHD, DaemonCase
 
-SOURCES = ("daemon.cpp", "runner.cpp", "record_spool.cpp")
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE"}
 # What may follow what: a requeue makes a job wait again after whatever ended its attempt, or before it has started.
 NEXT = {
@@ -27,10 +27,9 @@ NEXT = {
 
 
 def crash_points():
-    folder = os.path.join(SOURCE, "scheduler")
     found = []
-    for name in SOURCES:
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
+    for source in glob.glob(os.path.join(SOURCE, "scheduler", "*.cpp")):
+        with open(source, encoding="utf-8") as file:
             found += re.findall(r'crash_point\("([^"]+)"\)', file.read())
     return sorted(set(found))
 

@@ -1,0 +1,45 @@
+// What the sources of Daemon share (daemon*.cpp) and nobody else needs.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "scheduler/daemon.h"
+#include "scheduler/log.h"
+#include "scheduler/submission.h"
+
+namespace berth {
+
+/// Jobs before one whose start is asked for.
+inline constexpr std::size_t kLookedAhead = 1000;
+
+inline Outcome ended_before_start(JobState state, Cause cause, const std::string& message) {
+  Outcome outcome;
+  outcome.state = state;
+  outcome.cause = cause;
+  outcome.message = message;
+  return outcome;
+}
+
+inline std::string job_name(JobId job) {
+  return "job " + std::to_string(job);
+}
+
+/// What the job, or the one task of an array, is scheduled by when it waits again.
+inline QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
+  QueueFacts facts = queue_facts(spec);
+  if (stored.array_job_id) {
+    facts.array_tasks.clear();
+    facts.array_limit = 0;
+  }
+  if (stored.array_job_id || stored.attempt > 0) {
+    facts.dependency.clear();  // it has been fulfilled
+  }
+  return facts;
+}
+
+inline std::string action_detail(const std::string& action, const Actor& actor) {
+  return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
+}
+
+}  // namespace berth

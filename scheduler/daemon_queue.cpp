@@ -1,0 +1,503 @@
+// Daemon's queue: what waits for what, which job starts next, and when one will.
+#include <algorithm>
+#include <boost/asio/post.hpp>
+
+#include "scheduler/crash_point.h"
+#include "scheduler/daemon.h"
+#include "scheduler/daemon_detail.h"
+#include "schemas/index_list.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+/// A timer sleeps no longer than this: the system clock, by which begin times and deadlines go, may jump.
+constexpr std::chrono::seconds kLongestSleep{10};
+/// Between attempts to start a runner.
+constexpr std::chrono::seconds kRunnerRetry{5};
+
+}  // namespace
+
+// -- dependencies and arrays ----------------------------------------------------------------------------
+
+/// Into the queue, blocked while it depends on something.
+void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
+  const QueueFacts& facts = job.facts;
+  forget(job.job_id);
+  if (!facts.dependency.empty()) {
+    Dependent& dependent = dependents_[job.job_id];
+    dependent.dependency = parse_dependency(facts.dependency);
+    for (const Dependency::Condition& condition : dependent.dependency.conditions) {
+      if (condition.type == Dependency::Type::singleton) {
+        const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
+        dependent.namesakes = {job.user_id, stored ? stored->name : ""};
+        singletons_[dependent.namesakes].insert(job.job_id);
+      } else {
+        (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job.job_id);
+      }
+    }
+  }
+  const bool is_full = !facts.array_tasks.empty() && facts.array_limit > 0 && arrays_.contains(job.job_id) &&
+                       arrays_[job.job_id].running >= facts.array_limit;
+  waiting_.add(job, now, is_full || dependents_.contains(job.job_id) || !fits_ever(facts));
+  if (committer_) {  // not while the queue is being loaded
+    examine(job.job_id, now);
+  }
+}
+
+/// What it depends on is of no account any more.
+void Daemon::forget(JobId job) {
+  const auto dependent = dependents_.extract(job);
+  if (dependent.empty()) {
+    return;
+  }
+  for (const Dependency::Condition& condition : dependent.mapped().dependency.conditions) {
+    if (condition.type == Dependency::Type::singleton) {
+      if (const auto group = singletons_.find(dependent.mapped().namesakes); group != singletons_.end()) {
+        group->second.erase(job);
+        if (group->second.empty()) {
+          singletons_.erase(group);
+        }
+      }
+    } else {
+      auto& all = condition.task ? task_depended_on_ : depended_on_;
+      if (const auto others = all.find(condition.job); others != all.end()) {
+        others->second.erase(job);
+        if (others->second.empty()) {
+          all.erase(others);
+        }
+      }
+    }
+  }
+}
+
+Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
+  const std::optional<JobId> on =
+      condition.task ? reader_.find_task(condition.job, *condition.task) : condition.job;
+  if (!on && has_waiting_task(condition.job, *condition.task)) {
+    return Fulfilment::no;
+  }
+  const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
+  // What is not there was removed from the history, or is a task of an array that ended without it.
+  return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
+}
+
+/// Does what the job depends on allow it now?
+void Daemon::examine(JobId job, Timestamp now) {
+  const auto found = dependents_.find(job);
+  if (found == dependents_.end()) {
+    return;
+  }
+  const Dependency& dependency = found->second.dependency;
+  std::size_t yes = 0;
+  std::size_t never = 0;
+  for (const Dependency::Condition& condition : dependency.conditions) {
+    Fulfilment state = Fulfilment::yes;
+    if (condition.type == Dependency::Type::singleton) {
+      // The others of its name that wait for that come after the first of them: only that one needs a look.
+      const bool is_first = *singletons_.at(found->second.namesakes).begin() == job;
+      state = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
+    } else {
+      state = state_of(condition);
+    }
+    yes += state == Fulfilment::yes ? 1U : 0U;
+    never += state == Fulfilment::never ? 1U : 0U;
+  }
+  const std::size_t all = dependency.conditions.size();
+  found->second.never = dependency.any ? never == all : never > 0;
+  if (dependency.any ? yes > 0 : yes == all) {
+    const Namesakes namesakes = found->second.namesakes;
+    forget(job);
+    waiting_.forget_dependency(job);
+    unblock(job, now);
+    schedule();
+    // What it depended on may leave the history, or run again: neither is of account any more. Lost in a
+    // crash, it is found out again.
+    if (committer_) {
+      committer_->commit_soon([job](QueueStore& store) { store.forget_dependency(job); },
+                              [](const std::exception_ptr&) {});
+    }
+    if (singletons_.contains(namesakes)) {  // a task that was separated from its array does not wait for it
+      boost::asio::post(loop_, [this, namesakes] { examine_first(namesakes); });
+    }
+  }
+}
+
+/// Not when the pool is smaller than the one that it was submitted to: nothing would ever pass it.
+bool Daemon::fits_ever(const QueueFacts& facts) const {
+  return !pool_.never_fits({facts.cpus, facts.memory});
+}
+
+void Daemon::unblock(JobId job, Timestamp now) {
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job); waiting && fits_ever(waiting->facts)) {
+    waiting_.unblock(job, now);
+  }
+}
+
+void Daemon::examine_first(const Namesakes& namesakes) {
+  if (const auto group = singletons_.find(namesakes); group != singletons_.end()) {
+    examine(*group->second.begin(), clock_.system_now());
+  }
+}
+
+/// After the commit that changed the job's state.
+void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
+  const Timestamp now = clock_.system_now();
+  std::set<JobId> waiting;  // a copy: examine() may change it
+  if (const auto found = depended_on_.find(ended); found != depended_on_.end()) {
+    waiting = found->second;
+  }
+  // On its tasks: of one of them, or of an array that ended without some.
+  if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
+    waiting.insert(found->second.begin(), found->second.end());
+  }
+  for (const JobId job : waiting) {
+    examine(job, now);
+  }
+  if (singletons_.empty()) {
+    return;
+  }
+  if (const std::optional<StoredJob> stored = reader_.find_stored(ended)) {
+    examine_first({stored->user_id, stored->name});
+  }
+}
+
+/// After a job has got another name.
+void Daemon::examine_singletons() {
+  std::vector<JobId> first;
+  first.reserve(singletons_.size());
+  for (const auto& [namesakes, jobs] : singletons_) {
+    first.push_back(*jobs.begin());
+  }
+  for (const JobId job : first) {
+    examine(job, clock_.system_now());
+  }
+}
+
+/// One task less of the array runs.
+void Daemon::task_left(JobId array) {
+  const auto found = arrays_.find(array);
+  if (found == arrays_.end()) {
+    return;
+  }
+  --found->second.running;
+  if (!dependents_.contains(array)) {
+    unblock(array, clock_.system_now());
+  }
+  if (found->second.running == 0 && !waiting_.contains(array)) {
+    arrays_.erase(found);
+  }
+  schedule();
+}
+
+// -- deciding -------------------------------------------------------------------------------------------
+
+/// Decides once, after everything that is happening now.
+void Daemon::schedule() {
+  if (!scheduled_) {
+    scheduled_ = true;
+    boost::asio::post(loop_, [this] {
+      scheduled_ = false;
+      decide();
+    });
+  }
+}
+
+std::vector<RunningJob> Daemon::running_jobs() const {
+  std::vector<RunningJob> running;
+  running.reserve(active_.size());
+  for (const auto& [job, active] : active_) {
+    if (active.lease) {
+      running.push_back({active.holds, active.latest_end});
+    }
+  }
+  return running;
+}
+
+Resources Daemon::allowance(unsigned user_id) const {
+  const DaemonConfig::UserLimits& limits = config_.user_limits;
+  Resources rest{limits.cpus.value_or(CpuSet::kMaximumCpu + 1), limits.memory.value_or(~Bytes{0} >> 1U),
+                 limits.running_jobs.value_or(CpuSet::kMaximumCpu + 1)};
+  if (!limits.cpus && !limits.memory && !limits.running_jobs) {
+    return rest;
+  }
+  for (const auto& [job, active] : active_) {
+    if (active.user_id == user_id && active.lease) {
+      rest.cpus -= std::min(rest.cpus, active.holds.cpus);
+      rest.memory -= std::min(rest.memory, active.holds.memory);
+      rest.slots -= std::min(rest.slots, active.holds.slots);
+    }
+  }
+  return rest;
+}
+
+void Daemon::decide() {
+  notice_clock();
+  const Timestamp now = clock_.system_now();
+  for (const JobId job : waiting_.take_overdue(now)) {
+    forget(job);
+    end_waiting(
+        job, 0,
+        ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
+        {});
+  }
+  waiting_.advance(now);
+  while (!draining_ && store_trouble().empty() && !links_.empty()) {
+    const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+    const std::optional<WaitingJob> next = waiting_.take_next(
+        free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
+    if (!next) {
+      break;
+    }
+    if (next->facts.deadline && next->facts.stay < kUnlimited &&
+        now + next->facts.stay > *next->facts.deadline) {
+      forget(next->job_id);
+      end_waiting(next->job_id, next->attempt,
+                  ended_before_start(JobState::deadline, Cause::cancelled,
+                                     "its time limit would have ended after its deadline"),
+                  {});
+      continue;
+    }
+    if (!start(*next)) {
+      break;
+    }
+  }
+  arm_timer();
+}
+
+void Daemon::arm_timer() {
+  std::chrono::milliseconds sleep = kLongestSleep;
+  if (const std::optional<Timestamp> next = waiting_.next_instant()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - clock_.system_now());
+    sleep = std::clamp<std::chrono::milliseconds>(left, std::chrono::milliseconds(1), sleep);
+  }
+  if (links_.size() < wanted_runners()) {
+    sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
+  }
+  const SteadyTime wake = std::chrono::steady_clock::now() + sleep;
+  if (wake >= wakes_at_) {
+    return;  // it decides again too early rather than be set again at each decision
+  }
+  wakes_at_ = wake;
+  timer_.expires_at(wake);
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error || stopping_) {
+      return;
+    }
+    wakes_at_ = SteadyTime::max();
+    const std::size_t before = links_.size();
+    keep_runners();
+    for (std::size_t index = before; index < links_.size(); ++index) {
+      attach(links_[index]);
+    }
+    decide();
+  });
+}
+
+bool Daemon::start(const WaitingJob& job) {
+  std::optional<SlotLease> lease = pool_.lease({job.facts.cpus, job.facts.memory});
+  if (!lease) {
+    waiting_.add(job, clock_.system_now());
+    return false;
+  }
+  IndexList tasks = IndexList::parse(job.facts.array_tasks);
+  const std::optional<unsigned> task = tasks.take_first();
+  const JobId key = task ? --last_placeholder_ : job.job_id;
+  Active& active = active_[key];
+  active.id = {key, job.attempt + 1};
+  active.user_id = job.user_id;
+  active.waiting = job;
+  active.holds = {job.facts.cpus, lease->allocation().memory, 1};
+  active.latest_end = clock_.steady_now() + job.facts.stay;
+  active.runner = runner_for(job.facts.shared_network);
+  ++active.runner->jobs;
+  if (task) {
+    active.array = job.job_id;
+    active.task = task;
+    active.waiting.facts.array_tasks.clear();
+    active.waiting.facts.array_limit = 0;
+    ++arrays_[job.job_id].running;
+    if (!tasks.empty()) {
+      WaitingJob rest = job;
+      rest.facts.array_tasks = tasks.to_text();
+      enqueue_rest(rest);
+    }
+  } else {
+    forget(job.job_id);
+  }
+  const auto stored = std::make_shared<std::optional<StoredJob>>();
+  committer_->commit(
+      [job, task, left = tasks.to_text(), attempt = active.id.attempt, allocation = lease->allocation(),
+       runner = active.runner->runner(), at = clock_.system_now(), stored](QueueStore& store) {
+        const JobId id = task ? store.add_task(job.job_id, *task, left, at) : job.job_id;
+        store.configure_on(runner, id, attempt, allocation, at);
+        *stored = store.find_stored(id);
+        crash_point("start.before_commit");
+      },
+      [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
+  active.lease = std::move(lease);
+  return true;
+}
+
+/// What is left of an array after a task has been taken from it: its dependencies have been fulfilled.
+void Daemon::enqueue_rest(const WaitingJob& array) {
+  const ArrayState& state = arrays_[array.job_id];
+  waiting_.add(array, clock_.system_now(),
+               array.facts.array_limit > 0 && state.running >= array.facts.array_limit);
+}
+
+/// The start is on the disk, or could not be.
+void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
+                          const std::exception_ptr& error) {
+  crash_point("start.after_commit");
+  auto node = active_.extract(key);
+  if (node.empty()) {
+    return;
+  }
+  Active& active = node.mapped();
+  if (!error && stored->has_value()) {
+    active.id.job_id = (*stored)->job_id;
+    active.waiting.job_id = (*stored)->job_id;
+    if (active.stop) {
+      active.stop->id = active.id;
+    }
+    const std::string& text = (*stored)->spec_text;
+    if (text.find("\"retry\"") != std::string::npos || text.find("\"requeue\"") != std::string::npos) {
+      const JobSpec spec = parse_stored_job(text, job_name(active.id.job_id));
+      active.rule = {spec.requeue, spec.retry};
+    }
+    if (!active.array && (*stored)->array_job_id) {  // a task that had a number before
+      active.array = (*stored)->array_job_id;
+      ++arrays_[*active.array].running;
+    }
+    const AttemptId id = active.id;
+    node.key() = id.job_id;
+    active_.insert(std::move(node));
+    if (!active_.at(id.job_id).runner || !active_.at(id.job_id).runner->is_open()) {
+      // The runner died while the start was being committed: nothing of it has run.
+      Usage usage;
+      const Outcome outcome = ended_before_start(JobState::node_fail, Cause::node_fail,
+                                                 "the berth-runner that was to hold it died");
+      finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
+      return;
+    }
+    if ((*stored)->array_job_id) {
+      tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
+    }
+    send_start(id, **stored);
+    committed();
+    return;
+  }
+  if (active.runner) {
+    --active.runner->jobs;
+  }
+  log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
+  if (active.task) {
+    task_left(*active.array);
+    give_task_back(*active.array);
+    tell_task(active.array, active.task, 0);
+  } else if (active.stop) {
+    end_waiting(active.waiting.job_id, active.waiting.attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+  } else if (store_holds_as_waiting(active.waiting.job_id)) {
+    enqueue(active.waiting, clock_.system_now());
+  }
+}
+
+/// The database has the truth about which tasks have not started.
+void Daemon::give_task_back(JobId array) {
+  for (const JobSummary& job : reader_.summaries({std::nullopt, {JobState::pending}, std::nullopt})) {
+    if (job.job_id == array && job.queue) {
+      enqueue({array, job.user_id, 0, *job.queue}, clock_.system_now());
+    }
+  }
+}
+
+bool Daemon::store_holds_as_waiting(JobId job) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  return stored && stored->state == JobState::pending;
+}
+
+void Daemon::send_start(AttemptId id, const StoredJob& stored) {
+  Active* active = find_active(id.job_id);
+  if (active == nullptr || active->id != id || !active->runner) {
+    return;  // its runner died meanwhile
+  }
+  RunnerMessage message;
+  message.kind = RunnerMessage::Kind::start;
+  message.id = id;
+  message.user = stored.user;
+  message.user_id = stored.user_id;
+  message.group_id = stored.group_id;
+  message.array_job_id = stored.array_job_id;
+  message.array_task_id = stored.array_task_id;
+  message.spec_text = stored.spec_text;
+  message.network = config_.network.of_user(stored.user_id);
+  message.counters = true;
+  if (active->lease) {
+    message.allocation = active->lease->allocation();
+  }
+  if (auto waiters = start_waiters_.extract(id.job_id)) {
+    for (const auto& [number, reply] : waiters.mapped()) {
+      reply({id, active->runner->runner().cgroup});
+    }
+  }
+  active->runner->send(message);
+  crash_point("start.after_send");
+  active->sent = true;
+  if (active->stop) {
+    active->runner->send(*active->stop);
+  }
+}
+
+// -- why, and when --------------------------------------------------------------------------------------
+
+std::optional<WaitReason> Daemon::reason(JobId job) {
+  if (!waiting_.contains(job)) {
+    return std::nullopt;
+  }
+  if (const auto own = waiting_.own_reason(job, clock_.system_now())) {
+    const auto dependent = dependents_.find(job);
+    if (*own != WaitReason::dependency && *own != WaitReason::array_task_limit) {
+      return own;
+    }
+    if (dependent == dependents_.end()) {
+      return fits_ever(waiting_.find(job)->facts) ? WaitReason::array_task_limit : WaitReason::never_fits;
+    }
+    return dependent->second.never ? WaitReason::dependency_never_satisfied : WaitReason::dependency;
+  }
+  if (draining_) {
+    return WaitReason::draining;
+  }
+  const WaitingJob waiting = *waiting_.find(job);
+  if (!allowance(waiting.user_id).holds(waiting_.wanted_by(waiting.facts))) {
+    return WaitReason::user_limit;
+  }
+  const std::vector<QueuedJob> first = waiting_.first(1);
+  return !first.empty() && first.front().sequence == static_cast<std::size_t>(job) ? WaitReason::resources
+                                                                                   : WaitReason::priority;
+}
+
+std::size_t Daemon::jobs_before(JobId job) const {
+  const std::vector<QueuedJob> first = waiting_.first(kLookedAhead);
+  const auto found = std::find_if(first.begin(), first.end(), [&](const QueuedJob& queued) {
+    return queued.sequence == static_cast<std::size_t>(job);
+  });
+  return static_cast<std::size_t>(found - first.begin());
+}
+
+std::optional<Timestamp> Daemon::expected_start(JobId job) {
+  return start_of(static_cast<std::size_t>(job), waiting_.first(kLookedAhead));
+}
+
+std::optional<Timestamp> Daemon::start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting) {
+  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+  const std::optional<SteadyTime> start =
+      latest_start(sequence, waiting, free, running_jobs(), clock_.steady_now());
+  if (draining_ || !start) {
+    return std::nullopt;
+  }
+  return clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - clock_.steady_now());
+}
+
+}  // namespace berth

@@ -1,0 +1,527 @@
+// What callers ask Daemon for: to submit, change, stop and await jobs and tasks of arrays.
+#include <algorithm>
+#include <limits>
+
+#include "scheduler/crash_point.h"
+#include "scheduler/daemon.h"
+#include "scheduler/daemon_detail.h"
+#include "schemas/index_list.h"
+#include "schemas/input_error.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+
+void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
+  if (const auto most = config_.user_limits.waiting_jobs;
+      most && !jobs.empty() && waiting_.size_of_user(jobs.front().user_id) + jobs.size() > *most) {
+    throw ApiError(429, "with these more than " + std::to_string(*most) +
+                            " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
+  }
+  std::vector<InputFault> faults;
+  for (const NewJob& job : jobs) {
+    if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
+    }
+    try {
+      check_dependency(job.spec.dependency, actor);
+    } catch (const ApiError& error) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "/dependency", error.what()});
+    }
+  }
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+}
+
+/// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over
+/// whatever way.
+void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent) {
+  if (text.empty()) {
+    return;
+  }
+  std::vector<JobId> way;
+  for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
+    if (condition.type == Dependency::Type::singleton) {
+      continue;
+    }
+    (void)require(condition.job, actor);
+    if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
+        !has_waiting_task(condition.job, *condition.task)) {
+      throw ApiError(
+          404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
+    }
+    way.push_back(condition.job);
+  }
+  std::set<JobId> seen;
+  while (dependent != 0 && !way.empty()) {
+    const JobId job = way.back();
+    way.pop_back();
+    if (job == dependent) {
+      throw ApiError(422, job_name(dependent) + " would wait for itself");
+    }
+    const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
+    for (std::size_t index = 0;
+         found != dependents_.end() && index < found->second.dependency.conditions.size(); ++index) {
+      way.push_back(found->second.dependency.conditions[index].job);
+    }
+  }
+}
+
+std::optional<Timestamp> Daemon::would_start(const NewJob& job) {
+  const QueueFacts& facts = *job.queue;
+  if (draining_ || facts.hold != Hold::none || !facts.dependency.empty() ||
+      !allowance(job.user_id).holds(waiting_.wanted_by(facts))) {
+    return std::nullopt;
+  }
+  constexpr auto kLast = static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max());
+  std::vector<QueuedJob> before = waiting_.first(kLookedAhead);
+  const auto place = std::find_if(before.begin(), before.end(),
+                                  [&](const QueuedJob& queued) { return queued.priority < facts.priority; });
+  if (place == before.end() && before.size() == kLookedAhead) {
+    return std::nullopt;  // somewhere behind
+  }
+  before.insert(place, {facts.priority, kLast, waiting_.wanted_by(facts), facts.stay, job.user_id});
+  const std::optional<Timestamp> start = start_of(kLast, before);
+  return start && facts.begin ? std::max(*start, *facts.begin) : start;
+}
+
+void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply) {
+  check(jobs, actor);
+  const auto ids = std::make_shared<std::vector<JobId>>();
+  const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
+  committer_->commit(
+      [shared, ids](QueueStore& store) {
+        *ids = store.submit(*shared, queue_supervisor());
+        crash_point("submit.before_commit");
+      },
+      [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("submit.after_commit");
+        if (!error) {
+          const Timestamp now = clock_.system_now();
+          for (std::size_t index = 0; index < ids->size(); ++index) {
+            const NewJob& job = (*shared)[index];
+            enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
+          }
+          schedule();
+        }
+        reply(error, *ids);
+        committed();
+      });
+}
+
+Daemon::Active* Daemon::find_active(JobId job) {
+  const auto found = active_.find(job);
+  return found == active_.end() ? nullptr : &found->second;
+}
+
+StoredJob Daemon::require(JobId job, const Actor& actor) {
+  std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (!stored || (!actor.administrator && stored->user_id != actor.user_id)) {
+    throw ApiError(404, "there is no job " + std::to_string(job) + (stored ? " of yours" : ""));
+  }
+  return std::move(*stored);
+}
+
+WaitingJob Daemon::require_waiting(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  std::optional<WaitingJob> waiting = waiting_.find(job);
+  if (!waiting) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not wait");
+  }
+  return std::move(*waiting);
+}
+
+Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
+  const StoredJob stored = require(job, actor);
+  Active* active = find_active(job);
+  if (active == nullptr || !active->runner) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not run");
+  }
+  return *active;
+}
+
+void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
+  const auto array_end = std::make_shared<ArrayEnd>();
+  committer_->commit_surely(
+      [job, attempt, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
+        const std::optional<StoredJob> stored = store.find_stored(job);
+        store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+        if (stored && stored->array_job_id) {
+          *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
+        }
+        crash_point("cancel.before_commit");
+      },
+      [this, job, outcome, array_end, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("cancel.after_commit");
+        if (error) {
+          log_error(job_name(job) + ": " + text_of(error));
+        }
+        tell_end(job, {outcome.state, exit_status(outcome)});
+        release_dependents(job, array_end->array);
+        if (array_end->state) {
+          tell_array_end(*array_end->array, *array_end->state);
+        }
+        if (reply) {
+          reply(error);
+        }
+        committed();
+      });
+}
+
+void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr && active->runner) {
+    active->requeue = false;
+    RunnerMessage stop;
+    stop.kind = RunnerMessage::Kind::stop;
+    stop.id = active->id;
+    stop.at_once = at_once;
+    crash_point("cancel.before_send");
+    if (active->sent) {
+      active->runner->send(stop);
+      crash_point("cancel.after_send");
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
+  for (const JobId task : tasks) {
+    if (is_over(task)) {
+      continue;
+    }
+    try {
+      cancel(task, actor, at_once, [](const std::exception_ptr&) {});
+    } catch (const ApiError&) {
+      // It has just ended.
+    }
+  }
+  for (auto& [key, active] : active_) {
+    if (active.array == job && key < 0) {  // a task whose start is being committed
+      active.stop.emplace();
+      active.stop->kind = RunnerMessage::Kind::stop;
+      active.stop->at_once = at_once;
+    }
+  }
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+    waiting_.remove(job);
+    forget(job);
+    end_waiting(job, waiting->attempt,
+                ended_before_start(JobState::cancelled, Cause::cancelled,
+                                   "cancelled by " + actor.name + " before it started"),
+                std::move(reply));
+    return;
+  }
+  if (!tasks.empty() && !is_final(stored.state)) {
+    reply(nullptr);
+    return;
+  }
+  throw ApiError(
+      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+}
+
+void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
+                    const std::string& spec_text, Reply reply) {
+  const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
+  // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
+  // waiting, so that it can be cancelled, or changed again, meanwhile.
+  enqueue(job, clock_.system_now());
+  committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
+                         QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
+                     [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
+                       settle_change(*before, job, error != nullptr);
+                       reply(error);
+                       committed();
+                     });
+}
+
+/// The change is on the disk, or could not be. The job may have started, ended or been changed again since.
+void Daemon::settle_change(const WaitingJob& before, const WaitingJob& changed, bool failed) {
+  std::optional<WaitingJob> now = waiting_.find(changed.job_id);
+  if (!now) {
+    return;
+  }
+  const std::string tasks = now->facts.array_tasks;
+  QueueFacts asked = changed.facts;
+  asked.array_tasks = tasks;
+  if (failed && now->facts == asked) {
+    now->facts = before.facts;
+    now->facts.array_tasks = tasks;
+  }
+  enqueue(*now, clock_.system_now());  // the name, by which singletons go, is in the database only now
+  examine_singletons();
+  schedule();
+}
+
+void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  // Nobody weakens an administrator's hold by a hold of their own.
+  const bool is_administrators =
+      waiting.facts.hold == Hold::administrator || (actor.administrator && waiting.user_id != actor.user_id);
+  waiting.facts.hold = is_administrators ? Hold::administrator : Hold::user;
+  change(waiting, "hold", actor, "", std::move(reply));
+}
+
+void Daemon::release(JobId job, const Actor& actor, Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  if (waiting.facts.hold == Hold::administrator && !actor.administrator) {
+    throw ApiError(403, job_name(job) + " is held by an administrator, who alone can release it");
+  }
+  waiting.facts.hold = Hold::none;
+  change(waiting, "release", actor, "", std::move(reply));
+}
+
+void Daemon::update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
+                    Reply reply) {
+  WaitingJob waiting = require_waiting(job, actor);
+  std::string spec_text = require(job, actor).spec_text;
+  edit(waiting.facts, spec_text);
+  change(waiting, "update", actor, spec_text, std::move(reply));
+}
+
+void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply) {
+  Active& active = require_active(job, actor);
+  const JobState wanted = suspended ? JobState::running : JobState::suspended;
+  if (active.state != wanted) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(active.state)) + ", not " +
+                            std::string(to_string(wanted)));
+  }
+  RunnerMessage message;
+  message.kind = suspended ? RunnerMessage::Kind::suspend : RunnerMessage::Kind::resume;
+  message.id = active.id;
+  active.runner->send(message);
+  active.state = suspended ? JobState::suspended : JobState::running;
+  active.start_commit = 0;  // a suspension is recorded between start and end
+  committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
+                                QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
+                            [this, reply = std::move(reply)](const std::exception_ptr& error) {
+                              reply(error);
+                              committed();
+                            });
+}
+
+void Daemon::signal(JobId job, const Actor& actor, int signal_number, const Reply& reply) {
+  Active& active = require_active(job, actor);
+  if (active.state == JobState::configuring) {
+    throw ApiError(409, job_name(job) + " has not started yet");
+  }
+  RunnerMessage message;
+  message.kind = RunnerMessage::Kind::signal;
+  message.id = active.id;
+  message.signal_number = signal_number;
+  active.runner->send(message);
+  reply(nullptr);
+}
+
+Daemon::RunningAttempt Daemon::require_running(JobId job, const Actor& actor) {
+  const Active& active = require_active(job, actor);
+  if (active.state != JobState::running) {
+    throw ApiError(409,
+                   job_name(job) + " is " + std::string(to_string(active.state)) +
+                       (active.state == JobState::suspended ? "; resume it first" : " and does not run yet"));
+  }
+  return {active.id, active.runner->runner().cgroup};
+}
+
+std::optional<Daemon::RunningAttempt> Daemon::find_attempt(JobId job, unsigned after) const {
+  const auto found = active_.find(job);
+  if (found == active_.end() || !found->second.sent || !found->second.runner ||
+      found->second.id.attempt <= after) {
+    return std::nullopt;
+  }
+  return RunningAttempt{found->second.id, found->second.runner->runner().cgroup};
+}
+
+std::uint64_t Daemon::wait_for_start(JobId job, StartReply reply) {
+  start_waiters_[job].emplace(++last_waiter_, std::move(reply));
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait_for_start(JobId job, std::uint64_t number) {
+  const auto found = start_waiters_.find(job);
+  if (found != start_waiters_.end() && found->second.erase(number) > 0 && found->second.empty()) {
+    start_waiters_.erase(found);
+  }
+}
+
+void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
+  const StoredJob stored = require(job, actor);
+  if (Active* active = find_active(job); active != nullptr) {
+    if (!active->runner) {
+      throw ApiError(409, job_name(job) + " is ending; try again");
+    }
+    active->requeue = true;
+    RunnerMessage stop;
+    stop.kind = RunnerMessage::Kind::stop;
+    stop.id = active->id;
+    stop.cause = Cause::preempted;
+    if (active->sent) {
+      active->runner->send(stop);
+    } else {
+      active->stop = stop;
+    }
+    reply(nullptr);
+    return;
+  }
+  if (!is_final(stored.state)) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and waits already");
+  }
+  WaitingJob again;
+  again.job_id = job;
+  again.user_id = stored.user_id;
+  again.attempt = stored.attempt;
+  again.facts = task_facts(parse_stored_job(stored.spec_text, job_name(job)), stored);
+  again.facts.hold = Hold::none;
+  again.facts.begin.reset();
+  if (!again.facts.array_tasks.empty()) {
+    throw ApiError(409, job_name(job) + " is an array: requeue its tasks, or submit it again");
+  }
+  committer_->commit(
+      [again, detail = action_detail("requeue", actor), at = clock_.system_now()](QueueStore& store) {
+        store.requeue(again.job_id, again.facts, at, detail);
+        crash_point("requeue.before_commit");
+      },
+      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
+        crash_point("requeue.after_commit");
+        if (!error) {
+          enqueue(again, clock_.system_now());
+          schedule();
+        }
+        reply(error);
+        committed();
+      });
+}
+
+std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
+    const std::vector<AccountingRecord> records = reader_.find(job);
+    const bool has_outcome =
+        !records.empty() && records.back().outcome && stored->state == records.back().state;
+    // An array has no outcome of its own.
+    const int without = stored->state == JobState::completed   ? 0
+                        : stored->state == JobState::cancelled ? 143
+                                                               : 1;
+    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : without});
+    return 0;
+  }
+  waiters_[job].emplace(++last_waiter_, std::move(reply));
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait(JobId job, std::uint64_t number) {
+  const auto found = waiters_.find(job);
+  if (found != waiters_.end()) {
+    found->second.erase(number);
+    if (found->second.empty()) {
+      waiters_.erase(found);
+    }
+  }
+}
+
+void Daemon::tell_end(JobId job, const JobEnd& end) {
+  tell_task(job, std::nullopt, 0);
+  if (auto waiters = waiters_.extract(job)) {
+    for (const auto& [number, reply] : waiters.mapped()) {
+      reply(end);
+    }
+  }
+}
+
+void Daemon::tell_array_end(JobId array, JobState state) {
+  tell_end(array, {state, state == JobState::completed ? 0 : 1});
+  release_dependents(array, std::nullopt);
+}
+
+// -- tasks of arrays that have no number yet ------------------------------------------------------------
+
+bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
+  return separating_.contains({array, task}) ||
+         std::any_of(active_.begin(), active_.end(), [&](const auto& one) {
+           return one.first < 0 && one.second.array == array && one.second.task == task;
+         });
+}
+
+bool Daemon::has_waiting_task(JobId array, unsigned task) const {
+  const std::optional<WaitingJob> waiting = waiting_.find(array);
+  return waiting && IndexList::parse(waiting->facts.array_tasks).contains(task);
+}
+
+void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
+  WaitingJob rest = *waiting_.find(array);
+  WaitingJob single = rest;
+  single.facts.array_tasks.clear();
+  single.facts.array_limit = 0;
+  if (!dependents_.contains(array)) {
+    single.facts.dependency.clear();  // it has been fulfilled
+  }
+  IndexList tasks = IndexList::parse(rest.facts.array_tasks);
+  tasks.erase(task);
+  rest.facts.array_tasks = tasks.to_text();
+  if (tasks.empty()) {
+    waiting_.remove(array);
+    forget(array);
+  } else {
+    enqueue(rest, clock_.system_now());
+  }
+  separating_.emplace(array, task);
+  const auto id = std::make_shared<JobId>(0);
+  committer_->commit(
+      [array, task, single, id, left = tasks.to_text(), at = clock_.system_now()](QueueStore& store) {
+        *id = store.add_task(array, task, left, at);
+        store.change(*id, single.facts, at, R"({"action":"separate"})", "");
+      },
+      [this, array, task, single, id, reply = std::move(reply)](const std::exception_ptr& error) mutable {
+        separating_.erase({array, task});
+        if (error) {
+          give_task_back(array);
+          tell_task(array, task, 0);
+          reply(error, 0);
+          return;
+        }
+        single.job_id = *id;
+        enqueue(single, clock_.system_now());
+        schedule();
+        tell_task(array, task, *id);
+        reply(nullptr, *id);
+        committed();
+      });
+}
+
+std::uint64_t Daemon::wait_for_task(JobId array, unsigned task, std::function<void(JobId)> reply) {
+  task_waiters_[array].emplace(++last_waiter_, TaskWaiter{task, std::move(reply)});
+  return last_waiter_;
+}
+
+void Daemon::cancel_wait_for_task(JobId array, std::uint64_t number) {
+  const auto found = task_waiters_.find(array);
+  if (found != task_waiters_.end() && found->second.erase(number) > 0 && found->second.empty()) {
+    task_waiters_.erase(found);
+  }
+}
+
+/// The task has a number; 0: it will never have one. `task` empty: of all tasks.
+void Daemon::tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id) {
+  const auto found = array ? task_waiters_.find(*array) : task_waiters_.end();
+  if (found == task_waiters_.end()) {
+    return;
+  }
+  std::vector<std::function<void(JobId)>> replies;
+  for (auto waiter = found->second.begin(); waiter != found->second.end();) {
+    if (!task || waiter->second.task == *task) {
+      replies.push_back(std::move(waiter->second.reply));
+      waiter = found->second.erase(waiter);
+    } else {
+      ++waiter;
+    }
+  }
+  if (found->second.empty()) {
+    task_waiters_.erase(found);
+  }
+  for (const auto& reply : replies) {
+    reply(id);
+  }
+}
+
+}  // namespace berth

@@ -1,0 +1,459 @@
+// Daemon's runners: what a restart takes over of them, their messages, their end.
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <filesystem>
+
+#include "scheduler/crash_point.h"
+#include "scheduler/daemon.h"
+#include "scheduler/daemon_detail.h"
+#include "scheduler/recovery.h"
+#include "scheduler/stream_request.h"
+#include "schemas/job_file.h"
+
+namespace berth {
+namespace {
+
+/// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
+constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
+
+/// An attempt that started after the copy was made that the database was restored from.
+void start_unheard_of(QueueStore& store, const RunnerMessage& ended) {
+  store.configure_on(queue_supervisor(), ended.id.job_id, ended.id.attempt, {"unknown", {}, {}, 0},
+                     *ended.started_at);
+  store.run(ended.id.job_id, ended.id.attempt, *ended.started_at);
+}
+
+bool knows(const RunnerLink& runner, const AttemptId& id) {
+  const std::vector<AttemptId>& known = runner.hello().jobs;
+  return std::find(known.begin(), known.end(), id) != known.end();
+}
+
+}  // namespace
+
+// -- taking over after a restart ------------------------------------------------------------------------
+
+/// Records of jobs that ended while there was no berthd.
+void Daemon::take_in_spool(QueueStore& store) {
+  std::vector<std::string> problems;
+  for (const RunnerMessage& record : spool_.read_all(problems)) {
+    try {
+      store.together([&] {
+        const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+        const bool is_unheard_of = stored && stored->state == JobState::pending &&
+                                   record.id.attempt > stored->attempt && record.started_at;
+        if (is_unheard_of) {
+          start_unheard_of(store, record);
+        } else if (stored && stored->state == JobState::configuring && record.started_at) {
+          store.run(record.id.job_id, record.id.attempt, *record.started_at);
+        }
+        store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
+        settle_attempt(store, record.id, record.outcome);
+      });
+    } catch (const StoreError& error) {
+      const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+      if (stored && stored->attempt == record.id.attempt && !is_final(stored->state)) {
+        throw;
+      }
+      log_warning("spooled record of " + job_name(record.id.job_id) + ": " + error.what());
+    }
+    crash_point("spool.after_commit");
+    spool_.remove(record.id);
+    crash_point("spool.after_remove");
+  }
+  for (const std::string& problem : problems) {
+    log_warning(problem);
+  }
+}
+
+/// What follows from the end of an attempt that no berthd was there to see: the next one, or its array's end.
+void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome) {
+  const StoredJob stored = *store.find_stored(id.job_id);
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(id.job_id));
+  const std::vector<AccountingRecord> records = store.find(id.job_id);
+  const bool has_memory = !records.empty() && records.back().allocation;
+  const bool requeued = outcome.cause == Cause::preempted;  // by berth requeue alone
+  const std::optional<QueueFacts> again =
+      requeued ? task_facts(spec, stored)
+               : facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, stored),
+                                has_memory ? records.back().allocation->memory : 0, id.attempt, outcome,
+                                clock_.system_now());
+  if (again) {
+    store.requeue(id.job_id, *again, clock_.system_now(),
+                  requeued ? R"({"action":"requeue"})" : R"({"action":"retry"})");
+  } else if (stored.array_job_id) {
+    store.settle_array(*stored.array_job_id, clock_.system_now());
+  }
+}
+
+void Daemon::take_over(QueueStore& store) {
+  FoundRunners runners = find_runners(loop_, runner_paths());
+  links_ = std::move(runners.alive);
+  std::vector<Supervisor> dead;
+  for (const OpenAttempt& open : store.running_attempts()) {
+    const std::optional<StoredJob> stored = store.find_stored(open.job_id);
+    const auto runner = std::find_if(links_.begin(), links_.end(),
+                                     [&](const auto& link) { return link->runner() == open.supervisor; });
+    const AttemptId id{open.job_id, open.attempt};
+    const bool is_lost =
+        runner != links_.end() && open.state != JobState::configuring && !knows(**runner, id);
+    if (runner != links_.end() && !is_lost) {
+      adopt(open, *stored);
+      continue;
+    }
+    Usage usage;
+    const Outcome outcome = is_lost ? ended_before_start(JobState::node_fail, Cause::node_fail, kRecordLost)
+                                    : node_failure(open.supervisor, id, usage);
+    store.together([&] {
+      store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+      settle_attempt(store, id, outcome);
+    });
+    log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");
+    if (!is_lost && std::find(dead.begin(), dead.end(), open.supervisor) == dead.end()) {
+      dead.push_back(open.supervisor);
+    }
+  }
+  for (const std::string& cgroup : runners.dead) {
+    const std::optional<Supervisor> runner = supervisor_of_cgroup(cgroup);
+    if (runner && std::find(dead.begin(), dead.end(), *runner) == dead.end() && !supervisor_alive(*runner)) {
+      dead.push_back(*runner);
+    }
+  }
+  for (const Supervisor& runner : dead) {
+    if (of_this_boot(runner) && leftovers_.remove) {
+      leftovers_.remove(runner);
+    }
+  }
+  std::vector<AttemptId> held;
+  for (const auto& link : links_) {
+    held.insert(held.end(), link->hello().jobs.begin(), link->hello().jobs.end());
+  }
+  spool_.remove_unfinished(held);
+}
+
+/// An attempt of a runner that lives. One that the runner does not know was never sent to it.
+void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
+  const auto link = *std::find_if(links_.begin(), links_.end(),
+                                  [&](const auto& one) { return one->runner() == open.supervisor; });
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(open.job_id));
+  const AttemptId id{open.job_id, open.attempt};
+  Active& active = active_[open.job_id];
+  active.id = id;
+  active.user_id = stored.user_id;
+  active.waiting.job_id = open.job_id;
+  active.waiting.user_id = stored.user_id;
+  active.waiting.facts = task_facts(spec, stored);
+  active.lease = pool_.adopt(*open.allocation);
+  active.holds = {spec.cpus_per_task, open.allocation->memory, 1};
+  active.latest_end = clock_.steady_now() + longest_stay(spec);
+  active.runner = link;
+  active.state = open.state;
+  active.sent = knows(*link, id);
+  if (!active.lease) {
+    log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
+  }
+  active.rule = {spec.requeue, spec.retry};
+  active.requeue.reset();
+  active.array = stored.array_job_id;
+  if (active.array) {
+    ++arrays_[*active.array].running;
+  }
+  if (!active.sent) {
+    ++link->jobs;
+    boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
+  }
+}
+
+/// A job that waits, and that a runner has a later attempt of, waits in an older copy of the database
+/// (berthd --restore): it is held, lest it run a second time.
+void Daemon::load_queue(QueueStore& store) {
+  const Timestamp now = clock_.system_now();
+  std::unordered_map<JobId, unsigned> attempts;
+  for (const auto& link : links_) {
+    for (const AttemptId& id : link->hello().jobs) {
+      attempts[id.job_id] = std::max(attempts[id.job_id], id.attempt);
+    }
+  }
+  std::vector<WaitingJob> running;
+  store.visit_queue([&](WaitingJob&& job) {
+    const auto attempt = attempts.find(job.job_id);
+    if (attempt != attempts.end() && attempt->second > job.attempt) {
+      running.push_back(std::move(job));
+    } else {
+      enqueue(job, now);
+    }
+  });
+  for (WaitingJob& job : running) {
+    log_warning(job_name(job.job_id) + " waits in the database and runs: it is held");
+    job.facts.hold = Hold::administrator;
+    store.change(job.job_id, job.facts, now, R"({"action":"hold","by":"berthd"})", "");
+    enqueue(job, now);
+  }
+  // Only now is every job known that another may depend on.
+  std::vector<JobId> waiting;
+  for (const auto& [job, dependent] : dependents_) {
+    waiting.push_back(job);
+  }
+  for (const JobId job : waiting) {
+    examine(job, now);
+  }
+}
+
+// -- runners --------------------------------------------------------------------------------------------
+
+void Daemon::keep_runners() {
+  while (links_.size() < wanted_runners()) {
+    try {
+      links_.push_back(start_runner(loop_, runner_paths()));
+    } catch (const std::exception& error) {
+      log_error(error.what());
+      return;
+    }
+  }
+}
+
+void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
+  log_debug("runner " + link->runner().cgroup + " with " + std::to_string(link->jobs) + " jobs");
+  link->start([this](const auto& from, const RunnerMessage& message) { handle(from, message); },
+              [this](const auto& from) { handle_gone(from); });
+}
+
+/// The one that holds fewest jobs; but jobs of one shared network are held by one runner, which has it. By
+/// its name alone, whoever's it is: the runner keeps users apart.
+std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network) const {
+  if (!shared_network.empty()) {
+    for (const auto& [job, active] : active_) {
+      if (active.runner && active.runner->is_open() &&
+          active.waiting.facts.shared_network == shared_network) {
+        return active.runner;
+      }
+    }
+  }
+  const auto least = std::min_element(links_.begin(), links_.end(),
+                                      [](const auto& a, const auto& b) { return a->jobs < b->jobs; });
+  return least == links_.end() ? nullptr : *least;
+}
+
+void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  if (message.kind == RunnerMessage::Kind::ended) {
+    handle_ended(link, message);
+    return;
+  }
+  if (message.kind == RunnerMessage::Kind::samples) {
+    samples_.take(message);
+    return;
+  }
+  Active* active = find_active(message.id.job_id);
+  if (message.kind == RunnerMessage::Kind::started && active != nullptr && active->id == message.id) {
+    handle_started(*active, {message.at, message.detail});
+  }
+}
+
+void Daemon::handle_started(Active& active, const AttemptStart& start) {
+  crash_point("run.received");
+  if (active.state != JobState::configuring) {
+    return;  // told again after a restart
+  }
+  active.state = JobState::running;
+  active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
+  active.start = start;
+  active.start_commit = committer_->commit_soon(  // lost in a crash, the runner tells it again
+      [id = active.id, start](QueueStore& store) {
+        store.run(id.job_id, id.attempt, start.at, start.detail);
+        crash_point("run.before_commit");
+      },
+      [this, id = active.id](const std::exception_ptr& error) {
+        if (error) {
+          log_warning(job_name(id.job_id) + ": " + text_of(error));
+        }
+        crash_point("run.after_commit");
+        const Active* started = find_active(id.job_id);
+        release_dependents(id.job_id, started == nullptr ? std::nullopt : started->array);
+        committed();
+      });
+}
+
+void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  crash_point("end.received");
+  Active* active = find_active(message.id.job_id);
+  if (active == nullptr || active->id != message.id) {
+    const std::optional<WaitingJob> waiting = waiting_.find(message.id.job_id);
+    if (waiting && waiting->attempt < message.id.attempt && message.started_at) {
+      finish_unheard_of(link, message);
+    } else {
+      acknowledge(link,
+                  message.id);  // its record was committed, and berthd was killed before it could say so
+    }
+    return;
+  }
+  if (!active->runner) {
+    return;  // told twice: its commit is under way
+  }
+  if (active->state == JobState::configuring && message.started_at) {
+    handle_started(*active, {*message.started_at, message.detail});
+  }
+  finish(*active, message.outcome, message.usage, message.at, link);
+}
+
+void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {
+  RunnerMessage message;
+  message.kind = RunnerMessage::Kind::acknowledge;
+  message.id = id;
+  link->send(message);
+}
+
+/// The end of what load_queue() holds because it runs.
+void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  const JobId job = message.id.job_id;
+  waiting_.remove(job);
+  forget(job);
+  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  const std::optional<JobId> array = stored ? stored->array_job_id : std::nullopt;
+  committer_->commit_surely(
+      [message](QueueStore& store) {
+        start_unheard_of(store, message);
+        store.finish(message.id.job_id, message.id.attempt, message.outcome, message.usage, message.at);
+      },
+      [this, link, id = message.id, outcome = message.outcome, array](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        acknowledge(link, id);
+        tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+        release_dependents(id.job_id, array);
+        committed();
+      });
+}
+
+/// As which an attempt that ended so runs again; nothing when it does not.
+std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
+                                               Timestamp at) const {
+  const bool requeued = active.requeue.value_or(outcome.cause == Cause::preempted);
+  const std::optional<QueueFacts> facts =
+      requeued ? std::optional(active.waiting.facts)
+               : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory, active.id.attempt,
+                                outcome, at);
+  if (!facts) {
+    return std::nullopt;
+  }
+  WaitingJob again = active.waiting;
+  again.job_id = active.id.job_id;
+  again.attempt = active.id.attempt;
+  again.facts = *facts;
+  if (again.facts.memory) {
+    again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
+  }
+  return again;
+}
+
+/// The attempt is over: its slot is free at once; the job is over when that is on the disk.
+void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
+                    const std::shared_ptr<RunnerLink>& link) {
+  active.lease.reset();
+  active.runner.reset();
+  if (link) {
+    --link->jobs;
+  }
+  if (active.array) {
+    task_left(*active.array);  // before the next job is chosen, which may be the next of its tasks
+  }
+  schedule();  // before the commit is asked for, so that the next job's start is a part of it
+  const std::optional<WaitingJob> again = next_attempt(active, outcome, at);
+  const std::string detail = active.requeue.value_or(outcome.cause == Cause::preempted)
+                                 ? R"({"action":"requeue"})"
+                                 : R"({"action":"retry"})";
+  const auto array_end = std::make_shared<std::optional<JobState>>();
+  std::optional<AttemptStart> start;  // of a short job: both are recorded at once
+  if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
+    start = active.start;
+  }
+  committer_->commit_surely(
+      [id = active.id, start, outcome, usage, at, again, detail, array = active.array,
+       array_end](QueueStore& store) {
+        if (start) {
+          crash_point("run.before_commit");
+          store.run_and_finish(id.job_id, id.attempt, *start, outcome, usage, at, Sync::now);
+        } else {
+          store.finish(id.job_id, id.attempt, outcome, usage, at);
+        }
+        if (again) {
+          store.requeue(id.job_id, again->facts, at, detail);
+        } else if (array) {
+          *array_end = store.settle_array(*array, at);
+        }
+        crash_point("end.before_commit");
+      },
+      [this, id = active.id, started = start.has_value(), outcome, link, again, array = active.array,
+       array_end](const std::exception_ptr& error) {
+        if (error) {
+          log_error(job_name(id.job_id) + ": " + text_of(error));
+        }
+        if (started) {
+          crash_point("run.after_commit");
+        }
+        crash_point("end.after_commit");
+        if (link) {
+          acknowledge(link, id);
+          crash_point("end.after_acknowledge");
+        }
+        active_.erase(id.job_id);
+        if (again) {
+          enqueue(*again, clock_.system_now());
+          schedule();
+        } else {
+          tell_end(id.job_id, {outcome.state, exit_status(outcome)});
+          release_dependents(id.job_id, array);
+        }
+        if (*array_end) {
+          tell_array_end(*array, **array_end);
+        }
+        committed();
+      });
+}
+
+Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage) {
+  const bool same_boot = of_this_boot(runner);
+  if (same_boot && leftovers_.collect) {
+    try {
+      usage = leftovers_.collect(runner, id.job_id, id.attempt).value_or(Usage{});
+    } catch (const std::exception& error) {
+      log_warning("leftovers of " + job_name(id.job_id) + ": " + error.what());
+    }
+  }
+  return ended_before_start(
+      JobState::node_fail, Cause::node_fail,
+      same_boot ? "the berth-runner that held it (pid " + std::to_string(runner.pid) + ") died"
+                : std::string("the machine was restarted under it"));
+}
+
+void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
+  if (stopping_) {
+    return;
+  }
+  log_error("runner " + link->runner().cgroup + " died");
+  links_.erase(std::remove(links_.begin(), links_.end(), link), links_.end());
+  std::vector<JobId> lost;
+  for (const auto& [job, active] : active_) {
+    if (active.runner == link) {
+      lost.push_back(job);
+    }
+  }
+  for (const JobId job : lost) {
+    Active& active = active_.at(job);
+    Usage usage;
+    const Outcome outcome = node_failure(link->runner(), active.id, usage);
+    finish(active, outcome, usage, clock_.system_now(), nullptr);
+  }
+  if (leftovers_.remove) {
+    leftovers_.remove(link->runner());
+  }
+  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
+  std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
+  const std::size_t before = links_.size();
+  keep_runners();
+  for (std::size_t index = before; index < links_.size(); ++index) {
+    attach(links_[index]);
+  }
+  schedule();
+}
+
+}  // namespace berth
