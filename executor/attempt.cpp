@@ -337,8 +337,7 @@ void Attempt::handle_time(Time now) {
   }
   if (is_due(warning_at_, now)) {
     warning_at_.reset();
-    sandbox_->send_signal(request_.spec.kill_warning_signal,
-                          request_.spec.kill_warning_batch_job ? sandbox::kMainProcess : 0);
+    signal(request_.spec.kill_warning_signal, request_.spec.kill_warning_batch_job);
   }
   if (is_due(wall_deadline_, now)) {
     wall_deadline_.reset();

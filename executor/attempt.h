@@ -51,7 +51,9 @@ class Attempt {
 
   void fail(LaunchFailure failure);
   void stop(Cause cause, std::chrono::milliseconds grace, Time now);
-  void signal(int signal_number) { sandbox_->send_signal(signal_number); }
+  void signal(int signal_number, bool batch_job) {
+    sandbox_->send_signal(signal_number, batch_job ? sandbox::kMainProcess : 0);
+  }
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
   void freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }

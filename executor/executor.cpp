@@ -264,9 +264,9 @@ class Executor::Implementation {
     }
   }
 
-  void signal(JobId job, int signal_number) {
+  void signal(JobId job, int signal_number, bool batch_job) {
     if (Attempt* attempt = find(job)) {
-      attempt->signal(signal_number);
+      attempt->signal(signal_number, batch_job);
     }
   }
 
@@ -940,8 +940,8 @@ void Executor::launch(LaunchRequest request) {
 void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) {
   implementation_->stop(job_id, cause, grace);
 }
-void Executor::signal(JobId job_id, int signal_number) {
-  implementation_->signal(job_id, signal_number);
+void Executor::signal(JobId job_id, int signal_number, bool batch_job) {
+  implementation_->signal(job_id, signal_number, batch_job);
 }
 void Executor::freeze(JobId job_id, bool frozen) {
   implementation_->freeze(job_id, frozen);

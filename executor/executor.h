@@ -226,8 +226,8 @@ class Executor {
   void stop(JobId job_id, Cause cause, std::chrono::milliseconds grace);
   /// Reads again from the streams whose sinks said `wait`.
   void resume_output();
-  /// Sends a signal to every process of a job.
-  void signal(JobId job_id, int signal_number);
+  /// Sends a signal to every process of a job, or (`batch_job`) to its main process alone.
+  void signal(JobId job_id, int signal_number, bool batch_job = false);
   /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
   void freeze(JobId job_id, bool frozen);
   /// Every job that has started, where the freezer may be used.

@@ -611,7 +611,7 @@ void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& a
   if (!signal_number) {
     throw ApiError(400, "\"" + name + "\" is not a signal (use USR1, SIGUSR1 or 10)");
   }
-  daemon_.signal(job, actor, *signal_number, reply);
+  daemon_.signal(job, actor, *signal_number, flag(request, "batch"), reply);
 }
 
 void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {

@@ -519,6 +519,9 @@ int run_job_action(const CommandLine& line) {
     }
     query.emplace("signal", operands.front());
     operands.erase(operands.begin());
+    if (line.has("batch")) {
+      query.emplace("batch", "1");
+    }
   }
   return act_on(line, job_ids(operands), query);
 }

@@ -106,7 +106,7 @@ class Daemon {
   void hold(JobId job, const Actor& actor, Reply reply);
   void release(JobId job, const Actor& actor, Reply reply);
   void suspend(JobId job, const Actor& actor, bool suspended, Reply reply);
-  void signal(JobId job, const Actor& actor, int signal_number, const Reply& reply);
+  void signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply);
   /// A job that has ended waits again; one that runs is ended first.
   void requeue(JobId job, const Actor& actor, Reply reply);
   /// `edit` changes what a waiting job is scheduled by, and its spec's JSON text.

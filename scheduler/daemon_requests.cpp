@@ -301,7 +301,7 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
                             });
 }
 
-void Daemon::signal(JobId job, const Actor& actor, int signal_number, const Reply& reply) {
+void Daemon::signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply) {
   Active& active = require_active(job, actor);
   if (active.state == JobState::configuring) {
     throw ApiError(409, job_name(job) + " has not started yet");
@@ -310,6 +310,7 @@ void Daemon::signal(JobId job, const Actor& actor, int signal_number, const Repl
   message.kind = RunnerMessage::Kind::signal;
   message.id = active.id;
   message.signal_number = signal_number;
+  message.batch_job = batch_job;
   active.runner->send(message);
   reply(nullptr);
 }

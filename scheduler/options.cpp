@@ -1225,16 +1225,22 @@ constexpr CommandSpec kResume{.name = "resume",
                               .examples = kResumeExamples,
                               .see_also = kControlSeeAlso};
 
-constexpr std::array kSignalUsage{"signal SIGNAL JOBID…"sv};
+constexpr std::array kSignalOptions{
+    Option{.name = "batch",
+           .letter = 'b',
+           .description = "To each job's main process (the script) alone, which sees to the others itself"},
+};
+constexpr std::array kSignalUsage{"signal [--batch] SIGNAL JOBID…"sv};
 constexpr std::array kSignalDescription{
     "Sends a signal to every process of running jobs: a name (USR1, SIGUSR1) or a number."sv};
 constexpr std::array kSignalExamples{
-    Example{"berth signal USR1 36", "For programs that write a checkpoint on SIGUSR1."}};
+    Example{"berth signal USR1 36", "For programs that write a checkpoint on SIGUSR1."},
+    Example{"berth signal --batch TERM 36", "A script that traps SIGTERM ends its programs in order."}};
 constexpr CommandSpec kSignal{.name = "signal",
                               .summary = "Send a signal to running jobs",
                               .usage = kSignalUsage,
                               .description = kSignalDescription,
-                              .options = {},
+                              .options = kSignalOptions,
                               .operands = {"SIGNAL JOBID", true, true, Completion::jobs, "RUNNING"},
                               .examples = kSignalExamples,
                               .see_also = kControlSeeAlso};

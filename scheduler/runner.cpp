@@ -264,7 +264,7 @@ void Runner::handle(const RunnerMessage& message) {
       break;
     case Kind::signal:
       if (job != nullptr) {
-        executor_.signal(message.id.job_id, message.signal_number);
+        executor_.signal(message.id.job_id, message.signal_number, message.batch_job);
       }
       break;
     case Kind::suspend:

@@ -60,6 +60,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       break;
     case Kind::signal:
       header["signal"] = message.signal_number;
+      header["batch"] = message.batch_job;
       break;
     case Kind::hello: {
       header["boot_id"] = message.runner.boot_id;
@@ -137,6 +138,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       break;
     case Kind::signal:
       message.signal_number = header.at("signal");
+      message.batch_job = header.value("batch", false);
       break;
     case Kind::hello:
       message.runner.boot_id = header.at("boot_id");

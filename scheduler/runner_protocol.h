@@ -70,6 +70,7 @@ struct RunnerMessage {
   bool at_once = false;  ///< without SIGTERM and grace period
   // signal
   int signal_number = 0;
+  bool batch_job = false;  ///< to the main process alone
   // hello
   Supervisor runner;
   ControllerReport controllers;

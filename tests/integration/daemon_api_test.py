@@ -208,6 +208,7 @@ class Description(ApiCase):
         for action in ("suspend", "resume"):
             self.check("POST", f"{one}/{action}", f"/v1/jobs/{first}/{action}")
         self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=CONT")
+        self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=CONT&batch=1")
         self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=NONE", status=400)
         for stream in ("exec", "attach"):
             self.check("POST", f"{one}/{stream}", f"/v1/jobs/{first}/{stream}", "{}", 426)

@@ -171,6 +171,14 @@ class Changing(DaemonCase):
         self.ok("signal", "USR1", job)
         self.assertEqual(self.cli("wait", job)[0], 128 + signal.SIGUSR1)
 
+    def test_a_signal_for_the_main_process_spares_the_others(self):
+        child = 'trap "echo child" USR1; echo ready; until [ -e end ]; do sleep 0.05; done'
+        job = self.submit(argv=["sh", "-c", 'trap "echo main; : >end" USR1; sh -c "$0" & wait; wait', child])
+        self.assertTrue(eventually(lambda: self.logs(job).split() == ["ready"]))
+        self.ok("signal", "--batch", "USR1", job)
+        self.assertEqual(self.cli("wait", job)[0], 0)
+        self.assertEqual(self.logs(job).splitlines(), ["ready", "main"])
+
     @natively
     def test_a_requeued_job_runs_again_with_a_record_of_its_own(self):
         job = self.submit("exit", 0)
