@@ -274,7 +274,7 @@ void Attempt::freeze(bool frozen, Time now) {
 }
 
 void Attempt::latch(Cause cause) {
-  if (!latched_) {
+  if (!latched_ || (latched_ == Cause::preempted && cause == Cause::cancelled)) {
     latched_ = cause;
   }
 }

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <initializer_list>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -111,13 +113,36 @@ void deny_virtual_sockets(scmp_filter_ctx filter) {
           "socket");
 }
 
-/// Init runs as the job's user, and prlimit(2) asks no more than that: a CPU limit would kill it, and one of
-/// no descriptors would stop it from hearing its supervisor.
+/// Init runs as the job's user, and these ask no more than that: a CPU limit would kill it, one of no
+/// descriptors would stop it from hearing its supervisor, and with a low priority among many processes it
+/// would hardly run, and not see the job's end. Process 1 is init, and so is group 1; all processes of the
+/// user are init too.
 void deny_limits_of_init(scmp_filter_ctx filter) {
   constexpr unsigned long kLow = 0xffffffff;
-  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1,
-                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1)),
-          "prlimit64");
+  const auto deny = [filter](int call, std::initializer_list<scmp_arg_cmp> arguments) {
+    const std::vector<scmp_arg_cmp> all(arguments);
+    require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM), call, static_cast<unsigned>(all.size()),
+                                   all.data()),
+            "limits of init");
+  };
+  const scmp_arg_cmp first_is_init = SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1);
+  const scmp_arg_cmp second_is_init = SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, 1);
+  for (const int call : {SCMP_SYS(prlimit64), SCMP_SYS(sched_setaffinity), SCMP_SYS(sched_setattr),
+                         SCMP_SYS(sched_setparam), SCMP_SYS(sched_setscheduler)}) {
+    deny(call, {first_is_init});
+  }
+  const scmp_arg_cmp nice_of_user = SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, PRIO_USER);
+  deny(SCMP_SYS(setpriority), {nice_of_user});
+  for (const unsigned long which : {PRIO_PROCESS, PRIO_PGRP}) {
+    deny(SCMP_SYS(setpriority), {SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, which), second_is_init});
+  }
+  constexpr unsigned long kIoProcess = 1;  // ioprio_set(2), for which glibc has no header
+  constexpr unsigned long kIoGroup = 2;
+  constexpr unsigned long kIoUser = 3;
+  deny(SCMP_SYS(ioprio_set), {SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, kIoUser)});
+  for (const unsigned long which : {kIoProcess, kIoGroup}) {
+    deny(SCMP_SYS(ioprio_set), {SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, which), second_is_init});
+  }
 }
 
 Filter make_profile() {

@@ -576,6 +576,9 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
           throw ApiError(422, "the job " + *reason);
         }
         check_submission(spec, daemon_.controllers(), daemon_.config().network.of_user(actor.user_id));
+        if (changes.contains("deadline")) {
+          daemon_.check_deadline(facts);
+        }
         if (facts.dependency != before.dependency) {
           daemon_.check_dependency(facts.dependency, actor, job);
         }

@@ -92,8 +92,14 @@ CommandLine with_batch_options(const CommandLine& line, const Script& script) {
   CommandLine merged = line;
   try {
     const CommandLine from_script = parse_command_line(words);
-    if (!from_script.operands.empty()) {
-      throw UsageError(line.command, "\"" + from_script.operands[0] + "\" is no option");
+    if (!from_script.operands.empty() || from_script.job_command) {
+      const std::string word = from_script.operands.empty() ? "--" : "\"" + from_script.operands[0] + "\"";
+      throw UsageError(line.command, word + " is no option");
+    }
+    for (const char* own : {"wrap", "socket", "help"}) {
+      if (from_script.has(own)) {
+        throw UsageError(line.command, "--" + std::string(own) + " is for the command line alone");
+      }
     }
     merged.inherit(from_script);
   } catch (const UsageError& error) {

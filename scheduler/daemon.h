@@ -95,6 +95,8 @@ class Daemon {
 
   /// Throws InputError and ApiError for what cannot be submitted now.
   void check(const std::vector<NewJob>& jobs, const Actor& actor);
+  /// Throws ApiError for one that has passed.
+  void check_deadline(const QueueFacts& facts) const;
   /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent` on
   /// itself.
   void check_dependency(const std::string& text, const Actor& actor, JobId dependent = 0);
@@ -182,13 +184,15 @@ class Daemon {
     WaitingJob waiting;  ///< to put it back when the start cannot be committed
     std::optional<SlotLease> lease;
     Resources holds;
-    SteadyTime latest_end;
+    SteadyTime latest_end;    ///< a year later while it is suspended
+    SteadyTime suspended_at;  ///< by this berthd or before it started
     std::shared_ptr<RunnerLink> runner;
     JobState state = JobState::configuring;
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
     std::optional<bool> requeue = false;
+    bool cancelled = false;          ///< no attempt follows, however this one ends
     AttemptStart start;              ///< told by the runner
     std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
     RetryRule rule;
@@ -207,12 +211,6 @@ class Daemon {
     std::optional<JobId> array;
     std::optional<JobState> state;  ///< when it was the last
   };
-  /// An array with tasks that run, or wait after an attempt.
-  struct ArrayState {
-    unsigned running = 0;
-    unsigned limit = 0;
-  };
-
   void take_in_spool(QueueStore& store);
   void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);
@@ -234,6 +232,10 @@ class Daemon {
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);
   void task_left(JobId array);
+  bool is_full(JobId array, const QueueFacts& facts) const;
+  std::optional<JobId> throttled_array(const WaitingJob& job);
+  void throttle(JobId array);
+  bool has_running_tasks(JobId array) const;
   void handle_started(Active& active, const AttemptStart& start);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   static void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
@@ -253,9 +255,12 @@ class Daemon {
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
+  void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);
   void tell_array_end(JobId array, JobState state);
+  void tell_cancelled_array_end(JobId array);
   void tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id);
+  void require_store() const;
   Active* find_active(JobId job);
   WaitingJob require_waiting(JobId job, const Actor& actor);
   Active& require_active(JobId job, const Actor& actor);
@@ -286,7 +291,9 @@ class Daemon {
   std::unordered_map<JobId, std::set<JobId>> task_depended_on_;  ///< on single tasks: by array
   std::unordered_map<JobId, std::set<JobId>> depended_on_;       ///< on a job: who waits for it
   std::map<Namesakes, std::set<JobId>> singletons_;              ///< those that wait for their turn
-  std::unordered_map<JobId, ArrayState> arrays_;
+  std::unordered_map<JobId, unsigned> arrays_;                   ///< how many tasks of an array run
+  /// Tasks with numbers of their own that wait, of arrays with a throttle.
+  std::unordered_map<JobId, std::set<JobId>> throttled_;
   JobId last_placeholder_ = 0;  ///< negative: a task whose job has no id yet
   std::unordered_map<JobId, std::map<std::uint64_t, EndReply>> waiters_;
   std::unordered_map<JobId, std::map<std::uint64_t, StartReply>> start_waiters_;
@@ -295,7 +302,10 @@ class Daemon {
     std::function<void(JobId)> reply;
   };
   std::unordered_map<JobId, std::map<std::uint64_t, TaskWaiter>> task_waiters_;  ///< by array
-  std::set<std::pair<JobId, unsigned>> separating_;
+  /// Tasks that are being given a number of their own; by whom they were cancelled meanwhile, if they were.
+  std::map<std::pair<JobId, unsigned>, std::string> separating_;
+  std::unordered_map<unsigned, std::size_t> submitting_;  ///< jobs of a user that are being committed
+  std::set<JobId> requeueing_;                            ///< ended jobs whose requeue is being committed
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;
   std::string store_damage_;  ///< does not go away by itself

@@ -21,6 +21,16 @@ inline Outcome ended_before_start(JobState state, Cause cause, const std::string
   return outcome;
 }
 
+inline Outcome cancelled_before_start(const std::string& by) {
+  return ended_before_start(JobState::cancelled, Cause::cancelled,
+                            "cancelled by " + by + " before it started");
+}
+
+/// An array has no outcome of its own.
+inline int exit_status_of_array(JobState state) {
+  return state == JobState::completed ? 0 : state == JobState::cancelled ? 143 : 1;
+}
+
 inline std::string job_name(JobId job) {
   return "job " + std::to_string(job);
 }
@@ -28,9 +38,10 @@ inline std::string job_name(JobId job) {
 /// What the job, or the one task of an array, is scheduled by when it waits again.
 inline QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
   QueueFacts facts = queue_facts(spec);
+  facts.hold = Hold::none;
+  facts.begin.reset();
   if (stored.array_job_id) {
     facts.array_tasks.clear();
-    facts.array_limit = 0;
   }
   if (stored.array_job_id || stored.attempt > 0) {
     facts.dependency.clear();  // it has been fulfilled

@@ -37,9 +37,13 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
       }
     }
   }
-  const bool is_full = !facts.array_tasks.empty() && facts.array_limit > 0 && arrays_.contains(job.job_id) &&
-                       arrays_[job.job_id].running >= facts.array_limit;
-  waiting_.add(job, now, is_full || dependents_.contains(job.job_id) || !fits_ever(facts));
+  const std::optional<JobId> array = throttled_array(job);
+  if (array) {
+    throttled_[*array].insert(job.job_id);
+  }
+  waiting_.add(
+      job, now,
+      is_full(array.value_or(job.job_id), facts) || dependents_.contains(job.job_id) || !fits_ever(facts));
   if (committer_) {  // not while the queue is being loaded
     examine(job.job_id, now);
   }
@@ -78,6 +82,9 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
     return Fulfilment::no;
   }
   const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
+  if (other && is_final(other->state) && has_running_tasks(*on)) {
+    return Fulfilment::no;  // a cancelled array, until the last of its tasks has ended
+  }
   // What is not there was removed from the history, or is a task of an array that ended without it.
   return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
 }
@@ -174,20 +181,62 @@ void Daemon::examine_singletons() {
   }
 }
 
+/// Whether as many tasks of the array run as its throttle allows.
+bool Daemon::is_full(JobId array, const QueueFacts& facts) const {
+  const auto found = arrays_.find(array);
+  return facts.array_limit > 0 && found != arrays_.end() && found->second >= facts.array_limit;
+}
+
+/// The array with a throttle that a job with a number of its own is a task of.
+std::optional<JobId> Daemon::throttled_array(const WaitingJob& job) {
+  if (job.facts.array_limit == 0 || !job.facts.array_tasks.empty()) {
+    return std::nullopt;
+  }
+  const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
+  return stored ? stored->array_job_id : std::nullopt;
+}
+
+/// After the number of its running tasks has changed: what waits of the array may start, or may not.
+void Daemon::throttle(JobId array) {
+  std::vector<JobId> waiting{array};
+  if (const auto tasks = throttled_.find(array); tasks != throttled_.end()) {
+    std::erase_if(tasks->second, [this](JobId task) { return !waiting_.contains(task); });
+    waiting.insert(waiting.end(), tasks->second.begin(), tasks->second.end());
+    if (tasks->second.empty()) {
+      throttled_.erase(tasks);
+    }
+  }
+  for (const JobId job : waiting) {
+    const std::optional<WaitingJob> one = waiting_.find(job);
+    if (!one || dependents_.contains(job)) {
+      continue;
+    }
+    if (is_full(array, one->facts)) {
+      waiting_.block(job);
+    } else {
+      unblock(job, clock_.system_now());
+    }
+  }
+}
+
 /// One task less of the array runs.
 void Daemon::task_left(JobId array) {
   const auto found = arrays_.find(array);
   if (found == arrays_.end()) {
     return;
   }
-  --found->second.running;
-  if (!dependents_.contains(array)) {
-    unblock(array, clock_.system_now());
-  }
-  if (found->second.running == 0 && !waiting_.contains(array)) {
+  --found->second;
+  throttle(array);
+  if (found->second == 0 && !waiting_.contains(array)) {
     arrays_.erase(found);
   }
   schedule();
+}
+
+/// Until the records of their ends are on the disk.
+bool Daemon::has_running_tasks(JobId array) const {
+  return std::any_of(active_.begin(), active_.end(),
+                     [array](const auto& one) { return one.second.array == array; });
 }
 
 // -- deciding -------------------------------------------------------------------------------------------
@@ -315,15 +364,20 @@ bool Daemon::start(const WaitingJob& job) {
     active.array = job.job_id;
     active.task = task;
     active.waiting.facts.array_tasks.clear();
-    active.waiting.facts.array_limit = 0;
-    ++arrays_[job.job_id].running;
+    ++arrays_[job.job_id];
     if (!tasks.empty()) {
       WaitingJob rest = job;
       rest.facts.array_tasks = tasks.to_text();
       enqueue_rest(rest);
     }
+    throttle(job.job_id);
   } else {
     forget(job.job_id);
+    if (active.array = throttled_array(job); active.array) {
+      throttled_[*active.array].erase(job.job_id);
+      ++arrays_[*active.array];
+      throttle(*active.array);
+    }
   }
   const auto stored = std::make_shared<std::optional<StoredJob>>();
   committer_->commit(
@@ -341,9 +395,7 @@ bool Daemon::start(const WaitingJob& job) {
 
 /// What is left of an array after a task has been taken from it: its dependencies have been fulfilled.
 void Daemon::enqueue_rest(const WaitingJob& array) {
-  const ArrayState& state = arrays_[array.job_id];
-  waiting_.add(array, clock_.system_now(),
-               array.facts.array_limit > 0 && state.running >= array.facts.array_limit);
+  waiting_.add(array, clock_.system_now(), is_full(array.job_id, array.facts));
 }
 
 /// The start is on the disk, or could not be.
@@ -368,7 +420,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     }
     if (!active.array && (*stored)->array_job_id) {  // a task that had a number before
       active.array = (*stored)->array_job_id;
-      ++arrays_[*active.array].running;
+      ++arrays_[*active.array];
     }
     const AttemptId id = active.id;
     node.key() = id.job_id;
@@ -392,8 +444,10 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     --active.runner->jobs;
   }
   log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
-  if (active.task) {
+  if (active.array) {
     task_left(*active.array);
+  }
+  if (active.task) {
     give_task_back(*active.array);
     tell_task(active.array, active.task, 0);
   } else if (active.stop) {

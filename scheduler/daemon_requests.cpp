@@ -12,8 +12,12 @@
 namespace berth {
 
 void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
+  const auto waiting_of = [this](unsigned user_id) {
+    const auto submitting = submitting_.find(user_id);
+    return waiting_.size_of_user(user_id) + (submitting == submitting_.end() ? 0 : submitting->second);
+  };
   if (const auto most = config_.user_limits.waiting_jobs;
-      most && !jobs.empty() && waiting_.size_of_user(jobs.front().user_id) + jobs.size() > *most) {
+      most && !jobs.empty() && waiting_of(jobs.front().user_id) + jobs.size() > *most) {
     throw ApiError(429, "with these more than " + std::to_string(*most) +
                             " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
   }
@@ -21,6 +25,11 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
   for (const NewJob& job : jobs) {
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
       faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
+    }
+    try {
+      check_deadline(*job.queue);
+    } catch (const ApiError& error) {
+      faults.push_back({"job \"" + job.spec.name + "\"", "/deadline", error.what()});
     }
     try {
       check_dependency(job.spec.dependency, actor);
@@ -33,18 +42,32 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
   }
 }
 
+void Daemon::check_deadline(const QueueFacts& facts) const {
+  if (facts.deadline && *facts.deadline <= clock_.system_now()) {
+    throw ApiError(422, "the deadline has passed already");
+  }
+}
+
 /// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over
 /// whatever way.
 void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent) {
   if (text.empty()) {
     return;
   }
+  const std::optional<StoredJob> own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
   std::vector<JobId> way;
   for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
     if (condition.type == Dependency::Type::singleton) {
+      if (own) {
+        add_earlier_namesakes(*own, *own, way);
+      }
       continue;
     }
     (void)require(condition.job, actor);
+    if (own && own->array_job_id == condition.job &&
+        condition.task.value_or(*own->array_task_id) == *own->array_task_id) {
+      throw ApiError(422, job_name(dependent) + " would wait for itself");
+    }
     if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
         !has_waiting_task(condition.job, *condition.task)) {
       throw ApiError(
@@ -60,9 +83,32 @@ void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId
       throw ApiError(422, job_name(dependent) + " would wait for itself");
     }
     const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
-    for (std::size_t index = 0;
-         found != dependents_.end() && index < found->second.dependency.conditions.size(); ++index) {
-      way.push_back(found->second.dependency.conditions[index].job);
+    if (found == dependents_.end()) {
+      continue;
+    }
+    for (const Dependency::Condition& condition : found->second.dependency.conditions) {
+      if (condition.type != Dependency::Type::singleton) {
+        way.push_back(condition.job);
+      } else if (const std::optional<StoredJob> singleton = reader_.find_stored(job)) {
+        add_earlier_namesakes(*singleton, *own, way);
+      }
+    }
+  }
+}
+
+/// The jobs that a singleton waits for, as far as they wait for others; and `asking`, if it is one.
+void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
+                                   std::vector<JobId>& jobs) {
+  const auto is_one = [&](const StoredJob& other) {
+    return other.job_id < singleton.job_id && other.user_id == singleton.user_id &&
+           other.name == singleton.name;
+  };
+  if (is_one(asking)) {
+    jobs.push_back(asking.job_id);
+  }
+  for (const auto& [job, dependent] : dependents_) {
+    if (const std::optional<StoredJob> other = reader_.find_stored(job); other && is_one(*other)) {
+      jobs.push_back(job);
     }
   }
 }
@@ -89,6 +135,9 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
   check(jobs, actor);
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
+  for (const NewJob& job : *shared) {
+    ++submitting_[job.user_id];
+  }
   committer_->commit(
       [shared, ids](QueueStore& store) {
         *ids = store.submit(*shared, queue_supervisor());
@@ -96,6 +145,11 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
       },
       [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("submit.after_commit");
+        for (const NewJob& job : *shared) {
+          if (--submitting_[job.user_id] == 0) {
+            submitting_.erase(job.user_id);
+          }
+        }
         if (!error) {
           const Timestamp now = clock_.system_now();
           for (std::size_t index = 0; index < ids->size(); ++index) {
@@ -107,6 +161,13 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
         reply(error, *ids);
         committed();
       });
+}
+
+/// Before what is done once and then recorded.
+void Daemon::require_store() const {
+  if (!store_trouble().empty()) {
+    throw ApiError(507, "not while the database cannot be used: " + store_trouble());
+  }
 }
 
 Daemon::Active* Daemon::find_active(JobId job) {
@@ -156,7 +217,9 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
-        tell_end(job, {outcome.state, exit_status(outcome)});
+        if (!has_running_tasks(job)) {
+          tell_end(job, {outcome.state, exit_status(outcome)});
+        }
         release_dependents(job, array_end->array);
         if (array_end->state) {
           tell_array_end(*array_end->array, *array_end->state);
@@ -171,7 +234,8 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
 void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   const StoredJob stored = require(job, actor);
   if (Active* active = find_active(job); active != nullptr && active->runner) {
-    active->requeue = false;
+    const bool might_run_again = active->rule.requeue || active->rule.retry || active->requeue.value_or(true);
+    active->cancelled = true;
     RunnerMessage stop;
     stop.kind = RunnerMessage::Kind::stop;
     stop.id = active->id;
@@ -183,7 +247,20 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     } else {
       active->stop = stop;
     }
-    reply(nullptr);
+    if (!might_run_again) {
+      reply(nullptr);
+      return;
+    }
+    // The next berthd has to know it too. The job is stopped also when that cannot be recorded.
+    committer_->commit([id = active->id, detail = action_detail("cancel", actor), at = clock_.system_now()](
+                           QueueStore& store) { store.note_cancel(id.job_id, id.attempt, at, detail); },
+                       [this, job, reply = std::move(reply)](const std::exception_ptr& error) {
+                         if (error) {
+                           log_warning(job_name(job) + ": " + text_of(error));
+                         }
+                         reply(nullptr);
+                         committed();
+                       });
     return;
   }
   const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
@@ -197,23 +274,31 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
       // It has just ended.
     }
   }
+  bool has_nameless = false;
+  for (auto& [task, canceller] : separating_) {
+    if (task.first == job) {
+      canceller = actor.name;
+      has_nameless = true;
+    }
+  }
   for (auto& [key, active] : active_) {
     if (active.array == job && key < 0) {  // a task whose start is being committed
+      has_nameless = true;
+      active.cancelled = true;
       active.stop.emplace();
       active.stop->kind = RunnerMessage::Kind::stop;
       active.stop->at_once = at_once;
     }
   }
   if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+    require_store();
     waiting_.remove(job);
     forget(job);
-    end_waiting(job, waiting->attempt,
-                ended_before_start(JobState::cancelled, Cause::cancelled,
-                                   "cancelled by " + actor.name + " before it started"),
-                std::move(reply));
+    schedule();  // others may have waited behind it
+    end_waiting(job, waiting->attempt, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
-  if (!tasks.empty() && !is_final(stored.state)) {
+  if ((has_nameless || !tasks.empty()) && !is_final(stored.state)) {
     reply(nullptr);
     return;
   }
@@ -287,11 +372,20 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
     throw ApiError(409, job_name(job) + " is " + std::string(to_string(active.state)) + ", not " +
                             std::string(to_string(wanted)));
   }
+  require_store();
   RunnerMessage message;
   message.kind = suspended ? RunnerMessage::Kind::suspend : RunnerMessage::Kind::resume;
   message.id = active.id;
   active.runner->send(message);
   active.state = suspended ? JobState::suspended : JobState::running;
+  // Its limits of time wait meanwhile (Executor::freeze).
+  active.latest_end += suspended ? SteadyTime::duration(kUnlimited) : SteadyTime::duration(-kUnlimited);
+  if (suspended) {
+    active.suspended_at = clock_.steady_now();
+  } else {
+    active.latest_end += clock_.steady_now() - active.suspended_at;
+    schedule();
+  }
   active.start_commit = 0;  // a suspension is recorded between start and end
   committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
                                 QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
@@ -352,6 +446,9 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
     if (!active->runner) {
       throw ApiError(409, job_name(job) + " is ending; try again");
     }
+    if (active->cancelled) {
+      throw ApiError(409, job_name(job) + " is being cancelled: requeue it when it has ended");
+    }
     active->requeue = true;
     RunnerMessage stop;
     stop.kind = RunnerMessage::Kind::stop;
@@ -368,16 +465,21 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
   if (!is_final(stored.state)) {
     throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and waits already");
   }
+  if (waiting_.contains(job) || requeueing_.contains(job)) {
+    throw ApiError(409, job_name(job) + " is on its way into the queue already");
+  }
   WaitingJob again;
   again.job_id = job;
   again.user_id = stored.user_id;
   again.attempt = stored.attempt;
   again.facts = task_facts(parse_stored_job(stored.spec_text, job_name(job)), stored);
-  again.facts.hold = Hold::none;
-  again.facts.begin.reset();
   if (!again.facts.array_tasks.empty()) {
     throw ApiError(409, job_name(job) + " is an array: requeue its tasks, or submit it again");
   }
+  if (again.facts.deadline && *again.facts.deadline <= clock_.system_now()) {
+    throw ApiError(409, job_name(job) + "'s deadline has passed: submit it again with a later one");
+  }
+  requeueing_.insert(job);
   committer_->commit(
       [again, detail = action_detail("requeue", actor), at = clock_.system_now()](QueueStore& store) {
         store.requeue(again.job_id, again.facts, at, detail);
@@ -385,6 +487,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
       },
       [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("requeue.after_commit");
+        requeueing_.erase(again.job_id);
         if (!error) {
           enqueue(again, clock_.system_now());
           schedule();
@@ -396,15 +499,13 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
 
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
   const std::optional<StoredJob> stored = reader_.find_stored(job);
-  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
+  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job) &&
+      !has_running_tasks(job)) {
     const std::vector<AccountingRecord> records = reader_.find(job);
     const bool has_outcome =
         !records.empty() && records.back().outcome && stored->state == records.back().state;
-    // An array has no outcome of its own.
-    const int without = stored->state == JobState::completed   ? 0
-                        : stored->state == JobState::cancelled ? 143
-                                                               : 1;
-    reply({stored->state, has_outcome ? exit_status(*records.back().outcome) : without});
+    reply({stored->state,
+           has_outcome ? exit_status(*records.back().outcome) : exit_status_of_array(stored->state)});
     return 0;
   }
   waiters_[job].emplace(++last_waiter_, std::move(reply));
@@ -431,8 +532,19 @@ void Daemon::tell_end(JobId job, const JobEnd& end) {
 }
 
 void Daemon::tell_array_end(JobId array, JobState state) {
-  tell_end(array, {state, state == JobState::completed ? 0 : 1});
+  tell_end(array, {state, exit_status_of_array(state)});
   release_dependents(array, std::nullopt);
+}
+
+/// After the end of a task: that of an array which was cancelled while tasks of it ran.
+void Daemon::tell_cancelled_array_end(JobId array) {
+  if (waiting_.contains(array) || has_running_tasks(array)) {
+    return;
+  }
+  const std::optional<StoredJob> stored = reader_.find_stored(array);
+  if (stored && is_final(stored->state)) {
+    tell_array_end(array, stored->state);
+  }
 }
 
 // -- tasks of arrays that have no number yet ------------------------------------------------------------
@@ -453,7 +565,6 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
   WaitingJob rest = *waiting_.find(array);
   WaitingJob single = rest;
   single.facts.array_tasks.clear();
-  single.facts.array_limit = 0;
   if (!dependents_.contains(array)) {
     single.facts.dependency.clear();  // it has been fulfilled
   }
@@ -466,7 +577,7 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
   } else {
     enqueue(rest, clock_.system_now());
   }
-  separating_.emplace(array, task);
+  separating_.emplace(std::pair{array, task}, "");
   const auto id = std::make_shared<JobId>(0);
   committer_->commit(
       [array, task, single, id, left = tasks.to_text(), at = clock_.system_now()](QueueStore& store) {
@@ -474,7 +585,7 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
         store.change(*id, single.facts, at, R"({"action":"separate"})", "");
       },
       [this, array, task, single, id, reply = std::move(reply)](const std::exception_ptr& error) mutable {
-        separating_.erase({array, task});
+        const std::string canceller = separating_.extract({array, task}).mapped();
         if (error) {
           give_task_back(array);
           tell_task(array, task, 0);
@@ -482,8 +593,12 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
           return;
         }
         single.job_id = *id;
-        enqueue(single, clock_.system_now());
-        schedule();
+        if (!canceller.empty()) {
+          end_waiting(*id, 0, cancelled_before_start(canceller), {});
+        } else {
+          enqueue(single, clock_.system_now());
+          schedule();
+        }
         tell_task(array, task, *id);
         reply(nullptr, *id);
         committed();

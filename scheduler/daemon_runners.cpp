@@ -77,7 +77,7 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
                : facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, stored),
                                 has_memory ? records.back().allocation->memory : 0, id.attempt, outcome,
                                 clock_.system_now());
-  if (again) {
+  if (again && !store.has_cancel(id.job_id, id.attempt)) {
     store.requeue(id.job_id, *again, clock_.system_now(),
                   requeued ? R"({"action":"requeue"})" : R"({"action":"retry"})");
   } else if (stored.array_job_id) {
@@ -147,15 +147,20 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   active.latest_end = clock_.steady_now() + longest_stay(spec);
   active.runner = link;
   active.state = open.state;
+  if (active.state == JobState::suspended) {
+    active.latest_end += kUnlimited;
+    active.suspended_at = clock_.steady_now();
+  }
   active.sent = knows(*link, id);
   if (!active.lease) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
   active.rule = {spec.requeue, spec.retry};
   active.requeue.reset();
+  active.cancelled = reader_.has_cancel(id.job_id, id.attempt);
   active.array = stored.array_job_id;
   if (active.array) {
-    ++arrays_[*active.array].running;
+    ++arrays_[*active.array];
   }
   if (!active.sent) {
     ++link->jobs;
@@ -327,6 +332,9 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
 /// As which an attempt that ended so runs again; nothing when it does not.
 std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
                                                Timestamp at) const {
+  if (active.cancelled) {
+    return std::nullopt;
+  }
   const bool requeued = active.requeue.value_or(outcome.cause == Cause::preempted);
   const std::optional<QueueFacts> facts =
       requeued ? std::optional(active.waiting.facts)
@@ -405,6 +413,8 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         if (*array_end) {
           tell_array_end(*array, **array_end);
+        } else if (array && !again) {
+          tell_cancelled_array_end(*array);
         }
         committed();
       });

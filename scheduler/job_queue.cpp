@@ -101,6 +101,11 @@ class JobQueue::Merge {
   void start() { std::make_heap(heads_.begin(), heads_.end(), after); }
   bool empty() const { return heads_.empty(); }
   Jobs::const_iterator front() const { return heads_.front().job; }
+  /// The rest of the front job's owner's.
+  void drop() {
+    std::pop_heap(heads_.begin(), heads_.end(), after);
+    heads_.pop_back();
+  }
   void advance() {
     std::pop_heap(heads_.begin(), heads_.end(), after);
     if (++heads_.back().job == heads_.back().end) {
@@ -182,11 +187,19 @@ std::optional<QueuedJob> JobQueue::take_next(const Resources& free, const std::v
   }
   merge.start();
   std::optional<Reservation> reservation;  // of the first job, once it is known to be blocked
-  for (std::size_t tried = 0; !merge.empty() && tried <= kBackfillDepth; merge.advance(), ++tried) {
+  std::map<unsigned, std::size_t> passed_over;
+  for (std::size_t tried = 0; !merge.empty() && tried <= kBackfillDepth;) {
     const auto job = merge.front();
     if (!allowed[job->owner].holds(job->wants)) {
+      if (++passed_over[job->owner] < kPassedOver) {
+        merge.advance();
+      } else {
+        merge.drop();
+      }
       continue;
     }
+    ++tried;
+    merge.advance();
     if (!reservation) {
       if (free.holds(job->wants)) {
         return take(job->owner, job);

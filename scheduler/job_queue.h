@@ -78,6 +78,9 @@ class JobQueue {
 
   /// How many jobs behind a blocked first one are tried, as Slurm's bf_max_job_test.
   static constexpr std::size_t kBackfillDepth = 500;
+  /// How many jobs that their owner's allowance does not hold are passed over in one decision; what the
+  /// owner has behind them waits for the next one with less before it.
+  static constexpr std::size_t kPassedOver = 5000;
 
   void push(const QueuedJob& job);
   /// By owner, priority and sequence; false when it is not there.

@@ -72,7 +72,7 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
   entry.hold = facts.hold;
   entry.blocked = blocked;
   if (facts.begin || facts.deadline || !facts.dependency.empty() || !facts.array_tasks.empty() ||
-      !facts.shared_network.empty()) {
+      facts.array_limit > 0 || !facts.shared_network.empty()) {
     entry.extras =
         std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks,
                                         facts.array_limit, facts.shared_network});
@@ -193,7 +193,7 @@ std::optional<WaitReason> WaitingJobs::own_reason(JobId job, Timestamp now) cons
   if (entry.extras && entry.extras->begin && *entry.extras->begin > now) {
     return WaitReason::begin_time;
   }
-  return entry.extras && entry.extras->dependency.empty() && !entry.extras->array_tasks.empty()
+  return entry.extras && entry.extras->dependency.empty() && entry.extras->array_limit > 0
              ? WaitReason::array_task_limit
              : WaitReason::dependency;
 }

@@ -87,6 +87,10 @@ std::optional<Allocation> read_allocation(Row& row) {
   }
   Allocation allocation;
   allocation.slot = row.text();
+  if (allocation.slot.empty()) {  // insert_unstarted()
+    row.skip(3);
+    return std::nullopt;
+  }
   allocation.cpus = CpuSet::parse(row.text());
   allocation.memory_nodes = CpuSet::parse(row.text());
   allocation.memory = static_cast<Bytes>(row.integer());
@@ -313,6 +317,8 @@ class SqliteJobStore final : public QueueStore {
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
+  void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
+  bool has_cancel(JobId job, unsigned attempt) override;
   std::size_t forget_ended(const Retention& rule, std::size_t most) override;
   std::size_t give_back_pages(std::size_t most) override { return database_->give_back_pages(most); }
   std::vector<OpenAttempt> running_attempts() override;
@@ -354,6 +360,9 @@ class SqliteJobStore final : public QueueStore {
   bool finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
               const Usage& usage, Timestamp at, Database::Durability durability);
   bool has_record(JobId job, unsigned attempt);
+  void insert_unstarted(JobId job, unsigned attempt);
+  void write_end(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
+                 const Usage& usage, Timestamp at);
   void write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
                      Timestamp at);
   void write_usage(JobId job, unsigned attempt, const Usage& usage);
@@ -644,6 +653,24 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     insert_into_queue(job, stored->user_id, stored->attempt, facts);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
     return true;
+  });
+}
+
+void SqliteJobStore::note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) {
+  database_->write([&] {
+    const std::optional<Standing> now = standing(job);
+    if (now && !is_final(now->state)) {
+      insert_event(job, attempt, at, now->state, detail);
+    }
+    return true;
+  });
+}
+
+bool SqliteJobStore::has_cancel(JobId job, unsigned attempt) {
+  return database_->read([&] {
+    Query query = database_->query(
+        R"(SELECT 1 FROM events WHERE job_id = ? AND attempt = ? AND detail LIKE '{"action":"cancel"%')");
+    return query.bind(job).bind(std::int64_t{attempt}).step();
   });
 }
 
@@ -1039,14 +1066,10 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* sta
     if (before.state == JobState::pending) {
       leave_queue(job);
     }
-    write_outcome(job, attempt, ran ? std::optional(start->at) : std::nullopt, outcome, at);
-    write_usage(job, attempt, usage);
-    Query event = database_->query(
-        "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
-        "json_object('cause', ?, 'exit_code', ?, 'signal', ?, 'message', ?))");
-    event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(outcome.state));
-    event.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code});
-    event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
+    if (attempt == 0) {
+      insert_unstarted(job, 0);
+    }
+    write_end(job, attempt, ran ? std::optional(start->at) : std::nullopt, outcome, usage, at);
     return true;
   };
   return database_->write(write_record, durability);
@@ -1059,26 +1082,43 @@ bool SqliteJobStore::has_record(JobId job, unsigned attempt) {
   return recorded.bind(job).bind(std::int64_t{attempt}).step();
 }
 
-/// A job that waits again after its attempt `attempt` ends without another one: only its state changes.
+/// A job that waits again after its attempt `attempt` ends without another one: that is a record of its own,
+/// of the attempt that it waited for.
 bool SqliteJobStore::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
   const std::optional<Standing> now = standing(job);
   if (!now || now->state != JobState::pending || now->attempt != attempt) {
     return false;
   }
-  set_state(job, outcome.state, attempt, at);
+  set_state(job, outcome.state, attempt + 1, at);
   leave_queue(job);
-  insert_event(job, attempt, at, outcome.state, "");
+  insert_unstarted(job, attempt + 1);
+  write_end(job, attempt + 1, std::nullopt, outcome, {}, at);
   return true;
+}
+
+/// The row of an attempt that was never configured: attempt 0, or one after others, whose slot has no name.
+void SqliteJobStore::insert_unstarted(JobId job, unsigned attempt) {
+  Query insert = database_->query(
+      "INSERT INTO attempts (job_id, attempt, supervisor_id, state, slot) "
+      "SELECT id, ?2, supervisor_id, state, CASE WHEN ?2 = 0 THEN NULL ELSE '' END FROM jobs WHERE id = ?1");
+  insert.bind(job).bind(std::int64_t{attempt}).execute();
+}
+
+/// Record and event.
+void SqliteJobStore::write_end(JobId job, unsigned attempt, std::optional<Timestamp> start,
+                               const Outcome& outcome, const Usage& usage, Timestamp at) {
+  write_outcome(job, attempt, start, outcome, at);
+  write_usage(job, attempt, usage);
+  Query event = database_->query(
+      "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
+      "json_object('cause', ?, 'exit_code', ?, 'signal', ?, 'message', ?))");
+  event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(outcome.state));
+  event.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code});
+  event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
 }
 
 void SqliteJobStore::write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start,
                                    const Outcome& outcome, Timestamp at) {
-  if (attempt == 0) {  // never configured, so there is no row yet
-    Query insert = database_->query(
-        "INSERT INTO attempts (job_id, attempt, supervisor_id, state) SELECT id, 0, supervisor_id, state "
-        "FROM jobs WHERE id = ?");
-    insert.bind(job).execute();
-  }
   Query query = database_->query(
       "UPDATE attempts SET start_us = coalesce(start_us, ?), state = ?, end_us = ?, cause = ?, exit_code = "
       "?, "
@@ -1223,7 +1263,7 @@ JobState replay(const std::vector<JobEvent>& events) {
   for (auto event = events.begin() + 1; event != events.end(); ++event) {
     const bool is_array =
         state == JobState::pending && is_final(event->state) && event->detail.starts_with("{\"array\"");
-    const bool is_change = event->state == JobState::pending && event->state == state;
+    const bool is_change = !is_final(state) && event->state == state;  // of what it waits for; a cancellation
     const bool is_requeue = event->state == JobState::pending && is_final(state);
     if (!is_array && !is_change && !is_requeue && !may_transition(state, event->state)) {
       throw StoreError("job " + std::to_string(event->job_id) + ": event " + std::to_string(event->sequence) +

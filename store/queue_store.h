@@ -87,6 +87,11 @@ class QueueStore : public JobStore {
   /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
                       const std::string& spec_text) = 0;
+  /// Records that somebody asked for the end of a job's attempt, so that none follows it; `detail` as in
+  /// requeue(). Does nothing when the job is over.
+  virtual void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) = 0;
+  /// Whether note_cancel() was called for the attempt.
+  virtual bool has_cancel(JobId job, unsigned attempt) = 0;
   /// What a waiting job depended on is fulfilled; does nothing when it does not wait any more.
   virtual void forget_dependency(JobId job) = 0;
   /// Every row of the queue, in the order of job ids.

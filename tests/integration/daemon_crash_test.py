@@ -15,13 +15,14 @@ from berth_case import SOURCE, eventually, main, natively
 from daemon_case import BERTHD, DaemonCase
 
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE"}
-# What may follow what: a requeue makes a job wait again after whatever ended its attempt, or before it has started.
+# What may follow what: a cancellation is an event that changes no state, and a requeue makes a job wait again after
+# whatever ended its attempt, or before it has started.
 NEXT = {
     None: {"PENDING"},
     "PENDING": {"PENDING", "CONFIGURING"} | FINAL,
-    "CONFIGURING": {"RUNNING", "PENDING"} | FINAL,
-    "RUNNING": {"SUSPENDED", "PENDING"} | FINAL,
-    "SUSPENDED": {"RUNNING"} | FINAL,
+    "CONFIGURING": {"CONFIGURING", "RUNNING", "PENDING"} | FINAL,
+    "RUNNING": {"RUNNING", "SUSPENDED", "PENDING"} | FINAL,
+    "SUSPENDED": {"SUSPENDED", "RUNNING"} | FINAL,
     **{state: {"PENDING"} for state in FINAL},
 }
 

@@ -179,6 +179,97 @@ class Queueing(DaemonCase):
         self.cli("wait", job)
 
     @natively
+    def test_what_waits_behind_a_cancelled_job_starts_at_once(self):
+        running = self.submit("hold", 600, cpus_per_task=1)
+        self.wait_for_state(running, "RUNNING")
+        large = self.submit("exit", 0, cpus_per_task=2)
+        behind = self.submit("hold", 600, cpus_per_task=1)
+        self.assertEqual(self.state(behind), "PENDING")
+        self.ok("cancel", large)
+        self.wait_for_state(behind, "RUNNING", 5)
+        self.ok("cancel", running, behind)
+
+    @natively
+    def test_a_suspended_job_is_reckoned_with_as_one_without_a_limit(self):
+        suspended = self.submit("hold", 600, cpus_per_task=1, time_limit="1s")
+        self.wait_for_state(suspended, "RUNNING")
+        self.ok("suspend", suspended)
+        large = self.submit("exit", 0, cpus_per_task=2)
+        eventually(lambda: False, 1.5)  # its limit would have passed
+        self.assertNotIn("expected_start", json.loads(self.ok("why", "--json", large)))
+        self.ok("wait", self.submit("exit", 0, cpus_per_task=1, time_limit="5s"))  # passes the large one
+        self.ok("resume", suspended)
+        self.assertEqual(self.cli("wait", suspended)[0], 124)
+        self.ok("wait", large)
+
+    @natively
+    def test_a_job_cancelled_between_two_attempts_has_a_record_of_that(self):
+        job = self.submit("exit", 3, retry={"max": 3, "backoff": "1h"})
+        self.assertTrue(eventually(lambda: self.queue().get(job, {}).get("reason") == "BeginTime"))
+        self.ok("cancel", job)
+        records = self.records(job)
+        self.assertEqual([record["state"] for record in records], ["FAILED", "CANCELLED"])
+        self.assertNotIn("start", records[1])
+        self.assertIn("cancelled by root", self.ok("why", job))
+        self.assertEqual(self.cli("wait", job)[0], 143)
+        self.ok("requeue", job)
+        self.assertTrue(eventually(lambda: len(self.records(job)) == 3))
+        self.ok("cancel", job)
+
+    @natively
+    def test_a_deadline_that_has_passed_is_refused(self):
+        status, _, err = self.cli("submit", "--deadline", "now-1hour", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("the deadline has passed already", err)
+        held = self.submit("exit", 0, hold=True)
+        self.assertIn("the deadline has passed already", self.cli("update", "--deadline", "now-1hour", held)[2])
+        job = self.submit("exit", 0, deadline="now+2")
+        self.ok("wait", job)
+        self.assertTrue(eventually(lambda: "deadline has passed" in self.cli("requeue", job)[2]))
+        self.ok("cancel", held)
+
+    @natively
+    def test_a_job_does_not_come_to_wait_for_itself(self):
+        array = int(self.ok("submit", "--parsable", "-H", "-a", "0-2", "--wrap", "true"))
+        self.ok("hold", f"{array}_1")
+        self.assertIn("would wait for itself", self.cli("update", "-d", f"afterany:{array}", f"{array}_1")[2])
+        self.ok("update", "-d", f"afterany:{array}_0", f"{array}_1")
+        first = self.submit("exit", 0, name="one", hold=True)
+        second = self.submit("exit", 0, name="one", dependency="singleton")
+        self.assertIn("would wait for itself", self.cli("update", "-d", f"afterok:{second}", first)[2])
+        self.ok("cancel", array, second, first)
+
+    @natively
+    def test_the_throttle_of_an_array_holds_for_its_tasks_with_numbers_of_their_own(self):
+        array = int(self.ok("submit", "--parsable", "-a", "0-2%1", "--wrap", "until [ -e end ]; do sleep 0.05; done"))
+        self.assertTrue(eventually(lambda: any(job["state"] == "RUNNING" for job in self.queue().values())))
+        self.ok("hold", f"{array}_2")
+        self.ok("release", f"{array}_2")
+        eventually(lambda: False, 0.3)
+        states = sorted(job["state"] for job in self.queue().values())
+        self.assertEqual(states, ["PENDING", "PENDING", "RUNNING"])
+        self.assertIn("JobArrayTaskLimit", self.ok("why", f"{array}_2"))
+        self.let_end()
+        self.ok("wait", array)
+        starts = sorted(
+            (record["start"], record["end"]) for task in range(3) for record in self.records(f"{array}_{task}")
+        )
+        self.assertTrue(all(before[1] <= after[0] for before, after in zip(starts, starts[1:])), starts)
+
+    @natively
+    def test_a_cancelled_array_ends_with_the_last_of_its_running_tasks(self):
+        wrap = 'trap "" TERM; : >started; until [ -e end ]; do sleep 0.05; done'
+        array = int(self.ok("submit", "--parsable", "-a", "0-3%1", "--grace", "30s", "--wrap", wrap))
+        after = self.submit("exit", 0, dependency=f"afterany:{array}")
+        self.assertTrue(eventually(lambda: os.path.exists(os.path.join(self.work, "started"))))
+        self.ok("cancel", array)
+        eventually(lambda: False, 0.3)
+        self.assertEqual(self.queue()[after]["reason"], "Dependency")
+        self.let_end()
+        self.assertEqual(self.cli("wait", array)[0], 143)
+        self.ok("wait", after)
+
+    @natively
     def test_berth_run_refuses_what_needs_a_queue(self):
         status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0, hold=True)))
         self.assertEqual(status, 125)

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 
-from berth_case import eventually, main, natively
+from berth_case import BERTH, eventually, main, natively
 from daemon_case import BERTHD, PACE, DaemonCase
 
 
@@ -226,6 +226,11 @@ class Limits(DaemonCase):
         status, _, err = self.cli("submit", path)
         self.assertEqual(status, 125)
         self.assertIn("user_limits.waiting_jobs", err)
+        path = self.job_file(self.job("exit", 0))
+        commands = [[BERTH, "submit", "--socket", self.socket, path] for _ in range(8)]  # at once
+        clients = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in commands]
+        self.assertEqual(sorted(client.wait() for client in clients), [0, 0] + [125] * 6)
+        self.assertEqual(sum(job["state"] == "PENDING" for job in self.queue().values()), 3)
         path = self.job_file(self.job("exit", 0, comment="x" * 20000))
         self.assertIn("api.body", self.cli("submit", path)[2])
         # Less strict from now on, and no job notices.
@@ -321,6 +326,35 @@ class Surviving(DaemonCase):
         self.cli("wait", second)
 
     @natively
+    def test_an_acknowledged_cancel_survives_and_no_attempt_follows(self):
+        self.start_daemon()
+        stubborn = 'trap "" TERM; : >{}; while :; do sleep 0.1; done'
+        requeued = int(self.ok("submit", "--parsable", "--grace", "4s", "--wrap", stubborn.format("one")))
+        limited = int(
+            self.ok("submit", "--parsable", "--retry", 3, "-t", "1s", "--grace", "8s", "--wrap", stubborn.format("two"))
+        )
+        self.assertTrue(eventually(lambda: {"one", "two"} <= set(os.listdir(self.work))))
+        eventually(lambda: False, 1.5)  # the grace period after the time limit
+        self.ok("requeue", requeued)
+        self.ok("cancel", requeued, limited)
+        self.assertIn("being cancelled", self.cli("requeue", requeued)[2])
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(self.cli("wait", requeued)[0], 137)
+        self.assertEqual(self.cli("wait", limited)[0], 124)
+        self.assertEqual(self.state(requeued), "CANCELLED")
+        self.assertEqual(len(self.records(requeued)) + len(self.records(limited)), 2)
+
+    def test_a_released_hold_does_not_come_back(self):
+        self.start_daemon()
+        job = self.submit(argv=["sh", "-c", "until [ -e end ]; do sleep 0.05; done; exit 3"], hold=True, retry={"max": 1})
+        self.ok("release", job)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.start_daemon()
+        self.let_end()
+        self.assertTrue(eventually(lambda: len(self.records(job)) == 2 and self.state(job) == "FAILED"))
+
     def test_waiting_jobs_survive(self):
         self.start_daemon()
         self.ok("drain")

@@ -88,6 +88,21 @@ class Escape(BerthCase):
         run = self.run_jobs(self.python(f"{limit.format(1)}\n{limit.format('os.getpid()')}"))
         self.assertRegex(run.out, r"^EPERM\n\(\d+, \d+\)\n$", str(run))
 
+    def test_init_is_not_slowed_down_by_the_job(self):
+        idle = "os.SCHED_IDLE, os.sched_param(0)"
+        ways = (
+            "os.setpriority(os.PRIO_PROCESS, {}, 19)",
+            "os.setpriority(os.PRIO_PGRP, {}, 19)",
+            "os.sched_setaffinity({}, os.sched_getaffinity(0))",
+            "os.sched_setparam({}, os.sched_param(0))",
+            f"os.sched_setscheduler({{}}, {idle})",
+        )
+        for way in ways:
+            run = self.run_jobs(self.python(f"tell(lambda: {way.format(1)})\ntell(lambda: {way.format(0)})"))
+            self.assertEqual(run.out, "EPERM\nNone\n", way + str(run))
+        run = self.run_jobs(self.python("tell(lambda: os.setpriority(os.PRIO_USER, 0, 19))"))
+        self.assertEqual(run.out, "EPERM\n", str(run))
+
     def test_a_job_that_deafens_init_ends(self):
         # Without the filter it may; then init must neither spin nor go on without ears.
         orphan = "if os.fork() == 0:\n    os.fork()\n    os._exit(0)\n"  # its end wakes init

@@ -146,6 +146,19 @@ TEST_CASE("memory and the number of slots block and are reserved like CPUs") {
   CHECK(next(queue, free_of(8, 3 * kGibibyte), running) == 2U);  // 5 GiB then, 4 for the first
 }
 
+TEST_CASE("jobs beyond their owner's allowance keep nobody else's waiting") {
+  JobQueue queue;
+  for (std::size_t i = 1; i <= 2 * JobQueue::kPassedOver; ++i) {
+    queue.push({9, i, resources(4), kUnlimited, 1});
+  }
+  queue.push({0, 0, resources(1), kUnlimited, 2});
+  const auto allowance = [](unsigned owner) { return resources(owner == 1 ? 3 : 8, kGibibyte); };
+  const std::optional<QueuedJob> taken = queue.take_next(free_of(8), {}, kNow, allowance);
+  REQUIRE(taken);
+  CHECK(taken->owner == 2);
+  CHECK_FALSE(queue.take_next(free_of(8), {}, kNow, allowance));
+}
+
 TEST_CASE("only so many jobs behind a blocked first one are tried") {
   JobQueue queue;
   queue.push(job(0, 4));
