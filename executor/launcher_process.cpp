@@ -322,6 +322,9 @@ UniqueFd make_init_file() {
 [[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view,
                                const rlimit& open_files) {
   ::prctl(PR_SET_NAME, "berth-launcher");
+  // A session of its own: a job with root inside may change the nice value of its init's (sched(7),
+  // autogroup), which else would be the caller's.
+  ::setsid();
   reset_dispositions();
   close_inherited(inherited_socket);
   ::setrlimit(RLIMIT_NOFILE, &open_files);

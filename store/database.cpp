@@ -3,6 +3,7 @@
 #include <SQLiteCpp/Backup.h>
 #include <SQLiteCpp/Transaction.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 #include <utility>
@@ -48,16 +50,56 @@ void set_identity(SQLite::Database& connection, int version) {
   connection.exec("PRAGMA user_version = " + std::to_string(version));
 }
 
+/// A database's files under the name that it is made with, which go when it has not got its own by then.
+class UnfinishedFiles {
+ public:
+  explicit UnfinishedFiles(std::string path) : path_(std::move(path)) { remove(path_); }
+  ~UnfinishedFiles() { remove(path_); }
+  UnfinishedFiles(const UnfinishedFiles&) = delete;
+  UnfinishedFiles& operator=(const UnfinishedFiles&) = delete;
+  UnfinishedFiles(UnfinishedFiles&&) = delete;
+  UnfinishedFiles& operator=(UnfinishedFiles&&) = delete;
+
+  const std::string& path() const { return path_; }
+  static void remove(const std::string& path) {
+    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+      ::unlink((path + suffix).c_str());
+    }
+  }
+
+ private:
+  std::string path_;
+};
+
+constexpr const char* kUnfinishedMark = ".new-";
+
+/// Those of processes that were killed over it.
+void remove_abandoned(const std::string& path) {
+  const std::string prefix = fs::path(path).filename().string() + kUnfinishedMark;
+  std::error_code ignored;
+  std::vector<std::string> abandoned;
+  for (const fs::directory_entry& entry : fs::directory_iterator(fs::path(path).parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    const long pid = name.starts_with(prefix) ? std::strtol(name.c_str() + prefix.size(), nullptr, 10) : 0;
+    if (pid > 0 && ::kill(static_cast<pid_t>(pid), 0) < 0 && errno == ESRCH) {
+      abandoned.push_back(path + kUnfinishedMark + std::to_string(pid));
+    }
+  }
+  for (const std::string& one : abandoned) {
+    UnfinishedFiles::remove(one);
+  }
+}
+
 /// Makes a database of the newest version under another name and gives it its own only when it is whole and
 /// on disk: one fdatasync instead of the seven that SQLite needs to do this in place, half the time at
 /// the start of a first `berth run`. When another process was quicker, or the file system cannot rename
 /// without replacing, `path` is left to that process, or made empty, for migrate() to fill.
 void create_whole(const std::string& path, std::span<const Migration> steps) {
-  const std::string unfinished = path + ".new-" + std::to_string(::getpid());
-  ::unlink(unfinished.c_str());
-  create_private_file(unfinished);
+  remove_abandoned(path);
+  const UnfinishedFiles unfinished(path + kUnfinishedMark + std::to_string(::getpid()));
+  create_private_file(unfinished.path());
   try {
-    SQLite::Database connection(unfinished, SQLite::OPEN_READWRITE);
+    SQLite::Database connection(unfinished.path(), SQLite::OPEN_READWRITE);
     // Before there is anything in it: auto_vacuum cannot be switched on later without writing the file anew.
     connection.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL");
     SQLite::Transaction transaction(connection);
@@ -66,14 +108,14 @@ void create_whole(const std::string& path, std::span<const Migration> steps) {
     }
     set_identity(connection, static_cast<int>(steps.size()));
     transaction.commit();
+    // The log into the file. Closing the connection would do that too, but keep a full disk to itself.
+    connection.exec("PRAGMA wal_checkpoint(TRUNCATE)");
   } catch (const SQLite::Exception& error) {
-    ::unlink(unfinished.c_str());
     throw_store_error(path, error);
   }
-  sync_file(unfinished);  // closing the last connection moved the log into it
-  if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) < 0) {
+  sync_file(unfinished.path());
+  if (::renameat2(AT_FDCWD, unfinished.path().c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) < 0) {
     const int error_number = errno;
-    ::unlink(unfinished.c_str());
     if (error_number == EINVAL || error_number == ENOSYS) {
       create_private_file(path);
     } else if (error_number != EEXIST) {

@@ -2,9 +2,11 @@
 
 #include <SQLiteCpp/Exception.h>
 #include <sqlite3.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <system_error>
 
 #include "store/job_store.h"
@@ -12,9 +14,18 @@
 namespace berth {
 namespace {
 
+/// SQLite does not tell a full disk from others where it grows the -shm file.
+bool is_full(const std::string& path) {
+  struct statvfs status {};
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return ::statvfs(folder.empty() ? "." : folder.c_str(), &status) == 0 &&
+         (status.f_bavail * status.f_frsize < 65536 || (status.f_files > 0 && status.f_favail == 0));
+}
+
 // https://www.sqlite.org/rescode.html; the low byte of an extended code is the primary one.
 std::string remedy(const std::string& path, int extended_code) {
-  switch (extended_code & 0xff) {
+  const int code = extended_code & 0xff;
+  switch (code == SQLITE_IOERR && is_full(path) ? SQLITE_FULL : code) {
     case SQLITE_FULL:
       return "the disk is full: free space there or choose another file with --database; nothing of this "
              "change was kept";
@@ -37,7 +48,9 @@ std::string remedy(const std::string& path, int extended_code) {
     case SQLITE_AUTH:
       return "permission denied: run as its owner or choose another file with --database";
     case SQLITE_IOERR:
-      return "reading or writing failed: check the disk (dmesg) and that the file is on a local file system";
+      return "reading or writing failed: check the disk (dmesg), that the file is on a local file system, "
+             "and "
+             "`ulimit -f`";
     case SQLITE_NOMEM:
       return "out of memory: free memory and try again";
     default:

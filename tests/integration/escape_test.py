@@ -103,6 +103,16 @@ class Escape(BerthCase):
         run = self.run_jobs(self.python("tell(lambda: os.setpriority(os.PRIO_USER, 0, 19))"))
         self.assertEqual(run.out, "EPERM\n", str(run))
 
+    def test_the_callers_session_is_not_slowed_down_by_the_job(self):
+        own = "/proc/self/autogroup"  # sched(7)
+        if not os.path.exists(own):
+            self.skipTest("this kernel has no autogroups (CONFIG_SCHED_AUTOGROUP)")
+        before = read(own)
+        write = "os.open('/proc/1/autogroup', os.O_WRONLY)"
+        run = self.run_jobs(self.python(f"tell(lambda: os.write({write}, b'15'))", isolation={"user": "root"}))
+        self.assert_state(run, "COMPLETED", "exited", 0)
+        self.assertEqual(read(own), before)
+
     def test_a_job_that_deafens_init_ends(self):
         # Without the filter it may; then init must neither spin nor go on without ears.
         orphan = "if os.fork() == 0:\n    os.fork()\n    os._exit(0)\n"  # its end wakes init

@@ -210,6 +210,21 @@ class Store(BerthCase):
         self.assertIn("/proc/no", err)
         self.assertFalse(os.path.exists(marker))
 
+    def test_a_database_that_the_disk_has_no_room_for_is_not_made_by_half(self):
+        for size in range(16, 256, 16):
+            folder = f"{self.directory}/small"
+            script = (
+                f"mkdir -p {folder} && mount -t tmpfs -o size={size}k none {folder} && "
+                f'"$0" run -q --database {folder}/berth.db -- /bin/true; '
+                f"mount -o remount,size=10m {folder} && "
+                f'"$0" run -q --database {folder}/berth.db -- /bin/true && ls {folder}'
+            )
+            status, out, err = self.finish(self.start(program=["unshare", "-m", "sh", "-c", script]))
+            self.assertEqual(status, 0, f"{size}k: {err}")
+            self.assertLessEqual(set(out.split()), {"berth.db", "berth.db-wal", "berth.db-shm"}, f"{size}k: {err}")
+            if err:
+                self.assertRegex(err.lower(), "full|space")
+
     def test_full_disk_is_refused_with_the_remedy(self):
         # A small file system in a mount namespace of its own, so that the host's table stays as it is.
         script = (
