@@ -1,5 +1,6 @@
 #include "scheduler/recovery.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,20 @@ namespace {
 
 std::string read_boot_id(const std::string& proc) {
   return read_first_line(proc + "/sys/kernel/random/boot_id");
+}
+
+/// PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
+constexpr std::uint64_t kMachinesPidNamespace = 0xEFFFFFFC;
+
+/// The pid namespace in which this process's pids have their meaning; the machine's when it cannot be read.
+std::uint64_t own_pid_namespace() {
+  struct stat status {};
+  return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : kMachinesPidNamespace;
+}
+
+/// "-INODE" after a cgroup's name, of one that is not the machine's.
+std::string namespace_suffix(std::uint64_t pid_namespace) {
+  return pid_namespace == kMachinesPidNamespace ? "" : "-" + std::to_string(pid_namespace);
 }
 
 struct ProcessStat {
@@ -122,7 +137,9 @@ class DeadSupervisor {
 }  // namespace
 
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time) {
-  return {boot_id, pid, start_time, "run-" + std::to_string(pid) + "-" + std::to_string(start_time)};
+  return {boot_id, pid, start_time,
+          "run-" + std::to_string(pid) + "-" + std::to_string(start_time) +
+              namespace_suffix(own_pid_namespace())};
 }
 
 std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc) {
@@ -130,7 +147,7 @@ std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const 
   unsigned long long start_time = 0;
   int length = 0;
   if (std::sscanf(cgroup.c_str(), "run-%lld-%llu%n", &pid, &start_time, &length) != 2 ||
-      static_cast<std::size_t>(length) != cgroup.size()) {
+      cgroup.substr(static_cast<std::size_t>(length)) != namespace_suffix(own_pid_namespace())) {
     return std::nullopt;
   }
   return make_supervisor(read_boot_id(proc), pid, start_time);
@@ -185,7 +202,7 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
       continue;  // as nearly all are; the database would have to read all that ever used it
     }
     const std::optional<Supervisor> recorded = store.find_supervisor(cgroup);
-    const std::optional<Supervisor> owner = recorded ? recorded : named;
+    const std::optional<Supervisor> owner = recorded ? recorded : named;  // else of another pid namespace
     if (!owner || std::find(seen.begin(), seen.end(), *owner) != seen.end() || actions.is_alive(*owner)) {
       continue;
     }

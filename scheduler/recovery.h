@@ -7,7 +7,8 @@
 //
 // Who lives is decided by boot id, pid and start time, as seen in /proc. All commands that use one database
 // must therefore run on one machine and see each other's processes: not over NFS, nor from two containers
-// with pid namespaces of their own.
+// with pid namespaces of their own. With databases of their own they may: cgroups of another pid namespace's
+// berths are left alone.
 #pragma once
 
 #include <functional>
@@ -22,9 +23,10 @@ namespace berth {
 /// This process. Throws std::system_error when /proc cannot be read.
 Supervisor this_supervisor();
 /// `boot_id`, pid and start time to a Supervisor with the cgroup name that belongs to it,
-/// "run-PID-STARTTIME".
+/// "run-PID-STARTTIME", and "-INODE" of its pid namespace where that is not the machine's.
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time);
-/// The supervisor of this boot that a cgroup name of that form belongs to.
+/// The supervisor of this boot that a cgroup name of that form belongs to; nothing when its pid has no meaning
+/// in this process's pid namespace.
 std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc = "/proc");
 /// False when the machine was restarted since, the process is gone or a zombie, or its pid is another's now.
 /// True when that cannot be found out.

@@ -148,6 +148,22 @@ class Store(BerthCase):
                 self.recover()
                 self.assertFalse(os.path.exists(left))
 
+    def test_a_tree_is_left_alone_where_its_berths_pid_says_nothing(self):
+        # Not even of a dead one: here a pid of that number may be anybody, or nobody, who lives elsewhere.
+        own = sorted(set(own_cgroups()))[0]
+        left = os.path.join(own, "berth", "run-2147483647-1")
+        os.makedirs(left)
+        status, _, err = self.berth(
+            "run", "--database", self.database, "--", "/bin/true", program=["unshare", "--pid", "--fork", "--mount-proc"]
+        )
+        self.assertEqual(status, 0, err)
+        self.assertTrue(os.path.exists(left), "removed by a berth of another pid namespace")
+        os.makedirs(f"{left}-4026530000")
+        self.recover()
+        self.assertFalse(os.path.exists(left))
+        self.assertTrue(os.path.exists(f"{left}-4026530000"), "removed, though it is of another pid namespace")
+        os.removedirs(f"{left}-4026530000")
+
     def test_a_tree_that_holds_spares_alone_is_removed_and_one_with_a_job_is_not(self):
         # Spares keep the names of jobs that have ended; another database's job has its cgroup of memory too.
         hierarchies = {name: own for own in own_cgroups() for name in ("memory", "pids") if f"/{name}" in own}
