@@ -84,6 +84,7 @@ std::string Attempt::explain(const sandbox::Report& report) const {
 
 bool Attempt::handle_reports(Time now) {
   bool just_started = false;
+  const bool over_limit = latched_ == Cause::output_limit;  // before it was known to run
   while (const std::optional<sandbox::Report> report = sandbox_->receive_report(&channel_closed_)) {
     switch (report->kind) {
       case sandbox::ReportKind::ready:
@@ -139,6 +140,9 @@ bool Attempt::handle_reports(Time now) {
                              static_cast<Usage::Count>(report->involuntary_switches)};
         break;
     }
+  }
+  if (just_started && over_limit) {
+    stop(Cause::output_limit, request_.spec.grace_period, now);
   }
   return just_started;
 }
@@ -220,7 +224,9 @@ SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Ti
     allowed = before >= *limit ? 0 : *limit - before;
     output_bytes_ = *limit;
     latch(Cause::output_limit);  // also of what is read after its end: some of its output is lost
-    stop(Cause::output_limit, request_.spec.grace_period, now);
+    if (started_) {
+      stop(Cause::output_limit, request_.spec.grace_period, now);
+    }  // else when init has told that it runs, which it does a millisecond later
   }
   const OutputSink& sink = stream == Stream::output ? request_.standard_output : request_.standard_error;
   return !sink || allowed == 0 ? SinkState::more : sink(data, allowed);

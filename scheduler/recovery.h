@@ -25,8 +25,8 @@ Supervisor this_supervisor();
 /// `boot_id`, pid and start time to a Supervisor with the cgroup name that belongs to it,
 /// "run-PID-STARTTIME", and "-INODE" of its pid namespace where that is not the machine's.
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time);
-/// The supervisor of this boot that a cgroup name of that form belongs to; nothing when its pid has no meaning
-/// in this process's pid namespace.
+/// The supervisor of this boot that a cgroup name of that form belongs to; nothing when its pid has no
+/// meaning in this process's pid namespace.
 std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc = "/proc");
 /// False when the machine was restarted since, the process is gone or a zombie, or its pid is another's now.
 /// True when that cannot be found out.

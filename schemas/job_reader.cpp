@@ -287,6 +287,12 @@ class Rules {
     check_command(spec);
     if (given("kill_warning_signal") && !given("time_limit")) {
       refuse("kill_warning_signal", "needs a time_limit to warn of; add \"time_limit\"");
+    } else if (spec.kill_warning_signal != 0 && spec.time_limit &&
+               spec.kill_warning_delay >= *spec.time_limit) {
+      refuse(given("kill_warning_delay") ? "kill_warning_delay" : "kill_warning_signal",
+             "would be sent as the job begins, " + format_duration(spec.kill_warning_delay) +
+                 " before its time_limit of " + format_duration(*spec.time_limit) +
+                 "; give a shorter \"kill_warning_delay\"");
     }
     for (const char* of_signal : {"kill_warning_delay", "kill_warning_flags"}) {
       if (given(of_signal) && !given("kill_warning_signal")) {

@@ -150,6 +150,15 @@ class Verdicts(BerthCase):
         self.assertNotEqual(run.status, 0)
         self.assertLessEqual(len(run.out), 1 << 20)
 
+    def test_output_limit_in_the_first_moment_leaves_the_job_its_grace(self):
+        script = "trap 'echo saved >saved; exit 3' TERM; echo 123456789012; sleep 5 & wait"
+        run = self.run_jobs(self.job(argv=["sh", "-c", script], limits={"output": 10}))
+        self.assert_state(run, "FAILED", "output_limit")
+        self.assertEqual(run.outcome["exit_code"], 3)
+        self.assertTrue(os.path.exists(os.path.join(self.work, "saved")))
+        self.assertIn("start", run.record)
+        self.assertIn("wall_usec", run.usage)
+
     def test_output_limit_counts_both_streams_and_allows_exactly_that_much(self):
         run = self.run_job("print", 1 << 20, limits={"output": "1M"})
         self.assert_state(run, "COMPLETED", "exited", 0)
