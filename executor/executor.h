@@ -67,6 +67,9 @@ Identity resolve_identity(const std::string& isolation_user);
 /// Whether the identity's own rights (mode bits and groups) let it enter a directory of the host.
 bool can_enter(const Identity& identity, const std::string& directory);
 
+/// Whether jobs have an empty directory of their own in its place, as for /tmp.
+bool is_private_to_jobs(const std::string& directory);
+
 /// The user who asked (SUDO_UID's when root through sudo, else the real uid).
 struct Caller {
   uid_t uid = 0;

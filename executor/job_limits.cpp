@@ -1,11 +1,13 @@
 #include "executor/job_limits.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <functional>
 
 #include "executor/executor.h"
@@ -60,6 +62,64 @@ IoDeviceLimit io_limit(const IoLimit& limit) {
   return result;
 }
 
+/// "hugepages-2048kB" to "2MB", as hugetlb_cgroup names its files.
+std::string page_size_name(const std::string& folder) {
+  constexpr std::string_view kPrefix = "hugepages-";
+  std::uint64_t kibibytes = 0;
+  if (folder.starts_with(kPrefix)) {
+    std::from_chars(folder.data() + kPrefix.size(), folder.data() + folder.size(), kibibytes);
+  }
+  const bool giga = kibibytes >= 1024 * 1024;
+  const bool mega = kibibytes >= 1024;
+  return std::to_string(kibibytes / (giga   ? 1024 * 1024
+                                     : mega ? 1024
+                                            : 1)) +
+         (giga   ? "GB"
+          : mega ? "MB"
+                 : "KB");
+}
+
+void require_page_size(const std::string& page_size) {
+  std::string known;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/sys/kernel/mm/hugepages", none)) {
+    const std::string name = page_size_name(entry.path().filename().string());
+    if (name == page_size) {
+      return;
+    }
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  throw LaunchError("limits.hugetlb", ENOTSUP,
+                    "limits.hugetlb: this machine has no huge pages of " + page_size +
+                        (known.empty() ? "" : " (it has " + known + ")"));
+}
+
+/// A job cannot have more than the process that launches it (setrlimit(2)): it has no CAP_SYS_RESOURCE.
+void require_rlimits(const Limits& limits) {
+  struct Asked {
+    const char* field;
+    int resource;
+    std::optional<std::uint64_t> value;
+    const char* option;
+  };
+  for (const Asked& asked : {Asked{"limits.open_files", RLIMIT_NOFILE, limits.open_files, "n"},
+                             {"limits.file_size", RLIMIT_FSIZE, limits.file_size, "f"},
+                             {"limits.stack_size", RLIMIT_STACK, limits.stack_size, "s"},
+                             {"limits.locked_memory", RLIMIT_MEMLOCK, limits.locked_memory, "l"},
+                             {"limits.core_size", RLIMIT_CORE, limits.core_size, "c"}}) {
+    rlimit own{};
+    if (!asked.value || ::getrlimit(static_cast<__rlimit_resource>(asked.resource), &own) < 0 ||
+        own.rlim_max == RLIM_INFINITY || *asked.value <= own.rlim_max) {
+      continue;
+    }
+    throw LaunchError(asked.field, EPERM,
+                      std::string(asked.field) + ": " + std::to_string(*asked.value) +
+                          " is more than berth itself may have, " + std::to_string(own.rlim_max) +
+                          "; ask for less, or raise that first (ulimit -H" + asked.option +
+                          ", or the limit of berthd's unit)");
+  }
+}
+
 /// Asks about a controller only when a limit needs it: the first question mounts a hierarchy that nobody has.
 class Support {
  public:
@@ -112,6 +172,10 @@ void require_support(const JobSpec& spec, const Support& support) {
   support.require(!limits.hugetlb.empty(), "limits.hugetlb", Controller::hugetlb);
   support.require(limits.net_class.has_value(), "limits.net_class", Controller::net_cls);
   support.require(!spec.isolation.devices.empty(), "isolation.devices", Controller::devices);
+  require_rlimits(limits);
+  for (const auto& [page_size, bytes] : limits.hugetlb) {
+    require_page_size(page_size);
+  }
   for (const IoLimit& limit : limits.io) {
     io_limit(limit);
   }

@@ -166,9 +166,7 @@ bool is_at_or_below(const std::string& path, const std::string& directory) {
 
 /// A working directory that is one of the job's private directories is the private one, never the host's.
 bool is_private_directory(const std::string& path) {
-  static constexpr std::array<const char*, 7> kPrivate = {"/",        "/tmp",  "/var/tmp", "/run",
-                                                          "/dev/shm", "/home", "/var/run"};
-  return std::any_of(kPrivate.begin(), kPrivate.end(), [&](const char* other) { return path == other; });
+  return path == "/" || is_private_to_jobs(path);
 }
 
 constexpr std::array<const char*, 3> kSpecial = {"/proc", "/sys", "/dev"};
@@ -447,6 +445,12 @@ std::string map_line(unsigned inside, unsigned outside) {
 }
 
 }  // namespace
+
+bool is_private_to_jobs(const std::string& directory) {
+  constexpr std::array<std::string_view, 6> kPrivate{"/tmp",     "/var/tmp", "/run",
+                                                     "/dev/shm", "/home",    "/var/run"};
+  return std::find(kPrivate.begin(), kPrivate.end(), directory) != kPrivate.end();
+}
 
 std::string hostname_of(const JobSpec& spec, const std::string& fallback) {
   if (!spec.isolation.hostname.empty()) {

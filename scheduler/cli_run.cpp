@@ -173,7 +173,18 @@ void replace_unusable_directories(std::vector<RequestedJob>& jobs,
         std::filesystem::absolute(job.source, ignored).parent_path().lexically_normal().string();
     const bool is_default = !line.has("chdir") && (directory == current || directory == of_file);
     const Identity& identity = identities.at(job.spec.isolation.user);
-    if (is_default && job.spec.isolation.root.empty() && !can_enter(identity, directory)) {
+    if (!is_default || !job.spec.isolation.root.empty()) {
+      continue;
+    }
+    const bool is_mounted = std::any_of(job.spec.isolation.mounts.begin(), job.spec.isolation.mounts.end(),
+                                        [&](const Mount& mount) { return mount.target == directory; });
+    if (is_private_to_jobs(directory) && !is_mounted) {
+      log_warning(
+          "job \"" + job.spec.name + "\": " + directory +
+          " is an empty directory of its own for each job, and what it writes there is lost: work in a "
+          "folder below it, or give --mount " +
+          directory + ":" + directory + ":rw (-D " + directory + " says that it is meant so)");
+    } else if (!can_enter(identity, directory)) {
       log_warning(
           "job \"" + job.spec.name + "\": its user " + identity.name + " cannot enter " + directory +
           ": it runs in its private /tmp instead (-D, current_working_directory or --user choose otherwise)");

@@ -128,6 +128,12 @@ class WithJobs(BerthCase):
     def run_command(self, *words, arguments=(), **options):
         return self.berth("run", "--database", self.database, "-D", self.work, *arguments, "--", self.payload, *words, **options)
 
+    def test_a_private_directory_is_no_place_to_start_in_unawares(self):
+        said = "is an empty directory of its own for each job"
+        self.assertIn(said, self.berth("run", "--database", self.database, "--", "true", cwd="/tmp")[2])
+        for words in (("-D", "/tmp"), ("--mount", "/tmp:/tmp:rw")):
+            self.assertNotIn(said, self.berth("run", "--database", self.database, *words, "--", "true", cwd="/tmp")[2])
+
     def test_exit_status_is_the_jobs(self):
         for code in (0, 1, 99, 123, 255):
             self.assertEqual(self.run_command("exit", code)[0], code)

@@ -273,6 +273,18 @@ class Limits(BerthCase):
         self.assertEqual(run.status, 125, str(run))
         self.assertIn("hugetlb", run.err + str(run.records))
 
+    def test_more_than_berth_itself_may_have_is_refused_before_anything_runs(self):
+        first, second = self.job("exit", 0), self.job("exit", 0, limits={"open_files": 2000})
+        path = self.job_file(first, second)
+        words = ("run", "--database", self.database, path)
+        status, _, err = self.berth(*words, program=("prlimit", "--nofile=1000:1000"))
+        self.assertEqual(status, 125)
+        self.assertIn("limits.open_files: 2000 is more than berth itself may have, 1000", err)
+        status, _, err = self.berth("run", "--database", self.database, "--hugetlb", "3MB=3M", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertIn("limits.hugetlb", err)
+        self.assertFalse(os.path.exists(self.database))
+
     def test_resource_limits(self):
         report, _ = self.report(
             limits={"open_files": 100, "file_size": "1M", "core_size": 4096, "stack_size": "1M", "locked_memory": "64K"}
