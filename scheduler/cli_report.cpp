@@ -7,6 +7,7 @@
 
 #include "scheduler/cli_history.h"
 #include "schemas/input_error.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {

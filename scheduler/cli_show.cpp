@@ -8,6 +8,7 @@
 #include "scheduler/listing.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
+#include "schemas/terminal_text.h"
 #include "schemas/usage_fields.h"
 
 namespace berth {

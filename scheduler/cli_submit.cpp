@@ -19,6 +19,7 @@
 #include "scheduler/run_jobs_input.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {

@@ -17,6 +17,7 @@
 #include "scheduler/api_client.h"
 #include "scheduler/listing.h"
 #include "schemas/quantities.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "schemas/input_error.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -169,14 +170,6 @@ int column_width(std::string_view item, int fallback) {
                          name + "%20; " + name + "%-20 aligns left)");
   }
   return width;
-}
-
-std::string printable(std::string_view text) {
-  std::string result(text);
-  std::replace_if(
-      result.begin(), result.end(),
-      [](char byte) { return static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; }, '?');
-  return result;
 }
 
 std::string listing_column_names() {

@@ -75,7 +75,4 @@ bool same_word(std::string_view left, std::string_view right);
 /// The width of a --format item "Name%20"; `fallback` when it has none. Throws InputError.
 int column_width(std::string_view item, int fallback);
 
-/// `text` with control characters replaced by "?", for lines that people read.
-std::string printable(std::string_view text);
-
 }  // namespace berth

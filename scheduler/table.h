@@ -13,6 +13,7 @@
 
 #include "scheduler/listing.h"
 #include "schemas/input_error.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 

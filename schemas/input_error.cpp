@@ -2,33 +2,11 @@
 
 #include <utility>
 
+#include "schemas/terminal_text.h"
+
 namespace berth {
 
 namespace {
-
-/// Keys of a hostile file must neither move a terminal's cursor nor break a log line: C0 and C1 control
-/// characters are written as JSON writes them.
-std::string without_controls(const std::string& text) {
-  std::string result;
-  for (std::size_t index = 0; index < text.size(); ++index) {
-    auto code = static_cast<unsigned char>(text[index]);
-    const bool starts_c1 = code == 0xC2U && index + 1 < text.size() &&
-                           static_cast<unsigned char>(text[index + 1]) >= 0x80U &&
-                           static_cast<unsigned char>(text[index + 1]) <= 0x9FU;
-    if (code >= 0x20U && code != 0x7FU && !starts_c1) {
-      result += text[index];
-      continue;
-    }
-    if (starts_c1) {
-      code = static_cast<unsigned char>(text[++index]);
-    }
-    constexpr char kDigits[] = "0123456789abcdef";
-    result += "\\u00";
-    result += kDigits[code >> 4U];
-    result += kDigits[code & 0xFU];
-  }
-  return result;
-}
 
 std::string join_lines(const std::vector<InputFault>& faults) {
   std::string text;
@@ -51,7 +29,7 @@ std::string InputFault::to_string() const {
       text += ": ";
     }
   }
-  return without_controls(text + message);
+  return with_controls_escaped(text + message);  // keys of a hostile file
 }
 
 InputError::InputError(std::vector<InputFault> faults)

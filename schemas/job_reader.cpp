@@ -7,6 +7,7 @@
 #include "schemas/cpu_set.h"
 #include "schemas/queue_reader.h"
 #include "schemas/signals.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 
@@ -64,9 +65,7 @@ void read_argv(const Field& field, JobSpec& spec) {
 }
 
 void add_variable(const Field& field, const std::string& name, const std::string& value, JobSpec& spec) {
-  const bool has_control =
-      std::any_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20U; });
-  if (name.empty() || has_control || name.find('=') != std::string::npos) {
+  if (name.empty() || has_control(name) || name.find('=') != std::string::npos) {
     field.refuse_plainly("is not the name of a variable; use one without \"=\" and control characters");
   } else if (name.size() + 1 + value.size() > kMaximumArgument) {
     field.refuse_plainly("is longer than a variable may be (131071 bytes); pass it in a file");

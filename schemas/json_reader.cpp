@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "schemas/json_text.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 
@@ -54,10 +55,6 @@ bool is_utf8(std::string_view text) {
     text.remove_prefix(length);
   }
   return true;
-}
-
-bool is_control(char c) {
-  return static_cast<unsigned char>(c) < 0x20U || c == '\x7f';
 }
 
 std::vector<std::string_view> components(std::string_view path) {
@@ -200,7 +197,7 @@ std::optional<std::string> Field::text(Emptiness empty) const {
 
 std::optional<std::string> Field::word() const {
   std::optional<std::string> result = text();
-  if (result && std::any_of(result->begin(), result->end(), is_control)) {
+  if (result && has_control(*result)) {
     refuse("contains a control character; remove it");
     result.reset();
   }

@@ -1,0 +1,72 @@
+#include "schemas/terminal_text.h"
+
+namespace berth {
+namespace {
+
+template <typename Replace>
+std::string replaced(std::string_view text, Replace replace) {
+  std::string result;
+  result.reserve(text.size());
+  while (!text.empty()) {
+    const TerminalControl control = leading_control(text);
+    if (control.length == 0) {
+      result += text.front();
+      text.remove_prefix(1);
+    } else {
+      result += replace(control.code_point);
+      text.remove_prefix(control.length);
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+TerminalControl leading_control(std::string_view text) {
+  const auto byte = [&](std::size_t index) -> std::uint32_t {
+    return index < text.size() ? static_cast<unsigned char>(text[index]) : 0U;
+  };
+  const std::uint32_t first = byte(0);
+  if (!text.empty() && (first < 0x20 || first == 0x7F)) {
+    return {1, first};
+  }
+  if (first == 0xC2 && byte(1) >= 0x80 && byte(1) <= 0x9F) {
+    return {2, byte(1)};
+  }
+  if (first == 0xE2 && (byte(1) == 0x80 || byte(1) == 0x81) && (byte(2) & 0xC0U) == 0x80) {
+    const std::uint32_t code = 0x2000U | ((byte(1) & 0x3FU) << 6U) | (byte(2) & 0x3FU);
+    const bool mark = code == 0x200E || code == 0x200F;
+    const bool separator_or_embedding = code >= 0x2028 && code <= 0x202E;
+    const bool isolate = code >= 0x2066 && code <= 0x2069;
+    if (mark || separator_or_embedding || isolate) {
+      return {3, code};
+    }
+  }
+  return {};
+}
+
+bool has_control(std::string_view text) {
+  for (; !text.empty(); text.remove_prefix(1)) {
+    if (leading_control(text).length > 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+std::string printable(std::string_view text) {
+  return replaced(text, [](std::uint32_t) { return '?'; });
+}
+
+std::string with_controls_escaped(std::string_view text) {
+  return replaced(text, [](std::uint32_t code) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string escaped = "\\u";
+    for (int shift = 12; shift >= 0; shift -= 4) {
+      escaped += kDigits[(code >> static_cast<unsigned>(shift)) & 0xFU];
+    }
+    return escaped;
+  });
+}
+
+}  // namespace berth

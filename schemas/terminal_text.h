@@ -1,0 +1,28 @@
+// What must not reach a terminal or a log as it is: characters that move its cursor, end its line, or turn
+// the direction of what follows (Unicode TR 36, "Bidirectional text spoofing").
+//
+// Pure; safe from any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace berth {
+
+struct TerminalControl {
+  std::size_t length = 0;  ///< bytes of UTF-8; 0: the text begins with none
+  std::uint32_t code_point = 0;
+};
+
+/// The control character that the text begins with: C0, DEL, C1, line and paragraph separators, marks of
+/// direction, embeddings, overrides and isolates.
+TerminalControl leading_control(std::string_view text);
+bool has_control(std::string_view text);
+/// Each as "?".
+std::string printable(std::string_view text);
+/// Each as JSON writes it: "\u001b".
+std::string with_controls_escaped(std::string_view text);
+
+}  // namespace berth
