@@ -390,7 +390,7 @@ bool Batch::try_store(const std::function<void()>& action) {
 
 bool Batch::has_given_up() const {
   return trouble_since_ && active_.empty() &&
-         (stop_ == Stop::kill || clock_.steady_now() - *trouble_since_ >= kStorePatience);
+         (stop_ != Stop::none || clock_.steady_now() - *trouble_since_ >= kStorePatience);
 }
 
 /// A loop that waits for nothing would wait for ever.

@@ -408,7 +408,7 @@ class ProgressObserver final : public JobObserver {
     if (message.empty()) {
       log_warning("the job database works again");
     } else {
-      log_error(message);
+      log_error(message + "; trying again");
     }
   }
 
@@ -576,9 +576,10 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
 
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
 /// and in the reverse of which all of it is undone.
-int run_jobs(const CommandLine& line) {
+int run_jobs(const CommandLine& given) {
   // While this process is small; it sets itself up while the request is read, and ends with a refused one.
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
+  const CommandLine line = with_batch_options(given);
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
   RequestedJobs requested = requested_jobs(line);

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "scheduler/api_client.h"
-#include "scheduler/batch_script.h"
 #include "scheduler/cli_daemon.h"
 #include "scheduler/listing.h"
 #include "scheduler/run_jobs_input.h"
@@ -83,32 +82,6 @@ std::optional<Request> job_file(const CommandLine& line, const std::string& inpu
   return Request{std::move(text), path, folder.string()};
 }
 
-/// With the options of a script's #SBATCH lines, which those of the command line override.
-CommandLine with_batch_options(const CommandLine& line, const Script& script) {
-  std::vector<std::string> words = batch_options(script.text, script.name);
-  if (words.empty()) {
-    return line;
-  }
-  words.insert(words.begin(), "submit");
-  CommandLine merged = line;
-  try {
-    const CommandLine from_script = parse_command_line(words);
-    if (!from_script.operands.empty() || from_script.job_command) {
-      const std::string word = from_script.operands.empty() ? "--" : "\"" + from_script.operands[0] + "\"";
-      throw UsageError(line.command, word + " is no option");
-    }
-    for (const char* own : {"wrap", "socket", "help"}) {
-      if (from_script.has(own)) {
-        throw UsageError(line.command, "--" + std::string(own) + " is for the command line alone");
-      }
-    }
-    merged.inherit(from_script);
-  } catch (const UsageError& error) {
-    throw InputError(script.name, "#SBATCH", error.what());
-  }
-  return merged;
-}
-
 CommandLine with_wrap(const CommandLine& line) {
   const std::optional<std::string> command = line.value("wrap");
   if (!command) {
@@ -175,7 +148,7 @@ int run_submit(const CommandLine& given) {
   if (std::optional<Request> file = job_file(line, input)) {
     request = std::move(*file);
   } else if (const std::optional<Script> script = script_of(line, input)) {
-    line = with_exclusive(with_batch_options(line, *script), client);
+    line = with_exclusive(with_batch_options(line, script->text, script->name), client);
     request = request_of(script_job(line, script->text, script->name));
   } else {
     line = with_exclusive(with_wrap(line), client);

@@ -558,7 +558,9 @@ constexpr std::array kRunDescription{
     "them in the database; prints what they used; and exits as the job did."sv,
     "A job is a command after \"--\", a script that begins with #!, or the jobs of one or more JSON files "
     "(\"-\" is "
-    "standard input). Options describe the job of the first two forms. With JSON files only the options of "
+    "standard input). Options describe the job of the first two forms, and a script's lines \"#SBATCH "
+    "OPTION…\" "
+    "do, where the command line does not say otherwise. With JSON files only the options of "
     "the pool "
     "and of output and results are taken: a job file says itself what its jobs are."sv,
     "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and "

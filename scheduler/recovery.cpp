@@ -70,7 +70,9 @@ Outcome node_failure(const Supervisor& supervisor, bool same_boot, bool had_star
   outcome.cause = Cause::node_fail;
   const std::string who = "the berth that ran it (pid " + std::to_string(supervisor.pid) + ")";
   outcome.message = (same_boot ? who + " died" : "the machine was restarted under " + who) +
-                    (had_started ? "" : " before it could start");
+                    (!had_started ? " before it could start"
+                     : same_boot  ? ", or could not record its end"
+                                  : "");
   return outcome;
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "scheduler/batch_script.h"
 #include "scheduler/command_job.h"
 #include "schemas/job_file.h"
 
@@ -68,6 +69,37 @@ void refuse_job_options(const CommandLine& line) {
                            "jobs are");
     }
   }
+}
+
+CommandLine with_batch_options(const CommandLine& line, const std::string& script, const std::string& name) {
+  std::vector<std::string> words = batch_options(script, name);
+  if (words.empty()) {
+    return line;
+  }
+  words.insert(words.begin(), std::string(line.command->name));
+  CommandLine merged = line;
+  try {
+    const CommandLine from_script = parse_command_line(words);
+    if (!from_script.operands.empty() || from_script.job_command) {
+      const std::string word = from_script.operands.empty() ? "--" : "\"" + from_script.operands[0] + "\"";
+      throw UsageError(line.command, word + " is no option");
+    }
+    for (const char* own : {"wrap", "socket", "database", "help"}) {
+      if (from_script.has(own)) {
+        throw UsageError(line.command, "--" + std::string(own) + " is for the command line alone");
+      }
+    }
+    merged.inherit(from_script);
+  } catch (const UsageError& error) {
+    throw InputError(name, "#SBATCH", error.what());
+  }
+  return merged;
+}
+
+CommandLine with_batch_options(const CommandLine& line) {
+  const std::optional<std::string> script =
+      line.operands.empty() ? std::nullopt : read_script(line.operands[0]);
+  return script ? with_batch_options(line, *script, line.operands[0]) : line;
 }
 
 RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name) {

@@ -24,6 +24,12 @@ struct RequestedJobs {
 /// Throws UsageError, and InputError with every fault of every file.
 RequestedJobs requested_jobs(const CommandLine& line);
 
+/// With the options of a script's #SBATCH lines, which those of the command line override. Throws InputError
+/// for what the command does not take, or not from a script.
+CommandLine with_batch_options(const CommandLine& line, const std::string& script, const std::string& name);
+/// The same for a line whose first operand is a script; others are returned as they are.
+CommandLine with_batch_options(const CommandLine& line);
+
 /// The job of a script, whose text begins with "#!"; further operands are its arguments. Throws InputError.
 RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name);
 

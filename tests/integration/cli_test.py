@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from berth_case import SOURCE, BerthCase, main
+from berth_case import SOURCE, BerthCase, main, read
 
 
 class WithoutJobs(BerthCase):
@@ -197,6 +197,22 @@ class WithJobs(BerthCase):
         _, out, err = self.run_command("print_both", arguments=["--json"])
         self.assertEqual(json.loads(out)["state"], "COMPLETED")
         self.assertIn("to output", err)
+
+    def test_the_sbatch_lines_of_a_script_are_options(self):
+        script = os.path.join(self.work, "limited.sh")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH -t 0:01 -o out.txt\necho begun\nsleep 3\n#SBATCH --mem=1\n")
+        run = ("run", "--database", self.database)
+        self.assertEqual(self.berth(*run, script)[0], 124)
+        self.assertEqual(read(os.path.join(self.work, "out.txt")), "begun\n")
+        self.assertEqual(self.berth(*run, "-t", "1:00", script)[0], 0)
+        for line, fault in (("-a 0-3", "use berth submit"), ("--database x", "for the command line alone"), ("-- ls", "-- is no option")):
+            with open(script, "w", encoding="utf-8") as file:
+                file.write(f"#!/bin/sh\n#SBATCH {line}\ntrue\n")
+            status, _, err = self.berth(*run, script)
+            self.assertEqual(status, 125, err)
+            self.assertIn(f"{script}: #SBATCH: ", err)
+            self.assertIn(fault, err)
 
     def test_script_file(self):
         path = os.path.join(self.directory, "script")
