@@ -95,8 +95,8 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   http::read(connection.socket, connection.buffer, parser, error);
   if (error && !parser.is_header_done()) {
     connection_.reset();
-    throw std::runtime_error("berthd at " + socket_ + " went away while it was asked (" + error.message() +
-                             "); look at berth queue before asking again");
+    throw DaemonGone("berthd at " + socket_ + " went away while it was asked (" + error.message() +
+                     "); look at berth queue before asking again");
   }
   const http::response<http::string_body> response = parser.release();
   if (!response.keep_alive()) {
@@ -141,19 +141,23 @@ void ApiClient::stream(const std::string& path, const QueryWords& query,
   Connection connection(socket_);
   http::request<http::empty_body> request{http::verb::get, target_of(path, query), 11};
   request.set(http::field::host, "berth");
-  http::write(connection.socket, request);
+  ErrorCode sent;
+  http::write(connection.socket, request, sent);
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(std::numeric_limits<std::uint64_t>::max());
-  http::read_header(connection.socket, connection.buffer, parser);
+  http::read_header(connection.socket, connection.buffer, parser, sent);
+  if (sent) {
+    throw DaemonGone("berthd at " + socket_ + " went away: " + sent.message());
+  }
   std::array<char, 65536> piece{};
   std::string refusal;
   while (!parser.is_done()) {
     parser.get().body().data = piece.data();
     parser.get().body().size = piece.size();
     ErrorCode error;
-    http::read(connection.socket, connection.buffer, parser, error);
+    http::read_some(connection.socket, connection.buffer, parser, error);  // what has come, not a whole piece
     if (error && error != http::error::need_buffer) {
-      throw std::runtime_error("berthd at " + socket_ + " went away: " + error.message());
+      throw DaemonGone("berthd at " + socket_ + " went away: " + error.message());
     }
     const std::string_view text(piece.data(), piece.size() - parser.get().body().size);
     if (parser.get().result_int() >= 400) {

@@ -30,6 +30,12 @@ class NoDaemon : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// berthd went away while it was asked, or answered.
+class DaemonGone : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 using QueryWords = std::multimap<std::string, std::string>;
 
 class ApiClient {
@@ -39,7 +45,7 @@ class ApiClient {
   ApiClient(const ApiClient&) = delete;
   ApiClient& operator=(const ApiClient&) = delete;
 
-  /// The body of the answer. Throws ApiRefusal, NoDaemon, std::runtime_error.
+  /// The body of the answer. Throws ApiRefusal, NoDaemon, DaemonGone.
   std::string request(std::string_view method, const std::string& path, const QueryWords& query = {},
                       const std::string& body = {});
   /// Makes a connection of its own into a stream of frames (scheduler/stream_request.h): its descriptor,

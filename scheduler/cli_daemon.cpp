@@ -5,16 +5,20 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_query.h"
 #include "scheduler/clock.h"
 #include "scheduler/listing.h"
+#include "scheduler/log.h"
 #include "scheduler/table.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
@@ -296,10 +300,36 @@ int run_queue(const CommandLine& line) {
   return 0;
 }
 
+namespace {
+
+/// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on.
+template <typename Action>
+auto through_restarts(Action action) {
+  constexpr std::chrono::seconds kPatience{60};
+  constexpr std::chrono::milliseconds kPause{200};
+  std::optional<std::chrono::steady_clock::time_point> gone_since;
+  for (;;) {
+    try {
+      return action();
+    } catch (const DaemonGone& error) {
+      log_warning(std::string(error.what()) + "; waiting for it to come back");
+      gone_since = std::chrono::steady_clock::now();
+    } catch (const NoDaemon&) {
+      if (!gone_since || std::chrono::steady_clock::now() - *gone_since >= kPatience) {
+        throw;
+      }
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+}  // namespace
+
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json) {
   int status = 0;
   for (const std::string& job : jobs) {
-    const std::string answer = client.request("GET", path_of(job) + "/wait");
+    const std::string answer =
+        through_restarts([&] { return client.request("GET", path_of(job) + "/wait"); });
     const Json end = Json::parse(answer);
     if (as_json) {
       print(answer);
@@ -317,16 +347,25 @@ int run_wait(const CommandLine& line) {
 
 int run_logs(const CommandLine& line) {
   const std::string job = job_id(line);
-  QueryWords query{{"follow", line.has("follow") ? "1" : "0"},
-                   {"stream", line.has("error") ? "error" : "output"}};
-  if (const auto offset = line.value("offset")) {
-    query.emplace("offset", *offset);
-  }
+  const bool follow = line.has("follow");
+  std::string offset = line.value("offset").value_or("");
   ApiClient client(daemon_socket(line));
-  client.stream(path_of(job) + "/output", query, [](std::string_view piece) {
-    print(piece);
-    return std::fflush(stdout) == 0;
-  });
+  const auto print_rest = [&] {
+    QueryWords query{{"follow", follow ? "1" : "0"}, {"stream", line.has("error") ? "error" : "output"}};
+    if (!offset.empty()) {
+      query.emplace("offset", offset);
+    }
+    client.stream(path_of(job) + "/output", query, [&](std::string_view piece) {
+      print(piece);
+      offset = std::to_string(std::strtoull(offset.c_str(), nullptr, 10) + piece.size());
+      return std::fflush(stdout) == 0;
+    });
+  };
+  if (follow) {
+    through_restarts(print_rest);
+  } else {
+    print_rest();
+  }
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <malloc.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -151,6 +152,13 @@ int failure_status(const CommandLine& line) {
   return line.command != nullptr && line.command->usage_status == 125 ? 125 : 1;
 }
 
+/// What stands on the command line is the usage, also where only its meaning is wrong.
+int failure_status(const CommandLine& line, const InputError& error) {
+  const bool is_usage = std::all_of(error.faults().begin(), error.faults().end(),
+                                    [](const InputFault& fault) { return fault.file == kCommandLine; });
+  return line.command != nullptr && is_usage ? line.command->usage_status : failure_status(line);
+}
+
 int run_program(const std::vector<std::string>& arguments) {
   CommandLine line;
   try {
@@ -165,7 +173,7 @@ int run_program(const std::vector<std::string>& arguments) {
     return report_failure(std::string(error.what()) + "\nTry \"" + error.help_command() + "\".",
                           error.status());
   } catch (const InputError& error) {
-    return report_failure(error.what(), failure_status(line));
+    return report_failure(error.what(), failure_status(line, error));
   } catch (const std::exception& error) {
     return report_failure("berth: " + std::string(error.what()), failure_status(line));
   }

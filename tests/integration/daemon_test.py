@@ -326,6 +326,24 @@ class Surviving(DaemonCase):
         self.cli("wait", second)
 
     @natively
+    def test_wait_and_logs_go_on_over_a_restart(self):
+        self.start_daemon()
+        job = self.submit(argv=["sh", "-c", "echo before; until [ -e end ]; do sleep 0.05; done; echo after; exit 7"])
+        self.wait_for_state(job, "RUNNING")
+        words = ([BERTH, "wait", str(job)], [BERTH, "logs", "-f", str(job)])
+        wait, logs = [
+            subprocess.Popen([*command, "--socket", self.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for command in words
+        ]
+        self.assertEqual(logs.stdout.readline(), "before\n")
+        self.stop_daemon()
+        self.start_daemon()
+        self.let_end()
+        self.assertEqual(logs.communicate(timeout=30)[0], "after\n")
+        self.assertEqual(logs.returncode, 0)
+        self.assertIn("waiting for it to come back", wait.communicate(timeout=30)[1])
+        self.assertEqual(wait.returncode, 7)
+
     def test_an_acknowledged_cancel_survives_and_no_attempt_follows(self):
         self.start_daemon()
         stubborn = 'trap "" TERM; : >{}; while :; do sleep 0.1; done'
