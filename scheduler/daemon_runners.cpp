@@ -169,26 +169,36 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
 }
 
 /// A job that waits, and that a runner has a later attempt of, waits in an older copy of the database
-/// (berthd --restore): it is held, lest it run a second time.
+/// (berthd --restore): it is held, lest it run a second time. Where a runner has jobs that the copy does not
+/// know at all, so is every array, whose tasks they may be.
 void Daemon::load_queue(QueueStore& store) {
   const Timestamp now = clock_.system_now();
   std::unordered_map<JobId, unsigned> attempts;
+  bool has_unknown = false;
   for (const auto& link : links_) {
     for (const AttemptId& id : link->hello().jobs) {
       attempts[id.job_id] = std::max(attempts[id.job_id], id.attempt);
+      if (!store.find_stored(id.job_id)) {
+        has_unknown = true;
+        log_error(
+            job_name(id.job_id) + " runs in " + link->runner().cgroup +
+            " and is not in the database, which is an older copy: nothing of it will be recorded, and its "
+            "CPUs may get other jobs before it ends");
+      }
     }
   }
   std::vector<WaitingJob> running;
   store.visit_queue([&](WaitingJob&& job) {
     const auto attempt = attempts.find(job.job_id);
-    if (attempt != attempts.end() && attempt->second > job.attempt) {
+    const bool may_run = has_unknown && !job.facts.array_tasks.empty();
+    if (may_run || (attempt != attempts.end() && attempt->second > job.attempt)) {
       running.push_back(std::move(job));
     } else {
       enqueue(job, now);
     }
   });
   for (WaitingJob& job : running) {
-    log_warning(job_name(job.job_id) + " waits in the database and runs: it is held");
+    log_warning(job_name(job.job_id) + " waits in the database and runs, or tasks of it may: it is held");
     job.facts.hold = Hold::administrator;
     store.change(job.job_id, job.facts, now, R"({"action":"hold","by":"berthd"})", "");
     enqueue(job, now);

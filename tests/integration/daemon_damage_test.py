@@ -3,6 +3,7 @@ command that puts it in place; and the copies, which berthd makes."""
 
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import stat
@@ -116,6 +117,25 @@ class AtTheStart(Copied):
         done = subprocess.run([BERTHD, "--config", self.config_path, "--restore"], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("there is no copy", done.stderr)
+
+    def test_a_job_that_the_copy_does_not_know_is_named_and_arrays_are_held(self):
+        self.start_daemon()
+        array = int(self.ok("submit", "--parsable", "-H", "-a", "0-2", "--wrap", "until [ -e end ]; do sleep 0.05; done"))
+        self.wait_for_copy()
+        kept = os.path.join(self.directory, "kept")
+        shutil.copyfile(self.copy, kept)
+        self.ok("release", array)
+        self.assertTrue(eventually(lambda: any(job["state"] == "RUNNING" for job in self.queue().values())))
+        unknown = [job for job, row in self.queue().items() if row["state"] == "RUNNING"]
+        self.kill_daemon()
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--restore", kept], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.start_daemon()
+        for job in unknown:
+            self.assertIn(f"job {job} runs in run-", self.read_log())
+        self.assertEqual(self.queue()[array]["reason"], "JobHeldAdmin")
+        self.ok("cancel", array)
+        self.let_end()
 
     @natively
     def test_a_copy_that_is_damaged_too_is_not_restored(self):
