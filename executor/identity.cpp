@@ -132,6 +132,9 @@ Account parse_user(const std::string& text) {
     }
     account->gid = gid ? *gid : entry->gr_gid;
   }
+  if (account->uid == 0 && colon != std::string::npos && account->gid != 0) {
+    refuse(EINVAL, "isolation.user: \"" + text + "\": root inside has group 0 alone; leave the group out");
+  }
   if (account->uid != 0 && account->gid == 0) {
     refuse(EPERM, "isolation.user: group 0 is the host's root group, which no job runs in");
   }

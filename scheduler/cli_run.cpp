@@ -432,6 +432,15 @@ class ResultFile {
     if (path_.empty()) {
       return;
     }
+    const auto whole = [](const std::string& path) {
+      return std::filesystem::absolute(path).lexically_normal();
+    };
+    for (const char* stream : {"output", "error"}) {
+      if (const auto file = line.value(stream); file && whole(*file) == whole(path_)) {
+        throw InputError("command line", "--result",
+                         "is the file of --" + std::string(stream) + " too; name another");
+      }
+    }
     try {
       descriptor_.reset(open_output_file(path_, OpenMode::append, owner));
     } catch (const std::system_error& error) {

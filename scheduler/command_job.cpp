@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <climits>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -16,6 +17,7 @@
 
 #include "scheduler/log.h"
 #include "schemas/coming_instant.h"
+#include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 #include "schemas/signals.h"
@@ -242,8 +244,12 @@ void parse_time_offset(std::string_view text, Isolation& isolation) {
     if (equals == std::string_view::npos || (clock != "monotonic" && clock != "boottime")) {
       throw std::invalid_argument("is not a time offset (use monotonic=SECONDS,boottime=SECONDS)");
     }
-    (clock == "monotonic" ? isolation.time_offset_monotonic_seconds
-                          : isolation.time_offset_boottime_seconds) = parse_integer(part.substr(equals + 1));
+    auto& offset = clock == "monotonic" ? isolation.time_offset_monotonic_seconds
+                                        : isolation.time_offset_boottime_seconds;
+    if (offset) {
+      throw std::invalid_argument("gives " + std::string(clock) + " twice");
+    }
+    offset = parse_integer(part.substr(equals + 1));
   }
 }
 
@@ -360,7 +366,10 @@ class SpecBuilder {
 
   void add_queueing() {
     const auto now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
-    each("array", [&](const std::string& text) { spec_.array = text; });
+    each("array", [&](const std::string& text) {
+      (void)parse_array(text);  // also of an empty one, which in a job file would be no array
+      spec_.array = text;
+    });
     each("begin", [&](const std::string& text) { spec_.begin_time = parse_coming_instant(text, now); });
     each("deadline", [&](const std::string& text) { spec_.deadline = parse_coming_instant(text, now); });
     each("dependency", [&](const std::string& text) { spec_.dependency = text; });
@@ -406,6 +415,9 @@ class SpecBuilder {
     each("cpu-time", [&](const std::string& text) { limits.cpu_time = parse_duration(text); });
     each("cpu-quota", [&](const std::string& text) {
       limits.cpu_quota = parse_number<double>(text, "a number of CPUs (use 0.5, 2 …)");
+      if (!std::isfinite(*limits.cpu_quota)) {
+        throw std::invalid_argument("is not a number of CPUs (use 0.5, 2 …)");
+      }
     });
     each("cpu-weight", [&](const std::string& text) {
       limits.cpu_weight = parse_number<unsigned>(text, "a weight (use 1 to 10000)");

@@ -6,10 +6,15 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "schemas/input_error.h"
+
 namespace berth {
 
 std::string database_path(const CommandLine& line) {
   if (const auto named = line.value("database")) {
+    if (named->empty()) {
+      throw InputError(kCommandLine, "--database", "is empty; name a file");
+    }
     return *named;
   }
   if (::geteuid() == 0) {

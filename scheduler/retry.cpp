@@ -10,8 +10,9 @@ constexpr std::chrono::hours kLongestBackoff{24 * 7};
 constexpr unsigned kMostDoublings = 20;
 
 bool matches(const Retry& retry, const Outcome& outcome) {
-  if (outcome.cause == Cause::exited && std::find(retry.exit_codes.begin(), retry.exit_codes.end(),
-                                                  outcome.exit_code) != retry.exit_codes.end()) {
+  const bool has_code = outcome.cause == Cause::exited || outcome.cause == Cause::launch_failed;
+  if (has_code && std::find(retry.exit_codes.begin(), retry.exit_codes.end(), outcome.exit_code) !=
+                      retry.exit_codes.end()) {
     return true;
   }
   if (retry.on.empty() && retry.exit_codes.empty()) {

@@ -56,10 +56,13 @@ void read_part(std::string_view part, Dependency& dependency) {
       continue;
     }
     if (type == Dependency::Type::singleton) {
+      if (!part.empty()) {
+        refuse("\"singleton\" names no job");
+      }
       dependency.conditions.push_back({type, 0});
       return;
     }
-    if (part.empty()) {
+    if (part.empty() || part.ends_with(':')) {
       refuse("\"" + std::string(name) + "\" names no job");
     }
     while (!part.empty()) {

@@ -28,7 +28,10 @@ IndexList IndexList::parse(std::string_view text) {
     text.remove_prefix(comma == std::string_view::npos ? text.size() : comma + 1);
     Range range;
     if (const std::size_t colon = part.find(':'); colon != std::string_view::npos) {
-      range.step = std::max(1U, parse_index(part.substr(colon + 1)));
+      range.step = parse_index(part.substr(colon + 1));
+      if (range.step == 0) {
+        throw std::invalid_argument("is no list of array indexes: the step after : is at least 1");
+      }
       part = part.substr(0, colon);
     }
     const std::size_t dash = part.find('-');
