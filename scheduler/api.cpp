@@ -96,6 +96,16 @@ std::optional<std::string> optional_parameter(const ApiRequest& request, const s
   return value.empty() ? std::nullopt : std::optional(std::move(value));
 }
 
+/// A filter that berth's options and the API's parameters are read into alike.
+template <typename Make>
+auto from_parameters(Make make) {
+  try {
+    return make();
+  } catch (const InputError& error) {
+    throw ApiError(400, error.what());
+  }
+}
+
 JobReference job_reference(const std::string& text) {
   try {
     return parse_job_reference(text, "path");
@@ -282,7 +292,7 @@ ApiResponse api_failure(const std::exception_ptr& error) {
     }
     return json_response({{"error", failure.what()}, {"faults", faults}}, 422);
   } catch (const StoreError& failure) {
-    return api_failure(507, failure.what());
+    return api_failure(failure.kind() == StoreError::Kind::refused ? 409 : 507, failure.what());
   } catch (const std::exception& failure) {
     log_error(failure.what());
     return api_failure(500, failure.what());
@@ -744,7 +754,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   asked.accounts = words(request, "accounts");
   asked.names = words(request, "names");
   asked.jobs = words(request, "jobs");
-  HistoryFilter filter = make_history_filter(asked, now);
+  HistoryFilter filter = from_parameters([&] { return make_history_filter(asked, now); });
   restrict(filter, actor);
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
   const auto format = optional_parameter(request, "format");
@@ -768,7 +778,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   asked.end = optional_parameter(request, "end");
   asked.users = words(request, "users");
   asked.accounts = words(request, "accounts");
-  ReportFilter filter = make_report_filter(asked, clock_.system_now());
+  ReportFilter filter = from_parameters([&] { return make_report_filter(asked, clock_.system_now()); });
   if (!actor.administrator) {
     filter.user_id = actor.user_id;
   }
