@@ -270,6 +270,14 @@ class Executor::Implementation {
     }
   }
 
+  void signal_all(int signal_number) {
+    for (auto& [token, attempt] : attempts_) {
+      if (attempt->started()) {
+        attempt->signal(signal_number, false);
+      }
+    }
+  }
+
   void freeze(JobId job, bool frozen) {
     if (Attempt* attempt = find(job)) {
       attempt->freeze(frozen, Attempt::Clock::now());
@@ -945,6 +953,9 @@ void Executor::signal(JobId job_id, int signal_number, bool batch_job) {
 }
 void Executor::freeze(JobId job_id, bool frozen) {
   implementation_->freeze(job_id, frozen);
+}
+void Executor::signal_all(int signal_number) {
+  implementation_->signal_all(signal_number);
 }
 void Executor::freeze_all(bool frozen) {
   implementation_->freeze_all(frozen);

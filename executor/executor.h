@@ -231,6 +231,8 @@ class Executor {
   void resume_output();
   /// Sends a signal to every process of a job, or (`batch_job`) to its main process alone.
   void signal(JobId job_id, int signal_number, bool batch_job = false);
+  /// The same for every job that has started.
+  void signal_all(int signal_number);
   /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
   void freeze(JobId job_id, bool frozen);
   /// Every job that has started, where the freezer may be used.

@@ -41,7 +41,7 @@ class AwaitedSignals {
   AwaitedSignals() {
     sigset_t set;
     sigemptyset(&set);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP}) {
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1, SIGUSR2}) {
       struct sigaction action {};
       if (::sigaction(number, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) {
         sigaddset(&set, number);
@@ -492,7 +492,8 @@ StreamOptions stream_options(const CommandLine& line, const RequestedJobs& reque
 }
 
 /// What is asked of berth by signals: the first asks for an orderly end, the next for an end at once. Ctrl-Z
-/// stops the jobs, and their clocks, and then berth, until it goes on (SIGCONT).
+/// stops the jobs, and their clocks, and then berth, until it goes on (SIGCONT). SIGUSR1 and SIGUSR2 are the
+/// jobs'.
 class Cancellation {
  public:
   Cancellation(const AwaitedSignals& signals, Executor& executor) : signals_(signals), executor_(executor) {}
@@ -503,13 +504,19 @@ class Cancellation {
         executor_.freeze_all(true);
         ::raise(SIGSTOP);
         executor_.freeze_all(false);
-      } else if (first_signal_ == 0 && number != SIGQUIT) {
+        continue;
+      }
+      if (number == SIGUSR1 || number == SIGUSR2) {
+        executor_.signal_all(number);
+        continue;
+      }
+      if (first_signal_ == 0 && number != SIGQUIT) {
         batch.request_cancel();
         progress.message("cancelling; once more kills at once");
       } else {
         batch.request_kill();
       }
-      first_signal_ = first_signal_ == 0 && number != SIGTSTP ? number : first_signal_;
+      first_signal_ = first_signal_ == 0 ? number : first_signal_;
     }
   }
   int first_signal() const { return first_signal_; }

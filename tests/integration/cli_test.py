@@ -3,8 +3,9 @@
 import json
 import os
 import re
+import signal
 
-from berth_case import SOURCE, BerthCase, main, read
+from berth_case import SOURCE, BerthCase, eventually, main, read
 
 
 class WithoutJobs(BerthCase):
@@ -198,6 +199,17 @@ class WithJobs(BerthCase):
         self.assertEqual(json.loads(out)["state"], "COMPLETED")
         self.assertIn("to output", err)
 
+    def test_usr1_and_usr2_are_the_jobs(self):
+        script = "trap 'echo one' USR1; trap 'echo two; exit 5' USR2; echo ready; while :; do sleep 0.05; done"
+        process = self.start("run", "--database", self.database, "--", "sh", "-c", script)
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+        eventually(lambda: False, 0.2)
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.stdout.readline(), b"one\n")
+        process.send_signal(signal.SIGUSR2)
+        status, out, _ = self.finish(process)
+        self.assertEqual((status, out), (5, "two\n"))
+
     def test_the_sbatch_lines_of_a_script_are_options(self):
         script = os.path.join(self.work, "limited.sh")
         with open(script, "w", encoding="utf-8") as file:
@@ -262,7 +274,7 @@ class WithJobs(BerthCase):
         self.assertEqual(ids("-S", "2000-01-01", "-E", "2000-01-02"), [])
         self.assertEqual(ids("-S", "now-1hour"), ["1", "2"])
         status, _, err = self.berth("history", "--database", self.database, "-s", "NOSUCH")
-        self.assertEqual(status, 1)
+        self.assertEqual(status, 2)
         self.assertIn("NOSUCH", err)
 
     def test_show_tells_everything_of_a_job(self):

@@ -166,7 +166,7 @@ class Listings(DaemonCase):
         self.assertEqual(self.listed(user="postgres"), ["third"])
         self.assertEqual([job["name"] for job in json.loads(self.ok("queue", "--json", "-A", "b"))["jobs"]], ["second", "third"])
         status, _, err = self.cli("queue", "-o", "Nonsense")
-        self.assertEqual(status, 1)
+        self.assertEqual(status, 2)
         self.assertIn("JobIDRaw", err)
         self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
         self.assertEqual(self.ok("slots", "-n", user="postgres"), "")

@@ -174,7 +174,7 @@ class Changing(DaemonCase):
     def test_a_signal_for_the_main_process_spares_the_others(self):
         child = 'trap "echo child" USR1; echo ready; until [ -e end ]; do sleep 0.05; done'
         job = self.submit(argv=["sh", "-c", 'trap "echo main; : >end" USR1; sh -c "$0" & wait; wait', child])
-        self.assertTrue(eventually(lambda: self.logs(job).split() == ["ready"]))
+        self.assertTrue(eventually(lambda: self.cli("logs", job)[1].split() == ["ready"]))
         self.ok("signal", "--batch", "USR1", job)
         self.assertEqual(self.cli("wait", job)[0], 0)
         self.assertEqual(self.logs(job).splitlines(), ["ready", "main"])

@@ -117,7 +117,8 @@ class Queue(BerthCase):
         jobs = [self.job("hold", 1), self.job("report"), self.job("exit", 0)]
         process = self.run_start(*jobs, arguments=["--slots", "1"], program=("prlimit", "--nofile=300:5000"))
         self.wait_for_job(process, word="hold")
-        (launcher,) = [pid for pid in children(process.pid) if read(f"/proc/{pid}/comm") == "berth-launcher\n"]
+        # An init that is being made has its name too, until its exec.
+        launcher = min(pid for pid in children(process.pid) if read(f"/proc/{pid}/comm") == "berth-launcher\n")
         os.kill(launcher, signal.SIGKILL)
         run = self.run_finish(process)
         self.assertEqual([record["state"] for record in run.records], ["COMPLETED"] * 3, run)
