@@ -254,7 +254,10 @@ class Daemon {
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;
+  void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
+  bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
+  bool leads_back(const Dependency& dependency, const StoredJob& own);
   void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);
   void tell_array_end(JobId array, JobState state);

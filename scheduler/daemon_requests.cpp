@@ -54,46 +54,52 @@ void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId
   if (text.empty()) {
     return;
   }
-  const std::optional<StoredJob> own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
-  std::vector<JobId> way;
-  for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
+  const Dependency dependency = parse_dependency(text);
+  for (const Dependency::Condition& condition : dependency.conditions) {
     if (condition.type == Dependency::Type::singleton) {
-      if (own) {
-        add_earlier_namesakes(*own, *own, way);
-      }
       continue;
     }
     (void)require(condition.job, actor);
-    if (own && own->array_job_id == condition.job &&
-        condition.task.value_or(*own->array_task_id) == *own->array_task_id) {
-      throw ApiError(422, job_name(dependent) + " would wait for itself");
-    }
     if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
         !has_waiting_task(condition.job, *condition.task)) {
       throw ApiError(
           404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
     }
-    way.push_back(condition.job);
   }
-  std::set<JobId> seen;
-  while (dependent != 0 && !way.empty()) {
-    const JobId job = way.back();
-    way.pop_back();
-    if (job == dependent) {
-      throw ApiError(422, job_name(dependent) + " would wait for itself");
-    }
-    const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
-    if (found == dependents_.end()) {
-      continue;
-    }
-    for (const Dependency::Condition& condition : found->second.dependency.conditions) {
-      if (condition.type != Dependency::Type::singleton) {
+  if (const auto own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
+      own && leads_back(dependency, *own)) {
+    throw ApiError(422, job_name(dependent) + " would wait for itself");
+  }
+}
+
+/// Whether `own`, if it waited for that, would wait for itself over whatever way.
+bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
+  bool back = false;
+  std::vector<JobId> way;
+  const auto add = [&](const Dependency& one, const StoredJob& whose) {
+    for (const Dependency::Condition& condition : one.conditions) {
+      if (condition.type == Dependency::Type::singleton) {
+        add_earlier_namesakes(whose, own, way);
+      } else if (!condition.task) {
+        back = back || condition.job == own.array_job_id;  // one of whose tasks it is
         way.push_back(condition.job);
-      } else if (const std::optional<StoredJob> singleton = reader_.find_stored(job)) {
-        add_earlier_namesakes(*singleton, *own, way);
+      } else {
+        way.push_back(reader_.find_task(condition.job, *condition.task).value_or(condition.job));
       }
     }
+  };
+  add(dependency, own);
+  std::set<JobId> seen;
+  while (!back && !way.empty()) {
+    const JobId job = way.back();
+    way.pop_back();
+    back = job == own.job_id;
+    const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
+    if (const auto stored = found != dependents_.end() ? reader_.find_stored(job) : std::nullopt) {
+      add(found->second.dependency, *stored);
+    }
   }
+  return back;
 }
 
 /// The jobs that a singleton waits for, as far as they wait for others; and `asking`, if it is one.
@@ -234,36 +240,62 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
 void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   const StoredJob stored = require(job, actor);
   if (Active* active = find_active(job); active != nullptr && active->runner) {
-    const bool might_run_again = active->rule.requeue || active->rule.retry || active->requeue.value_or(true);
-    active->cancelled = true;
-    RunnerMessage stop;
-    stop.kind = RunnerMessage::Kind::stop;
-    stop.id = active->id;
-    stop.at_once = at_once;
-    crash_point("cancel.before_send");
-    if (active->sent) {
-      active->runner->send(stop);
-      crash_point("cancel.after_send");
-    } else {
-      active->stop = stop;
-    }
-    if (!might_run_again) {
-      reply(nullptr);
-      return;
-    }
-    // The next berthd has to know it too. The job is stopped also when that cannot be recorded.
-    committer_->commit([id = active->id, detail = action_detail("cancel", actor), at = clock_.system_now()](
-                           QueueStore& store) { store.note_cancel(id.job_id, id.attempt, at, detail); },
-                       [this, job, reply = std::move(reply)](const std::exception_ptr& error) {
-                         if (error) {
-                           log_warning(job_name(job) + ": " + text_of(error));
-                         }
-                         reply(nullptr);
-                         committed();
-                       });
+    cancel_running(*active, actor, at_once, std::move(reply));
     return;
   }
-  const std::vector<JobId> tasks = stored.array_job_id ? std::vector<JobId>() : reader_.array_tasks(job);
+  const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
+  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+    require_store();
+    waiting_.remove(job);
+    forget(job);
+    schedule();  // others may have waited behind it
+    end_waiting(job, waiting->attempt, cancelled_before_start(actor.name), std::move(reply));
+    return;
+  }
+  if (has_tasks && !is_final(stored.state)) {
+    reply(nullptr);
+    return;
+  }
+  throw ApiError(
+      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+}
+
+void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply) {
+  const bool might_run_again = active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
+  active.cancelled = true;
+  RunnerMessage stop;
+  stop.kind = RunnerMessage::Kind::stop;
+  stop.id = active.id;
+  stop.at_once = at_once;
+  crash_point("cancel.before_send");
+  if (active.sent) {
+    active.runner->send(stop);
+    crash_point("cancel.after_send");
+  } else {
+    active.stop = stop;
+  }
+  if (!might_run_again) {
+    reply(nullptr);
+    return;
+  }
+  // The next berthd has to know it too. The job is stopped also when that cannot be recorded.
+  committer_->commit(
+      [id = active.id, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
+        store.note_cancel(id.job_id, id.attempt, at, detail);
+      },
+      [this, job = active.id.job_id, reply = std::move(reply)](const std::exception_ptr& error) {
+        if (error) {
+          log_warning(job_name(job) + ": " + text_of(error));
+        }
+        reply(nullptr);
+        committed();
+      });
+}
+
+/// Those tasks of an array that have left its row, or are about to; whether there are any.
+bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
+  const std::vector<JobId> tasks = reader_.array_tasks(array);
+  bool any = !tasks.empty();
   for (const JobId task : tasks) {
     if (is_over(task)) {
       continue;
@@ -274,36 +306,22 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
       // It has just ended.
     }
   }
-  bool has_nameless = false;
   for (auto& [task, canceller] : separating_) {
-    if (task.first == job) {
+    if (task.first == array) {
       canceller = actor.name;
-      has_nameless = true;
+      any = true;
     }
   }
   for (auto& [key, active] : active_) {
-    if (active.array == job && key < 0) {  // a task whose start is being committed
-      has_nameless = true;
+    if (active.array == array && key < 0) {  // a task whose start is being committed
       active.cancelled = true;
       active.stop.emplace();
       active.stop->kind = RunnerMessage::Kind::stop;
       active.stop->at_once = at_once;
+      any = true;
     }
   }
-  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
-    require_store();
-    waiting_.remove(job);
-    forget(job);
-    schedule();  // others may have waited behind it
-    end_waiting(job, waiting->attempt, cancelled_before_start(actor.name), std::move(reply));
-    return;
-  }
-  if ((has_nameless || !tasks.empty()) && !is_final(stored.state)) {
-    reply(nullptr);
-    return;
-  }
-  throw ApiError(
-      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+  return any;
 }
 
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,

@@ -233,11 +233,13 @@ class Queueing(DaemonCase):
         array = int(self.ok("submit", "--parsable", "-H", "-a", "0-2", "--wrap", "true"))
         self.ok("hold", f"{array}_1")
         self.assertIn("would wait for itself", self.cli("update", "-d", f"afterany:{array}", f"{array}_1")[2])
+        after = self.submit("exit", 0, dependency=f"afterany:{array}")
+        self.assertIn("would wait for itself", self.cli("update", "-d", f"afterany:{after}", f"{array}_1")[2])
         self.ok("update", "-d", f"afterany:{array}_0", f"{array}_1")
         first = self.submit("exit", 0, name="one", hold=True)
         second = self.submit("exit", 0, name="one", dependency="singleton")
         self.assertIn("would wait for itself", self.cli("update", "-d", f"afterok:{second}", first)[2])
-        self.ok("cancel", array, second, first)
+        self.ok("cancel", array, after, second, first)
 
     @natively
     def test_the_throttle_of_an_array_holds_for_its_tasks_with_numbers_of_their_own(self):
