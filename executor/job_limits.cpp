@@ -69,14 +69,12 @@ std::string page_size_name(const std::string& folder) {
   if (folder.starts_with(kPrefix)) {
     std::from_chars(folder.data() + kPrefix.size(), folder.data() + folder.size(), kibibytes);
   }
-  const bool giga = kibibytes >= 1024 * 1024;
-  const bool mega = kibibytes >= 1024;
-  return std::to_string(kibibytes / (giga   ? 1024 * 1024
-                                     : mega ? 1024
-                                            : 1)) +
-         (giga   ? "GB"
-          : mega ? "MB"
-                 : "KB");
+  constexpr std::uint64_t kMega = 1024;
+  constexpr std::uint64_t kGiga = kMega * 1024;
+  if (kibibytes >= kGiga) {
+    return std::to_string(kibibytes / kGiga) + "GB";
+  }
+  return kibibytes >= kMega ? std::to_string(kibibytes / kMega) + "MB" : std::to_string(kibibytes) + "KB";
 }
 
 void require_page_size(const std::string& page_size) {
@@ -97,10 +95,10 @@ void require_page_size(const std::string& page_size) {
 /// A job cannot have more than the process that launches it (setrlimit(2)): it has no CAP_SYS_RESOURCE.
 void require_rlimits(const Limits& limits) {
   struct Asked {
-    const char* field;
-    int resource;
-    std::optional<std::uint64_t> value;
-    const char* option;
+    const char* field = "";
+    int resource = 0;
+    std::optional<std::uint64_t> value = std::nullopt;
+    const char* option = "";
   };
   for (const Asked& asked : {Asked{"limits.open_files", RLIMIT_NOFILE, limits.open_files, "n"},
                              {"limits.file_size", RLIMIT_FSIZE, limits.file_size, "f"},

@@ -125,7 +125,7 @@ bool flag(const ApiRequest& request, const std::string& name, bool fallback = fa
 /// The first word is what holds without the parameter.
 std::string one_of(const ApiRequest& request, const std::string& name,
                    std::initializer_list<std::string_view> known) {
-  const std::string value = parameter(request, name, std::string(*known.begin()));
+  std::string value = parameter(request, name, std::string(*known.begin()));
   if (std::find(known.begin(), known.end(), value) != known.end()) {
     return value;
   }

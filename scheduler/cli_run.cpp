@@ -179,11 +179,11 @@ void replace_unusable_directories(std::vector<RequestedJob>& jobs,
     const bool is_mounted = std::any_of(job.spec.isolation.mounts.begin(), job.spec.isolation.mounts.end(),
                                         [&](const Mount& mount) { return mount.target == directory; });
     if (is_private_to_jobs(directory) && !is_mounted) {
-      log_warning(
-          "job \"" + job.spec.name + "\": " + directory +
-          " is an empty directory of its own for each job, and what it writes there is lost: work in a "
-          "folder below it, or give --mount " +
-          directory + ":" + directory + ":rw (-D " + directory + " says that it is meant so)");
+      std::string warning = "job \"" + job.spec.name + "\": " + directory;
+      warning +=
+          " is an empty directory of its own for each job, and what it writes there is lost: work in a ";
+      warning += "folder below it, or mount it with --mount (-D says that it is meant so)";
+      log_warning(warning);
     } else if (!can_enter(identity, directory)) {
       log_warning(
           "job \"" + job.spec.name + "\": its user " + identity.name + " cannot enter " + directory +
@@ -564,6 +564,17 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
   }
 }
 
+ExecutorOptions executor_options(const Supervisor& supervisor, std::size_t jobs,
+                                 const NetworkSettings& network, SideTasks& side_tasks,
+                                 std::shared_ptr<LauncherProcess> launcher) {
+  return {.cgroup = supervisor.cgroup,
+          .armed_ahead = jobs > 1 ? kArmedAhead : 0U,
+          .launches = jobs,
+          .network = network,
+          .on_forked = [&side_tasks] { side_tasks.begin(); },
+          .launcher = std::move(launcher)};
+}
+
 /// What berthd's configuration says counts for berth run too, and is read only for jobs that it matters to.
 /// Root, which writes that file, may use the host's network and all of its ports anyway; through sudo it is
 /// the other user who asks.
@@ -621,12 +632,8 @@ int run_jobs(const CommandLine& given) {
   const std::string database = database_path(line);
   log_debug("job database " + database);
   SideTasks side_tasks(database);
-  Executor executor({.cgroup = supervisor.cgroup,
-                     .armed_ahead = requested.jobs.size() > 1 ? kArmedAhead : 0U,
-                     .launches = requested.jobs.size(),
-                     .network = network,
-                     .on_forked = [&side_tasks] { side_tasks.begin(); },
-                     .launcher = std::move(launcher_process)});
+  Executor executor(
+      executor_options(supervisor, requested.jobs.size(), network, side_tasks, std::move(launcher_process)));
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), bounds);
