@@ -67,6 +67,8 @@ class AwaitedSignals {
     sigemptyset(&set);
     sigaddset(&set, SIGTSTP);
     ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
+    ::signal(SIGUSR1, SIG_IGN);  // there is no job left for them
+    ::signal(SIGUSR2, SIG_IGN);
   }
   /// The next one that came; 0: none.
   int take() const {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <utility>
 
 #include "scheduler/listing.h"
+#include "schemas/input_error.h"
 #include "schemas/job_file.h"
 #include "schemas/terminal_text.h"
 #include "schemas/usage_fields.h"
@@ -148,9 +148,10 @@ Json event_value(const JobEvent& event) {
 ShownJob load_job(JobStore& store, JobId job) {
   ShownJob shown{store.find(job), store.events(job)};
   if (shown.records.empty()) {
-    throw std::runtime_error(
+    throw InputError(
+        "", "",
         "there is no job " + std::to_string(job) +
-        " in this database (`berth history` lists those there are; --database names another one)");
+            " in this database (`berth history` lists those there are; --database names another one)");
   }
   return shown;
 }

@@ -188,6 +188,7 @@ class Daemon {
     SteadyTime suspended_at;  ///< by this berthd or before it started
     std::shared_ptr<RunnerLink> runner;
     JobState state = JobState::configuring;
+    bool start_committed = false;  ///< CONFIGURING is on the disk
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
@@ -258,7 +259,8 @@ class Daemon {
   bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
   bool leads_back(const Dependency& dependency, const StoredJob& own);
-  void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking, std::vector<JobId>& jobs);
+  void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
+                             std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);
   void tell_array_end(JobId array, JobState state);
   void tell_cancelled_array_end(JobId array);

@@ -136,7 +136,9 @@ bool Daemon::fits_ever(const QueueFacts& facts) const {
 }
 
 void Daemon::unblock(JobId job, Timestamp now) {
-  if (const std::optional<WaitingJob> waiting = waiting_.find(job); waiting && fits_ever(waiting->facts)) {
+  const std::optional<WaitingJob> waiting = waiting_.find(job);
+  if (waiting && fits_ever(waiting->facts) &&
+      !is_full(throttled_array(*waiting).value_or(job), waiting->facts)) {
     waiting_.unblock(job, now);
   }
 }
@@ -408,6 +410,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   }
   Active& active = node.mapped();
   if (!error && stored->has_value()) {
+    active.start_committed = true;
     active.id.job_id = (*stored)->job_id;
     active.waiting.job_id = (*stored)->job_id;
     if (active.stop) {
@@ -447,7 +450,11 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   if (active.array) {
     task_left(*active.array);
   }
-  if (active.task) {
+  if (active.task && active.cancelled) {
+    end_waiting(*active.array, 0,
+                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+    tell_task(active.array, active.task, 0);
+  } else if (active.task) {
     give_task_back(*active.array);
     tell_task(active.array, active.task, 0);
   } else if (active.stop) {

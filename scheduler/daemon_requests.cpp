@@ -76,13 +76,16 @@ void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId
 bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
   bool back = false;
   std::vector<JobId> way;
+  std::map<Namesakes, JobId> added;
   const auto add = [&](const Dependency& one, const StoredJob& whose) {
     for (const Dependency::Condition& condition : one.conditions) {
       if (condition.type == Dependency::Type::singleton) {
-        add_earlier_namesakes(whose, own, way);
+        add_earlier_namesakes(whose, own, added, way);
       } else if (!condition.task) {
         back = back || condition.job == own.array_job_id;  // one of whose tasks it is
         way.push_back(condition.job);
+        const std::vector<JobId> tasks = reader_.array_tasks(condition.job);
+        way.insert(way.end(), tasks.begin(), tasks.end());
       } else {
         way.push_back(reader_.find_task(condition.job, *condition.task).value_or(condition.job));
       }
@@ -102,20 +105,23 @@ bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
   return back;
 }
 
-/// The jobs that a singleton waits for, as far as they wait for others; and `asking`, if it is one.
+/// The jobs that a singleton waits for, as far as they are singletons too, and not in `added` yet; and
+/// `asking`, if it is one.
 void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
-                                   std::vector<JobId>& jobs) {
-  const auto is_one = [&](const StoredJob& other) {
-    return other.job_id < singleton.job_id && other.user_id == singleton.user_id &&
-           other.name == singleton.name;
-  };
-  if (is_one(asking)) {
+                                   std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs) {
+  if (asking.job_id < singleton.job_id && asking.user_id == singleton.user_id &&
+      asking.name == singleton.name) {
     jobs.push_back(asking.job_id);
   }
-  for (const auto& [job, dependent] : dependents_) {
-    if (const std::optional<StoredJob> other = reader_.find_stored(job); other && is_one(*other)) {
-      jobs.push_back(job);
-    }
+  const auto group = singletons_.find({singleton.user_id, singleton.name});
+  if (group == singletons_.end()) {
+    return;
+  }
+  JobId& last = added[group->first];
+  for (auto job = group->second.upper_bound(last); job != group->second.end() && *job < singleton.job_id;
+       ++job) {
+    jobs.push_back(*job);
+    last = *job;
   }
 }
 
@@ -242,10 +248,16 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   if (Active* active = find_active(job); active != nullptr && active->runner) {
     cancel_running(*active, actor, at_once, std::move(reply));
     return;
+  } else if (active != nullptr && active->start_committed) {
+    active->cancelled = true;  // its end is being committed, with which it may wait for another attempt
+    end_waiting(job, active->id.attempt, cancelled_before_start(actor.name), std::move(reply));
+    return;
+  }
+  if (waiting_.contains(job)) {
+    require_store();
   }
   const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
   if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
-    require_store();
     waiting_.remove(job);
     forget(job);
     schedule();  // others may have waited behind it
@@ -253,7 +265,8 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     return;
   }
   if (has_tasks && !is_final(stored.state)) {
-    reply(nullptr);
+    committer_->commit([](QueueStore&) {},  // behind what was asked for its tasks
+                       [reply = std::move(reply)](const std::exception_ptr&) { reply(nullptr); });
     return;
   }
   throw ApiError(
@@ -261,7 +274,8 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
 }
 
 void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply) {
-  const bool might_run_again = active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
+  const bool might_run_again =
+      !active.sent || active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
   active.cancelled = true;
   RunnerMessage stop;
   stop.kind = RunnerMessage::Kind::stop;
@@ -278,7 +292,8 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
     reply(nullptr);
     return;
   }
-  // The next berthd has to know it too. The job is stopped also when that cannot be recorded.
+  // The next berthd has to know it too: that no attempt follows, and that this one is stopped. The job is
+  // stopped also when that cannot be recorded.
   committer_->commit(
       [id = active.id, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
         store.note_cancel(id.job_id, id.attempt, at, detail);
@@ -306,30 +321,44 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
       // It has just ended.
     }
   }
+  std::vector<unsigned> nameless;  // their numbers are being committed, before what is committed here
   for (auto& [task, canceller] : separating_) {
     if (task.first == array) {
       canceller = actor.name;
-      any = true;
+      nameless.push_back(task.second);
     }
   }
   for (auto& [key, active] : active_) {
-    if (active.array == array && key < 0) {  // a task whose start is being committed
+    if (active.array == array && key < 0) {
       active.cancelled = true;
       active.stop.emplace();
       active.stop->kind = RunnerMessage::Kind::stop;
       active.stop->at_once = at_once;
-      any = true;
+      nameless.push_back(*active.task);
     }
   }
-  return any;
+  if (!nameless.empty()) {
+    committer_->commit(
+        [array, nameless, detail = action_detail("cancel", actor),
+         outcome = cancelled_before_start(actor.name), at = clock_.system_now()](QueueStore& store) {
+          for (const unsigned task : nameless) {
+            const std::optional<JobId> id = store.find_task(array, task);
+            const std::optional<StoredJob> stored = id ? store.find_stored(*id) : std::nullopt;
+            if (stored && stored->state == JobState::pending) {
+              store.finish(*id, stored->attempt, outcome, {}, at);
+            } else if (stored) {
+              store.note_cancel(*id, stored->attempt, at, detail);
+            }
+          }
+        },
+        [](const std::exception_ptr&) {});  // then their own commits have failed too
+  }
+  return any || !nameless.empty();
 }
 
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
                     const std::string& spec_text, Reply reply) {
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
-  // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
-  // waiting, so that it can be cancelled, or changed again, meanwhile.
-  enqueue(job, clock_.system_now());
   committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
                          QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
                      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
@@ -337,6 +366,9 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
                        reply(error);
                        committed();
                      });
+  // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
+  // waiting, so that it can be cancelled, or changed again, meanwhile.
+  enqueue(job, clock_.system_now());
 }
 
 /// The change is on the disk, or could not be. The job may have started, ended or been changed again since.
@@ -605,7 +637,11 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
       [this, array, task, single, id, reply = std::move(reply)](const std::exception_ptr& error) mutable {
         const std::string canceller = separating_.extract({array, task}).mapped();
         if (error) {
-          give_task_back(array);
+          if (canceller.empty()) {
+            give_task_back(array);
+          } else {
+            end_waiting(array, 0, cancelled_before_start(canceller), {});
+          }
           tell_task(array, task, 0);
           reply(error, 0);
           return;

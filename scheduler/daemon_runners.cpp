@@ -147,6 +147,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   active.latest_end = clock_.steady_now() + longest_stay(spec);
   active.runner = link;
   active.state = open.state;
+  active.start_committed = true;
   if (active.state == JobState::suspended) {
     active.latest_end += kUnlimited;
     active.suspended_at = clock_.steady_now();
@@ -163,6 +164,12 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
     ++arrays_[*active.array];
   }
   if (!active.sent) {
+    if (active.cancelled) {
+      active.stop.emplace();
+      active.stop->kind = RunnerMessage::Kind::stop;
+      active.stop->id = id;
+      active.stop->at_once = true;
+    }
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
   }
@@ -323,18 +330,26 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
   forget(job);
   const std::optional<StoredJob> stored = reader_.find_stored(job);
   const std::optional<JobId> array = stored ? stored->array_job_id : std::nullopt;
+  const auto array_end = std::make_shared<std::optional<JobState>>();
   committer_->commit_surely(
-      [message](QueueStore& store) {
+      [message, array, array_end](QueueStore& store) {
         start_unheard_of(store, message);
         store.finish(message.id.job_id, message.id.attempt, message.outcome, message.usage, message.at);
+        if (array) {
+          *array_end = store.settle_array(*array, message.at);
+        }
       },
-      [this, link, id = message.id, outcome = message.outcome, array](const std::exception_ptr& error) {
+      [this, link, id = message.id, outcome = message.outcome, array,
+       array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
         acknowledge(link, id);
         tell_end(id.job_id, {outcome.state, exit_status(outcome)});
         release_dependents(id.job_id, array);
+        if (*array_end) {
+          tell_array_end(*array, **array_end);
+        }
         committed();
       });
 }
@@ -413,8 +428,10 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           acknowledge(link, id);
           crash_point("end.after_acknowledge");
         }
-        active_.erase(id.job_id);
-        if (again) {
+        const auto ended = active_.extract(id.job_id);
+        if (again && !ended.empty() && ended.mapped().cancelled) {
+          // cancel() ends it.
+        } else if (again) {
           enqueue(*again, clock_.system_now());
           schedule();
         } else {
@@ -453,7 +470,7 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   links_.erase(std::remove(links_.begin(), links_.end(), link), links_.end());
   std::vector<JobId> lost;
   for (const auto& [job, active] : active_) {
-    if (active.runner == link) {
+    if (active.runner == link && active.start_committed) {  // else commit_start() sees to it
       lost.push_back(job);
     }
   }

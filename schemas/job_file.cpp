@@ -194,7 +194,7 @@ std::vector<std::string> split_job_array(std::string_view text, std::size_t most
 }
 
 JobSpec parse_stored_job(std::string_view text, const std::string& name) {
-  ReadContext context{name, "/", {}};
+  ReadContext context{name, "/", {}, true};
   const std::optional<Json> document = parse_json(text, name, context.faults);
   JobSpec spec;
   if (document) {

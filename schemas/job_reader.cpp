@@ -468,7 +468,9 @@ JobSpec read_job(const Field& field) {
     return spec;
   }
   read_members<JobSpec>(field, kJobMembers, "", spec);
-  Rules(field, first_fault).check(spec);
+  if (!field.context().is_stored) {
+    Rules(field, first_fault).check(spec);
+  }
   if (spec.name.empty()) {
     spec.name = default_name(spec);
   }

@@ -22,6 +22,8 @@ struct ReadContext {
   std::string file;
   std::filesystem::path directory;  ///< absolute; relative paths start here
   std::vector<InputFault> faults;
+  /// A job that was taken already, perhaps by an older berth with fewer rules over several fields.
+  bool is_stored = false;
 
   /// True when one of the faults from number `first` on is at `pointer` or below it: rules over several
   /// fields then say nothing.

@@ -251,6 +251,12 @@ class Queueing(DaemonCase):
         states = sorted(job["state"] for job in self.queue().values())
         self.assertEqual(states, ["PENDING", "PENDING", "RUNNING"])
         self.assertIn("JobArrayTaskLimit", self.ok("why", f"{array}_2"))
+        ended = self.submit("exit", 0)
+        self.ok("wait", ended)
+        for job in (array, f"{array}_2"):  # a fulfilled dependency lifts no throttle
+            self.ok("update", "-d", f"afterany:{ended}", job)
+        eventually(lambda: False, 0.3)
+        self.assertEqual(sum(job["state"] == "RUNNING" for job in self.queue().values()), 1)
         self.let_end()
         self.ok("wait", array)
         starts = sorted(
