@@ -245,11 +245,13 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
 
 void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   const StoredJob stored = require(job, actor);
-  if (Active* active = find_active(job); active != nullptr && active->runner) {
+  Active* const active = find_active(job);
+  if (active != nullptr && active->runner) {
     cancel_running(*active, actor, at_once, std::move(reply));
     return;
-  } else if (active != nullptr && active->start_committed) {
-    active->cancelled = true;  // its end is being committed, with which it may wait for another attempt
+  }
+  if (active != nullptr) {  // its end is being committed, with which it may wait for another attempt
+    active->cancelled = true;
     end_waiting(job, active->id.attempt, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
