@@ -84,7 +84,6 @@ std::string Attempt::explain(const sandbox::Report& report) const {
 
 bool Attempt::handle_reports(Time now) {
   bool just_started = false;
-  const bool over_limit = latched_ == Cause::output_limit;  // before it was known to run
   while (const std::optional<sandbox::Report> report = sandbox_->receive_report(&channel_closed_)) {
     switch (report->kind) {
       case sandbox::ReportKind::ready:
@@ -141,7 +140,7 @@ bool Attempt::handle_reports(Time now) {
         break;
     }
   }
-  if (just_started && over_limit) {
+  if (just_started && latched_ == Cause::output_limit) {  // before it was known to run
     stop(Cause::output_limit, request_.spec.grace_period, now);
   }
   return just_started;

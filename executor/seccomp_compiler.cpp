@@ -16,7 +16,6 @@
 #include <initializer_list>
 #include <memory>
 #include <system_error>
-#include <vector>
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -120,9 +119,8 @@ void deny_virtual_sockets(scmp_filter_ctx filter) {
 void deny_limits_of_init(scmp_filter_ctx filter) {
   constexpr unsigned long kLow = 0xffffffff;
   const auto deny = [filter](int call, std::initializer_list<scmp_arg_cmp> arguments) {
-    const std::vector<scmp_arg_cmp> all(arguments);
-    require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM), call, static_cast<unsigned>(all.size()),
-                                   all.data()),
+    require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM), call,
+                                   static_cast<unsigned>(arguments.size()), arguments.begin()),
             "limits of init");
   };
   const scmp_arg_cmp first_is_init = SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, 1);
@@ -131,8 +129,7 @@ void deny_limits_of_init(scmp_filter_ctx filter) {
                          SCMP_SYS(sched_setparam), SCMP_SYS(sched_setscheduler)}) {
     deny(call, {first_is_init});
   }
-  const scmp_arg_cmp nice_of_user = SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, PRIO_USER);
-  deny(SCMP_SYS(setpriority), {nice_of_user});
+  deny(SCMP_SYS(setpriority), {SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, PRIO_USER)});
   for (const unsigned long which : {PRIO_PROCESS, PRIO_PGRP}) {
     deny(SCMP_SYS(setpriority), {SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, which), second_is_init});
   }

@@ -210,6 +210,27 @@ std::vector<Json> selected(const CommandLine& line, const Json& listing, const s
   return chosen;
 }
 
+/// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on.
+template <typename Action>
+auto through_restarts(Action action) {
+  constexpr std::chrono::seconds kPatience{60};
+  constexpr std::chrono::milliseconds kPause{200};
+  std::optional<std::chrono::steady_clock::time_point> gone_since;
+  for (;;) {
+    try {
+      return action();
+    } catch (const DaemonGone& error) {
+      log_warning(std::string(error.what()) + "; waiting for it to come back");
+      gone_since = std::chrono::steady_clock::now();
+    } catch (const NoDaemon&) {
+      if (!gone_since || std::chrono::steady_clock::now() - *gone_since >= kPatience) {
+        throw;
+      }
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 constexpr std::size_t kMostNamed = 100'000;
 
 [[noreturn]] void refuse_job(const std::string& operand, const std::string& why) {
@@ -299,31 +320,6 @@ int run_queue(const CommandLine& line) {
   }
   return 0;
 }
-
-namespace {
-
-/// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on.
-template <typename Action>
-auto through_restarts(Action action) {
-  constexpr std::chrono::seconds kPatience{60};
-  constexpr std::chrono::milliseconds kPause{200};
-  std::optional<std::chrono::steady_clock::time_point> gone_since;
-  for (;;) {
-    try {
-      return action();
-    } catch (const DaemonGone& error) {
-      log_warning(std::string(error.what()) + "; waiting for it to come back");
-      gone_since = std::chrono::steady_clock::now();
-    } catch (const NoDaemon&) {
-      if (!gone_since || std::chrono::steady_clock::now() - *gone_since >= kPatience) {
-        throw;
-      }
-    }
-    std::this_thread::sleep_for(kPause);
-  }
-}
-
-}  // namespace
 
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json) {
   int status = 0;

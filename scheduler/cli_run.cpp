@@ -608,10 +608,11 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
 int run_jobs(const CommandLine& given) {
   // While this process is small; it sets itself up while the request is read, and ends with a refused one.
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
-  const CommandLine line = with_batch_options(given);
+  const std::optional<std::string> script = read_script(given);
+  const CommandLine line = script ? with_batch_options(given, *script, given.operands[0]) : given;
   const PoolBounds bounds = pool_bounds(line);
   const CpuPartition partition = wanted_partition(line);
-  RequestedJobs requested = requested_jobs(line);
+  RequestedJobs requested = script ? script_job(line, *script, line.operands[0]) : requested_jobs(line);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
   std::optional<TerminalBridge> bridge;

@@ -50,17 +50,11 @@ bool reads_input(const CommandLine& line) {
 }
 
 std::optional<Script> script_of(const CommandLine& line, const std::string& input) {
-  Script script{input, "stdin"};
-  if (!line.operands.empty() && line.operands[0] != "-") {
-    std::ifstream file(line.operands[0], std::ios::binary);
-    char begin[2] = {};
-    if (!file.read(begin, sizeof begin) || begin[0] != '#' || begin[1] != '!') {
-      return std::nullopt;
-    }
-    file.seekg(0);
-    script = {text_of(file), line.operands[0]};
+  if (line.operands.empty() || line.operands[0] == "-") {
+    return input.starts_with("#!") ? std::optional(Script{input, "stdin"}) : std::nullopt;
   }
-  return script.text.starts_with("#!") ? std::optional(std::move(script)) : std::nullopt;
+  std::optional<std::string> text = read_script(line);
+  return text ? std::optional(Script{std::move(*text), line.operands[0]}) : std::nullopt;
 }
 
 /// A job file's text, which berthd alone has to parse then; nothing for what is none.

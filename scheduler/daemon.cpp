@@ -99,6 +99,7 @@ unsigned Daemon::wanted_runners() const {
 ControllerReport Daemon::controllers() const {
   return links_.empty() ? ControllerReport{} : links_.front()->hello().controllers;
 }
+
 void Daemon::committed() {
   if (on_commit_) {
     on_commit_();

@@ -218,6 +218,7 @@ class Daemon {
   void adopt(const OpenAttempt& open, const StoredJob& stored);
   void load_queue(QueueStore& store);
   void keep_runners();
+  void replace_runners();
   void attach(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
@@ -227,13 +228,12 @@ class Daemon {
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);
   std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);
-  void enqueue_rest(const WaitingJob& array);
   void give_task_back(JobId array);
   bool store_holds_as_waiting(JobId job);
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);
   void task_left(JobId array);
-  bool is_full(JobId array, const QueueFacts& facts) const;
+  bool is_barred(JobId array, const QueueFacts& facts) const;
   std::optional<JobId> throttled_array(const WaitingJob& job);
   void throttle(JobId array);
   bool has_running_tasks(JobId array) const;
@@ -255,6 +255,7 @@ class Daemon {
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;
+  static void stop(Active& active, const RunnerMessage& message);
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
   bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
   void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);

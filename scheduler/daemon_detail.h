@@ -49,6 +49,15 @@ inline QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
   return facts;
 }
 
+inline RunnerMessage stop_message(const AttemptId& id, bool at_once, Cause cause = Cause::cancelled) {
+  RunnerMessage message;
+  message.kind = RunnerMessage::Kind::stop;
+  message.id = id;
+  message.cause = cause;
+  message.at_once = at_once;
+  return message;
+}
+
 inline std::string action_detail(const std::string& action, const Actor& actor) {
   return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
 }

@@ -41,9 +41,7 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
   if (array) {
     throttled_[*array].insert(job.job_id);
   }
-  waiting_.add(
-      job, now,
-      is_full(array.value_or(job.job_id), facts) || dependents_.contains(job.job_id) || !fits_ever(facts));
+  waiting_.add(job, now, dependents_.contains(job.job_id) || is_barred(array.value_or(job.job_id), facts));
   if (committer_) {  // not while the queue is being loaded
     examine(job.job_id, now);
   }
@@ -137,8 +135,7 @@ bool Daemon::fits_ever(const QueueFacts& facts) const {
 
 void Daemon::unblock(JobId job, Timestamp now) {
   const std::optional<WaitingJob> waiting = waiting_.find(job);
-  if (waiting && fits_ever(waiting->facts) &&
-      !is_full(throttled_array(*waiting).value_or(job), waiting->facts)) {
+  if (waiting && !is_barred(throttled_array(*waiting).value_or(job), waiting->facts)) {
     waiting_.unblock(job, now);
   }
 }
@@ -183,10 +180,12 @@ void Daemon::examine_singletons() {
   }
 }
 
-/// Whether as many tasks of the array run as its throttle allows.
-bool Daemon::is_full(JobId array, const QueueFacts& facts) const {
+/// Whether a job of `array`, its own number if it is none's, may not start because as many tasks run as its
+/// throttle allows, or because it never fits.
+bool Daemon::is_barred(JobId array, const QueueFacts& facts) const {
   const auto found = arrays_.find(array);
-  return facts.array_limit > 0 && found != arrays_.end() && found->second >= facts.array_limit;
+  const bool is_full = facts.array_limit > 0 && found != arrays_.end() && found->second >= facts.array_limit;
+  return is_full || !fits_ever(facts);
 }
 
 /// The array with a throttle that a job with a number of its own is a task of.
@@ -213,10 +212,10 @@ void Daemon::throttle(JobId array) {
     if (!one || dependents_.contains(job)) {
       continue;
     }
-    if (is_full(array, one->facts)) {
+    if (is_barred(array, one->facts)) {
       waiting_.block(job);
     } else {
-      unblock(job, clock_.system_now());
+      waiting_.unblock(job, clock_.system_now());
     }
   }
 }
@@ -336,11 +335,7 @@ void Daemon::arm_timer() {
       return;
     }
     wakes_at_ = SteadyTime::max();
-    const std::size_t before = links_.size();
-    keep_runners();
-    for (std::size_t index = before; index < links_.size(); ++index) {
-      attach(links_[index]);
-    }
+    replace_runners();
     decide();
   });
 }
@@ -366,20 +361,18 @@ bool Daemon::start(const WaitingJob& job) {
     active.array = job.job_id;
     active.task = task;
     active.waiting.facts.array_tasks.clear();
-    ++arrays_[job.job_id];
     if (!tasks.empty()) {
       WaitingJob rest = job;
       rest.facts.array_tasks = tasks.to_text();
-      enqueue_rest(rest);
+      waiting_.add(rest, clock_.system_now());  // what it depended on has been fulfilled
     }
-    throttle(job.job_id);
   } else {
     forget(job.job_id);
-    if (active.array = throttled_array(job); active.array) {
-      throttled_[*active.array].erase(job.job_id);
-      ++arrays_[*active.array];
-      throttle(*active.array);
-    }
+    active.array = throttled_array(job);
+  }
+  if (active.array) {
+    ++arrays_[*active.array];
+    throttle(*active.array);
   }
   const auto stored = std::make_shared<std::optional<StoredJob>>();
   committer_->commit(
@@ -393,11 +386,6 @@ bool Daemon::start(const WaitingJob& job) {
       [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
   active.lease = std::move(lease);
   return true;
-}
-
-/// What is left of an array after a task has been taken from it: its dependencies have been fulfilled.
-void Daemon::enqueue_rest(const WaitingJob& array) {
-  waiting_.add(array, clock_.system_now(), is_full(array.job_id, array.facts));
 }
 
 /// The start is on the disk, or could not be.
@@ -450,18 +438,17 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   if (active.array) {
     task_left(*active.array);
   }
-  if (active.task && active.cancelled) {
-    end_waiting(*active.array, 0,
+  const JobId waiting = active.waiting.job_id;  // of a task: its array's
+  if (active.stop) {
+    end_waiting(waiting, active.waiting.attempt,
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
-    tell_task(active.array, active.task, 0);
   } else if (active.task) {
-    give_task_back(*active.array);
-    tell_task(active.array, active.task, 0);
-  } else if (active.stop) {
-    end_waiting(active.waiting.job_id, active.waiting.attempt,
-                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
-  } else if (store_holds_as_waiting(active.waiting.job_id)) {
+    give_task_back(waiting);
+  } else if (store_holds_as_waiting(waiting)) {
     enqueue(active.waiting, clock_.system_now());
+  }
+  if (active.task) {
+    tell_task(active.array, active.task, 0);
   }
 }
 

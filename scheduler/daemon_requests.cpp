@@ -12,12 +12,11 @@
 namespace berth {
 
 void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
-  const auto waiting_of = [this](unsigned user_id) {
-    const auto submitting = submitting_.find(user_id);
-    return waiting_.size_of_user(user_id) + (submitting == submitting_.end() ? 0 : submitting->second);
-  };
+  const auto submitting = submitting_.find(actor.user_id);
+  const std::size_t waiting =
+      waiting_.size_of_user(actor.user_id) + (submitting == submitting_.end() ? 0 : submitting->second);
   if (const auto most = config_.user_limits.waiting_jobs;
-      most && !jobs.empty() && waiting_of(jobs.front().user_id) + jobs.size() > *most) {
+      most && !jobs.empty() && waiting + jobs.size() > *most) {
     throw ApiError(429, "with these more than " + std::to_string(*most) +
                             " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
   }
@@ -147,20 +146,17 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
   check(jobs, actor);
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
-  for (const NewJob& job : *shared) {
-    ++submitting_[job.user_id];
-  }
+  submitting_[actor.user_id] += shared->size();
   committer_->commit(
       [shared, ids](QueueStore& store) {
         *ids = store.submit(*shared, queue_supervisor());
         crash_point("submit.before_commit");
       },
-      [this, shared, ids, reply = std::move(reply)](const std::exception_ptr& error) {
+      [this, shared, ids, user_id = actor.user_id,
+       reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("submit.after_commit");
-        for (const NewJob& job : *shared) {
-          if (--submitting_[job.user_id] == 0) {
-            submitting_.erase(job.user_id);
-          }
+        if ((submitting_[user_id] -= shared->size()) == 0) {
+          submitting_.erase(user_id);
         }
         if (!error) {
           const Timestamp now = clock_.system_now();
@@ -275,20 +271,23 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
       409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
 }
 
+/// At once, or as soon as its start is sent.
+void Daemon::stop(Active& active, const RunnerMessage& message) {
+  if (active.sent) {
+    active.runner->send(message);
+  } else {
+    active.stop = message;
+  }
+}
+
 void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply) {
   const bool might_run_again =
       !active.sent || active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
   active.cancelled = true;
-  RunnerMessage stop;
-  stop.kind = RunnerMessage::Kind::stop;
-  stop.id = active.id;
-  stop.at_once = at_once;
   crash_point("cancel.before_send");
+  stop(active, stop_message(active.id, at_once));
   if (active.sent) {
-    active.runner->send(stop);
     crash_point("cancel.after_send");
-  } else {
-    active.stop = stop;
   }
   if (!might_run_again) {
     reply(nullptr);
@@ -333,9 +332,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
   for (auto& [key, active] : active_) {
     if (active.array == array && key < 0) {
       active.cancelled = true;
-      active.stop.emplace();
-      active.stop->kind = RunnerMessage::Kind::stop;
-      active.stop->at_once = at_once;
+      active.stop = stop_message(active.id, at_once);
       nameless.push_back(*active.task);
     }
   }
@@ -502,15 +499,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
       throw ApiError(409, job_name(job) + " is being cancelled: requeue it when it has ended");
     }
     active->requeue = true;
-    RunnerMessage stop;
-    stop.kind = RunnerMessage::Kind::stop;
-    stop.id = active->id;
-    stop.cause = Cause::preempted;
-    if (active->sent) {
-      active->runner->send(stop);
-    } else {
-      active->stop = stop;
-    }
+    stop(*active, stop_message(active->id, false, Cause::preempted));
     reply(nullptr);
     return;
   }

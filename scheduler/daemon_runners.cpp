@@ -165,10 +165,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
   if (!active.sent) {
     if (active.cancelled) {
-      active.stop.emplace();
-      active.stop->kind = RunnerMessage::Kind::stop;
-      active.stop->id = id;
-      active.stop->at_once = true;
+      active.stop = stop_message(id, true);
     }
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
@@ -230,6 +227,15 @@ void Daemon::keep_runners() {
       log_error(error.what());
       return;
     }
+  }
+}
+
+/// Those that have died, as far as they can be started.
+void Daemon::replace_runners() {
+  const std::size_t before = links_.size();
+  keep_runners();
+  for (std::size_t index = before; index < links_.size(); ++index) {
+    attach(links_[index]);
   }
 }
 
@@ -485,11 +491,7 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   }
   std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
   std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
-  const std::size_t before = links_.size();
-  keep_runners();
-  for (std::size_t index = before; index < links_.size(); ++index) {
-    attach(links_[index]);
-  }
+  replace_runners();
   schedule();
 }
 

@@ -21,18 +21,16 @@ std::string read_boot_id(const std::string& proc) {
   return read_first_line(proc + "/sys/kernel/random/boot_id");
 }
 
-/// PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
-constexpr std::uint64_t kMachinesPidNamespace = 0xEFFFFFFC;
-
-/// The pid namespace in which this process's pids have their meaning; the machine's when it cannot be read.
-std::uint64_t own_pid_namespace() {
-  struct stat status {};
-  return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : kMachinesPidNamespace;
-}
-
-/// "-INODE" after a cgroup's name, of one that is not the machine's.
-std::string namespace_suffix(std::uint64_t pid_namespace) {
-  return pid_namespace == kMachinesPidNamespace ? "" : "-" + std::to_string(pid_namespace);
+/// What ends the cgroup names of berths whose pids have their meaning in this process's pid namespace:
+/// nothing in the machine's, or where that cannot be read, else "-INODE".
+const std::string& namespace_suffix() {
+  constexpr std::uint64_t kMachines = 0xEFFFFFFC;  // PROC_PID_INIT_INO, include/linux/proc_ns.h
+  static const std::string kSuffix = [] {
+    struct stat status {};
+    const bool is_known = ::stat("/proc/self/ns/pid", &status) == 0;
+    return is_known && status.st_ino != kMachines ? "-" + std::to_string(status.st_ino) : "";
+  }();
+  return kSuffix;
 }
 
 struct ProcessStat {
@@ -140,8 +138,7 @@ class DeadSupervisor {
 
 Supervisor make_supervisor(const std::string& boot_id, std::int64_t pid, std::uint64_t start_time) {
   return {boot_id, pid, start_time,
-          "run-" + std::to_string(pid) + "-" + std::to_string(start_time) +
-              namespace_suffix(own_pid_namespace())};
+          "run-" + std::to_string(pid) + "-" + std::to_string(start_time) + namespace_suffix()};
 }
 
 std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const std::string& proc) {
@@ -149,7 +146,7 @@ std::optional<Supervisor> supervisor_of_cgroup(const std::string& cgroup, const 
   unsigned long long start_time = 0;
   int length = 0;
   if (std::sscanf(cgroup.c_str(), "run-%lld-%llu%n", &pid, &start_time, &length) != 2 ||
-      cgroup.substr(static_cast<std::size_t>(length)) != namespace_suffix(own_pid_namespace())) {
+      cgroup.substr(static_cast<std::size_t>(length)) != namespace_suffix()) {
     return std::nullopt;
   }
   return make_supervisor(read_boot_id(proc), pid, start_time);

@@ -19,21 +19,6 @@ namespace {
 
 constexpr std::size_t kLargestScript = std::size_t{4} * 1024 * 1024;  // slurm.conf(5), max_script_size
 
-/// The text of a file that begins with "#!"; nothing for any other file.
-std::optional<std::string> read_script(const std::string& path) {
-  if (path == "-") {
-    return std::nullopt;
-  }
-  std::ifstream file(path, std::ios::binary);
-  char begin[2] = {};
-  if (!file.read(begin, sizeof begin) || begin[0] != '#' || begin[1] != '!') {
-    return std::nullopt;
-  }
-  file.seekg(0);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return text;
-}
-
 void append_job_file(const std::string& path, RequestedJobs& requested, std::vector<InputFault>& faults) {
   if (path != "-" && ::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
     faults.push_back({path, "", "there is no such job file (to run a command: berth run -- " + path + " …)"});
@@ -71,6 +56,20 @@ void refuse_job_options(const CommandLine& line) {
   }
 }
 
+std::optional<std::string> read_script(const CommandLine& line) {
+  if (line.operands.empty() || line.operands[0] == "-") {
+    return std::nullopt;
+  }
+  std::ifstream file(line.operands[0], std::ios::binary);
+  char begin[2] = {};
+  if (!file.read(begin, sizeof begin) || begin[0] != '#' || begin[1] != '!') {
+    return std::nullopt;
+  }
+  file.seekg(0);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  return text;
+}
+
 CommandLine with_batch_options(const CommandLine& line, const std::string& script, const std::string& name) {
   std::vector<std::string> words = batch_options(script, name);
   if (words.empty()) {
@@ -94,12 +93,6 @@ CommandLine with_batch_options(const CommandLine& line, const std::string& scrip
     throw InputError(name, "#SBATCH", error.what());
   }
   return merged;
-}
-
-CommandLine with_batch_options(const CommandLine& line) {
-  const std::optional<std::string> script =
-      line.operands.empty() ? std::nullopt : read_script(line.operands[0]);
-  return script ? with_batch_options(line, *script, line.operands[0]) : line;
 }
 
 RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name) {
@@ -132,9 +125,6 @@ RequestedJobs requested_jobs(const CommandLine& line) {
     requested.jobs.push_back({job_from_options(line, caller_context()), "command line"});
     requested.from_options = true;
     return requested;
-  }
-  if (const auto script = read_script(line.operands[0])) {
-    return script_job(line, *script, line.operands[0]);
   }
   if (line.job_command) {
     throw UsageError(line.command, "berth " + std::string(line.command->name) +

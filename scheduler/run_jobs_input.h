@@ -1,6 +1,7 @@
 // The jobs that a `berth run` command line asks for, from options, scripts and job files.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,15 @@ struct RequestedJobs {
   bool input_is_read = false;  ///< a job file was read from our standard input
 };
 
-/// Throws UsageError, and InputError with every fault of every file.
+/// Of a command or of job files. Throws UsageError, and InputError with every fault of every file.
 RequestedJobs requested_jobs(const CommandLine& line);
+
+/// The text of the script, a file that begins with "#!", that is the first operand; nothing where it is none.
+std::optional<std::string> read_script(const CommandLine& line);
 
 /// With the options of a script's #SBATCH lines, which those of the command line override. Throws InputError
 /// for what the command does not take, or not from a script.
 CommandLine with_batch_options(const CommandLine& line, const std::string& script, const std::string& name);
-/// The same for a line whose first operand is a script; others are returned as they are.
-CommandLine with_batch_options(const CommandLine& line);
 
 /// The job of a script, whose text begins with "#!"; further operands are its arguments. Throws InputError.
 RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name);

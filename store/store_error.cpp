@@ -49,8 +49,7 @@ std::string remedy(const std::string& path, int extended_code) {
       return "permission denied: run as its owner or choose another file with --database";
     case SQLITE_IOERR:
       return "reading or writing failed: check the disk (dmesg), that the file is on a local file system, "
-             "and "
-             "`ulimit -f`";
+             "and `ulimit -f`";
     case SQLITE_NOMEM:
       return "out of memory: free memory and try again";
     default:

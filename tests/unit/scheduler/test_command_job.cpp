@@ -218,7 +218,8 @@ TEST_CASE("a script is a job whose arguments follow two dashes") {
   const TemporaryDirectory directory;
   const std::string path = directory.path() + "/nightly.sh";
   std::ofstream(path) << "#!/bin/sh\necho $1\n";
-  const RequestedJobs requested = requested_jobs(parse_command_line({"run", "-c", "2", path, "--", "one"}));
+  const CommandLine line = parse_command_line({"run", "-c", "2", path, "--", "one"});
+  const RequestedJobs requested = script_job(line, read_script(line).value(), path);
   REQUIRE(requested.jobs.size() == 1);
   const JobSpec& spec = requested.jobs[0].spec;
   CHECK(spec.script == "#!/bin/sh\necho $1\n");
