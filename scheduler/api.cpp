@@ -523,7 +523,12 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
   Json answer{{"job_id", job}, {"state", std::string(to_string(stored.state))}};
   if (const std::optional<WaitReason> reason = daemon_.reason(job)) {
     answer["reason"] = std::string(to_string(*reason));
-    answer["explanation"] = std::string(explanation(*reason));
+    std::string text(explanation(*reason));
+    if (const unsigned withheld = daemon_.pool().withheld();
+        withheld > 0 && *reason == WaitReason::resources) {
+      text += " (" + std::to_string(withheld) + " of the pool's CPUs: other berths' jobs on this machine)";
+    }
+    answer["explanation"] = text;
     const std::size_t before = daemon_.jobs_before(job);
     if (*reason == WaitReason::priority) {
       answer["jobs_before"] = before;

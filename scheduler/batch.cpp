@@ -68,6 +68,7 @@ BatchResult Batch::run(const std::function<void()>& after_wait) {
     } else {
       cancel_waiting(kWritesAtOnce, "cancelled before it started");
     }
+    note_others();
     if (ended_ == entries_.size() && unwritten_.empty()) {
       break;
     }
@@ -108,6 +109,10 @@ void Batch::submit(std::vector<Submission> submissions) {
     const std::vector<JobId> ids = store_.submit(jobs, supervisor_);
     enqueue(std::move(jobs), ids);
     while (const std::optional<QueuedJob> next = next_that_fits()) {
+      if (!lease(next->sequence)) {
+        queue_.push(*next);
+        break;
+      }
       claim(next->sequence);
     }
   });
@@ -147,6 +152,9 @@ std::vector<RunningJob> Batch::running_jobs() const {
   for (const std::size_t index : active_) {
     running.push_back({wanted_by(entries_[index].record.spec), entries_[index].latest_end});
   }
+  if (pool_.withheld() > 0) {  // nobody knows until when
+    running.push_back({{pool_.withheld(), 0, 0}, SteadyTime::max()});
+  }
   return running;
 }
 
@@ -164,34 +172,48 @@ void Batch::start_what_fits() {
 }
 
 std::optional<QueuedJob> Batch::next_that_fits() {
+  if (queue_.empty()) {
+    return std::nullopt;
+  }
+  pool_.look_at_others();
   const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
   return queue_.take_next(free, running_jobs(), clock_.steady_now());
 }
 
-/// False when the start could not be committed: the job goes on waiting.
+/// False when another berth was faster, or the start could not be committed: the job goes on waiting.
 bool Batch::start(std::size_t index) {
+  if (!lease(index)) {
+    return false;
+  }
   if (!try_store([&] { claim(index); })) {
+    entries_[index].lease.reset();
     return false;
   }
   launch(index);
   return true;
 }
 
-/// Gives the job its slot and writes that down.
-void Batch::claim(std::size_t index) {
+/// Gives the job its slot. False when another berth has taken the CPUs meanwhile.
+bool Batch::lease(std::size_t index) {
   Entry& entry = entries_[index];
-  std::optional<SlotLease> lease = pool_.lease(slot_request(entry.record.spec));
-  if (!lease) {
+  entry.lease = pool_.lease(slot_request(entry.record.spec));
+  if (!entry.lease && pool_.withheld() == 0) {
     throw std::logic_error("the slot pool has free what job " + std::to_string(entry.record.job_id) +
                            " needs, but gives no lease");
   }
+  return entry.lease.has_value();
+}
+
+/// Writes down that the job has its slot.
+void Batch::claim(std::size_t index) {
+  Entry& entry = entries_[index];
+  const Allocation& allocation = entry.lease->allocation();
   constexpr unsigned kFirstAttempt = 1;
-  store_.configure(entry.record.job_id, kFirstAttempt, lease->allocation(), clock_.system_now());
+  store_.configure(entry.record.job_id, kFirstAttempt, allocation, clock_.system_now());
   entry.record.attempt = kFirstAttempt;
   entry.record.state = JobState::configuring;
-  entry.record.allocation = lease->allocation();
+  entry.record.allocation = allocation;
   entry.phase = Phase::configuring;
-  entry.lease = std::move(lease);
   entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
   active_.push_back(index);
 }
@@ -393,9 +415,36 @@ bool Batch::has_given_up() const {
          (stop_ != Stop::none || clock_.steady_now() - *trouble_since_ >= kStorePatience);
 }
 
+/// Whether jobs wait for what other berths have.
+void Batch::note_others() {
+  const bool do_wait = stop_ == Stop::none && !queue_.empty() && pool_.withheld() > 0;
+  pool_.set_waiting(do_wait);
+  if (!do_wait) {
+    withheld_since_.reset();
+    told_of_others_ = false;
+    return;
+  }
+  const SteadyTime now = clock_.steady_now();
+  withheld_since_ = withheld_since_.value_or(now);
+  if (active_.empty() && !told_of_others_ && now - *withheld_since_ >= kLongWait) {
+    told_of_others_ = true;
+    observer_.on_waiting_for_others();
+  }
+}
+
+std::optional<SteadyTime> Batch::next_look() const {
+  if (!withheld_since_) {
+    return std::nullopt;
+  }
+  constexpr int kPartOfWait = 4;
+  const SteadyTime now = clock_.steady_now();
+  const auto pause = std::chrono::duration_cast<Milliseconds>(now - *withheld_since_) / kPartOfWait;
+  return now + std::clamp(pause, Milliseconds(1), kLookAtOthers);
+}
+
 /// A loop that waits for nothing would wait for ever.
 void Batch::check_progress() const {
-  if (active_.empty() && stop_ == Stop::none && !trouble_since_ && pool_.leases() == 0) {
+  if (active_.empty() && stop_ == Stop::none && !trouble_since_ && !withheld_since_ && pool_.leases() == 0) {
     throw std::logic_error("jobs wait although the whole pool is free");
   }
 }
@@ -405,6 +454,9 @@ std::optional<SteadyTime> Batch::next_deadline() const {
     return clock_.steady_now();  // there is more to do: look at what happened, do not wait for it
   }
   std::optional<SteadyTime> deadline = trouble_since_ ? std::optional(retry_at_) : std::nullopt;
+  if (const std::optional<SteadyTime> look = next_look()) {
+    deadline = std::min(deadline.value_or(*look), *look);
+  }
   for (const std::size_t index : active_) {
     if (const std::optional<SteadyTime>& due = entries_[index].tell_running) {
       deadline = std::min(deadline.value_or(*due), *due);

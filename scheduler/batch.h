@@ -48,6 +48,8 @@ class JobObserver {
                           Timestamp /*at*/) {}
   /// Final, also when it never started.
   virtual void on_ended(const AccountingRecord& /*record*/) {}
+  /// Nothing can start or has started: other berths use the CPUs. Told once for each such time.
+  virtual void on_waiting_for_others() {}
   /// The database failed (told once, not for each retry) or, `message` empty, works again.
   virtual void on_store_trouble(const std::string& /*message*/) {}
 };
@@ -73,6 +75,11 @@ class Batch {
   /// A job that ends sooner after its start has both committed at once.
   static constexpr Milliseconds kShortJob{3};
   static constexpr Milliseconds kStorePatience{30'000};
+  /// Nobody tells when another berth gives CPUs back: they are looked at after a while that grows with the
+  /// wait, up to this.
+  static constexpr Milliseconds kLookAtOthers{50};
+  /// A wait for other berths that is worth a word.
+  static constexpr Milliseconds kLongWait{500};
 
   Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
         JobObserver& observer);
@@ -122,6 +129,9 @@ class Batch {
   void start_what_fits();
   bool start(std::size_t index);
   std::optional<QueuedJob> next_that_fits();
+  void note_others();
+  std::optional<SteadyTime> next_look() const;
+  bool lease(std::size_t index);
   void claim(std::size_t index);
   void launch_claimed();
   void launch(std::size_t index);
@@ -158,6 +168,9 @@ class Batch {
   std::size_t ended_ = 0;
   Stop stop_ = Stop::none;
   Stop stop_sent_ = Stop::none;
+
+  std::optional<SteadyTime> withheld_since_;  // jobs wait while other berths have CPUs
+  bool told_of_others_ = false;
 
   std::deque<Write> unwritten_;              // oldest first; empty while the database works
   std::optional<SteadyTime> trouble_since_;  // or since the last job ended, if that is later

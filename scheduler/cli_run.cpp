@@ -296,6 +296,19 @@ void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) 
   }
 }
 
+/// Other berths' jobs keep the CPUs that they have, unless this run is to share them.
+void respect_others(SlotPool& pool, const CommandLine& line) {
+  log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
+  if (line.has("overlap")) {
+    return;
+  }
+  std::string problem;
+  pool.share(CpuLocks::of_this_machine(problem));
+  if (!problem.empty()) {
+    log_debug("CPUs are not kept apart from other berths': " + problem);
+  }
+}
+
 /// The first job's sandbox is prepared while this thread commits the job. When another process takes the
 /// number, or the queue begins with another job, it is made in vain. Nothing else may use the executor until
 /// what is returned is ready.
@@ -303,6 +316,7 @@ std::future<void> expect_first(Executor& executor, SlotPool& pool, JobStore& sto
                                const std::vector<Submission>& submissions,
                                const std::map<std::string, Identity>& identities) {
   const JobSpec& spec = submissions.front().job.spec;
+  pool.look_at_others();
   const std::optional<SlotLease> lease = pool.lease(slot_request(spec));
   if (!lease) {
     return std::async(std::launch::deferred, [] {});
@@ -405,6 +419,9 @@ class ProgressObserver final : public JobObserver {
     } else {
       tell(record);
     }
+  }
+  void on_waiting_for_others() override {
+    log_warning("waiting for CPUs, which other berths on this machine use (--overlap shares them)");
   }
   void on_store_trouble(const std::string& message) override {
     if (message.empty()) {
@@ -640,7 +657,6 @@ int run_jobs(const CommandLine& given) {
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), bounds);
-  log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
@@ -648,6 +664,7 @@ int run_jobs(const CommandLine& given) {
   const std::unique_ptr<JobStore> store = side_tasks.store();
   recover_database(*store, line, executor, clock.system_now());
   use_partition(executor, partition, pool);
+  respect_others(pool, line);
   wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");

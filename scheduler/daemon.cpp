@@ -52,6 +52,11 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
       samples_(loop),
       timer_(loop),
       retention_timer_(loop) {
+  std::string problem;
+  pool_.share(CpuLocks::of_this_machine(problem));
+  if (!problem.empty()) {
+    log_warning(problem + ": jobs may share CPUs with those of other berths on this machine");
+  }
   draining_ = std::filesystem::exists(config_.drain_file());
   take_in_spool(*writer);
   take_over(*writer);

@@ -15,6 +15,8 @@ namespace {
 constexpr std::chrono::seconds kLongestSleep{10};
 /// Between attempts to start a runner.
 constexpr std::chrono::seconds kRunnerRetry{5};
+/// Between looks at the CPUs of other berths on the machine, while a job waits for them.
+constexpr std::chrono::milliseconds kLookAtOthers{20};
 
 }  // namespace
 
@@ -261,6 +263,9 @@ std::vector<RunningJob> Daemon::running_jobs() const {
       running.push_back({active.holds, active.latest_end});
     }
   }
+  if (pool_.withheld() > 0) {  // by other berths, nobody knows until when
+    running.push_back({{pool_.withheld(), 0, 0}, SteadyTime::max()});
+  }
   return running;
 }
 
@@ -293,6 +298,7 @@ void Daemon::decide() {
   }
   waiting_.advance(now);
   while (!draining_ && store_trouble().empty() && !links_.empty()) {
+    pool_.look_at_others();
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
     const std::optional<WaitingJob> next = waiting_.take_next(
         free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
@@ -312,6 +318,7 @@ void Daemon::decide() {
       break;
     }
   }
+  pool_.set_waiting(!draining_ && waiting_.has_eligible());
   arm_timer();
 }
 
@@ -323,6 +330,9 @@ void Daemon::arm_timer() {
   }
   if (links_.size() < wanted_runners()) {
     sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
+  }
+  if (pool_.withheld() > 0 && waiting_.has_eligible()) {
+    sleep = std::min(sleep, kLookAtOthers);
   }
   const SteadyTime wake = std::chrono::steady_clock::now() + sleep;
   if (wake >= wakes_at_) {

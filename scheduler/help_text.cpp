@@ -94,6 +94,10 @@ constexpr std::array kFiles{
         "/run/berth/topology, $XDG_RUNTIME_DIR/berth/topology",
         "Which CPUs share cores, caches and memory, as found at the first start after boot, by root and by a "
         "user. It may be deleted at any time."},
+    Meaning{"/run/berth/cpus, $XDG_RUNTIME_DIR/berth/cpus",
+            "Locks by which root's berths, and those of a user, keep off each other's CPUs. It is empty; to "
+            "delete "
+            "it parts those that run from those that come."},
     Meaning{"/etc/berth/berthd.json",
             "berthd's configuration; what it says of networks holds for berth run too."},
 };

@@ -495,6 +495,10 @@ constexpr std::array kRunOwnOptions{
            .description = "Jobs at once, at most",
            .fallback = "as many as fit",
            .section = kSectionPool},
+    Option{.name = "overlap",
+           .description = "Takes CPUs also when the jobs of other berths on this machine have them, without "
+                          "waiting",
+           .section = kSectionPool},
     Option{.name = "cpus",
            .argument = "LIST",
            .description = "CPUs that jobs may be given, in the kernel's list format (0-3,8)",

@@ -59,6 +59,8 @@ Runner::Runner(const RunnerOptions& options, Supervisor self)
       streams_(executor_, streams_socket_of(options.socket_folder, self_.cgroup),
                [this](AttemptId id) { return look(id); }),
       idle_since_(std::chrono::steady_clock::now()) {
+  std::string problem;  // berthd says so
+  cpus_ = CpuLocks::of_this_machine(problem);
   executor_.wait_until_ready();
 }
 
@@ -219,6 +221,25 @@ void Runner::send(const RunnerMessage& message) {
   }
 }
 
+/// So that no other berth on the machine leases them, should berthd be gone.
+void Runner::occupy(Job& job, const CpuSet& cpus) {
+  if (!cpus_) {
+    return;
+  }
+  job.cpus = cpus;
+  if (!cpus_->occupy(cpus)) {
+    log_warning(name_of(job.id) + ": a job of another berth-runner is on CPUs " + cpus.to_list() + " too");
+  }
+}
+
+/// Before its end is told: then its CPUs are berthd's to give away.
+void Runner::forget(std::map<JobId, Job>::iterator job) {
+  if (cpus_) {
+    cpus_->vacate(job->second.cpus);
+  }
+  jobs_.erase(job);
+}
+
 Runner::Job* Runner::find(AttemptId id) {
   const auto found = jobs_.find(id.job_id);
   return found != jobs_.end() && found->second.id == id ? &found->second : nullptr;
@@ -286,6 +307,7 @@ void Runner::start(const RunnerMessage& message) {
   Job& job = jobs_[message.id.job_id];
   job.id = message.id;
   try {
+    occupy(job, message.allocation.cpus);
     launch(message, job);
   } catch (const LaunchError& error) {
     refuse(message.id, error.stage(), error.error_number(), error.what());
@@ -363,7 +385,7 @@ OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::stri
 }
 
 void Runner::refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what) {
-  jobs_.erase(id.job_id);
+  forget(jobs_.find(id.job_id));
   RunnerMessage ended;
   ended.kind = Kind::ended;
   ended.id = id;
@@ -430,7 +452,7 @@ void Runner::report_ended(const Ended& ended) {
   message.outcome = ended.outcome;
   message.usage = ended.usage;
   streams_.attachments().end(message.id, ended.outcome);
-  jobs_.erase(job);
+  forget(job);
   finish(std::move(message));
 }
 

@@ -15,6 +15,7 @@
 
 #include "executor/executor.h"
 #include "executor/os/unique_fd.h"
+#include "scheduler/cpu_locks.h"
 #include "scheduler/record_spool.h"
 #include "scheduler/runner_protocol.h"
 #include "scheduler/runner_streams.h"
@@ -52,6 +53,7 @@ class Runner {
     UniqueFd input;
     std::vector<UniqueFd> outputs;
     bool terminal = false;
+    CpuSet cpus;
   };
 
   void end_jobs();
@@ -72,6 +74,8 @@ class Runner {
   void send_samples(const RunnerMessage& asked);
   void finish(RunnerMessage ended);
   void spool(const RunnerMessage& ended);
+  void occupy(Job& job, const CpuSet& cpus);
+  void forget(std::map<JobId, Job>::iterator job);
   Job* find(AttemptId id);
   AttemptView look(AttemptId id);
   bool may_end() const;
@@ -82,6 +86,7 @@ class Runner {
   UniqueFd listener_;
   UniqueFd signals_;
   Executor executor_;
+  std::unique_ptr<CpuLocks> cpus_;  // null: not kept apart from other berths'
   RunnerStreams streams_;
   UniqueFd connection_;
   FrameReader reader_;

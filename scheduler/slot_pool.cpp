@@ -128,6 +128,13 @@ class SlotPool::State {
   Bytes total_memory_ = 0;
   Bytes free_memory_ = 0;
   std::unordered_map<std::string, Held> held_;  // by slot name
+  std::unique_ptr<CpuLocks> locks_;
+  std::vector<bool> withheld_;  // by CPU: another berth has it
+
+  CpuSet all() const;
+  CpuSet unleased() const;
+  CpuSet set_of(const std::vector<unsigned>& indexes) const;
+  void withhold(const CpuSet& cpus);
 
  private:
   void build_groups(const std::vector<TopologyCpu>& cpus);
@@ -222,6 +229,7 @@ void SlotPool::State::build_groups(const std::vector<TopologyCpu>& cpus) {
     numbers_.push_back(cpu.cpu);
     core_of_.push_back(static_cast<unsigned>(cores_.size() - 1));
     free_.push_back(false);
+    withheld_.push_back(false);
     ++cores_.back().count;
   }
   for (unsigned index = 0; index < numbers_.size(); ++index) {
@@ -429,6 +437,54 @@ std::vector<MemoryShare> SlotPool::State::take_memory(const std::vector<unsigned
   return shares;
 }
 
+CpuSet SlotPool::State::set_of(const std::vector<unsigned>& indexes) const {
+  CpuSet cpus;
+  for (const unsigned index : indexes) {
+    cpus.insert(numbers_[index]);
+  }
+  return cpus;
+}
+
+CpuSet SlotPool::State::all() const {
+  CpuSet cpus;
+  for (const unsigned number : numbers_) {
+    cpus.insert(number);
+  }
+  return cpus;
+}
+
+CpuSet SlotPool::State::unleased() const {
+  CpuSet cpus;
+  for (unsigned index = 0; index < numbers_.size(); ++index) {
+    if (free_[index] || withheld_[index]) {
+      cpus.insert(numbers_[index]);
+    }
+  }
+  return cpus;
+}
+
+/// These of the CPUs that are not leased, and no others but those of the same cores where cores are
+/// exclusive.
+void SlotPool::State::withhold(const CpuSet& cpus) {
+  std::vector<bool> core_is_taken(cores_.size(), false);
+  for (unsigned index = 0; index < numbers_.size(); ++index) {
+    if (bounds_.smt == SmtSharing::exclusive && cpus.contains(numbers_[index])) {
+      core_is_taken[core_of_[index]] = true;
+    }
+  }
+  std::vector<unsigned> taken;
+  for (unsigned index = 0; index < numbers_.size(); ++index) {
+    const bool is_taken = cpus.contains(numbers_[index]) || core_is_taken[core_of_[index]];
+    if (withheld_[index] && !is_taken) {
+      withheld_[index] = false;
+      give_cpu(index);
+    } else if (free_[index] && is_taken) {
+      take_cpu(index, taken);
+      withheld_[index] = true;
+    }
+  }
+}
+
 SlotPool::SlotPool(Topology topology, PoolBounds bounds)
     : state_(std::make_unique<State>(std::move(topology), std::move(bounds))) {}
 
@@ -447,6 +503,37 @@ Bytes SlotPool::memory_for(const SlotRequest& request) const {
       in_proportion(total_memory(), std::min(cpus_for(request), total_cpus()), total_cpus()));
 }
 
+void SlotPool::share(std::unique_ptr<CpuLocks> locks) {
+  state_->locks_ = std::move(locks);
+  state_->withhold({});
+}
+
+void SlotPool::look_at_others() {
+  if (!state_->locks_) {
+    return;
+  }
+  const CpuSet unleased = state_->unleased();
+  if (!unleased.empty()) {
+    state_->withhold(state_->locks_->is_behind(state_->all()) ? unleased : state_->locks_->taken(unleased));
+  }
+}
+
+unsigned SlotPool::withheld() const {
+  return static_cast<unsigned>(std::count(state_->withheld_.begin(), state_->withheld_.end(), true));
+}
+
+void SlotPool::set_waiting(bool has_job) {
+  if (!state_->locks_) {
+    return;
+  }
+  if (has_job && leases() == 0 && withheld() > 0) {
+    state_->locks_->wait_for(state_->all());
+  } else {
+    state_->locks_->stop_waiting();
+  }
+}
+
+/// CPUs that another berth took since the last look are not among those of the next try.
 std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
   const Bytes memory = memory_for(request);
   const unsigned cpus = cpus_for(request);
@@ -455,12 +542,17 @@ std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
   }
   State::Held held;
   held.cpus = state_->take_cpus(cpus, memory);
+  if (state_->locks_ && !state_->locks_->lease(state_->set_of(held.cpus))) {
+    for (const unsigned index : held.cpus) {
+      state_->give_cpu(index);
+    }
+    look_at_others();
+    return withheld() > 0 ? lease(request) : std::nullopt;
+  }
   held.memory = state_->take_memory(held.cpus, memory);
   state_->free_memory_ -= memory;
   Allocation allocation;
-  for (const unsigned index : held.cpus) {
-    allocation.cpus.insert(state_->numbers_[index]);
-  }
+  allocation.cpus = state_->set_of(held.cpus);
   for (const MemoryShare& share : held.memory) {
     allocation.memory_nodes.insert(state_->memory_nodes_[share.node].number);
   }
@@ -473,7 +565,8 @@ std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
 std::optional<SlotLease> SlotPool::adopt(const Allocation& allocation) {
   std::vector<unsigned> indexes;
   for (unsigned index = 0; index < state_->numbers_.size(); ++index) {
-    if (allocation.cpus.contains(state_->numbers_[index]) && state_->free_[index]) {
+    if (allocation.cpus.contains(state_->numbers_[index]) &&
+        (state_->free_[index] || state_->withheld_[index])) {
       indexes.push_back(index);
     }
   }
@@ -483,7 +576,14 @@ std::optional<SlotLease> SlotPool::adopt(const Allocation& allocation) {
   }
   State::Held held;
   for (const unsigned index : indexes) {
+    if (state_->withheld_[index]) {
+      state_->withheld_[index] = false;
+      state_->give_cpu(index);
+    }
     state_->take_cpu(index, held.cpus);
+  }
+  if (state_->locks_) {
+    state_->locks_->adopt(allocation.cpus);
   }
   held.memory = state_->take_memory(held.cpus, allocation.memory);
   state_->free_memory_ -= allocation.memory;
@@ -499,6 +599,9 @@ void SlotPool::give_back(const Allocation& allocation) noexcept {
   }
   for (const unsigned index : found->second.cpus) {
     state_->give_cpu(index);
+  }
+  if (state_->locks_) {
+    state_->locks_->give_back(allocation.cpus);
   }
   for (const MemoryShare& share : found->second.memory) {
     state_->memory_nodes_[share.node].promised -= share.bytes;
@@ -531,11 +634,7 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
 }
 
 CpuSet SlotPool::cpus() const {
-  CpuSet all;
-  for (const unsigned number : state_->numbers_) {
-    all.insert(number);
-  }
-  return all;
+  return state_->all();
 }
 unsigned SlotPool::total_cpus() const {
   return static_cast<unsigned>(state_->numbers_.size());

@@ -1,7 +1,7 @@
 // SlotPool: the CPUs and memory that jobs are leased from, and the choice of which.
 //
-// Pure decisions: no system calls, no clock. Single-threaded. The topology comes from hwloc
-// (topology.cpp); tests build synthetic ones.
+// Pure decisions: no system calls, no clock; share() alone lets a pool know of the other berths on the
+// machine. Single-threaded. The topology comes from hwloc (topology.cpp); tests build synthetic ones.
 //
 // The choice, in this order of importance:
 //   1. one NUMA node when one has enough free CPUs, else the fewest nodes;
@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/cpu_locks.h"
 #include "schemas/accounting_record.h"
 
 namespace berth {
@@ -105,6 +106,15 @@ class SlotPool {
   /// The lease of an allocation that was made before, by a pool of another process; nothing when this pool
   /// has not got it free (it was made smaller since).
   std::optional<SlotLease> adopt(const Allocation& allocation);
+  /// From now on CPUs are leased only when no other berth has them; null: whatever others have.
+  void share(std::unique_ptr<CpuLocks> locks);
+  /// Looks at what other berths have: those CPUs are withheld, neither free nor leased, until the next look.
+  /// All are while somebody waits in line who came first. To be called before free_cpus() is reckoned with.
+  void look_at_others();
+  unsigned withheld() const;
+  /// Gets in line, or leaves it: a pool waits in line that has a job to start, no lease, and CPUs withheld.
+  void set_waiting(bool has_job);
+
   /// Why the request can never fit, even on the empty pool; nothing when it can. Completes "the job …":
   /// "needs 4 CPUs, but the pool has 2 (…)".
   std::optional<std::string> never_fits(const SlotRequest& request) const;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "scheduler/runtime_folder.h"
 #include "scheduler/small_file.h"
 
 namespace berth {
@@ -17,25 +18,6 @@ namespace {
 
 constexpr std::string_view kFormat = "berth topology 1";
 constexpr const char* kFileName = "/topology";
-
-std::string runtime_folder() {
-  if (::geteuid() == 0) {
-    return "/run/berth";
-  }
-  const char* folder = std::getenv("XDG_RUNTIME_DIR");
-  return folder != nullptr && *folder == '/' ? std::string(folder) + "/berth" : std::string();
-}
-
-/// Nobody else can have written it.
-bool is_ours(const struct stat& status) {
-  constexpr mode_t kOthersMayWrite = S_IWGRP | S_IWOTH;
-  return status.st_uid == ::geteuid() && (status.st_mode & kOthersMayWrite) == 0;
-}
-
-bool is_our_folder(const std::string& path) {
-  struct stat status {};
-  return ::lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode) && is_ours(status);
-}
 
 std::string content_of(const std::string& key, const MachineTopology& machine) {
   std::string text = std::string(kFormat) + '\n' + key + '\n' + machine.nodes.to_list() + '\n' +
@@ -90,8 +72,8 @@ std::optional<MachineTopology> TopologyCache::read() const {
   const std::string path = folder_ + kFileName;
   struct stat status {};
   // In a folder of ours nobody can put another file in its place meanwhile.
-  if (folder_.empty() || !is_our_folder(folder_) || ::lstat(path.c_str(), &status) != 0 ||
-      !S_ISREG(status.st_mode) || !is_ours(status)) {
+  if (folder_.empty() || !is_own_folder(folder_) || ::lstat(path.c_str(), &status) != 0 ||
+      !S_ISREG(status.st_mode) || !is_own(status)) {
     return std::nullopt;
   }
   const std::string text = read_small_file(path).value_or("");
@@ -114,14 +96,7 @@ std::optional<MachineTopology> TopologyCache::read() const {
 }
 
 void TopologyCache::write(const MachineTopology& machine) const {
-  if (folder_.empty()) {
-    return;
-  }
-  const mode_t mode = ::geteuid() == 0 ? 0755 : 0700;
-  if (::mkdir(folder_.c_str(), mode) == 0) {  // EEXIST: berthd's too
-    ::chmod(folder_.c_str(), mode);           // whatever the umask: users reach berthd's socket through it
-  }
-  if (!is_our_folder(folder_)) {
+  if (!make_runtime_folder(folder_)) {
     return;
   }
   const std::string path = folder_ + kFileName;

@@ -134,8 +134,8 @@ def read(path):
 
 
 def stays_until_reboot(path):
-    """What berth keeps until the next boot (scheduler/topology_cache.h), and what the mount(8) of a test does."""
-    return path == "/run/mount" or (path == "/run/berth" and set(os.listdir(path)) <= {"topology"})
+    """What berth keeps until the next boot (scheduler/runtime_folder.h), and what the mount(8) of a test does."""
+    return path == "/run/mount" or (path == "/run/berth" and set(os.listdir(path)) <= {"topology", "cpus"})
 
 
 def watched_files():

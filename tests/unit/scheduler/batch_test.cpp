@@ -7,6 +7,7 @@
 
 #include "tests/support/fake_launcher.h"
 #include "tests/support/manual_clock.h"
+#include "tests/support/temporary_directory.h"
 
 namespace berth {
 namespace {
@@ -95,6 +96,7 @@ class Listener final : public JobObserver {
   std::vector<std::string> log;
   std::vector<std::string> troubles;
   std::function<void(JobId)> when_started;
+  int waits_for_others = 0;
 
   void on_queued(JobId job, const JobSpec& spec) override {
     log.push_back("queued " + std::to_string(job) + " " + spec.name);
@@ -108,6 +110,7 @@ class Listener final : public JobObserver {
   void on_ended(const AccountingRecord& record) override {
     log.push_back("ended " + std::to_string(record.job_id) + " " + std::string(to_string(record.state)));
   }
+  void on_waiting_for_others() override { ++waits_for_others; }
   void on_store_trouble(const std::string& message) override { troubles.push_back(message); }
 };
 
@@ -673,6 +676,48 @@ TEST_CASE("a thousand jobs of all shapes end, each with one record, none on anot
     }
   }
   f.everything_returned();
+}
+
+TEST_CASE("jobs wait for CPUs that another berth has, and say so when it takes long") {
+  const TemporaryDirectory folder;
+  CpuLocks other(folder.path() + "/cpus");
+  Fixture f;
+  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
+  REQUIRE(other.lease({0, 1}));
+  const SteadyTime begin = f.clock.steady_now();
+  int looks = 0;
+  const BatchResult result = f.run({submission("a"), submission("b")}, [&] {
+    ++looks;
+    if (f.clock.steady_now() - begin > seconds(10)) {
+      other.give_back({0, 1});
+    } else {
+      CHECK(f.launcher.starts.empty());
+    }
+  });
+  CHECK(result.records.size() == 2);
+  CHECK(result.records[0].state == JobState::completed);
+  CHECK(*result.records[0].start - result.records[0].submit > seconds(10));
+  CHECK(f.listener.waits_for_others == 1);
+  CHECK(looks < 300);
+  f.everything_returned();
+  CHECK(other.taken({0, 1}) == CpuSet{});
+}
+
+TEST_CASE("a batch that waits for another berth can be cancelled") {
+  const TemporaryDirectory folder;
+  CpuLocks other(folder.path() + "/cpus");
+  Fixture f;
+  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
+  REQUIRE(other.lease({0}));
+  const BatchResult result = f.run({submission("wide", {2})}, [&] {
+    if (f.listener.waits_for_others > 0) {
+      f.batch.request_cancel();
+    }
+  });
+  REQUIRE(result.records.size() == 1);
+  CHECK(result.records[0].state == JobState::cancelled);
+  CHECK(f.launcher.starts.empty());
+  CHECK_FALSE(other.is_behind({0, 1}));
 }
 
 }  // namespace berth

@@ -1,0 +1,233 @@
+#include "scheduler/cpu_locks.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <limits>
+#include <system_error>
+#include <vector>
+
+#include "scheduler/runtime_folder.h"
+
+namespace berth {
+namespace {
+
+constexpr long kCpus = CpuSet::kMaximumCpu + 1L;
+constexpr long kLeased = 0;
+constexpr long kOccupied = kCpus;
+constexpr long kLine = 2 * kCpus;
+constexpr long kEnd = std::numeric_limits<long>::max();
+
+/// Bytes begin to end - 1.
+struct flock lock_of(short type, long begin, long end) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = begin;
+  lock.l_len = end - begin;
+  return lock;
+}
+
+/// False when another has a lock there.
+bool set_lock(int file, short type, long begin, long end) {
+  struct flock lock = lock_of(type, begin, end);
+  if (::fcntl(file, F_OFD_SETLK, &lock) == 0) {
+    return true;
+  }
+  if (errno == EAGAIN || errno == EACCES) {
+    return false;
+  }
+  throw std::system_error(errno, std::generic_category(), "the CPUs of berths on this machine: fcntl");
+}
+
+/// Fails at most for want of the kernel's memory: then it lasts as long as this process.
+void unlock(int file, long begin, long end) noexcept {
+  struct flock lock = lock_of(F_UNLCK, begin, end);
+  (void)::fcntl(file, F_OFD_SETLK, &lock);
+}
+
+struct Range {
+  long begin = 0;
+  long end = 0;
+};
+
+/// A lock that another has there.
+std::optional<Range> find_lock(int file, long begin, long end) {
+  struct flock lock = lock_of(F_WRLCK, begin, end);
+  if (::fcntl(file, F_OFD_GETLK, &lock) != 0) {
+    throw std::system_error(errno, std::generic_category(), "the CPUs of berths on this machine: fcntl");
+  }
+  if (lock.l_type == F_UNLCK) {
+    return std::nullopt;
+  }
+  return Range{lock.l_start, lock.l_len == 0 ? kEnd : lock.l_start + lock.l_len};
+}
+
+/// Neighbouring CPUs are one lock.
+std::vector<Range> ranges_of(const CpuSet& cpus) {
+  std::vector<Range> ranges;
+  for (const long cpu : cpus.members()) {
+    if (!ranges.empty() && ranges.back().end == cpu) {
+      ++ranges.back().end;
+    } else {
+      ranges.push_back({cpu, cpu + 1});
+    }
+  }
+  return ranges;
+}
+
+/// All of them from `base` on, or none.
+bool lock_all(int file, long base, const CpuSet& cpus) {
+  const std::vector<Range> ranges = ranges_of(cpus);
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    if (!set_lock(file, F_WRLCK, base + ranges[i].begin, base + ranges[i].end)) {
+      for (std::size_t done = 0; done < i; ++done) {
+        unlock(file, base + ranges[done].begin, base + ranges[done].end);
+      }
+      return false;
+    }
+  }
+  return true;
+}
+
+void unlock_all(int file, long base, const CpuSet& cpus) {
+  for (const Range& range : ranges_of(cpus)) {
+    unlock(file, base + range.begin, base + range.end);
+  }
+}
+
+/// As in the line: 22 years of them fit.
+long now() {
+  using Unit = std::chrono::duration<long, std::ratio<1, 100'000>>;
+  return std::chrono::duration_cast<Unit>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+std::unique_ptr<CpuLocks> CpuLocks::of_this_machine(std::string& problem) {
+  const std::string folder = runtime_folder();
+  if (!make_runtime_folder(folder)) {
+    problem =
+        folder.empty() ? "XDG_RUNTIME_DIR is not set" : folder + " is not a folder of this user's alone";
+    return nullptr;
+  }
+  try {
+    return std::make_unique<CpuLocks>(folder + "/cpus");
+  } catch (const std::system_error& error) {
+    problem = error.what();
+    return nullptr;
+  }
+}
+
+CpuLocks::CpuLocks(const std::string& path)
+    : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600)) {
+  if (file_ < 0) {
+    throw std::system_error(errno, std::generic_category(), path);
+  }
+}
+
+CpuLocks::~CpuLocks() {
+  ::close(file_);
+}
+
+CpuSet CpuLocks::taken(const CpuSet& among) const {
+  CpuSet found;
+  for (const Range& range : ranges_of(among)) {
+    for (const long base : {kLeased, kOccupied}) {
+      for (long next = base + range.begin; next < base + range.end;) {
+        const std::optional<Range> lock = find_lock(file_, next, base + range.end);
+        if (!lock) {
+          break;
+        }
+        // Not always the first lock there is: what lies before it is looked at again.
+        const long end = std::min(lock->end, base + range.end);
+        for (long byte = std::max(lock->begin, next); byte < end; ++byte) {
+          found.insert(static_cast<unsigned>(byte - base));
+        }
+        if (lock->begin > next) {
+          const CpuSet before = CpuSet::range(static_cast<unsigned>(next - base),
+                                              static_cast<unsigned>(lock->begin - base - 1));
+          found = found | taken(before);
+        }
+        next = end;
+      }
+    }
+  }
+  return found;
+}
+
+bool CpuLocks::lease(const CpuSet& cpus) {
+  if (!lock_all(file_, kLeased, cpus)) {
+    return false;
+  }
+  for (const Range& range : ranges_of(cpus)) {
+    if (find_lock(file_, kOccupied + range.begin, kOccupied + range.end)) {
+      give_back(cpus);
+      return false;
+    }
+  }
+  return true;
+}
+
+void CpuLocks::adopt(const CpuSet& cpus) {
+  // Fails at most while another tries: what the runner holds is enough then.
+  (void)lock_all(file_, kLeased, cpus);
+}
+
+void CpuLocks::give_back(const CpuSet& cpus) {
+  unlock_all(file_, kLeased, cpus);
+}
+
+bool CpuLocks::occupy(const CpuSet& cpus) {
+  return lock_all(file_, kOccupied, cpus);
+}
+
+void CpuLocks::vacate(const CpuSet& cpus) {
+  unlock_all(file_, kOccupied, cpus);
+}
+
+void CpuLocks::wait_for(const CpuSet& cpus) {
+  if (place_) {
+    return;
+  }
+  wanted_ = cpus;
+  for (long since = now();; ++since) {  // two at one time: in any order
+    const long place = kLine + since * kCpus;
+    if (lock_all(file_, place, wanted_)) {
+      place_ = place;
+      return;
+    }
+  }
+}
+
+void CpuLocks::stop_waiting() {
+  if (place_) {
+    unlock_all(file_, *place_, wanted_);
+    place_.reset();
+  }
+}
+
+bool CpuLocks::is_behind(const CpuSet& cpus) const {
+  return is_anybody_in_line(kLine, place_.value_or(kEnd), cpus);
+}
+
+bool CpuLocks::is_anybody_in_line(long begin, long end, const CpuSet& cpus) const {
+  if (begin >= end) {
+    return false;
+  }
+  const std::optional<Range> lock = find_lock(file_, begin, end);
+  if (!lock) {
+    return false;
+  }
+  const long first = lock->begin % kCpus;  // kLine is a multiple of kCpus
+  const long last = first + (lock->end - lock->begin) - 1;
+  const CpuSet wanted =
+      CpuSet::range(static_cast<unsigned>(first), static_cast<unsigned>(std::min(last, kCpus - 1)));
+  return wanted.intersects(cpus) || is_anybody_in_line(begin, lock->begin, cpus) ||
+         is_anybody_in_line(lock->end, end, cpus);
+}
+
+}  // namespace berth
