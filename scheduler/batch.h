@@ -103,6 +103,8 @@ class Batch {
   /// recorded CANCELLED without having started. Takes effect in the loop; callable from after_wait and from
   /// the observer. Not from a signal handler.
   void request_cancel();
+  /// Before the process is stopped: other berths on the machine do not wait for it. It gets in line anew.
+  void leave_line() { pool_.set_waiting(false); }
   /// Second Ctrl-C: as request_cancel(), but running jobs are killed at once, also those being stopped.
   void request_kill();
 

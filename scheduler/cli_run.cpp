@@ -520,6 +520,7 @@ class Cancellation {
     while (const int number = signals_.take()) {
       if (number == SIGTSTP) {
         progress.clear();
+        batch.leave_line();
         executor_.freeze_all(true);
         ::raise(SIGSTOP);
         executor_.freeze_all(false);

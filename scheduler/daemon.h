@@ -246,6 +246,7 @@ class Daemon {
               const std::shared_ptr<RunnerLink>& link);
   void schedule();
   void decide();
+  bool would_start() const;
   void arm_timer();
   bool start(const WaitingJob& job);
   void send_start(AttemptId id, const StoredJob& stored);

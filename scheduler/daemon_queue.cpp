@@ -318,8 +318,17 @@ void Daemon::decide() {
       break;
     }
   }
-  pool_.set_waiting(!draining_ && waiting_.has_eligible());
+  pool_.set_waiting(would_start());
   arm_timer();
+}
+
+/// Whether a job waits that other berths' CPUs could be for.
+bool Daemon::would_start() const {
+  if (draining_ || !store_trouble().empty() || links_.empty()) {
+    return false;
+  }
+  const std::vector<QueuedJob> first = waiting_.first(1);
+  return !first.empty() && allowance(first.front().owner).holds(first.front().wants);
 }
 
 void Daemon::arm_timer() {
@@ -331,7 +340,7 @@ void Daemon::arm_timer() {
   if (links_.size() < wanted_runners()) {
     sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
   }
-  if (pool_.withheld() > 0 && waiting_.has_eligible()) {
+  if (pool_.withheld() > 0 && would_start()) {
     sleep = std::min(sleep, kLookAtOthers);
   }
   const SteadyTime wake = std::chrono::steady_clock::now() + sleep;

@@ -73,7 +73,6 @@ class WaitingJobs {
 
   /// Why it waits, as far as the job itself says it; nothing for one that is eligible.
   std::optional<WaitReason> own_reason(JobId job, Timestamp now) const;
-  bool has_eligible() const { return !queue_.empty(); }
   /// The first eligible jobs in order.
   std::vector<QueuedJob> first(std::size_t most) const { return queue_.first(most); }
 

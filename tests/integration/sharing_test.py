@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from berth_case import eventually, main
+from berth_case import eventually, main, read
 from daemon_case import DaemonCase
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -93,6 +93,18 @@ class Sharing(DaemonCase):
         self.end(first)
         self.assertEqual(self.finish(one)[0], 0)
         self.assertEqual(self.finish(late)[0], 0)
+
+    def test_a_stopped_run_holds_nobody_up(self):
+        first, _ = self.hold(1)
+        wide = self.other("-c", 2)
+        time.sleep(0.7)
+        wide.send_signal(signal.SIGTSTP)
+        self.assertTrue(eventually(lambda: read(f"/proc/{wide.pid}/stat").rsplit(")", 1)[1].split()[0] == "T"))
+        status, _, err = self.finish(self.other())
+        self.assertEqual((status, "waiting" in err), (0, False), err)
+        self.end(first)
+        wide.send_signal(signal.SIGCONT)
+        self.assertEqual(self.finish(wide)[0], 0)
 
     def test_a_wide_job_is_not_starved_by_narrow_ones(self):
         jobs = [self.job("hold", 0.2, name=f"j{number}") for number in range(40)]
