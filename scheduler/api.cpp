@@ -220,12 +220,13 @@ std::vector<JobState> states_of(const std::string& list) {
   return states;
 }
 
-Json pool_value(const Daemon& daemon) {
-  const SlotPool& pool = daemon.pool();
-  return {
-      {"cpus", pool.total_cpus()},     {"memory", pool.total_memory()},     {"slots", pool.total_slots()},
-      {"free_cpus", pool.free_cpus()}, {"free_memory", pool.free_memory()}, {"free_slots", pool.free_slots()},
-      {"waiting", daemon.waiting()},   {"runners", daemon.runners()},       {"draining", daemon.draining()}};
+Json pool_value(Daemon& daemon) {
+  const SlotPool& pool = daemon.current_pool();
+  return {{"cpus", pool.total_cpus()},         {"memory", pool.total_memory()},
+          {"slots", pool.total_slots()},       {"free_cpus", pool.free_cpus()},
+          {"free_memory", pool.free_memory()}, {"free_slots", pool.free_slots()},
+          {"withheld_cpus", pool.withheld()},  {"waiting", daemon.waiting()},
+          {"runners", daemon.runners()},       {"draining", daemon.draining()}};
 }
 
 /// `sample` is null when its runner has not told.

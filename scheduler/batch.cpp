@@ -417,8 +417,7 @@ bool Batch::has_given_up() const {
 
 /// Whether jobs wait for what other berths have.
 void Batch::note_others() {
-  const bool do_wait =
-      stop_ == Stop::none && !trouble_since_ && !queue_.empty() && pool_.withheld() > 0;
+  const bool do_wait = stop_ == Stop::none && !trouble_since_ && !queue_.empty() && pool_.withheld() > 0;
   pool_.set_waiting(do_wait);
   if (!do_wait) {
     withheld_since_.reset();

@@ -386,7 +386,9 @@ int run_slots(const CommandLine& line) {
   }
   const Json pool = Json::parse(answer);
   if (!line.has("parsable2") && !line.has("noheader") && !line.has("format")) {
-    std::printf("CPUs    %u of %u free\n", pool["free_cpus"].get<unsigned>(), pool["cpus"].get<unsigned>());
+    const unsigned withheld = pool.value("withheld_cpus", 0U);  // an older berthd does not say
+    std::printf("CPUs    %u of %u free%s\n", pool["free_cpus"].get<unsigned>(), pool["cpus"].get<unsigned>(),
+                withheld > 0 ? ("; " + std::to_string(withheld) + " other berths'").c_str() : "");
     std::printf("Memory  %s of %s free\n", format_size(pool["free_memory"].get<Bytes>()).c_str(),
                 format_size(pool["memory"].get<Bytes>()).c_str());
     std::printf("Slots   %u of %u free%s\n", pool["free_slots"].get<unsigned>(),

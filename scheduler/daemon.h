@@ -90,6 +90,11 @@ class Daemon {
   /// and running ones go on.
   void note_damage(const std::exception_ptr& error);
   const SlotPool& pool() const { return pool_; }
+  /// As pool(), which knows of other berths' CPUs what they were at the last decision, but as of now.
+  const SlotPool& current_pool() {
+    pool_.look_at_others();
+    return pool_;
+  }
   /// What the runners of this machine can enforce.
   ControllerReport controllers() const;
 

@@ -123,6 +123,7 @@ class Sharing(DaemonCase):
         job = self.submit("hold", 1000)
         self.wait_for_state(job, "RUNNING")
         self.assertNotEqual(self.records(job)[0]["allocation"]["cpus"], cpu)
+        self.assertIn("; 1 other berths'", self.ok("slots"))
         waiting = self.submit("exit", 0)
         self.assertTrue(eventually(lambda: "other berths' jobs" in self.ok("why", waiting)), self.ok("why", waiting))
         self.end(process)
