@@ -131,8 +131,8 @@ UniqueFd open_object(const std::string& field, const std::string& path, const La
   if (!object && errno == ELOOP) {
     throw LaunchError(field, ELOOP,
                       field + ": " + path +
-                          ": a symbolic link of another user is on the way, which is not "
-                          "followed; name where it leads");
+                          ": a symbolic link of another user, or one of /proc into a process, is on the way, "
+                          "which is not followed; name where it leads");
   }
   if (!object) {
     refuse_path(field, errno, path);

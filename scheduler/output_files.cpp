@@ -86,8 +86,8 @@ class ActAs {
 std::string open_remedy(int error_number) {
   switch (error_number) {
     case ELOOP:
-      return "a symbolic link, or one of another user on the way to it, is not followed; name the file "
-             "itself";
+      return "a symbolic link, one of another user on the way to it, or one of /proc into a process is not "
+             "followed; name the file itself";
     case ENOENT:
       return "its folder does not exist; make it first";
     case EISDIR:

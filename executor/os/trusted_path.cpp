@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -33,9 +35,26 @@ std::string take_component(std::string& rest) {
   return component;
 }
 
-bool is_kernels_link(int fd) {
+/// A link of /proc's that has no text to walk by, but leads straight to what a process has (proc(5)): its
+/// root or working directory, an open file, a namespace.
+bool is_magic_link(int folder, const std::string& name, int link) {
   struct statfs status {};
-  return ::fstatfs(fd, &status) == 0 && status.f_type == PROC_SUPER_MAGIC;
+  if (::fstatfs(link, &status) != 0 || status.f_type != PROC_SUPER_MAGIC) {
+    return false;
+  }
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_MAGICLINKS;
+  const UniqueFd target{static_cast<int>(::syscall(SYS_openat2, folder, name.c_str(), &how, sizeof how))};
+  return !target && errno == ELOOP;
+}
+
+/// /dev/stdin and the like: they were this process's before it opened anything.
+bool is_own_stream(int folder, const std::string& name) {
+  struct stat one {};
+  struct stat other {};
+  return (name == "0" || name == "1" || name == "2") && ::fstat(folder, &one) == 0 &&
+         ::stat("/proc/self/fd", &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
 }  // namespace
@@ -72,7 +91,12 @@ UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t use
         ++links > kMostLinks) {
       return fail(ELOOP);
     }
-    if (is_kernels_link(next.get())) {
+    if (is_magic_link(folder.get(), component, next.get())) {
+      // Where it leads is not the user's to reach: no folder on the way there is asked, and what this process
+      // may do to others (CAP_SYS_PTRACE), or has open, is not what the user may.
+      if (user != 0 && !is_own_stream(folder.get(), component)) {
+        return fail(ELOOP);
+      }
       UniqueFd target{try_open_at(folder.get(), component.c_str(), last ? flags : kStep, mode)};
       if (last) {
         return target;

@@ -12,7 +12,9 @@ namespace berth {
 /// openat(2) of a path, but, in a process of root's, through links of root and of `user` only. A job may
 /// write in folders that are named in the next job's file: were its links followed, berth would open in its
 /// place what root may and the job may not. ELOOP (and an empty descriptor) for a link of someone else, and
-/// as usual for a last component that is one with O_NOFOLLOW. The kernel's own links in /proc are followed.
+/// as usual for a last component that is one with O_NOFOLLOW, and for the links in /proc that lead into
+/// processes (root, cwd, fd/N, ns/…) unless `user` is root; /dev/stdin, stdout and stderr are this process's
+/// own.
 UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t user);
 
 }  // namespace berth

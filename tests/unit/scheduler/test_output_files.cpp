@@ -144,5 +144,44 @@ TEST_CASE("root opens files with the calling user's rights and gets its own back
   CHECK(groups_after == groups_before);
 }
 
+TEST_CASE("for another user root goes through no link of /proc into a process") {
+  if (::geteuid() != 0) {
+    skip_case("not root: opening files as another user is not tested");
+    return;
+  }
+  const TemporaryDirectory directory;
+  const FileOwner nobody{65534, 65534, "nobody"};
+  REQUIRE(::chmod(directory.path().c_str(), 0700) == 0);  // nobody cannot walk to what is in it
+  const std::string file = directory.path() + "/file";
+  std::ofstream(file) << "theirs";
+  REQUIRE(::chmod(file.c_str(), 0666) == 0);
+  const int open = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  const std::string own = "/proc/" + std::to_string(::getpid());
+  const std::vector<std::string> ways{own + "/root" + file,
+                                      "/proc/1/root" + file,
+                                      "/proc/self/root" + file,
+                                      "/proc/thread-self/root" + file,
+                                      own + "/cwd/../../../" + file,
+                                      "/dev/fd/" + std::to_string(open),
+                                      own + "/fd/" + std::to_string(open)};
+  for (const std::string& way : ways) {
+    CAPTURE(way);
+    CHECK_THROWS_AS(open_input_file(way, nobody), std::system_error);
+    CHECK_THROWS_AS(open_output_file(way, OpenMode::append, nobody), std::system_error);
+  }
+  CHECK_THROWS_WITH(open_input_file("/proc/self/root" + file, nobody),
+                    Catch::Contains("of /proc into a process"));
+  ::close(open_input_file("/proc/self/root" + file, kMyself));  // root may
+
+  const int before = ::dup(STDIN_FILENO);
+  REQUIRE(::chmod(directory.path().c_str(), 0755) == 0);
+  REQUIRE(::dup2(open, STDIN_FILENO) == STDIN_FILENO);
+  ::close(open_input_file("/dev/stdin", nobody));
+  ::close(open_input_file("/proc/self/status", nobody));
+  ::dup2(before, STDIN_FILENO);
+  ::close(before);
+  ::close(open);
+}
+
 }  // namespace
 }  // namespace berth
