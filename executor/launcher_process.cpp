@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -157,6 +158,24 @@ pid_t clone_child(clone_args* arguments, ChildArguments* child) {
   return static_cast<pid_t>(result);
 }
 
+/// While it lives, this process has the ids of nobody (Launcher::namespace_owner) and its capabilities
+/// nevertheless. Where ids beyond those of a container do not exist, nothing changes.
+class AsNobody {
+ public:
+  explicit AsNobody(uid_t uid) { is_changed_ = uid != 0 && ::syscall(SYS_setresuid, uid, uid, uid) == 0; }
+  ~AsNobody() {
+    if (is_changed_) {
+      ::syscall(SYS_setresuid, 0, 0, 0);
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a change of ids clears it, prctl(2)
+    }
+  }
+  AsNobody(const AsNobody&) = delete;
+  AsNobody& operator=(const AsNobody&) = delete;
+
+ private:
+  bool is_changed_ = false;
+};
+
 /// Errors that mean "not into this cgroup", not "not at all": old kernel, threaded or restricted cgroup.
 bool is_cgroup_refusal(int error_number) {
   return error_number == ENOSYS || error_number == EOPNOTSUPP || error_number == EBUSY ||
@@ -165,7 +184,11 @@ bool is_cgroup_refusal(int error_number) {
 
 class Launcher {
  public:
-  Launcher(int socket, int proc, int init) : socket_(socket), proc_(proc), init_(init) {
+  Launcher(int socket, int proc, int init, bool privileged)
+      : socket_(socket), proc_(proc), init_(init), privileged_(privileged) {
+    if (privileged_) {
+      ::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
+    }
     // One mapping, touched once: the child of every spawn runs on it.
     stack_ = static_cast<char*>(::mmap(nullptr, kStackSize, PROT_READ | PROT_WRITE,
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
@@ -206,12 +229,12 @@ class Launcher {
       arguments.cgroup = static_cast<__u64>(cgroup);
     }
     bool must_attach = false;
-    pid_t pid = clone_child(&arguments, &child);
+    pid_t pid = clone_owned(&arguments, &child, packet.header.token);
     if (pid < 0 && cgroup >= 0 && is_cgroup_refusal(errno)) {
       arguments.flags &= ~__u64{CLONE_INTO_CGROUP};
       arguments.cgroup = 0;
       must_attach = true;
-      pid = clone_child(&arguments, &child);
+      pid = clone_owned(&arguments, &child, packet.header.token);
     }
     const UniqueFd owned_pidfd{pidfd};
     if (pid < 0) {
@@ -237,6 +260,28 @@ class Launcher {
           owned_pidfd.get());
   }
 
+  /// The owner of the job's user namespace is whom the kernel charges for what is made in it beside the job's
+  /// own user: its inotify instances, message queues, timers, namespaces (user.max_* in namespaces(7),
+  /// getrlimit(2)). Were that root, one job could use up what root has. So it is an id that is nobody's, and
+  /// no other job's for as long as a launcher does not make 80,000 more.
+  uid_t namespace_owner(std::uint64_t token) const {
+    constexpr std::uint64_t kOwners = 80'000;
+    const auto own = static_cast<std::uint64_t>(::getpid()) * 641;  // launchers begin at different ids
+    return privileged_ ? kUnprivilegedId + 1 + static_cast<uid_t>((own + token) % kOwners) : 0;
+  }
+
+  pid_t clone_owned(clone_args* arguments, ChildArguments* child, std::uint64_t token) const {
+    pid_t pid = -1;
+    int error_number = 0;
+    {
+      const AsNobody owner(namespace_owner(token));
+      pid = clone_child(arguments, child);
+      error_number = errno;
+    }
+    errno = error_number;
+    return pid;
+  }
+
   /// user_namespaces(7): each map is one write, by a process with privilege in the parent namespace.
   const char* write_maps(pid_t pid, const RequestPacket& packet, int* error_number) const {
     const std::string directory = std::to_string(pid);
@@ -259,6 +304,7 @@ class Launcher {
   int socket_;
   int proc_;
   int init_;
+  bool privileged_;
   char* stack_ = nullptr;
 };
 
@@ -347,7 +393,7 @@ UniqueFd make_init_file() {
     if (privileged) {
       drop_host_tree();
     }
-    Launcher(kLauncherSocket, proc.get(), init.get()).run();
+    Launcher(kLauncherSocket, proc.get(), init.get(), privileged).run();
   } catch (const TemplateError& error) {
     reply(kLauncherSocket, 0, error.error_number, error.step);
     quit();
