@@ -77,7 +77,8 @@ struct Caller {
   std::string name;
 };
 Caller calling_user();
-/// As above for a job that `caller` asked a service for: only root may name another user in isolation.user.
+/// As above for a job that `caller` asked a service for. One who is not root may name itself in
+/// isolation.user, in a group that it is in, or root, which is the caller outside.
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller);
 
 /// The executor's helper process. Destruction ends it and waits for that.

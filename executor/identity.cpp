@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <vector>
 
 #include "executor/executor.h"
 #include "executor/launcher_process.h"
@@ -143,6 +144,32 @@ Account parse_user(const std::string& text) {
 
 Identity resolve(const std::string& isolation_user, const Caller& caller);
 
+bool is_in_group(const Caller& caller, gid_t group) {
+  std::vector<gid_t> groups(256);
+  int count = static_cast<int>(groups.size());
+  if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
+    return group == caller.gid;
+  }
+  return std::find(groups.begin(), groups.begin() + count, group) != groups.begin() + count;
+}
+
+/// What a user who is not root may name: itself, in one of its groups, or root inside, which it is itself
+/// outside.
+Identity resolve_own(const std::string& isolation_user, const Caller& caller) {
+  const Account wanted = parse_user(isolation_user);
+  if (wanted.uid == 0) {
+    return root_inside(caller.uid, caller.gid);
+  }
+  if (wanted.uid != caller.uid) {
+    refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out");
+  }
+  if (!is_in_group(caller, wanted.gid)) {
+    refuse(EPERM, "isolation.user: user " + caller.name + " is not in group " + std::to_string(wanted.gid) +
+                      "; name a group that it is in, or leave it out");
+  }
+  return identity_of(wanted, true);
+}
+
 /// Whether this process's user namespace has the id: "inside outside count" lines, user_namespaces(7).
 bool is_mapped(const char* map_file, unsigned id) {
   std::ifstream map(map_file);
@@ -155,6 +182,16 @@ bool is_mapped(const char* map_file, unsigned id) {
     }
   }
   return map.bad() || !map.is_open();  // without /proc nothing can be said against it
+}
+
+/// A user may have group 0 as its own in /etc/passwd.
+void refuse_root_group(const Identity& identity) {
+  if (identity.outside_gid == 0 && ::geteuid() == 0) {
+    refuse(EPERM,
+           "the group of user " + identity.name +
+               " is 0, the host's root group, which no job runs in; give the user another group, or name "
+               "one in isolation.user");
+  }
 }
 
 /// The root of a container without privileges has few ids: better said here than by the id map's EPERM.
@@ -202,15 +239,15 @@ bool can_enter(const Identity& identity, const std::string& directory) {
 
 Identity resolve_identity(const std::string& isolation_user) {
   Identity identity = resolve(isolation_user, calling_user());
+  refuse_root_group(identity);
   check_mapped(identity, !isolation_user.empty());
   return identity;
 }
 
 Identity resolve_identity(const std::string& isolation_user, const Caller& caller) {
-  Identity identity = resolve(isolation_user, caller);
-  if (caller.uid != 0 && identity.outside_uid != caller.uid && identity.outside_uid != kUnprivilegedId) {
-    refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out");
-  }
+  Identity identity = caller.uid == 0 || isolation_user.empty() ? resolve(isolation_user, caller)
+                                                                : resolve_own(isolation_user, caller);
+  refuse_root_group(identity);
   check_mapped(identity, !isolation_user.empty());
   return identity;
 }

@@ -1,8 +1,10 @@
 """berthd: jobs of several users through its socket, and what survives kill -9 of it."""
 
 import contextlib
+import grp
 import json
 import os
+import pwd
 import signal
 import sqlite3
 import subprocess
@@ -96,6 +98,28 @@ class Submitting(DaemonCase):
         status, _, err = self.cli("submit", "--user", "backup", "--", "true", user="www-data")
         self.assertEqual(status, 125)
         self.assertIn("only root can run a job as another user", err)
+        for user in ("2147400000", "2147400000:2147400000"):
+            self.assertEqual(self.cli("submit", "--user", user, "--", "true", user="www-data")[0], 125, user)
+
+    def test_a_user_names_itself_its_groups_and_root_inside_alone(self):
+        account = pwd.getpwnam("www-data")
+        shadow = grp.getgrnam("shadow").gr_gid
+        status, _, err = self.cli("submit", "--user", f"{account.pw_uid}:{shadow}", "--", "true", user="www-data")
+        self.assertEqual(status, 125)
+        self.assertIn(f"user www-data is not in group {shadow}", err)
+        shared = os.path.join(self.directory, "shared")
+        os.mkdir(shared)
+        os.chmod(shared, 0o777)
+        self.ok("submit", "--wait", "-D", shared, "-o", "/dev/null", "--", "touch", "default")
+        for user, inside in ((f"{account.pw_uid}:{account.pw_gid}", "www-data"), ("root", "root"), ("0:0", "root")):
+            name = user.replace(":", "-")
+            words = ["-D", shared, "-o", "/dev/null", "--user", user, "--", "sh", "-c", f"id -un > {name}"]
+            self.ok("submit", "--wait", *words, user="www-data")
+            made = os.stat(os.path.join(shared, name))
+            self.assertEqual((made.st_uid, made.st_gid), (account.pw_uid, account.pw_gid), user)
+            with open(os.path.join(shared, name), encoding="utf-8") as file:
+                self.assertEqual(file.read().strip(), inside)
+        self.assertNotEqual(os.stat(os.path.join(shared, "default")).st_uid, account.pw_uid)
 
     @natively
     def test_faults_and_what_never_fits_are_refused_as_a_whole(self):
