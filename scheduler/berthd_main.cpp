@@ -27,6 +27,7 @@
 #include "scheduler/backup_keeper.h"
 #include "scheduler/daemon.h"
 #include "scheduler/log.h"
+#include "scheduler/number_mark.h"
 #include "schemas/daemon_config.h"
 #include "schemas/input_error.h"
 #include "store/backup.h"
@@ -160,6 +161,34 @@ void refuse_damage(const std::string& database) {
   }
 }
 
+/// Where there is a copy there was a database: a new one would take the place of the copy soon.
+void refuse_missing(const DaemonConfig& config) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(config.database(), ignored) &&
+      !find_backups(config.database(), config.backup_file()).empty()) {
+    throw StoreError(config.database() +
+                         ": is missing, and there are copies of it: move these away too if a new "
+                         "one is to be begun",
+                     StoreError::Kind::damaged);
+  }
+}
+
+/// SQLite takes an older copy, an empty file, or a log that is short of its end for sound.
+void refuse_loss(const DaemonConfig& config, QueueStore& store) {
+  const std::optional<GivenNumbers> mark = read_number_mark(config.number_file());
+  const GivenNumbers own = store.given_numbers();
+  if (mark && (own.job < mark->job || own.event < mark->event)) {
+    throw StoreError(
+        config.database() + ": has lost its newest jobs: it ends with job " + std::to_string(own.job) +
+            " and event " + std::to_string(own.event) + ", and job " + std::to_string(mark->job) +
+            " and event " + std::to_string(mark->event) +
+            " were there. Is it an older copy, or was its log (-wal) damaged or removed? To go on "
+            "with what is left, remove " +
+            config.number_file(),
+        StoreError::Kind::damaged);
+  }
+}
+
 int serve(const Arguments& arguments, const DaemonConfig& config) {
   set_level(config);
   if (::geteuid() != 0) {
@@ -169,11 +198,16 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   make_folders(config);
   const UniqueFd lock = lock_state(config.state_directory);
   const std::string database = config.database();
+  refuse_missing(config);
   refuse_damage(database);
+  const bool is_new = !std::filesystem::exists(database);
 
   boost::asio::io_context loop(1);
   const SystemClock clock;
   std::unique_ptr<QueueStore> writer = QueueStore::open(database);
+  if (!is_new) {
+    refuse_loss(config, *writer);
+  }
   const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
   const LeftoverActions leftovers{[](const Supervisor& runner, JobId job, unsigned attempt) {
                                     return collect_leftover(runner.cgroup, job, attempt);
@@ -251,6 +285,9 @@ int restore(const Arguments& arguments) {
   std::string kept;
   try {
     kept = restore_backup(config.database(), copy, SystemClock().system_now());
+    if (const std::optional<GivenNumbers> mark = read_number_mark(config.number_file())) {
+      QueueStore::open(config.database())->leave_out(*mark);
+    }
   } catch (...) {
     if (!was_draining) {
       std::filesystem::remove(config.drain_file());

@@ -7,6 +7,7 @@
 
 #include "scheduler/backup_keeper.h"
 #include "scheduler/log.h"
+#include "scheduler/number_mark.h"
 #include "schemas/quantities.h"
 
 namespace berth {
@@ -18,6 +19,8 @@ constexpr std::size_t kForgottenAtOnce = 200;
 constexpr std::size_t kPagesAtOnce = 200;
 constexpr std::chrono::milliseconds kForgettingPause{50};
 constexpr std::chrono::seconds kForgettingInterval{10};
+/// A database that lost what is newer than this is not found out (number_mark.h).
+constexpr std::chrono::seconds kMarkInterval{2};
 
 SlotPool make_pool(const DaemonConfig::Pool& pool) {
   return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
@@ -51,13 +54,15 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
       clock_lead_(first_clock_lead_),
       samples_(loop),
       timer_(loop),
-      retention_timer_(loop) {
+      retention_timer_(loop),
+      mark_timer_(loop) {
   std::string problem;
   pool_.share(CpuLocks::of_this_machine(problem));
   if (!problem.empty()) {
     log_warning(problem + ": jobs may share CPUs with those of other berths on this machine");
   }
   draining_ = std::filesystem::exists(config_.drain_file());
+  leave_out_numbers(*writer);
   take_in_spool(*writer);
   take_over(*writer);
   load_queue(*writer);
@@ -81,6 +86,7 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
   }
   schedule();
   forget_again_after(kForgettingPause);
+  mark_numbers();
 }
 
 Daemon::~Daemon() {
@@ -89,6 +95,33 @@ Daemon::~Daemon() {
     link->close();  // the runners go on
   }
   committer_.reset();
+  try {
+    mark_numbers();
+    reader_.move_log();
+  } catch (const std::exception& error) {  // the log is read at the next start
+    log_warning(error.what());
+  }
+}
+
+/// Now, and again after a while.
+void Daemon::mark_numbers() {
+  try {
+    if (const GivenNumbers numbers = reader_.given_numbers(); numbers != marked_) {
+      write_number_mark(config_.number_file(), numbers);
+      marked_ = numbers;
+    }
+  } catch (const std::exception& error) {  // a full disk
+    log_debug(error.what());
+  }
+  if (stopping_) {
+    return;
+  }
+  mark_timer_.expires_after(kMarkInterval);
+  mark_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) {
+      mark_numbers();
+    }
+  });
 }
 
 RunnerPaths Daemon::runner_paths() const {

@@ -217,6 +217,8 @@ class Daemon {
     std::optional<JobId> array;
     std::optional<JobState> state;  ///< when it was the last
   };
+  void mark_numbers();
+  void leave_out_numbers(QueueStore& store);
   void take_in_spool(QueueStore& store);
   void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);
@@ -332,6 +334,8 @@ class Daemon {
   boost::asio::steady_timer timer_;
   SteadyTime wakes_at_ = SteadyTime::max();  ///< of timer_
   boost::asio::steady_timer retention_timer_;
+  boost::asio::steady_timer mark_timer_;
+  GivenNumbers marked_;                   // in the file
   std::unique_ptr<Committer> committer_;  // last: it is joined first
 };
 

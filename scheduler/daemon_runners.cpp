@@ -6,6 +6,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
 #include "scheduler/daemon_detail.h"
+#include "scheduler/number_mark.h"
 #include "scheduler/recovery.h"
 #include "scheduler/stream_request.h"
 #include "schemas/job_file.h"
@@ -31,6 +32,17 @@ bool knows(const RunnerLink& runner, const AttemptId& id) {
 }  // namespace
 
 // -- taking over after a restart ------------------------------------------------------------------------
+
+/// A database that was begun anew, or an older copy, gives no number that a job has which runners still hold,
+/// or which is in the spool.
+void Daemon::leave_out_numbers(QueueStore& store) {
+  GivenNumbers known = read_number_mark(config_.number_file()).value_or(GivenNumbers{});
+  std::vector<std::string> told_later;
+  for (const RunnerMessage& record : spool_.read_all(told_later)) {
+    known.job = std::max(known.job, record.id.job_id);
+  }
+  store.leave_out(known);
+}
 
 /// Records of jobs that ended while there was no berthd.
 void Daemon::take_in_spool(QueueStore& store) {
@@ -88,6 +100,13 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
 void Daemon::take_over(QueueStore& store) {
   FoundRunners runners = find_runners(loop_, runner_paths());
   links_ = std::move(runners.alive);
+  GivenNumbers running;
+  for (const auto& link : links_) {
+    for (const AttemptId& id : link->hello().jobs) {
+      running.job = std::max(running.job, id.job_id);
+    }
+  }
+  store.leave_out(running);
   std::vector<Supervisor> dead;
   for (const OpenAttempt& open : store.running_attempts()) {
     const std::optional<StoredJob> stored = store.find_stored(open.job_id);

@@ -69,6 +69,7 @@ struct DaemonConfig {
 
   std::string database() const { return state_directory + "/berthd.db"; }
   std::string backup_file() const { return backup.file.empty() ? database() + ".backup" : backup.file; }
+  std::string number_file() const { return state_directory + "/numbers"; }
   std::string drain_file() const { return state_directory + "/draining"; }
 };
 

@@ -268,6 +268,10 @@ void Database::tune_for_service() {
   });
 }
 
+void Database::move_log() {
+  translate_errors([&] { connection_.exec("PRAGMA wal_checkpoint(TRUNCATE)"); });
+}
+
 int Database::version() {
   return translate_errors([&] { return connection_.execAndGet("PRAGMA user_version").getInt(); });
 }

@@ -82,6 +82,9 @@ class Database {
   /// For a process that writes all day: more pages in memory, and a log that is moved into the file seldom.
   void tune_for_service();
 
+  /// The write-ahead log into the file: it is whole then without the log, which is empty.
+  void move_log();
+
   /// A prepared statement, made at its first use and kept. `sql` must outlive the Database (a literal).
   Query query(const char* sql);
   /// The rowid of the row that was inserted last.

@@ -312,6 +312,9 @@ class SqliteJobStore final : public QueueStore {
   std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
                                      std::optional<unsigned> user_id) override;
   std::int64_t last_event() override;
+  GivenNumbers given_numbers() override;
+  void leave_out(const GivenNumbers& numbers) override;
+  void move_log() override { database_->move_log(); }
   JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) override;
   std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
@@ -843,6 +846,37 @@ std::int64_t SqliteJobStore::last_event() {
     Query query = database_->query("SELECT coalesce(max(sequence), 0) FROM events");
     query.step();
     return query.integer(0);
+  });
+}
+
+GivenNumbers SqliteJobStore::given_numbers() {
+  return database_->read([&] {
+    GivenNumbers numbers;
+    Query query = database_->query("SELECT name, seq FROM sqlite_sequence WHERE name IN ('jobs', 'events')");
+    while (query.step()) {
+      if (query.text(0) == "jobs") {
+        numbers.job = query.integer(1);
+      } else {
+        numbers.event = query.integer(1);
+      }
+    }
+    return numbers;
+  });
+}
+
+void SqliteJobStore::leave_out(const GivenNumbers& numbers) {
+  // The table has no row for a table that never had one, and no key (https://www.sqlite.org/autoinc.html).
+  const auto raise = [&](const char* table, std::int64_t number) {
+    Query update = database_->query("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1");
+    update.bind(std::string_view(table)).bind(number).execute();
+    Query insert = database_->query(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT ?1, ?2 "
+        "WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)");
+    insert.bind(std::string_view(table)).bind(number).execute();
+  };
+  together([&] {
+    raise("jobs", numbers.job);
+    raise("events", numbers.event);
   });
 }
 

@@ -70,6 +70,13 @@ struct Retention {
   std::vector<JobId> needed;  ///< stay in any case
 };
 
+/// The highest numbers that a database has given to jobs and to events. They grow for as long as it lives.
+struct GivenNumbers {
+  JobId job = 0;
+  std::int64_t event = 0;
+  bool operator==(const GivenNumbers&) const = default;
+};
+
 class QueueStore : public JobStore {
  public:
   /// As JobStore's functions of these names.
@@ -123,6 +130,12 @@ class QueueStore : public JobStore {
   /// Gives at most `most` unused pages back to the file system, but for some that further jobs will fill;
   /// returns how many. 0 for a file that an older berth made (auto_vacuum).
   virtual std::size_t give_back_pages(std::size_t most) = 0;
+
+  virtual GivenNumbers given_numbers() = 0;
+  /// The next job and the next event get numbers above these.
+  virtual void leave_out(const GivenNumbers& numbers) = 0;
+  /// The write-ahead log into the file, which is then whole without it.
+  virtual void move_log() = 0;
 
   /// As open_attempts(), but only those that have an attempt; with their allocations.
   virtual std::vector<OpenAttempt> running_attempts() = 0;

@@ -276,5 +276,89 @@ class Copying(Copied):
         self.assertFalse(os.path.exists(self.copy))
 
 
+class Lost(Copied):
+    """What SQLite takes for a sound database, though jobs are missing from it."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+        self.submit("exit", 0, arguments=["--wait"])
+        self.wait_for_copy()
+        self.write_config(history={"backup": {"every": 0}})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        self.last = self.submit("exit", 0, arguments=["--wait"])
+
+    def remove_database(self):
+        for name in os.listdir(self.state_folder):
+            if name.startswith("berthd.db") and not name.endswith(".backup"):
+                os.unlink(os.path.join(self.state_folder, name))
+
+    def goes_on_after_restoring(self, text):
+        before = os.stat(self.copy)
+        self.restore_as_told(text)
+        self.start_daemon()
+        self.ok("undrain")
+        self.assertEqual(self.state(1), "COMPLETED")
+        self.assertGreater(int(self.submit("exit", 0, arguments=["--wait"])), int(self.last))
+        self.assertEqual(os.stat(self.copy).st_mtime_ns, before.st_mtime_ns)
+
+    def test_a_missing_database_of_which_there_is_a_copy_is_not_begun_anew(self):
+        self.stop_daemon()
+        self.remove_database()
+        text = self.refused_start()
+        self.assertIn("is missing, and there are copies of it", text)
+        self.assertFalse(os.path.exists(self.database_path))
+        self.goes_on_after_restoring(text)
+
+    @natively
+    def test_an_emptied_database_is_refused(self):
+        self.stop_daemon()
+        self.remove_database()
+        with open(self.database_path, "wb"):
+            pass
+        for _ in range(2):
+            self.assertIn(f"it ends with job 0 and event 0, and job {self.last}", self.refused_start())
+        self.goes_on_after_restoring(self.refused_start())
+
+    def test_an_older_copy_in_its_place_is_refused(self):
+        self.stop_daemon()
+        self.remove_database()
+        shutil.copy(self.copy, self.database_path)
+        text = self.refused_start()
+        self.assertIn("has lost its newest jobs: it ends with job 1", text)
+        self.goes_on_after_restoring(text)
+
+    @natively
+    def test_what_is_lost_may_be_given_up(self):
+        self.stop_daemon()
+        self.remove_database()
+        shutil.copy(self.copy, self.database_path)
+        os.unlink(self.refused_start().partition("what is left, remove ")[2].splitlines()[0])
+        self.start_daemon()
+        self.assertEqual(set(self.queue()), set())
+
+    def test_all_is_in_the_file_after_a_stop(self):
+        self.stop_daemon()
+        self.assertEqual(os.path.getsize(self.database_path + "-wal") if os.path.exists(self.database_path + "-wal") else 0, 0)
+        with sqlite3.connect(f"file:{self.database_path}?mode=ro&immutable=1", uri=True) as database:
+            self.assertEqual(database.execute("SELECT count(*) FROM jobs").fetchone(), (2,))
+
+    def test_a_new_database_gives_no_number_again(self):
+        job = self.submit("hold", 1000)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.remove_database()
+        os.unlink(self.copy)
+        self.start_daemon()
+        other = self.submit("exit", 5)
+        self.assertGreater(int(other), int(job))
+        self.assertEqual(self.cli("wait", other)[0], 5)
+        (pid,) = self.job_pids()  # nobody knows it any more
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: not self.job_pids()))
+        self.assertEqual(self.cli("show", job)[0], 1)
+
+
 if __name__ == "__main__":
     main()
