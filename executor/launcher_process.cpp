@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
 #include <poll.h>
@@ -93,6 +94,13 @@ constexpr std::array kInitCapabilities = {
     CAP_SETUID, CAP_SETPCAP,      CAP_NET_ADMIN,       CAP_SETFCAP, CAP_SYS_ADMIN, CAP_SYS_TIME,
 };
 
+/// A session keyring of its own, with nothing in it: a process has its parent's (keyrings(7)), and no
+/// namespace parts them. Where there is no room for one, the launcher's, which is empty too, is better than
+/// its caller's.
+void join_new_keyring() {
+  ::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
+}
+
 /// Runs in the new namespaces, on its own stack, while the launcher is suspended. Keeps capabilities across
 /// exec through the ambient set, since no uid is mapped yet.
 void become_init(ChildArguments* arguments) {
@@ -102,6 +110,7 @@ void become_init(ChildArguments* arguments) {
     data.inheritable = data.permitted;
   }
   ::syscall(SYS_capset, &capabilities.header, capabilities.data.data());
+  join_new_keyring();
   for (const int capability : kInitCapabilities) {
     ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);  // init tells what it lacks
   }
@@ -371,6 +380,9 @@ UniqueFd make_init_file() {
   // A session of its own: a job with root inside may change the nice value of its init's (sched(7),
   // autogroup), which else would be the caller's.
   ::setsid();
+  join_new_keyring();
+  // Jobs inherit it: a service that the kernel should spare lets it spare no job.
+  write_at(AT_FDCWD, "/proc/self/oom_score_adj", "0");
   reset_dispositions();
   close_inherited(inherited_socket);
   ::setrlimit(RLIMIT_NOFILE, &open_files);

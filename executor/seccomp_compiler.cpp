@@ -112,6 +112,19 @@ void deny_virtual_sockets(scmp_filter_ctx filter) {
           "socket");
 }
 
+/// Every filter takes memory that all processes of the machine share (net.core.bpf_jit_limit), and that the
+/// filters of later jobs must have.
+void deny_socket_filters(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;
+  for (const int option :
+       {SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF}) {
+    require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(setsockopt), 2,
+                             SCMP_A1(SCMP_CMP_MASKED_EQ, kLow, SOL_SOCKET),
+                             SCMP_A2(SCMP_CMP_MASKED_EQ, kLow, static_cast<scmp_datum_t>(option))),
+            "setsockopt");
+  }
+}
+
 /// Init runs as the job's user, and these ask no more than that: a CPU limit would kill it, one of no
 /// descriptors would stop it from hearing its supervisor, and with a low priority among many processes it
 /// would hardly run, and not see the job's end. Process 1 is init, and so is group 1; all processes of the
@@ -154,6 +167,7 @@ Filter make_profile() {
   deny_new_namespaces(filter.get());
   deny_terminal_injection(filter.get());
   deny_virtual_sockets(filter.get());
+  deny_socket_filters(filter.get());
   deny_limits_of_init(filter.get());
   return filter;
 }

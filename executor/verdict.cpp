@@ -37,6 +37,10 @@ std::string remedy_of(const LaunchFailure& failure) {
   if (failure.error_number == EAGAIN && (failure.stage == "clone" || failure.stage == "fork")) {
     return "; there is no room for another process (ulimit -u, kernel.pid_max, pids.max of a cgroup above)";
   }
+  constexpr int kNotSupported = 524;  // the kernel's ENOTSUPP, which no header has
+  if (failure.error_number == kNotSupported && failure.stage == "seccomp") {
+    return "; the machine's memory for filters is used up (sysctl net.core.bpf_jit_limit)";
+  }
   return {};
 }
 

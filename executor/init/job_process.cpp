@@ -157,12 +157,27 @@ void begin_session() {
   expect(sys(SYS_setsid), Step::set_session, "setsid");
 }
 
+/// Others may use up what the kernel keeps filters in (net.core.bpf_jit_limit), which soon has room again.
+long load_filter_patiently(const sock_filter* filter, uint32_t size) {
+  constexpr long kEnotsupp = -524;  // the kernel's own: no memory for the translated filter
+  constexpr long kEnomem = -12;
+  constexpr int kTries = 500;
+  constexpr int64_t kPause[2] = {0, 10'000'000};
+  for (int tries = 1;; ++tries) {
+    const long result = load_filter(filter, size);
+    if ((result != kEnotsupp && result != kEnomem) || tries == kTries) {
+      return result;
+    }
+    sys(SYS_ppoll, nullptr, 0, kPause, nullptr, 0);
+  }
+}
+
 /// Only in the child: all that needs no plan, then waits for it.
 [[noreturn]] void wait_for_plan() {
   expect(sys(SYS_dup3, job_socket, kFailureFd, kSockCloexec), Step::close_descriptors, "dup3");
   begin_session();
   drop_capabilities();
-  expect(load_filter(job_filter, job_filter_size), Step::seccomp, "filter");
+  expect(load_filter_patiently(job_filter, job_filter_size), Step::seccomp, "filter");
   const ReceivedPlan received = receive_plan(kFailureFd, job_buffer);
   if (received.memory >= 0) {
     job_mapping.address = received.plan;

@@ -1,5 +1,6 @@
 """Attempts to get out. Each must fail, with the walls up and, where it makes a difference, without seccomp."""
 
+import ctypes
 import glob
 import os
 import pty
@@ -7,6 +8,7 @@ import select
 import signal
 import socket
 import stat
+import sys
 import time
 
 from berth_case import BerthCase, eventually, main, read
@@ -223,6 +225,58 @@ class Escape(BerthCase):
         finally:
             os.close(root)
         self.assertEqual(set(run.probes().values()), {"ENOENT"}, str(run))
+
+    def test_the_callers_keyring_is_not_inherited(self):
+        keyctl = "import ctypes, os, sys; keyctl = lambda *words: ctypes.CDLL(None).syscall(KEYCTL, *words); "
+        keyctl = keyctl.replace("KEYCTL", "219" if os.uname().machine == "aarch64" else "250")
+        # KEYCTL_JOIN_SESSION_KEYRING, and KEYCTL_DESCRIBE of the session's keyring (-3).
+        caller = keyctl + "assert keyctl(1, b'callers') > 0; os.execvp(sys.argv[1], sys.argv[1:])"
+        job = keyctl + "text = ctypes.create_string_buffer(99); keyctl(6, -3, text, 99); print(text.value.decode())"
+        program = [sys.executable, "-c", caller]
+        run = self.run_jobs(
+            {"name": "keys", "argv": ["/usr/bin/python3", "-c", job], "isolation": {"seccomp": "none"}, "current_working_directory": self.work},
+            program=program,
+        )
+        self.assert_state(run, "COMPLETED")
+        self.assertIn(";_ses", run.out)
+        self.assertNotIn("callers", run.out)
+
+    def test_the_callers_place_before_the_oom_killer_is_not_inherited(self):
+        run = self.run_jobs(
+            {"name": "cat", "argv": ["cat", "/proc/self/oom_score_adj", "/proc/1/oom_score_adj"], "current_working_directory": self.work},
+            program=["choom", "-n", "300", "--"],
+        )
+        self.assertEqual(run.out.split(), ["0", "0"], str(run))
+
+    def test_no_memory_for_filters_is_taken_by_sockets(self):
+        attach = (
+            "import errno, socket, struct\n"
+            "for option in (26, 50, 51, 52):\n"  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+            "    try: socket.socket().setsockopt(socket.SOL_SOCKET, option, struct.pack('HxxxxxxP', 1, 0))\n"
+            "    except OSError as error: print(errno.errorcode[error.errno])\n"
+            "socket.socket().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)\n"
+        )
+        run = self.run_jobs({"name": "attach", "argv": ["/usr/bin/python3", "-c", attach], "current_working_directory": self.work})
+        self.assert_state(run, "COMPLETED")
+        self.assertEqual(run.out.split(), ["EPERM"] * 4)
+
+    def test_one_job_does_not_use_up_what_others_and_root_have(self):
+        if os.geteuid() != 0:
+            self.skip("not root: a user's jobs and the user itself have one account")
+        watch = "import ctypes, time\nnumber = 0\nwhile ctypes.CDLL(None).inotify_init() >= 0: number += 1\nprint(number, flush=True)\n"
+        argv = ["/usr/bin/python3", "-c"]
+        first = self.run_start({"name": "first", "argv": [*argv, watch + "time.sleep(1000)"], "current_working_directory": self.work})
+        most = int(first.stdout.readline())
+        self.assertGreater(most, 1)
+        run = self.run_jobs(*[{"name": str(i), "argv": [*argv, watch], "current_working_directory": self.work} for i in range(2)],
+                            arguments=["--overlap", "--no-prefix"])
+        self.assertEqual(run.out.split(), [str(most)] * 2, str(run))
+        libc = ctypes.CDLL(None)
+        descriptor = libc.inotify_init()
+        self.assertGreaterEqual(descriptor, 0)
+        os.close(descriptor)
+        first.terminate()
+        self.run_finish(first)
 
     def test_runtime_is_not_written_through_init(self):
         # CVE-2019-5736: the container's runtime overwritten through /proc/PID/exe.
