@@ -40,6 +40,8 @@ constexpr double kBurstSeconds = 10;
 constexpr std::uint64_t kLargeBody = std::uint64_t{1} << 20U;
 /// How much of a body is read at once.
 constexpr std::uint64_t kBodyPiece = std::uint64_t{64} << 10U;
+/// Of a header, or of a line between the chunks of a body and after them, which is parsed when it is whole.
+constexpr std::size_t kMostUnparsed = std::size_t{256} << 10U;
 constexpr unsigned kLargeBodiesAtOnce = 4;
 /// Of answers that one user has asked for and does not read, so much is kept before further ones are refused.
 constexpr std::size_t kMostUnread = std::size_t{128} << 20U;
@@ -240,7 +242,8 @@ class Session : public std::enable_shared_from_this<Session> {
     if (error == http::error::body_limit) {
       respond(api_failure(413, "the request is larger than api.body allows; split it"));
     } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-      respond(api_failure(431, "the header of the request is larger than 32K"));
+      respond(api_failure(
+          431, "the header of the request is larger than 32K, or a line between its chunks than 256K"));
     } else if (error == http::error::end_of_stream || error == http::error::partial_message ||
                error.category() != make_error_code(http::error::bad_method).category()) {
       shut();  // the client has gone, or says nothing more
@@ -449,7 +452,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Stream stream_;
   Peer peer_;
   std::shared_ptr<ApiServer::Implementation> server_;
-  beast::flat_buffer buffer_;
+  beast::flat_buffer buffer_{kMostUnparsed};
   std::optional<http::request_parser<http::string_body>> parser_;
   std::shared_ptr<Interest> interest_;
   std::shared_ptr<ApiStream> source_;

@@ -143,6 +143,38 @@ std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& f
   return parse_jobs(text, file_name, directory, Gate::readers);
 }
 
+JsonExtent extent_of_json(std::string_view text) {
+  JsonExtent extent{1, 1};
+  std::size_t depth = 0;
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool is_array = first != std::string_view::npos && text[first] == '[';
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    switch (text[at]) {
+      case '"':
+        while (++at < text.size() && text[at] != '"') {
+          at += text[at] == '\\' ? 1U : 0U;
+        }
+        break;
+      case '[':
+      case '{':
+        ++depth;
+        ++extent.values;
+        break;
+      case ']':
+      case '}':
+        depth -= depth > 0 ? 1U : 0U;
+        break;
+      case ',':
+        ++extent.values;
+        extent.elements += is_array && depth == 1 ? 1U : 0U;
+        break;
+      default:
+        break;
+    }
+  }
+  return extent;
+}
+
 std::vector<std::string> split_job_array(std::string_view text, std::size_t most) {
   constexpr std::string_view kSpace = " \t\r\n";
   const std::size_t open = text.find_first_not_of(kSpace);

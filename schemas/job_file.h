@@ -22,6 +22,14 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
 std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
                                      const std::filesystem::path& directory);
 
+/// How much a JSON text holds, told without parsing it: what parsing it would take is some hundred bytes for
+/// each value and some thousand for each job.
+struct JsonExtent {
+  std::size_t values = 0;    ///< at most, also of text that is no JSON
+  std::size_t elements = 0;  ///< of the outermost array; 1 when that is no array
+};
+JsonExtent extent_of_json(std::string_view text);
+
 /// The elements of an array of jobs in pieces of at most `most` elements, each of them an array again, so
 /// that several threads can parse one text; none when the brackets of `text` are not those of one array.
 /// Where parse_many_jobs() takes every piece, it takes the whole, for the same jobs; where not, the whole has

@@ -1,16 +1,19 @@
 """berthd's API: what it answers against what schemas/berthd.openapi.json says; HTTP that is odd, broken or hostile;
 and who may see what."""
 
+import contextlib
 import http.client
 import json
 import os
 import pwd
 import re
+import resource
+import signal
 import socket
 import subprocess
 import sys
 
-from berth_case import SOURCE, eventually, main
+from berth_case import SOURCE, eventually, main, natively, read
 from daemon_case import DaemonCase
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -309,6 +312,33 @@ class Http(ApiCase):
         impossible[2] = dict(jobs[2], nice=-1, cpus_per_task=100000)
         self.assertEqual(self.ask("POST", "/v1/jobs", json.dumps(impossible))[0], 422)
         self.assertEqual(self.answer("POST", "/v1/jobs", json.dumps(jobs[:1]))["job_ids"], [numbers[-1] + 1])
+
+    @natively
+    def test_no_request_takes_more_memory_than_what_it_says_is_worth(self):
+        self.write_config(api={"body": 64 << 20})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+
+        def resident():
+            return int(read(f"/proc/{self.daemon.pid}/statm").split()[1]) * resource.getpagesize()
+
+        before = resident()
+        for body in (b"[" + b"{}," * 200_000 + b"{}]", b'{"argv": ["true"' + b',""' * 3_000_000 + b"]}"):
+            status, _, text = self.ask("POST", "/v1/jobs", body)
+            self.assertEqual((status, b"at most 100000 jobs" in text), (413, True), text)
+        begin = b"POST /v1/jobs HTTP/1.1\r\nHost: berthd\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for endless in (b"1;" + b"x" * (1 << 20), b"0\r\n" + b"a: b\r\n" * 100_000):
+            self.assertIn(b" 431 ", self.raw_as_far_as_taken(begin + endless))
+        self.assertLess(resident() - before, 256 << 20)
+
+    def raw_as_far_as_taken(self, data):
+        """As raw(), but berthd need not read all of it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(self.socket)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                client.sendall(data)
+            return client.recv(65536)
 
     def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(self):
         body = json.dumps(self.job("exit", 0)).encode()

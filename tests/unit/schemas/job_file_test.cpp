@@ -174,6 +174,25 @@ TEST_CASE("a path keeps its parent components, for a symbolic link may come befo
   CHECK(parse_one(R"({"argv": ["true"], "standard_input": "./a//../b/"})").standard_input == "/jobs/a/../b");
 }
 
+TEST_CASE("how much a text holds is told without parsing it") {
+  CHECK(extent_of_json("").values == 1);
+  CHECK(extent_of_json("").elements == 1);
+  CHECK(extent_of_json(R"({"argv": ["a", "b,[{", "\\"], "x": {}})").elements == 1);
+  CHECK(extent_of_json(R"({"argv": ["a", "b,[{", "\\"], "x": {}})").values == 7);
+  CHECK(extent_of_json(R"( [{"argv": ["a", "b"]}, {"argv": ["\",["]} , {}] )").elements == 3);
+  CHECK(extent_of_json("[[1,2],[3]]").elements == 2);
+  CHECK(extent_of_json("]]]],[").values > 1);
+  const std::string many = "[{}" + [] {
+    std::string text;
+    for (int i = 0; i < 999; ++i) {
+      text += ",{}";
+    }
+    return text;
+  }() + "]";
+  CHECK(extent_of_json(many).elements == 1000);
+  CHECK(extent_of_json(many).values >= 1001);
+}
+
 TEST_CASE("a file of many jobs names the job of each fault") {
   CHECK(faults_of(R"([{"argv": ["true"]}, {"argv": ["true"], "nice": "x"}, {}])") ==
         "job.json: /1/nice: \"x\" is a string; give an integer from -2147483645 to 2147483645\n"
