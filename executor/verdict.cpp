@@ -114,6 +114,13 @@ bool killed_by(const Observation& observation, int signal) {
              : WIFSIGNALED(*observation.wait_status) && WTERMSIG(*observation.wait_status) == signal;
 }
 
+/// How a shell says that its command was: the status of a script that ends with it.
+bool passes_on_sigkill(const Observation& observation) {
+  constexpr int kShellsBase = 128;
+  return observation.wait_status && WIFEXITED(*observation.wait_status) &&
+         WEXITSTATUS(*observation.wait_status) == kShellsBase + SIGKILL;
+}
+
 void apply_out_of_memory(Outcome& outcome, const Observation& observation, const JobSpec& spec,
                          Bytes memory_limit) {
   outcome.cause = Cause::out_of_memory;
@@ -149,7 +156,8 @@ Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Byte
   take_wait_status(outcome, observation.wait_status);
   if (observation.latched) {
     apply_latched(outcome, *observation.latched, spec);
-  } else if (observation.oom_kills > 0 && killed_by(observation, SIGKILL)) {
+  } else if (observation.oom_kills > 0 &&
+             (killed_by(observation, SIGKILL) || passes_on_sigkill(observation))) {
     apply_out_of_memory(outcome, observation, spec, memory_limit);
   } else if (killed_by(observation, SIGSYS) && spec.isolation.seccomp) {
     outcome.cause = Cause::seccomp_violation;

@@ -66,6 +66,12 @@ class Verdicts(BerthCase):
         self.assertLessEqual(run.usage["memory_peak"], 32 << 20)
         self.assertGreater(run.usage["memory_peak"], 16 << 20)
 
+    def test_memory_bomb_in_a_script_is_out_of_memory_too(self):
+        script = f"#!/bin/sh\n{self.payload} allocate 300\n"
+        run = self.run_jobs({"name": "script", "script": script, "memory_per_node": "64M", "current_working_directory": self.work})
+        self.assert_state(run, "OUT_OF_MEMORY", "out_of_memory", 137)
+        self.assertEqual(run.outcome["limit"]["name"], "memory_per_node")
+
     def test_memory_bomb_in_a_child_leaves_the_job_completed_with_oom_kills(self):
         run = self.run_job("memory_bomb_child", memory_per_node="32M")
         self.assert_state(run, "COMPLETED", "exited", 0)

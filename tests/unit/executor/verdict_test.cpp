@@ -82,6 +82,19 @@ TEST_CASE("SIGKILL together with an oom_kill is OUT_OF_MEMORY and names limit an
   CHECK(exit_status(outcome) == 137);
 }
 
+TEST_CASE("a script that ends with its command's SIGKILL is OUT_OF_MEMORY as the command would be", "[verdict]") {
+  const Outcome outcome = decide_outcome(oom_killed(exited(137)), JobSpec{}, kLimit);
+  CHECK(outcome.state == JobState::out_of_memory);
+  CHECK(outcome.cause == Cause::out_of_memory);
+  CHECK(outcome.exit_code == 137);
+  CHECK(outcome.signal == 0);
+  CHECK(exit_status(outcome) == 137);
+  CHECK(decide_outcome(oom_killed(exited(2)), JobSpec{}, kLimit).state == JobState::failed);
+  Observation other = oom_killed(exited(137));
+  other.oom_kills = 0;
+  CHECK(decide_outcome(other, JobSpec{}, kLimit).state == JobState::failed);
+}
+
 TEST_CASE("an ancestor's limit is named as the ancestor's", "[verdict]") {
   const Outcome outcome = decide_outcome(oom_killed(signalled(SIGKILL), "/berth"), JobSpec{}, kLimit);
   CHECK(outcome.state == JobState::out_of_memory);
