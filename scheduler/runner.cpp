@@ -376,9 +376,12 @@ OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::stri
                                                                                   std::size_t size) mutable {
     streams_.attachments().tell(id, stream, {data, size});
     if (!failed && !write_all(descriptor, data, size)) {
-      failed = true;  // the job goes on, as its output's end is told by the file system alone
-      log_error("cannot write job output to " + path + ": " + std::generic_category().message(errno) +
-                "; the rest is dropped");
+      failed = true;  // the job goes on: its record says what is missing
+      const std::string why = path + ": " + std::generic_category().message(errno);
+      log_error("cannot write job output to " + why + "; the rest is dropped");
+      if (const auto found = jobs_.find(id); found != jobs_.end()) {
+        found->second.lost_output = "; its output is incomplete: " + why;
+      }
     }
     return SinkState::more;
   };
@@ -450,6 +453,7 @@ void Runner::report_ended(const Ended& ended) {
   message.started_at = job->second.started_at;
   message.detail = job->second.detail;
   message.outcome = ended.outcome;
+  message.outcome.message += job->second.lost_output;
   message.usage = ended.usage;
   streams_.attachments().end(message.id, ended.outcome);
   forget(job);

@@ -424,6 +424,19 @@ class Trouble(DaemonCase):
         subprocess.run(["umount", self.state_folder], check=False, capture_output=True)
         super().tearDown()
 
+    def test_a_job_whose_output_is_lost_says_so(self):
+        self.start_daemon()
+        small = os.path.join(self.directory, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=1777", "none", small], check=True)
+        try:
+            job = self.submit("print", 1 << 20, standard_output=os.path.join(small, "out"))
+            self.ok("wait", job)
+            message = self.records(job)[-1]["outcome"]["message"]
+        finally:
+            subprocess.run(["umount", small], check=False)
+        self.assertIn(f"its output is incomplete: {small}/out: No space left on device", message)
+
     def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):
         os.mkdir(self.state_folder)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)

@@ -82,7 +82,8 @@ TEST_CASE("SIGKILL together with an oom_kill is OUT_OF_MEMORY and names limit an
   CHECK(exit_status(outcome) == 137);
 }
 
-TEST_CASE("a script that ends with its command's SIGKILL is OUT_OF_MEMORY as the command would be", "[verdict]") {
+TEST_CASE("a script that ends with its command's SIGKILL is OUT_OF_MEMORY as the command would be",
+          "[verdict]") {
   const Outcome outcome = decide_outcome(oom_killed(exited(137)), JobSpec{}, kLimit);
   CHECK(outcome.state == JobState::out_of_memory);
   CHECK(outcome.cause == Cause::out_of_memory);
