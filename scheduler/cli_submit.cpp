@@ -64,6 +64,10 @@ std::optional<Request> job_file(const CommandLine& line, const std::string& inpu
   }
   const std::string& path = line.operands[0];
   std::ifstream file(path, std::ios::binary);
+  std::error_code ignored;
+  if (path != "-" && std::filesystem::is_directory(path, ignored)) {
+    throw InputError(path, "", "is a folder; name a job file or a script");
+  }
   std::string text = path == "-" ? input : text_of(file);
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos || (text[first] != '{' && text[first] != '[')) {

@@ -1,5 +1,6 @@
 #include "scheduler/command_job.h"
 
+#include <strings.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,12 @@
 
 namespace berth {
 namespace {
+
+/// sbatch(1): zero in any form, or one of its words for none.
+bool is_no_time_limit(const std::string& text) {
+  return (!text.empty() && text.find_first_not_of("0:-") == std::string::npos) ||
+         ::strcasecmp(text.c_str(), "UNLIMITED") == 0 || ::strcasecmp(text.c_str(), "INFINITE") == 0;
+}
 
 using namespace std::string_view_literals;
 
@@ -402,8 +409,7 @@ class SpecBuilder {
       spec_.memory_per_node = checked_product(parse_size(text, kMebibyte), spec_.cpus_per_task);
     });
     each("time", [&](const std::string& text) {
-      const bool is_none = text == "0" || text == "UNLIMITED" || text == "INFINITE";  // sbatch's words for it
-      spec_.time_limit = is_none ? std::nullopt : std::optional(parse_duration(text));
+      spec_.time_limit = is_no_time_limit(text) ? std::nullopt : std::optional(parse_duration(text));
     });
     each("signal", [&](const std::string& text) { parse_signal_option(text, spec_); });
     each("grace", [&](const std::string& text) {

@@ -21,7 +21,8 @@ constexpr std::size_t kLargestScript = std::size_t{4} * 1024 * 1024;  // slurm.c
 
 void append_job_file(const std::string& path, RequestedJobs& requested, std::vector<InputFault>& faults) {
   if (path != "-" && ::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
-    faults.push_back({path, "", "there is no such job file (to run a command: berth run -- " + path + " …)"});
+    faults.push_back(
+        {path, "", "there is no such job file or script (a command goes after --: -- " + path + " …)"});
     return;
   }
   requested.input_is_read = requested.input_is_read || path == "-";
