@@ -25,6 +25,7 @@
 #include "scheduler/api.h"
 #include "scheduler/api_server.h"
 #include "scheduler/backup_keeper.h"
+#include "scheduler/config_check.h"
 #include "scheduler/daemon.h"
 #include "scheduler/log.h"
 #include "scheduler/number_mark.h"
@@ -120,7 +121,7 @@ std::string find_runner_program(const std::string& configured) {
 }
 
 DaemonConfig load(const Arguments& arguments) {
-  DaemonConfig config = load_daemon_config(arguments.config, !arguments.config_given);
+  DaemonConfig config = load_daemon_config(arguments.config, !arguments.config_given, check_config_here);
   config.runner_program = find_runner_program(config.runner_program);
   return config;
 }

@@ -169,15 +169,20 @@ constexpr Member<DaemonConfig> kConfig[] = {
 
 }  // namespace
 
-DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_name) {
+DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_name,
+                                 const DaemonConfigCheck& check) {
   ReadContext context{file_name, "/", {}};
   DaemonConfig config;
+  config.file = file_name;
   if (const auto document = parse_json(text, file_name, context.faults)) {
     // The schema first: it alone knows the keys of this file by name.
     if (const auto fault = schema_fault(daemon_schema_text(), text, file_name, "docs/berthd.md")) {
       context.faults.push_back(*fault);
     } else {
       read_members<DaemonConfig>(Field(*document, "", context), kConfig, "", config);
+      if (check) {
+        check(config, context.faults);
+      }
     }
   }
   if (!context.faults.empty()) {
@@ -186,18 +191,16 @@ DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_
   return config;
 }
 
-DaemonConfig load_daemon_config(const std::string& path, bool optional) {
+DaemonConfig load_daemon_config(const std::string& path, bool optional, const DaemonConfigCheck& check) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     if (optional && errno == ENOENT) {
-      return {};
+      return parse_daemon_config("{}", "", check);
     }
     throw InputError(path, "", "cannot open it: " + std::generic_category().message(errno));
   }
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  DaemonConfig config = parse_daemon_config(text, path);
-  config.file = path;
-  return config;
+  return parse_daemon_config(text, path, check);
 }
 
 }  // namespace berth

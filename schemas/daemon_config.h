@@ -2,11 +2,14 @@
 // schemas/berthd.schema.json; docs/berthd.md describes each key.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "schemas/cpu_set.h"
+#include "schemas/input_error.h"
 #include "schemas/network_settings.h"
 #include "schemas/quantities.h"
 
@@ -73,10 +76,15 @@ struct DaemonConfig {
   std::string drain_file() const { return state_directory + "/draining"; }
 };
 
-/// Throws InputError with every fault: syntax, unknown keys, wrong types and values.
-DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_name);
+/// What else a configuration must be, told as further faults. A value that is at fault already has its
+/// default.
+using DaemonConfigCheck = std::function<void(const DaemonConfig&, std::vector<InputFault>&)>;
+
+/// Throws InputError with every fault: syntax, unknown keys, wrong types and values, and what `check` finds.
+DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_name,
+                                 const DaemonConfigCheck& check = {});
 /// Reads and parses. A file that is not there gives the defaults when `optional`.
-DaemonConfig load_daemon_config(const std::string& path, bool optional);
+DaemonConfig load_daemon_config(const std::string& path, bool optional, const DaemonConfigCheck& check = {});
 /// The JSON Schema, embedded at build time.
 std::string_view daemon_schema_text();
 

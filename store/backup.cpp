@@ -9,10 +9,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "store/database.h"
@@ -41,6 +44,44 @@ Bytes size_of(const std::string& path) {
   std::error_code missing;
   const auto size = fs::file_size(path, missing);
   return missing ? 0 : size;
+}
+
+/// By the file's first bytes (https://www.sqlite.org/fileformat2.html section 1.3).
+bool is_berth_database(const std::string& path) {
+  constexpr std::string_view kMagic{"SQLite format 3\0", 16};
+  constexpr std::size_t kIdOffset = 68;
+  std::array<unsigned char, 100> header{};
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) {
+    return false;
+  }
+  const ssize_t count = ::pread(descriptor, header.data(), header.size(), 0);
+  ::close(descriptor);
+  std::uint32_t application = 0;
+  for (std::size_t byte = kIdOffset; byte < kIdOffset + sizeof application; ++byte) {
+    application = application << 8U | header[byte];
+  }
+  return count == static_cast<ssize_t>(header.size()) &&
+         std::equal(kMagic.begin(), kMagic.end(), header.begin()) &&
+         application == static_cast<std::uint32_t>(kApplicationId);
+}
+
+/// A copy replaces nothing but a copy.
+void require_replaceable(const std::string& database, const std::string& backup) {
+  struct stat own {};
+  struct stat other {};
+  if (::stat(backup.c_str(), &other) < 0) {
+    return;
+  }
+  // Before it is opened: closing it would drop SQLite's locks.
+  if (::stat(database.c_str(), &own) == 0 && own.st_dev == other.st_dev && own.st_ino == other.st_ino) {
+    throw StoreError(backup + ": is the database itself: name another file with history.backup.file");
+  }
+  if (!S_ISREG(other.st_mode) || !is_berth_database(backup)) {
+    throw StoreError(backup +
+                     ": is no copy that berthd made, and is not overwritten: move it away, or name another "
+                     "file with history.backup.file");
+  }
 }
 
 /// A copy must not be what fills the disk that the queue is on.
@@ -87,6 +128,15 @@ std::optional<BackupFile> backup_at(const std::string& path) {
   }
   return BackupFile{path, Timestamp(std::chrono::seconds(status.st_mtim.tv_sec) +
                                     std::chrono::microseconds(status.st_mtim.tv_nsec / 1000))};
+}
+
+void copy_rows(const std::string& database, const std::string& copy, const std::function<bool()>& stopped) {
+  SQLite::Database source(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+  std::function<bool()> question = stopped;
+  ::sqlite3_progress_handler(source.getHandle(), kStepsBetweenQuestions, ask_whether_stopped, &question);
+  SQLite::Statement statement(source, "VACUUM INTO ?");
+  statement.bind(1, copy);
+  statement.exec();
 }
 
 std::vector<std::string> faults_of(SQLite::Database& connection) {
@@ -203,17 +253,16 @@ std::string check_quickly(const std::string& database) {
 bool write_backup(const std::string& database, const std::string& backup,
                   const std::function<bool()>& stopped) {
   const auto begun = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+  require_replaceable(database, backup);
   require_room(database, backup);
   const std::string unfinished = backup + ".new";
   ::unlink(unfinished.c_str());
   create_private_file(unfinished);
   try {
-    SQLite::Database source(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
-    std::function<bool()> question = stopped;
-    ::sqlite3_progress_handler(source.getHandle(), kStepsBetweenQuestions, ask_whether_stopped, &question);
-    SQLite::Statement copy(source, "VACUUM INTO ?");
-    copy.bind(1, unfinished);
-    copy.exec();
+    copy_rows(database, unfinished, stopped);
+    set_modification(unfinished, begun);
+    sync_file(unfinished);
+    rename_file(unfinished, backup);
   } catch (const SQLite::Exception& error) {
     ::unlink(unfinished.c_str());
     if (error.getErrorCode() == SQLITE_INTERRUPT) {
@@ -221,17 +270,17 @@ bool write_backup(const std::string& database, const std::string& backup,
     }
     const bool is_source = error.getErrorCode() == SQLITE_CORRUPT || error.getErrorCode() == SQLITE_NOTADB;
     throw_store_error(is_source ? database : unfinished, error);
+  } catch (const StoreError&) {
+    ::unlink(unfinished.c_str());
+    throw;
   }
-  set_modification(unfinished, begun);
-  sync_file(unfinished);
-  rename_file(unfinished, backup);
   sync_folder(folder_of(backup));
   return true;
 }
 
 std::vector<BackupFile> find_backups(const std::string& database, const std::string& backup) {
   std::vector<BackupFile> found;
-  if (const auto regular = backup_at(backup)) {
+  if (const auto regular = backup_at(backup); regular && is_berth_database(backup)) {
     found.push_back(*regular);
   }
   const std::string start = fs::path(database).filename().string() + ".v";

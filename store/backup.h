@@ -20,7 +20,7 @@ std::string check_quickly(const std::string& database);
 /// disk. Every row is read and written anew (VACUUM INTO): a damaged table ends it with
 /// StoreError::Kind::damaged and the copy before stays; the copy's indexes are sound whatever those of the
 /// original are. Its time of modification is when it was begun. Asks `stopped` now and then; false when that
-/// ended it.
+/// ended it. What is at `backup` and is no database of berth's stays, and is a StoreError.
 bool write_backup(const std::string& database, const std::string& backup,
                   const std::function<bool()>& stopped);
 
@@ -28,7 +28,8 @@ struct BackupFile {
   std::string path;
   Timestamp at;
 };
-/// What can take the place of `database`: `backup`, and the copies from before migrations; the newest first.
+/// What can take the place of `database`: `backup` if it is one of berth's, and the copies from before
+/// migrations; the newest first.
 std::vector<BackupFile> find_backups(const std::string& database, const std::string& backup);
 
 /// Puts a copy of `backup` in the place of `database`, which no connection has open; what was there is kept

@@ -268,6 +268,34 @@ class Copying(Copied):
         self.wait_for_copy()
 
     @natively
+    def test_a_copy_in_the_place_of_the_database_is_refused_everywhere(self):
+        self.start_daemon()
+        link = os.path.join(self.directory, "link")
+        os.symlink(self.state_folder, link)
+        for file in (self.database_path, self.database_path + "-wal", os.path.join(link, "berthd.db"), self.directory):
+            self.write_config(history={"backup": {"every": 1, "file": file}})
+            done = subprocess.run([BERTHD, "--config", self.config_path, "--check-config"], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 2, file)
+            self.assertIn(f'/history/backup/file: "{file}"', done.stderr)
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "stays as it was" in self.read_log()))
+        self.stop_daemon()
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, 2, done.stderr)
+
+    @natively
+    def test_a_file_that_is_no_copy_is_not_overwritten(self):
+        file = os.path.join(self.directory, "precious")
+        with open(file, "w", encoding="utf-8") as stream:
+            stream.write("precious")
+        self.write_config(history={"backup": {"every": 1, "file": file}})
+        self.start_daemon()
+        self.assertTrue(eventually(lambda: f"{file}: is no copy" in self.read_log(), 20))
+        with open(file, encoding="utf-8") as stream:
+            self.assertEqual(stream.read(), "precious")
+        self.assertFalse(os.path.exists(file + ".new"))
+
+    @natively
     def test_every_0_makes_none(self):
         self.write_config(history={"backup": {"every": 0}})
         self.start_daemon()

@@ -133,6 +133,27 @@ TEST_CASE("an attempt that was about to start when the copy was made has started
   CHECK(replay(store->events(job)) == JobState::running);
 }
 
+TEST_CASE("a copy replaces nothing but a copy, and leaves nothing beside it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 1);
+  std::ofstream(folder.file("text")) << std::string(200, 'x');
+  SQLite::Database(folder.file("other"), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE)
+      .exec("CREATE TABLE theirs (x)");
+  fs::create_directory(folder.file("folder"));
+  fs::create_symlink(path, folder.file("link"));
+  for (const char* name : {"text", "other", "folder", "link", "berth.db"}) {
+    INFO(name);
+    const std::string target = folder.file(name);
+    CHECK_THROWS_WITH(write_backup(path, target, kNeverStopped), Contains(target + ": is"));
+    CHECK_FALSE(fs::exists(target + ".new"));
+  }
+  CHECK(fs::file_size(folder.file("text")) == 200);
+  CHECK(fs::is_symlink(folder.file("link")));
+  CHECK(jobs_in(path) == 1);
+  CHECK(find_backups(path, folder.file("text")).empty());
+}
+
 TEST_CASE("the newest copy comes first, whichever kind it is") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
