@@ -19,6 +19,7 @@
 #include <unordered_map>
 
 #include "scheduler/log.h"
+#include "scheduler/socket_place.h"
 
 namespace berth {
 namespace {
@@ -113,10 +114,11 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   Implementation(asio::io_context& loop, std::string path, const DaemonConfig::Api& limits,
                  ApiHandler handler)
       : limits_(limits), path_(std::move(path)), handler_(std::move(handler)), acceptor_(loop), retry_(loop) {
-    ::unlink(path_.c_str());
+    clear_socket_place(path_);
     acceptor_.open();
     ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
     acceptor_.bind(Local::endpoint(path_));
+    bound_.emplace(path_);
     if (::chmod(path_.c_str(), 0666) != 0) {  // who may do what is decided by SO_PEERCRED
       throw std::system_error(errno, std::generic_category(), "chmod " + path_);
     }
@@ -127,7 +129,7 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   void close() {
     ErrorCode ignored;
     acceptor_.close(ignored);
-    ::unlink(path_.c_str());
+    bound_->remove();
     handler_ = {};
   }
 
@@ -175,6 +177,7 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
 
  private:
   Local::acceptor acceptor_;
+  std::optional<BoundSocket> bound_;
   asio::steady_timer retry_;
   unsigned connections_ = 0;
   std::unordered_map<uid_t, UserTraffic> traffic_;

@@ -80,7 +80,8 @@ ApiResponse api_failure(unsigned status, const std::string& message);
 
 class ApiServer {
  public:
-  /// Takes the socket's place (a dead berthd's is removed) and accepts. Throws std::system_error.
+  /// Takes the socket's place (a dead berthd's is removed, nothing else) and accepts. Throws
+  /// std::runtime_error.
   ApiServer(boost::asio::io_context& loop, const std::string& path, const DaemonConfig::Api& limits,
             ApiHandler handler);
   ~ApiServer();

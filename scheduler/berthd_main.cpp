@@ -29,6 +29,7 @@
 #include "scheduler/daemon.h"
 #include "scheduler/log.h"
 #include "scheduler/number_mark.h"
+#include "scheduler/socket_place.h"
 #include "schemas/daemon_config.h"
 #include "schemas/input_error.h"
 #include "store/backup.h"
@@ -198,6 +199,7 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   ::signal(SIGPIPE, SIG_IGN);
   make_folders(config);
   const UniqueFd lock = lock_state(config.state_directory);
+  clear_socket_place(config.socket);  // before anything is taken over
   const std::string database = config.database();
   refuse_missing(config);
   refuse_damage(database);

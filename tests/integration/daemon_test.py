@@ -288,6 +288,37 @@ class Limits(DaemonCase):
         self.assertEqual(status, 125)
         self.assertIn("berth submit", err)
 
+    def refused_start(self, **changes):
+        self.write_config(**changes)
+        done = subprocess.run([BERTHD, "--config", self.config_path], capture_output=True, text=True, check=False, timeout=20)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        return done.stderr
+
+    @natively
+    def test_what_another_has_at_the_place_of_the_socket_stays(self):
+        self.start_daemon()
+        apart = {name: os.path.join(self.directory, name) for name in ("runtime_directory", "state_directory")}
+        self.assertIn(f"{self.socket}: another berthd serves there", self.refused_start(**apart))
+        self.ok("slots")
+        file = os.path.join(self.directory, "important")
+        with open(file, "w", encoding="utf-8") as stream:
+            stream.write("important")
+        self.assertIn(f"{file}: is not a socket", self.refused_start(socket=file, **apart))
+        with open(file, encoding="utf-8") as stream:
+            self.assertEqual(stream.read(), "important")
+        # At its stop berthd leaves what has taken the place of its socket.
+        os.unlink(self.socket)
+        os.rename(file, self.socket)
+        self.stop_daemon()
+        self.assertTrue(os.path.isfile(self.socket))
+        os.unlink(self.socket)
+        self.write_config()
+        self.start_daemon()
+        self.kill_daemon()
+        self.start_daemon()
+        self.stop_daemon()
+        self.assertFalse(os.path.exists(self.socket))
+
 
 class Surviving(DaemonCase):
     def test_running_jobs_and_their_output_go_on_without_berthd_and_are_taken_over(self):
