@@ -83,13 +83,23 @@ void notify_ready() {
                  reinterpret_cast<const sockaddr*>(&address), size);
 }
 
-/// One berthd for one state directory.
-UniqueFd lock_state(const std::string& directory) {
+/// One berthd for one folder; `key` names it.
+UniqueFd lock_folder(const std::string& directory, const std::string& key) {
   UniqueFd lock = open_at(AT_FDCWD, directory + "/berthd.lock", O_RDWR | O_CREAT, 0600);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    throw std::runtime_error(directory + ": another berthd uses it; stop that one, or set state_directory");
+    throw std::runtime_error(directory + ": another berthd uses it; stop that one, or set " + key);
   }
   return lock;
+}
+
+/// Of the database and of the runners, which would else be another berthd's too.
+std::vector<UniqueFd> lock_folders(const DaemonConfig& config) {
+  std::vector<UniqueFd> locks;
+  locks.push_back(lock_folder(config.state_directory, "state_directory"));
+  if (!std::filesystem::equivalent(config.state_directory, config.runtime_directory)) {
+    locks.push_back(lock_folder(config.runtime_directory, "runtime_directory"));
+  }
+  return locks;
 }
 
 void make_folders(const DaemonConfig& config) {
@@ -198,7 +208,7 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   }
   ::signal(SIGPIPE, SIG_IGN);
   make_folders(config);
-  const UniqueFd lock = lock_state(config.state_directory);
+  const std::vector<UniqueFd> locks = lock_folders(config);
   clear_socket_place(config.socket);  // before anything is taken over
   const std::string database = config.database();
   refuse_missing(config);
@@ -271,7 +281,7 @@ int serve(const Arguments& arguments) {
 int restore(const Arguments& arguments) {
   const DaemonConfig config = load(arguments);
   make_folders(config);
-  const UniqueFd lock = lock_state(config.state_directory);
+  const UniqueFd lock = lock_folder(config.state_directory, "state_directory");
   std::string copy = arguments.copy;
   if (copy.empty()) {
     const std::vector<BackupFile> copies = find_backups(config.database(), config.backup_file());

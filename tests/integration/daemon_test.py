@@ -295,6 +295,21 @@ class Limits(DaemonCase):
         return done.stderr
 
     @natively
+    def test_a_second_berthd_leaves_the_runners_of_the_first_alone(self):
+        self.start_daemon()
+        job = self.submit_until_told()
+        self.wait_for_state(job, "RUNNING")
+        apart = {name: os.path.join(self.directory, name) for name in ("socket", "state_directory")}
+        self.assertIn(f"{self.run_folder}: another berthd uses it", self.refused_start(**apart))
+        self.let_end()
+        self.ok("wait", job)
+        # One folder for both is locked once.
+        self.stop_daemon()
+        self.end_runners()
+        self.write_config(state_directory=self.run_folder)
+        self.start_daemon()
+
+    @natively
     def test_what_another_has_at_the_place_of_the_socket_stays(self):
         self.start_daemon()
         apart = {name: os.path.join(self.directory, name) for name in ("runtime_directory", "state_directory")}
