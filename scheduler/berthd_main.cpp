@@ -201,6 +201,13 @@ void refuse_loss(const DaemonConfig& config, QueueStore& store) {
   }
 }
 
+/// After it has become one of the newest schema.
+void refuse_missing_parts(const std::string& database) {
+  if (const std::string missing = missing_parts(database); !missing.empty()) {
+    throw StoreError(database + ": the database is damaged: it lacks " + missing, StoreError::Kind::damaged);
+  }
+}
+
 int serve(const Arguments& arguments, const DaemonConfig& config) {
   set_level(config);
   if (::geteuid() != 0) {
@@ -221,6 +228,7 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   if (!is_new) {
     refuse_loss(config, *writer);
   }
+  refuse_missing_parts(database);
   const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
   const LeftoverActions leftovers{[](const Supervisor& runner, JobId job, unsigned attempt) {
                                     return collect_leftover(runner.cgroup, job, attempt);

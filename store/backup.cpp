@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -130,15 +131,6 @@ std::optional<BackupFile> backup_at(const std::string& path) {
                                     std::chrono::microseconds(status.st_mtim.tv_nsec / 1000))};
 }
 
-void copy_rows(const std::string& database, const std::string& copy, const std::function<bool()>& stopped) {
-  SQLite::Database source(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
-  std::function<bool()> question = stopped;
-  ::sqlite3_progress_handler(source.getHandle(), kStepsBetweenQuestions, ask_whether_stopped, &question);
-  SQLite::Statement statement(source, "VACUUM INTO ?");
-  statement.bind(1, copy);
-  statement.exec();
-}
-
 std::vector<std::string> faults_of(SQLite::Database& connection) {
   std::vector<std::string> faults;
   SQLite::Statement check(connection, "PRAGMA quick_check(" + std::to_string(kFaultsTold) + ")");
@@ -148,6 +140,53 @@ std::vector<std::string> faults_of(SQLite::Database& connection) {
     }
   }
   return faults;
+}
+
+/// "table jobs", "index jobs_by_end" …, but for what SQLite makes by itself.
+std::set<std::string> parts_of(SQLite::Database& connection) {
+  std::set<std::string> parts;
+  SQLite::Statement query(
+      connection,
+      "SELECT type || ' ' || name FROM sqlite_schema WHERE type IN ('table', 'index') AND "
+      "name NOT LIKE 'sqlite\\_%' ESCAPE '\\'");
+  while (query.executeStep()) {
+    parts.insert(query.getColumn(0).getString());
+  }
+  return parts;
+}
+
+const std::set<std::string>& parts_of_schema() {
+  static const std::set<std::string> kParts = [] {
+    SQLite::Database empty(":memory:", SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    for (const Migration& step : migrations()) {
+      empty.exec(std::string(step.sql));
+    }
+    return parts_of(empty);
+  }();
+  return kParts;
+}
+
+std::string missing_in(SQLite::Database& connection) {
+  const std::set<std::string> found = parts_of(connection);
+  std::string missing;
+  for (const std::string& part : parts_of_schema()) {
+    if (!found.contains(part)) {
+      missing += (missing.empty() ? "" : ", ") + part;
+    }
+  }
+  return missing;
+}
+
+void copy_rows(const std::string& database, const std::string& copy, const std::function<bool()>& stopped) {
+  SQLite::Database source(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+  if (const std::string missing = missing_in(source); !missing.empty()) {
+    throw StoreError(database + ": the database is damaged: it lacks " + missing, StoreError::Kind::damaged);
+  }
+  std::function<bool()> question = stopped;
+  ::sqlite3_progress_handler(source.getHandle(), kStepsBetweenQuestions, ask_whether_stopped, &question);
+  SQLite::Statement statement(source, "VACUUM INTO ?");
+  statement.bind(1, copy);
+  statement.exec();
 }
 
 /// The highest number that the table of `database` has given; nothing when it cannot be told any more.
@@ -210,7 +249,11 @@ void prepare_restored(const std::string& path, const std::string& backup, const 
                      failure.kind());
   }
   SQLite::Database connection(path, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
-  if (const std::vector<std::string> faults = faults_of(connection); !faults.empty()) {
+  std::vector<std::string> faults = faults_of(connection);
+  if (const std::string missing = missing_in(connection); !missing.empty()) {
+    faults.push_back("it lacks " + missing);
+  }
+  if (!faults.empty()) {
     throw StoreError(backup + ": is damaged too (" + faults.front() + "): name another copy",
                      StoreError::Kind::damaged);
   }
@@ -247,6 +290,15 @@ std::string check_quickly(const std::string& database) {
     return text;
   } catch (const SQLite::Exception& error) {
     return error.what();
+  }
+}
+
+std::string missing_parts(const std::string& database) {
+  try {
+    SQLite::Database connection(database, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
+    return missing_in(connection);
+  } catch (const SQLite::Exception& error) {
+    throw_store_error(database, error);
   }
 }
 

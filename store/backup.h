@@ -16,8 +16,11 @@ namespace berth {
 /// file.
 std::string check_quickly(const std::string& database);
 
+/// Which tables and indexes of the newest schema are not in `database`, which is of that; empty when none is.
+std::string missing_parts(const std::string& database);
+
 /// Copies what is in `database` to `backup`, which is replaced in one step when the copy is whole and on the
-/// disk. Every row is read and written anew (VACUUM INTO): a damaged table ends it with
+/// disk. Every row is read and written anew (VACUUM INTO): a damaged or missing table ends it with
 /// StoreError::Kind::damaged and the copy before stays; the copy's indexes are sound whatever those of the
 /// original are. Its time of modification is when it was begun. Asks `stopped` now and then; false when that
 /// ended it. What is at `backup` and is no database of berth's stays, and is a StoreError.

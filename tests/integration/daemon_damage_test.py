@@ -105,6 +105,21 @@ class AtTheStart(Copied):
         self.assertIn("damaged", self.refused_start())
 
     @natively
+    def test_a_table_that_is_gone_is_damage(self):
+        self.start_daemon()
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        self.wait_for_copy()
+        self.stop_daemon()
+        with sqlite3.connect(self.database_path) as database:
+            database.execute("DROP TABLE usage")
+        told = self.refused_start()
+        self.assertRegex(told, "damaged: it lacks .*table usage")
+        self.restore_as_told(told)
+        self.start_daemon()
+        self.assertEqual(self.state(job), "COMPLETED")
+
+    @natively
     def test_what_is_no_database_any_more_is_refused_and_without_a_copy_it_says_so(self):
         self.write_config(history={"backup": {"every": 0}})
         self.start_daemon()

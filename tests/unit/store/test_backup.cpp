@@ -94,6 +94,25 @@ TEST_CASE("a damaged database is found, not copied, and restored with new number
   CHECK(next > first + 1000);  // what was given is not told any more
 }
 
+TEST_CASE("a database without one of its tables or indexes is neither sound nor copied nor restored") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 1);
+  CHECK(missing_parts(path).empty());
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  REQUIRE(write_backup(path, folder.file("poor"), kNeverStopped));
+  for (const std::string& file : {path, folder.file("poor")}) {
+    SQLite::Database(file, SQLite::OPEN_READWRITE).exec("DROP TABLE usage; DROP INDEX jobs_by_end");
+  }
+  CHECK(missing_parts(path) == "index jobs_by_end, table usage");
+  CHECK(kind_of([&] { write_backup(path, folder.file("copy"), kNeverStopped); }) ==
+        StoreError::Kind::damaged);
+  CHECK_FALSE(fs::exists(folder.file("copy.new")));
+  CHECK_THROWS_WITH(restore_backup(path, folder.file("poor"), kNow), Contains("table usage"));
+  restore_backup(path, folder.file("copy"), kNow);
+  CHECK(missing_parts(path).empty());
+}
+
 TEST_CASE("numbers that the damaged file still tells are not given again, and no more are left out") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
