@@ -44,8 +44,9 @@ constexpr const char* kHelp =
     "cgroups, and records what it used. Its jobs survive it: killed or upgraded, the next berthd takes them "
     "over.\n"
     "\n"
-    "  --config FILE   the configuration (default: /etc/berth/berthd.json; without it every key has its "
-    "default)\n"
+    "  --config FILE   the configuration (default: /etc/berth/berthd.json; where that is missing, every key "
+    "has\n"
+    "                  its default)\n"
     "  --check-config  prints what is wrong with the configuration, and exits with 2 when something is\n"
     "  --restore       puts a copy of the database (COPY; default: the newest) in the place of a damaged "
     "one, "
@@ -115,25 +116,9 @@ void make_folders(const DaemonConfig& config) {
   }
 }
 
-std::string find_runner_program(const std::string& configured) {
-  if (!configured.empty()) {
-    return configured;
-  }
-  std::error_code ignored;
-  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  // Beside this program in a build, below libexec when installed.
-  for (const std::filesystem::path& path :
-       {own / "berth-runner", own / ".." / BERTH_LIBEXEC / "berth-runner"}) {
-    if (::access(path.c_str(), X_OK) == 0) {
-      return std::filesystem::weakly_canonical(path).string();
-    }
-  }
-  throw std::runtime_error("berth-runner is not where it was installed; set runner_program");
-}
-
 DaemonConfig load(const Arguments& arguments) {
   DaemonConfig config = load_daemon_config(arguments.config, !arguments.config_given, check_config_here);
-  config.runner_program = find_runner_program(config.runner_program);
+  config.runner_program = runner_program_of(config);
   return config;
 }
 
@@ -287,7 +272,7 @@ int serve(const Arguments& arguments) {
 /// Puts a copy in the place of the database. What has happened since is in nobody's memory but people's, so
 /// nothing starts until an administrator says so.
 int restore(const Arguments& arguments) {
-  const DaemonConfig config = load(arguments);
+  const DaemonConfig config = load_daemon_config(arguments.config, !arguments.config_given);
   make_folders(config);
   const UniqueFd lock = lock_folder(config.state_directory, "state_directory");
   std::string copy = arguments.copy;

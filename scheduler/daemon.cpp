@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <utility>
 
 #include "scheduler/backup_keeper.h"
@@ -24,6 +25,26 @@ constexpr std::chrono::seconds kMarkInterval{2};
 
 SlotPool make_pool(const DaemonConfig::Pool& pool) {
   return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
+}
+
+/// Those that differ, of the keys that a running berthd cannot change.
+std::string keys_for_a_restart(const DaemonConfig& now, const DaemonConfig& next) {
+  std::string keys;
+  for (const auto& [key, is_changed] : std::initializer_list<std::pair<const char*, bool>>{
+           {"socket", now.socket != next.socket},
+           {"runtime_directory", now.runtime_directory != next.runtime_directory},
+           {"state_directory", now.state_directory != next.state_directory},
+           {"runner_program", now.runner_program != next.runner_program},
+           {"runners", now.runners != next.runners},
+           {"armed_ahead", now.armed_ahead != next.armed_ahead},
+           {"pool.cpus", now.pool.cpus != next.pool.cpus},
+           {"pool.memory", now.pool.memory != next.pool.memory},
+           {"pool.slots", now.pool.slots != next.pool.slots}}) {
+    if (is_changed) {
+      keys += (keys.empty() ? "" : ", ") + std::string(key);
+    }
+  }
+  return keys;
 }
 
 Milliseconds lead_of(const Clock& clock) {
@@ -251,6 +272,7 @@ void Daemon::forget_old_jobs() {
 
 void Daemon::reconfigure(const DaemonConfig& config) {
   DaemonConfig next = config_;
+  next.file = config.file;
   next.user_limits = config.user_limits;
   next.api = config.api;
   next.administrators = config.administrators;
@@ -258,10 +280,8 @@ void Daemon::reconfigure(const DaemonConfig& config) {
   next.backup = config.backup;
   next.log_level = config.log_level;
   next.network = config.network;
-  if (!(next == config)) {
-    log_warning(
-        "only user_limits, api, administrators, network, history and log_level change without a restart of "
-        "berthd");
+  if (const std::string waiting = keys_for_a_restart(config_, config); !waiting.empty()) {
+    log_warning(waiting + ": changed, and takes effect when berthd is started again");
   }
   config_ = std::move(next);
   schedule();

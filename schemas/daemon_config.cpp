@@ -1,9 +1,14 @@
 #include "schemas/daemon_config.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
 #include <cerrno>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <system_error>
 
 #include "schemas/input_error.h"
@@ -15,6 +20,7 @@
 namespace berth {
 namespace {
 
+constexpr TextKind kConfigText{"a configuration", "three", "write {} where every key shall have its default"};
 constexpr std::int64_t kMany = 1'000'000'000;
 
 std::optional<unsigned> number(const Field& field, std::int64_t minimum, std::int64_t maximum = kMany) {
@@ -22,12 +28,32 @@ std::optional<unsigned> number(const Field& field, std::int64_t minimum, std::in
   return value ? std::optional(static_cast<unsigned>(*value)) : std::nullopt;
 }
 
+/// As read_members() does it for jobs.
+template <typename Target>
+void read_keys(const Field& field, std::span<const Member<Target>> table, Target& target) {
+  for (const Field& key : field.members("an object").value_or(std::vector<Field>())) {
+    const auto entry =
+        std::find_if(table.begin(), table.end(), [&](const auto& one) { return key.key() == one.name; });
+    if (entry != table.end()) {
+      entry->read(key, target);
+      continue;
+    }
+    constexpr std::size_t kLongestKey = 64;
+    const std::string word = key.key().substr(0, kLongestKey);
+    const auto nearest =
+        std::min_element(table.begin(), table.end(), [&](const auto& left, const auto& right) {
+          return edit_distance(word, left.name) < edit_distance(word, right.name);
+        });
+    key.refuse_plainly(std::string("is not a known key; the nearest one is \"") + nearest->name + '"');
+  }
+}
+
 void read_cpus(const Field& field, DaemonConfig::Pool& pool) {
   if (const auto list = field.text()) {
     try {
       pool.cpus = CpuSet::parse(*list);
     } catch (const std::invalid_argument& error) {
-      field.refuse(error.what());
+      field.refuse_plainly(error.what());
     }
   }
 }
@@ -111,19 +137,34 @@ constexpr Member<DaemonConfig::Backup> kBackup[] = {
 };
 
 constexpr Member<DaemonConfig> kHistory[] = {
-    {"backup",
-     [](const Field& field, DaemonConfig& config) {
-       read_members<DaemonConfig::Backup>(field, kBackup, "/history/backup", config.backup);
-     }},
-    {"retain",
-     [](const Field& field, DaemonConfig& config) {
-       read_members<DaemonConfig::Retain>(field, kRetain, "/history/retain", config.retain);
-     }},
+    {"backup", [](const Field& field,
+                  DaemonConfig& config) { read_keys<DaemonConfig::Backup>(field, kBackup, config.backup); }},
+    {"retain", [](const Field& field,
+                  DaemonConfig& config) { read_keys<DaemonConfig::Retain>(field, kRetain, config.retain); }},
 };
 
-template <std::string DaemonConfig::*Part>
+constexpr std::size_t kLongestSocket = 107;  // sockaddr_un
+constexpr std::size_t kLongestRuntime = 60;  // the runners' sockets are below it
+constexpr std::size_t kLongestPath = 4095;
+
+template <std::string DaemonConfig::*Part, std::size_t Longest = kLongestPath>
 void read_path(const Field& field, DaemonConfig& config) {
-  config.*Part = field.inside_path().value_or(config.*Part);
+  const std::optional<std::string> path = field.inside_path();
+  if (path && path->size() > Longest) {
+    field.refuse("is longer than this path may be (" + std::to_string(Longest) + " bytes)");
+  } else {
+    config.*Part = path.value_or(config.*Part);
+  }
+}
+
+void read_level(const Field& field, DaemonConfig& config) {
+  constexpr std::array kLevels{"trace", "debug", "info", "warning", "error", "critical", "off"};
+  const std::optional<std::string> level = field.text();
+  if (level && std::find(kLevels.begin(), kLevels.end(), *level) == kLevels.end()) {
+    field.refuse("is none of trace, debug, info, warning, error, critical, off");
+  } else {
+    config.log_level = level.value_or(config.log_level);
+  }
 }
 
 constexpr Member<DaemonConfig> kConfig[] = {
@@ -133,8 +174,8 @@ constexpr Member<DaemonConfig> kConfig[] = {
          field.refuse("is not a version that this berth knows; use 1");
        }
      }},
-    {"socket", read_path<&DaemonConfig::socket>},
-    {"runtime_directory", read_path<&DaemonConfig::runtime_directory>},
+    {"socket", read_path<&DaemonConfig::socket, kLongestSocket>},
+    {"runtime_directory", read_path<&DaemonConfig::runtime_directory, kLongestRuntime>},
     {"state_directory", read_path<&DaemonConfig::state_directory>},
     {"runner_program", read_path<&DaemonConfig::runner_program>},
     {"runners",
@@ -145,27 +186,53 @@ constexpr Member<DaemonConfig> kConfig[] = {
      [](const Field& field, DaemonConfig& config) {
        config.administrators = field.text(Emptiness::allowed).value_or("");
      }},
-    {"pool",
-     [](const Field& field, DaemonConfig& config) {
-       read_members<DaemonConfig::Pool>(field, kPool, "/pool", config.pool);
-     }},
-    {"api", [](const Field& field,
-               DaemonConfig& config) { read_members<DaemonConfig::Api>(field, kApi, "/api", config.api); }},
+    {"pool", [](const Field& field,
+                DaemonConfig& config) { read_keys<DaemonConfig::Pool>(field, kPool, config.pool); }},
+    {"api",
+     [](const Field& field, DaemonConfig& config) { read_keys<DaemonConfig::Api>(field, kApi, config.api); }},
     {"user_limits",
      [](const Field& field, DaemonConfig& config) {
-       read_members<DaemonConfig::UserLimits>(field, kUserLimits, "/user_limits", config.user_limits);
+       read_keys<DaemonConfig::UserLimits>(field, kUserLimits, config.user_limits);
      }},
-    {"network",
-     [](const Field& field, DaemonConfig& config) {
-       read_members<NetworkSettings>(field, kNetwork, "/network", config.network);
-     }},
+    {"network", [](const Field& field,
+                   DaemonConfig& config) { read_keys<NetworkSettings>(field, kNetwork, config.network); }},
     {"history",
-     [](const Field& field, DaemonConfig& config) {
-       read_members<DaemonConfig>(field, kHistory, "/history", config);
-     }},
-    {"log_level",
-     [](const Field& field, DaemonConfig& config) { config.log_level = field.text().value_or("info"); }},
+     [](const Field& field, DaemonConfig& config) { read_keys<DaemonConfig>(field, kHistory, config); }},
+    {"log_level", read_level},
 };
+
+[[noreturn]] void refuse_config(const std::string& path, int error_number) {
+  throw InputError(path, "", "cannot open it: " + std::generic_category().message(error_number));
+}
+
+/// Nothing when it is not there. A FIFO or a device would keep whoever reads it waiting.
+std::optional<std::string> read_config(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0 && errno == ENOENT) {
+    return std::nullopt;
+  }
+  if (descriptor < 0) {
+    refuse_config(path, errno);
+  }
+  struct stat status {};
+  std::string text;
+  ssize_t count = 0;
+  if (::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode)) {
+    std::array<char, 65536> buffer{};
+    while ((count = ::read(descriptor, buffer.data(), buffer.size())) > 0) {
+      text.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+  }
+  const int error_number = count < 0 ? errno : 0;
+  ::close(descriptor);
+  if (error_number != 0) {
+    refuse_config(path, error_number);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw InputError(path, "", "is not a regular file; name one that holds the configuration");
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -174,16 +241,19 @@ DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_
   ReadContext context{file_name, "/", {}};
   DaemonConfig config;
   config.file = file_name;
-  if (const auto document = parse_json(text, file_name, context.faults)) {
-    // The schema first: it alone knows the keys of this file by name.
-    if (const auto fault = schema_fault(daemon_schema_text(), text, file_name, "docs/berthd.md")) {
-      context.faults.push_back(*fault);
-    } else {
-      read_members<DaemonConfig>(Field(*document, "", context), kConfig, "", config);
-      if (check) {
-        check(config, context.faults);
+  const std::optional<nlohmann::ordered_json> document =
+      parse_json(text, file_name, context.faults, kConfigText);
+  if (document) {
+    read_keys<DaemonConfig>(Field(*document, "", context), kConfig, config);
+    if (context.faults.empty()) {
+      if (const auto fault = schema_fault(daemon_schema_text(), text, file_name, "docs/berthd.md")) {
+        context.faults.push_back(*fault);
       }
     }
+    if (check) {
+      check(config, context.faults);
+    }
+    sort_by_position(context.faults, *document);
   }
   if (!context.faults.empty()) {
     throw InputError(std::move(context.faults));
@@ -192,15 +262,14 @@ DaemonConfig parse_daemon_config(std::string_view text, const std::string& file_
 }
 
 DaemonConfig load_daemon_config(const std::string& path, bool optional, const DaemonConfigCheck& check) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    if (optional && errno == ENOENT) {
-      return parse_daemon_config("{}", "", check);
-    }
-    throw InputError(path, "", "cannot open it: " + std::generic_category().message(errno));
+  const std::optional<std::string> text = read_config(path);
+  if (!text && optional) {
+    return parse_daemon_config("{}", "", check);
   }
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return parse_daemon_config(text, path, check);
+  if (!text) {
+    refuse_config(path, ENOENT);
+  }
+  return parse_daemon_config(*text, path, check);
 }
 
 }  // namespace berth

@@ -1,10 +1,8 @@
 #include "schemas/job_file.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -21,38 +19,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaximumFileBytes = std::size_t{64} << 20U;
-
-/// Numbers every value of the document in the order of the text.
-void number_values(const Json& value, const std::string& pointer, std::map<std::string, std::size_t>& order) {
-  order.emplace(pointer, order.size());
-  if (value.is_object()) {
-    for (const auto& item : value.items()) {
-      number_values(item.value(), child_pointer(pointer, item.key()), order);
-    }
-  } else if (value.is_array()) {
-    for (std::size_t index = 0; index < value.size(); ++index) {
-      number_values(value[index], child_pointer(pointer, std::to_string(index)), order);
-    }
-  }
-}
-
-/// Faults in the order of the file; what is missing counts as being where its object begins.
-void sort_by_position(std::vector<InputFault>& faults, const Json& document) {
-  std::map<std::string, std::size_t> order;
-  number_values(document, "", order);
-  const auto position = [&](const InputFault& fault) {
-    std::string pointer = fault.pointer;
-    auto found = order.find(pointer);
-    while (found == order.end() && !pointer.empty()) {
-      pointer.resize(pointer.rfind('/'));
-      found = order.find(pointer);
-    }
-    return found == order.end() ? 0 : found->second;
-  };
-  std::stable_sort(faults.begin(), faults.end(), [&](const InputFault& left, const InputFault& right) {
-    return position(left) < position(right);
-  });
-}
 
 std::vector<JobSpec> read_document(const Json& document, ReadContext& context) {
   std::vector<JobSpec> jobs;

@@ -387,23 +387,6 @@ constexpr Alias kAliases[] = {
     {"interactive", "terminal"},
 };
 
-std::size_t edit_distance(std::string_view left, std::string_view right) {
-  std::vector<std::size_t> row(right.size() + 1);
-  for (std::size_t column = 0; column < row.size(); ++column) {
-    row[column] = column;
-  }
-  for (std::size_t line = 1; line <= left.size(); ++line) {
-    std::size_t diagonal = row[0];
-    row[0] = line;
-    for (std::size_t column = 1; column < row.size(); ++column) {
-      const std::size_t replaced = diagonal + (left[line - 1] == right[column - 1] ? 0 : 1);
-      diagonal = row[column];
-      row[column] = std::min({replaced, row[column] + 1, row[column - 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 /// Another place in a job where a field of this very name is, as a pointer; "" when there is none.
 std::string place_elsewhere(const std::string& key, const std::string& path) {
   for (const ObjectFields& object : known_fields()) {
@@ -442,6 +425,23 @@ std::string suggestion(const std::string& key, const std::string& path) {
 }
 
 }  // namespace
+
+std::size_t edit_distance(std::string_view left, std::string_view right) {
+  std::vector<std::size_t> row(right.size() + 1);
+  for (std::size_t column = 0; column < row.size(); ++column) {
+    row[column] = column;
+  }
+  for (std::size_t line = 1; line <= left.size(); ++line) {
+    std::size_t diagonal = row[0];
+    row[0] = line;
+    for (std::size_t column = 1; column < row.size(); ++column) {
+      const std::size_t replaced = diagonal + (left[line - 1] == right[column - 1] ? 0 : 1);
+      diagonal = row[column];
+      row[column] = std::min({replaced, row[column] + 1, row[column - 1] + 1});
+    }
+  }
+  return row.back();
+}
 
 const std::vector<ObjectFields>& known_fields() {
   static const std::vector<ObjectFields> kFields = [] {

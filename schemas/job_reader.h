@@ -36,6 +36,8 @@ struct Member {
   void (*read)(const Field& field, Target& target);
 };
 
+/// How many letters must be added, removed or changed to make one word of the other.
+std::size_t edit_distance(std::string_view left, std::string_view right);
 /// Records that the object at `path` has no such field, and which one was probably meant.
 void refuse_unknown(const Field& field, const std::string& path);
 

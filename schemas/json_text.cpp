@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <forward_list>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
@@ -11,7 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// A job file needs six levels; every further level is a mistake or an attack on the stack.
+// Far more than any file needs; every further level is a mistake or an attack on the stack.
 constexpr std::size_t kMaximumDepth = 32;
 
 std::string line_and_column(std::string_view text, std::size_t position) {
@@ -40,8 +41,9 @@ bool follows_comma(std::string_view text, std::size_t offset) {
 /// Builds the value from nlohmann's events, which unlike its own builder show repeated keys.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(std::string_view text, const std::string& file_name, std::vector<InputFault>& faults)
-      : text_(text), file_name_(file_name), faults_(faults) {}
+  Builder(std::string_view text, const std::string& file_name, std::vector<InputFault>& faults,
+          const TextKind& kind)
+      : text_(text), file_name_(file_name), faults_(faults), kind_(kind) {}
 
   Json take_root() { return std::move(root_); }
 
@@ -72,9 +74,9 @@ class Builder : public nlohmann::json_sax<Json> {
     const std::size_t offset = std::min(position == 0 ? 0 : position - 1, text_.size());
     std::string message = line_and_column(text_, position) + ": ";
     if (text_.find_first_not_of(" \t\r\n") == std::string_view::npos) {
-      message = "is empty (write one job object or an array of them)";
+      message = "is empty (" + std::string(kind_.least) + ")";
     } else if (starts_comment(offset)) {
-      message += "comments are not allowed in a job file; remove it";
+      message += "comments are not allowed in " + std::string(kind_.name) + "; remove it";
     } else if (error.id == kNumberOverflow) {
       message += "a number is too large";
     } else if (const std::string reason = plain_reason(error.what());
@@ -175,7 +177,8 @@ class Builder : public nlohmann::json_sax<Json> {
       const Level& level = levels_.back();
       fault(child_pointer(pointer(),
                           level.container->is_array() ? std::to_string(level.container->size()) : level.key),
-            "is nested too deeply (a job file needs six levels)");
+            "is nested too deeply (" + std::string(kind_.name) + " needs " + std::string(kind_.levels) +
+                " levels)");
       return false;
     }
     levels_.push_back({place(std::move(container)), {}});
@@ -190,20 +193,52 @@ class Builder : public nlohmann::json_sax<Json> {
   std::string_view text_;
   const std::string& file_name_;
   std::vector<InputFault>& faults_;
+  const TextKind& kind_;
   Json root_;
   std::forward_list<Json> discarded_;  // values of repeated keys: they stay alive while they are filled
   std::vector<Level> levels_;
 };
 
+/// Numbers every value of the document in the order of the text.
+void number_values(const Json& value, const std::string& pointer, std::map<std::string, std::size_t>& order) {
+  order.emplace(pointer, order.size());
+  if (value.is_object()) {
+    for (const auto& item : value.items()) {
+      number_values(item.value(), child_pointer(pointer, item.key()), order);
+    }
+  } else if (value.is_array()) {
+    for (std::size_t index = 0; index < value.size(); ++index) {
+      number_values(value[index], child_pointer(pointer, std::to_string(index)), order);
+    }
+  }
+}
+
 }  // namespace
 
 std::optional<Json> parse_json(std::string_view text, const std::string& file_name,
-                               std::vector<InputFault>& faults) {
-  Builder builder(text, file_name, faults);
+                               std::vector<InputFault>& faults, const TextKind& kind) {
+  Builder builder(text, file_name, faults, kind);
   if (!Json::sax_parse(text, &builder)) {
     return std::nullopt;
   }
   return builder.take_root();
+}
+
+void sort_by_position(std::vector<InputFault>& faults, const Json& document) {
+  std::map<std::string, std::size_t> order;
+  number_values(document, "", order);
+  const auto position = [&](const InputFault& fault) {
+    std::string pointer = fault.pointer;
+    auto found = order.find(pointer);
+    while (found == order.end() && !pointer.empty()) {
+      pointer.resize(pointer.rfind('/'));
+      found = order.find(pointer);
+    }
+    return found == order.end() ? 0 : found->second;
+  };
+  std::stable_sort(faults.begin(), faults.end(), [&](const InputFault& left, const InputFault& right) {
+    return position(left) < position(right);
+  });
 }
 
 std::string child_pointer(const std::string& pointer, std::string_view token) {

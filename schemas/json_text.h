@@ -11,11 +11,23 @@
 
 namespace berth {
 
+/// What a text is for, as its faults say it.
+struct TextKind {
+  std::string_view name;    ///< "a job file"
+  std::string_view levels;  ///< how many it needs
+  std::string_view least;   ///< what to write into an empty one
+};
+inline constexpr TextKind kJobText{"a job file", "six", "write one job object or an array of them"};
+
 /// Parses one JSON value, members in the order of the text. Faults are appended: a syntax error (with
 /// line and column), text that is not UTF-8, a number out of range or too deep nesting end the parse and
 /// nothing is returned; each repeated key is a fault of its own and the first value is kept.
 std::optional<nlohmann::ordered_json> parse_json(std::string_view text, const std::string& file_name,
-                                                 std::vector<InputFault>& faults);
+                                                 std::vector<InputFault>& faults,
+                                                 const TextKind& kind = kJobText);
+
+/// Faults in the order of the file; what is missing counts as being where its object begins.
+void sort_by_position(std::vector<InputFault>& faults, const nlohmann::ordered_json& document);
 
 /// `pointer` + "/" + `token`, escaped as RFC 6901, section 3 says.
 std::string child_pointer(const std::string& pointer, std::string_view token);

@@ -277,6 +277,31 @@ class Limits(DaemonCase):
         self.assertIn("/runners", done.stderr)
         self.ok("slots")
 
+    def check_config(self, **changes):
+        self.write_config(**changes)
+        done = subprocess.run([BERTHD, "--config", self.config_path, "--check-config"], capture_output=True, text=True, check=False, timeout=20)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        return done.stderr
+
+    @natively
+    def test_what_a_start_would_refuse_check_config_refuses(self):
+        told = self.check_config(pool={"cpus": "0,4000", "memory": "9000T"}, runner_program="/nonexistent", armed_ahead=-1, foo=1)
+        for pointer in ("/pool/cpus: CPUs 4000 are not there", "/pool/memory: ", "/runner_program: ", "/armed_ahead: ", "/foo: "):
+            self.assertIn(pointer, told)
+        self.assertIn("/runner_program", self.check_config(runner_program=self.config_path))
+
+    @natively
+    def test_a_reload_names_what_waits_for_a_restart_and_reads_no_fifo(self):
+        self.start_daemon()
+        self.write_config(runners=3, pool={"slots": 1})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "runners, pool.slots: changed" in self.read_log()))
+        os.unlink(self.config_path)
+        os.mkfifo(self.config_path)
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "is not a regular file" in self.read_log()))
+        self.ok("slots")
+
     @natively
     def test_a_second_berthd_and_berth_run_leave_the_database_alone(self):
         self.start_daemon()

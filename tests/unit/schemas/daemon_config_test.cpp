@@ -1,0 +1,71 @@
+#include "schemas/daemon_config.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+namespace berth {
+namespace {
+
+using Catch::Matchers::Contains;
+
+std::vector<std::string> pointers(const std::string& text, const DaemonConfigCheck& check = {}) {
+  try {
+    parse_daemon_config(text, "file", check);
+  } catch (const InputError& error) {
+    std::vector<std::string> found;
+    for (const InputFault& fault : error.faults()) {
+      CHECK(fault.file == "file");
+      found.push_back(fault.pointer);
+    }
+    return found;
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("every fault of a configuration is told, in the order of the file") {
+  CHECK(pointers(R"({"runners": -1, "log_level": "x", "foo": 1, "pool": {"memory": "0", "cpu": "0"},
+                     "socket": "here", "runtime_directory": "/)" +
+                 std::string(60, 'x') + R"(", "history": {"backup": {"every": true}}})") ==
+        std::vector<std::string>{"/runners", "/log_level", "/foo", "/pool/memory", "/pool/cpu", "/socket",
+                                 "/runtime_directory", "/history/backup/every"});
+  CHECK_THROWS_WITH(parse_daemon_config(R"({"user_limit": {}})", "file"), Contains("\"user_limits\""));
+  CHECK(pointers("[]").size() == 1);
+  CHECK(pointers("{}").empty());
+}
+
+TEST_CASE("what a further check finds is told with the rest, and is not asked of what is no JSON") {
+  const auto check = [](const DaemonConfig& config, std::vector<InputFault>& faults) {
+    CHECK(config.armed_ahead == 3);
+    CHECK(config.file == "file");
+    faults.push_back({"file", "/armed_ahead", "too many"});
+  };
+  CHECK(pointers(R"({"runners": "many", "armed_ahead": 3, "pool": 1})", check) ==
+        std::vector<std::string>{"/runners", "/armed_ahead", "/pool"});
+  CHECK(pointers("{", check) == std::vector<std::string>{""});
+}
+
+TEST_CASE("an empty configuration and a comment in one are called so") {
+  CHECK_THROWS_WITH(parse_daemon_config("", "file"), Contains("every key"));
+  CHECK_THROWS_WITH(parse_daemon_config("{} // none", "file"), Contains("not allowed in a configuration"));
+}
+
+TEST_CASE("only a regular file is read, and only the default may be missing") {
+  const std::string folder =
+      std::filesystem::temp_directory_path() / ("config-" + std::to_string(::getpid()));
+  std::filesystem::create_directory(folder);
+  const std::string fifo = folder + "/fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  for (const std::string& path : {folder, fifo, std::string("/dev/zero")}) {
+    CHECK_THROWS_WITH(load_daemon_config(path, true), Contains(path + ": is not a regular file"));
+  }
+  CHECK_THROWS_WITH(load_daemon_config(folder + "/none", false), Contains("No such file"));
+  CHECK(load_daemon_config(folder + "/none", true) == DaemonConfig{});
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace berth
