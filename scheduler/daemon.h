@@ -260,7 +260,7 @@ class Daemon {
   std::shared_ptr<RunnerLink> runner_for(const std::string& shared_network) const;
   Resources allowance(unsigned user_id) const;
   std::vector<RunningJob> running_jobs() const;
-  Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage);
+  Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage, bool was_killed = false);
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;
   static void stop(Active& active, const RunnerMessage& message);

@@ -107,6 +107,10 @@ void Daemon::take_over(QueueStore& store) {
     }
   }
   store.leave_out(running);
+  const auto was_killed = [&](const Supervisor& runner) {
+    return of_this_boot(runner) &&
+           std::find(runners.killed.begin(), runners.killed.end(), runner.cgroup) != runners.killed.end();
+  };
   std::vector<Supervisor> dead;
   for (const OpenAttempt& open : store.running_attempts()) {
     const std::optional<StoredJob> stored = store.find_stored(open.job_id);
@@ -121,7 +125,7 @@ void Daemon::take_over(QueueStore& store) {
     }
     Usage usage;
     const Outcome outcome = is_lost ? ended_before_start(JobState::node_fail, Cause::node_fail, kRecordLost)
-                                    : node_failure(open.supervisor, id, usage);
+                                    : node_failure(open.supervisor, id, usage, was_killed(open.supervisor));
     store.together([&] {
       store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
       settle_attempt(store, id, outcome);
@@ -472,7 +476,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
       });
 }
 
-Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage) {
+Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage, bool was_killed) {
   const bool same_boot = of_this_boot(runner);
   if (same_boot && leftovers_.collect) {
     try {
@@ -481,10 +485,11 @@ Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usag
       log_warning("leftovers of " + job_name(id.job_id) + ": " + error.what());
     }
   }
-  return ended_before_start(
-      JobState::node_fail, Cause::node_fail,
-      same_boot ? "the berth-runner that held it (pid " + std::to_string(runner.pid) + ") died"
-                : std::string("the machine was restarted under it"));
+  const std::string end = was_killed ? ") did not answer, and was killed" : ") died";
+  return ended_before_start(JobState::node_fail, Cause::node_fail,
+                            same_boot
+                                ? "the berth-runner that held it (pid " + std::to_string(runner.pid) + end
+                                : std::string("the machine was restarted under it"));
 }
 
 void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@
 #include <boost/asio/write.hpp>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
@@ -19,6 +21,7 @@
 #include <utility>
 
 #include "scheduler/log.h"
+#include "scheduler/recovery.h"
 #include "scheduler/stream_request.h"
 
 namespace berth {
@@ -29,12 +32,19 @@ using ErrorCode = boost::system::error_code;
 
 constexpr std::chrono::seconds kGreetingPatience{10};
 
-/// Connects and waits for the greeting, without the loop: berthd does nothing else meanwhile.
-std::shared_ptr<RunnerLink> connect_runner(asio::io_context& loop, const std::string& path) {
+/// Fails of what berthd lacks, and tells nothing about a runner.
+RunnerLink::Socket open_socket(asio::io_context& loop) {
   RunnerLink::Socket socket(loop);
-  socket.connect(asio::local::stream_protocol::endpoint(path));
+  socket.open();
   ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+  return socket;
+}
+
+/// Connects and waits for the greeting, without the loop: berthd does nothing else meanwhile.
+std::shared_ptr<RunnerLink> connect_runner(RunnerLink::Socket socket, const std::string& path) {
   const timeval patience{kGreetingPatience.count(), 0};
+  ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  socket.connect(asio::local::stream_protocol::endpoint(path));
   ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   FrameReader reader;
   std::array<char, 4096> buffer{};
@@ -56,6 +66,34 @@ std::shared_ptr<RunnerLink> connect_runner(asio::io_context& loop, const std::st
     }
     reader.append(buffer.data(), static_cast<std::size_t>(count));
   }
+}
+
+/// False when it had ended before. Waits for its end, which closes the sockets that its jobs hang on.
+bool kill_runner(const std::string& cgroup) {
+  constexpr int kPatienceMs = 10'000;
+  const std::optional<Supervisor> runner = supervisor_of_cgroup(cgroup);
+  if (!runner || runner->boot_id.empty()) {
+    return false;
+  }
+  const int process = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(runner->pid), 0));
+  if (process < 0) {
+    return false;
+  }
+  // The descriptor is of whoever has the number now, and stays so: it is compared before it is killed.
+  const bool lives =
+      supervisor_alive(*runner) && ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0) == 0;
+  if (lives) {
+    pollfd end{process, POLLIN, 0};
+    int ready = 0;
+    do {
+      ready = ::poll(&end, 1, kPatienceMs);
+    } while (ready < 0 && errno == EINTR);
+    if (ready <= 0) {
+      log_error("runner " + cgroup + " was killed and does not end");
+    }
+  }
+  ::close(process);
+  return lives;
 }
 
 struct Actions {
@@ -196,11 +234,18 @@ FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
     if (entry.path().extension() != ".sock") {
       continue;
     }
+    const std::string cgroup = entry.path().stem().string();
+    RunnerLink::Socket socket = open_socket(loop);
     try {
-      found.alive.push_back(connect_runner(loop, entry.path().string()));
+      found.alive.push_back(connect_runner(std::move(socket), entry.path().string()));
     } catch (const std::exception& error) {
-      log_info("runner " + entry.path().stem().string() + " is gone: " + error.what());
-      found.dead.push_back(entry.path().stem().string());
+      if (kill_runner(cgroup)) {
+        log_warning("runner " + cgroup + " was killed: " + error.what());
+        found.killed.push_back(cgroup);
+      } else {
+        log_info("runner " + cgroup + " is gone: " + error.what());
+      }
+      found.dead.push_back(cgroup);
       std::filesystem::remove(streams_socket_of(paths.socket_folder, found.dead.back()));
       std::filesystem::remove(entry.path());
     }
@@ -213,7 +258,14 @@ std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPat
   if (path.empty()) {
     throw std::runtime_error("a runner did not start: " + paths.log_file + " says why");
   }
-  return connect_runner(loop, path);
+  RunnerLink::Socket socket = open_socket(loop);
+  try {
+    return connect_runner(std::move(socket), path);
+  } catch (const std::exception&) {
+    kill_runner(std::filesystem::path(path).stem().string());
+    std::filesystem::remove(path);
+    throw;
+  }
 }
 
 }  // namespace berth

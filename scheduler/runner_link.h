@@ -61,11 +61,13 @@ struct RunnerPaths {
 
 struct FoundRunners {
   std::vector<std::shared_ptr<RunnerLink>> alive;
-  std::vector<std::string> dead;  ///< names of their cgroups
+  std::vector<std::string> dead;    ///< names of their cgroups
+  std::vector<std::string> killed;  ///< of those of the dead that lived and did not answer
 };
 
 /// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits at most
-/// some seconds for each.
+/// some seconds for each: one that lives and does not answer is killed, lest it hold on to jobs that berthd
+/// knows to be over.
 FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
 /// Starts one and waits until it listens. Throws std::runtime_error that says why it did not.
 std::shared_ptr<RunnerLink> start_runner(boost::asio::io_context& loop, const RunnerPaths& paths);

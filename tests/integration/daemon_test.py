@@ -403,6 +403,23 @@ class Surviving(DaemonCase):
         self.assertEqual(self.state(job), "COMPLETED")
         self.assert_one_record_per_attempt()
 
+    @natively
+    def test_a_runner_that_does_not_answer_the_next_berthd_is_ended_with_its_jobs(self):
+        self.start_daemon()
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        pid = int(running["runner"].split("-")[1])
+        os.kill(pid, signal.SIGSTOP)
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(self.state(job), "NODE_FAIL")
+        self.assertIn(f"(pid {pid}) did not answer, and was killed", self.records(job)[-1]["outcome"]["message"])
+        self.assertNotIn(pid, self.alive_runners())
+        self.assertEqual(self.job_pids(), [])
+        self.ok("wait", self.submit("exit", 0))
+        self.assert_one_record_per_attempt()
+
     def test_the_jobs_of_a_runner_that_is_killed_fail_and_others_go_on(self):
         self.start_daemon()
         first = self.submit("hold", 600)
