@@ -495,10 +495,12 @@ void ApiServer::Implementation::accept() {
         peer && self->enter(peer->user_id)) {
       std::make_shared<Session>(std::move(socket), *peer, self)->read();
     } else {
-      constexpr std::string_view kRefusal =
-          "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n"
-          "Connection: close\r\n\r\n"
-          "{\"error\":\"you have more connections open than api.connections allows\"}\n ";
+      static const std::string kBody =
+          "{\"error\":\"as many connections are open as api.connections or api.connections_per_user "
+          "allow\"}\n";
+      static const std::string kRefusal =
+          "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: " +
+          std::to_string(kBody.size()) + "\r\nConnection: close\r\n\r\n" + kBody;
       (void)!::send(socket.native_handle(), kRefusal.data(), kRefusal.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     self->accept();
