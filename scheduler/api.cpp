@@ -284,6 +284,16 @@ ListingStyle listing_style(const ApiRequest& request, const std::string& as) {
   return style;
 }
 
+/// The zone of the times in an answer: the caller's, or berthd's own.
+std::optional<TimeZone> zone_of(const ApiRequest& request) {
+  const auto text = optional_parameter(request, "zone");
+  try {
+    return text ? std::optional(TimeZone::parse(*text)) : std::nullopt;
+  } catch (const std::invalid_argument& error) {
+    throw ApiError(400, "zone: \"" + *text + "\" " + error.what());
+  }
+}
+
 /// The records that the actor may see.
 void restrict(HistoryFilter& filter, const Actor& actor) {
   if (!actor.administrator) {
@@ -512,10 +522,10 @@ void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const A
   daemon_.require(job, actor);
   const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
   read(
-      [job, as, now = clock_.system_now()](QueueStore& store) {
+      [job, as, now = clock_.system_now(), zone = zone_of(request)](QueueStore& store) {
         const ShownJob shown = load_job(store, job);
         if (as == "text") {
-          return text_response(show_text(shown, now), "text/plain");
+          return text_response(show_text(shown, {now, zone}), "text/plain");
         }
         if (as == "efficiency" || as == "efficiency-json") {
           std::string text;
@@ -784,10 +794,10 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
   read(
-      [=](QueueStore& store) {
+      [=, time = ListingTime(now, zone_of(request))](QueueStore& store) {
         const std::vector<AccountingRecord> records = store.history(filter);
         return as == "json" ? text_response(listing_json(records), "application/json")
-                            : text_response(format_listing(records, columns, style, now), "text/plain");
+                            : text_response(format_listing(records, columns, style, time), "text/plain");
       },
       respond);
 }
@@ -800,6 +810,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   asked.users = words(request, "users");
   asked.accounts = words(request, "accounts");
   ReportFilter filter = from_parameters([&] { return make_report_filter(asked, clock_.system_now()); });
+  filter.zone = zone_of(request);
   if (!actor.administrator) {
     filter.user_id = actor.user_id;
   }

@@ -20,6 +20,7 @@
 #include "scheduler/listing.h"
 #include "scheduler/log.h"
 #include "scheduler/table.h"
+#include "schemas/coming_instant.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
 
@@ -442,8 +443,6 @@ int run_update(const CommandLine& line) {
   for (const auto& [option, field] : {std::pair{"job-name", "name"},
                                       {"comment", "comment"},
                                       {"account", "account"},
-                                      {"begin", "begin_time"},
-                                      {"deadline", "deadline"},
                                       {"dependency", "dependency"}}) {
     if (const auto text = line.value(option)) {
       changes[field] = *text == "none" ? Json() : Json(*text);
@@ -466,6 +465,12 @@ int run_update(const CommandLine& line) {
     }
     return value;
   };
+  // Resolved here: berthd may have another time zone.
+  const auto instant = [now = SystemClock().system_now()](const std::string& text) {
+    return text == "none" ? Json() : Json(format_instant_utc(parse_coming_instant(text, now)));
+  };
+  add("begin", "begin_time", instant);
+  add("deadline", "deadline", instant);
   add("priority", "priority", integer);
   add("nice", "nice", integer);
   add("cpus-per-task", "cpus_per_task", integer);

@@ -86,11 +86,17 @@ void add_word(QueryWords& query, const char* name, const std::string& value) {
   }
 }
 
-/// What history and report have in common.
+/// What history and report have in common. Local times are resolved here, as berthd may have another zone.
 QueryWords records_query(const CommandLine& line) {
   QueryWords query{{"as", wanted_form(line)}};
-  add_word(query, "start", line.value("starttime").value_or(""));
-  add_word(query, "end", line.value("endtime").value_or(""));
+  const Timestamp now = SystemClock().system_now();
+  HistoryRequest span;
+  span.start = line.value("starttime");
+  span.end = line.value("endtime");
+  const HistoryFilter instants = make_history_filter(span, now);
+  add_word(query, "start", instants.start ? format_instant_utc(*instants.start) : "");
+  add_word(query, "end", instants.end ? format_instant_utc(*instants.end) : "");
+  query.emplace("zone", TimeZone::local(now).to_text());
   add_word(query, "users", joined(line.values("user")));
   add_word(query, "accounts", joined(line.values("accounts")));
   add_word(query, "format", line.value("format").value_or(""));
@@ -120,9 +126,10 @@ std::string report_of_daemon(const CommandLine& line) {
 /// `as`: text, efficiency or efficiency-json.
 std::vector<std::string> shown_by_daemon(const CommandLine& line, const std::string& as) {
   ApiClient client(daemon_socket(line));
+  const std::string zone = TimeZone::local(SystemClock().system_now()).to_text();
   std::vector<std::string> shown;
   for (const std::string& job : job_ids(line.operands)) {
-    shown.push_back(client.request("GET", "/v1/jobs/" + job, {{"as", as}}));
+    shown.push_back(client.request("GET", "/v1/jobs/" + job, {{"as", as}, {"zone", zone}}));
   }
   return shown;
 }

@@ -95,15 +95,15 @@ std::string outcome_text(const Outcome& outcome) {
   return text;
 }
 
-std::string attempt_text(const AccountingRecord& record, Timestamp now) {
+std::string attempt_text(const AccountingRecord& record, const ListingTime& time) {
   std::string text = line("State", std::string(to_string(record.state)));
   text += line("Reason", record.reason);
   if (record.outcome) {
     text += outcome_text(*record.outcome);
   }
-  text += line("Start", record.start ? format_instant(*record.start) : "");
-  text += line("End", record.end ? format_instant(*record.end) : "");
-  if (const auto elapsed = elapsed_time(record, now)) {
+  text += line("Start", record.start ? format_instant(*record.start, time) : "");
+  text += line("End", record.end ? format_instant(*record.end, time) : "");
+  if (const auto elapsed = elapsed_time(record, time.now)) {
     text += line("Elapsed", format_duration(std::chrono::duration_cast<Milliseconds>(*elapsed)));
   }
   if (record.allocation) {
@@ -156,7 +156,7 @@ ShownJob load_job(JobStore& store, JobId job) {
   return shown;
 }
 
-std::string show_text(const ShownJob& job, Timestamp now) {
+std::string show_text(const ShownJob& job, const ListingTime& time) {
   const AccountingRecord& first = job.records.front();
   std::string text = "Job " + std::to_string(first.job_id) + "\n";
   text += line("ArrayTask", first.array_job_id ? shown_id(first) : "");
@@ -166,11 +166,11 @@ std::string show_text(const ShownJob& job, Timestamp now) {
   text += line("Account", first.spec.account);
   text += line("Comment", first.spec.comment);
   text += line("Host", first.host);
-  text += line("Submit", format_instant(first.submit));
+  text += line("Submit", format_instant(first.submit, time));
   for (const AccountingRecord& record : job.records) {
     const std::string unstarted = record.outcome ? "Never started" : "Not started yet";
     text += "\n" + (record.attempt == 0 ? unstarted : "Attempt " + std::to_string(record.attempt)) + "\n";
-    text += attempt_text(record, now);
+    text += attempt_text(record, time);
   }
   text += "\nEvents (UTC)\n" + events_text(job.events);
   text += "\nSpec\n" + indented(dump(Json::parse(to_json_text(first.spec)), 2));

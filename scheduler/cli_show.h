@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/listing.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -19,7 +20,7 @@ struct ShownJob {
 /// Throws InputError when there is no such job.
 ShownJob load_job(JobStore& store, JobId job);
 
-std::string show_text(const ShownJob& job, Timestamp now);
+std::string show_text(const ShownJob& job, const ListingTime& time);
 /// {"jobs":[…],"events":[…]}: the records of all jobs as `history --json` prints them, and their events.
 std::string show_json(std::span<const ShownJob> jobs);
 

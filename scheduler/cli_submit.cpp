@@ -14,10 +14,13 @@
 
 #include "scheduler/api_client.h"
 #include "scheduler/cli_daemon.h"
+#include "scheduler/clock.h"
 #include "scheduler/listing.h"
 #include "scheduler/run_jobs_input.h"
+#include "schemas/coming_instant.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
+#include "schemas/json_text.h"
 #include "schemas/terminal_text.h"
 
 namespace berth {
@@ -57,6 +60,41 @@ std::optional<Script> script_of(const CommandLine& line, const std::string& inpu
   return text ? std::optional(Script{std::move(*text), line.operands[0]}) : std::nullopt;
 }
 
+void resolve_instants(nlohmann::ordered_json& job, Timestamp now) {
+  for (const char* field : {"begin_time", "deadline"}) {
+    const auto found = job.is_object() ? job.find(field) : job.end();
+    if (found == job.end() || !found->is_string()) {
+      continue;
+    }
+    try {
+      *found = format_instant_utc(parse_coming_instant(found->get<std::string>(), now));
+    } catch (const std::invalid_argument&) {
+      continue;  // berthd says what is wrong with it
+    }
+  }
+}
+
+/// A job file whose local times do not depend on berthd's time zone; what else it says is berthd's to parse.
+std::string with_instants_in_utc(std::string text) {
+  if (text.find("\"begin_time\"") == std::string::npos && text.find("\"deadline\"") == std::string::npos) {
+    return text;
+  }
+  std::vector<InputFault> faults;
+  std::optional<nlohmann::ordered_json> file = parse_json(text, "", faults);
+  if (!file || !faults.empty()) {
+    return text;  // likewise
+  }
+  const Timestamp now = SystemClock().system_now();
+  if (file->is_array()) {
+    for (auto& job : *file) {
+      resolve_instants(job, now);
+    }
+  } else {
+    resolve_instants(*file, now);
+  }
+  return file->dump();
+}
+
 /// A job file's text, which berthd alone has to parse then; nothing for what is none.
 std::optional<Request> job_file(const CommandLine& line, const std::string& input) {
   if (line.operands.size() != 1 || line.job_command) {
@@ -77,7 +115,7 @@ std::optional<Request> job_file(const CommandLine& line, const std::string& inpu
   const std::filesystem::path current = std::filesystem::current_path();
   const std::filesystem::path folder =
       path == "-" ? current : std::filesystem::absolute(path).lexically_normal().parent_path();
-  return Request{std::move(text), path, folder.string()};
+  return Request{with_instants_in_utc(std::move(text)), path, folder.string()};
 }
 
 CommandLine with_wrap(const CommandLine& line) {

@@ -91,7 +91,7 @@ std::string table_line(const std::vector<std::string>& cells) {
 }
 
 std::string table(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
-                  bool header, Timestamp now) {
+                  bool header, const ListingTime& time) {
   std::string text;
   std::vector<std::string> cells(columns.size());
   const auto add_line = [&](auto&& cell_of) {
@@ -104,13 +104,13 @@ std::string table(std::span<const AccountingRecord> records, std::span<const Cho
         [](const ChosenColumn& c) { return std::string(static_cast<std::size_t>(std::abs(c.width)), '-'); });
   }
   for (const AccountingRecord& record : records) {
-    add_line([&](const ChosenColumn& c) { return fit(printable(c.column->cell(record, now)), c.width); });
+    add_line([&](const ChosenColumn& c) { return fit(printable(c.column->cell(record, time)), c.width); });
   }
   return text;
 }
 
 std::string delimited(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
-                      const ListingStyle& style, Timestamp now) {
+                      const ListingStyle& style, const ListingTime& time) {
   std::string text;
   const auto add_line = [&](auto&& cell_of) {
     for (std::size_t index = 0; index < columns.size(); ++index) {
@@ -122,12 +122,16 @@ std::string delimited(std::span<const AccountingRecord> records, std::span<const
     add_line([](const ChosenColumn& c) { return std::string(c.column->name); });
   }
   for (const AccountingRecord& record : records) {
-    add_line([&](const ChosenColumn& c) { return printable(c.column->cell(record, now)); });
+    add_line([&](const ChosenColumn& c) { return printable(c.column->cell(record, time)); });
   }
   return text;
 }
 
 }  // namespace
+
+std::string format_instant(Timestamp instant, const ListingTime& time) {
+  return time.zone ? format_instant(instant, *time.zone) : format_instant(instant);
+}
 
 std::string_view first_characters(std::string_view text, std::size_t count) {
   std::size_t bytes = 0;
@@ -227,9 +231,9 @@ std::vector<ChosenColumn> parse_format(std::string_view list) {
 }
 
 std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
-                           const ListingStyle& style, Timestamp now) {
-  return style.form == ListingStyle::Form::table ? table(records, columns, style.header, now)
-                                                 : delimited(records, columns, style, now);
+                           const ListingStyle& style, const ListingTime& time) {
+  return style.form == ListingStyle::Form::table ? table(records, columns, style.header, time)
+                                                 : delimited(records, columns, style, time);
 }
 
 std::string listing_json(std::span<const AccountingRecord> records) {

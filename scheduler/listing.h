@@ -1,6 +1,6 @@
 // Listing: AccountingRecords as text, with sacct's column names and look (sacct(1), "--format").
 //
-// Pure functions; the instant that "now" means is a parameter. Times are printed in the local time zone.
+// Pure functions; the instant that "now" means is a parameter, and so is the time zone where it is another's.
 #pragma once
 
 #include <chrono>
@@ -11,8 +11,19 @@
 #include <vector>
 
 #include "schemas/accounting_record.h"
+#include "schemas/time_zone.h"
 
 namespace berth {
+
+/// When a listing is made, and for whom.
+struct ListingTime {
+  ListingTime(Timestamp instant,
+              std::optional<TimeZone> of_reader = std::nullopt)  // NOLINT: an instant is one
+      : now(instant), zone(std::move(of_reader)) {}
+  Timestamp now;                 ///< the end so far of what has not ended
+  std::optional<TimeZone> zone;  ///< of the times that are printed; none: this process's
+};
+std::string format_instant(Timestamp instant, const ListingTime& time);
 
 /// One column that can be asked for.
 struct ListingColumn {
@@ -20,7 +31,7 @@ struct ListingColumn {
   int width = 10;                ///< of the table; negative: aligned left
   std::string_view description;  ///< one line, with the unit
   /// The cell of one record; empty for what was not measured, never 0.
-  std::string (*cell)(const AccountingRecord& record, Timestamp now);
+  std::string (*cell)(const AccountingRecord& record, const ListingTime& time);
 };
 
 /// Every column, in the order of --helpformat and --long.
@@ -55,7 +66,7 @@ struct ListingStyle {
 
 /// One line for each record, in their order. Bytes that would end a line or steer a terminal come out as "?".
 std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
-                           const ListingStyle& style, Timestamp now);
+                           const ListingStyle& style, const ListingTime& time);
 
 /// {"jobs":[…]} with the complete records, one a line.
 std::string listing_json(std::span<const AccountingRecord> records);

@@ -8,6 +8,7 @@ namespace berth {
 namespace {
 
 using Record = const AccountingRecord&;
+using Time = const ListingTime&;
 using Micros = std::chrono::microseconds;
 
 Milliseconds to_milliseconds(Micros duration) {
@@ -29,19 +30,19 @@ std::string size_cell(const std::optional<Bytes>& size) {
 std::string count_cell(const std::optional<Usage::Count>& count) {
   return count ? std::to_string(*count) : "";
 }
-std::string instant_cell(const std::optional<Timestamp>& instant) {
-  return instant ? format_instant(*instant) : "Unknown";
+std::string instant_cell(const std::optional<Timestamp>& instant, Time time) {
+  return instant ? format_instant(*instant, time) : "Unknown";
 }
 
 std::string limit_cell(Record record, std::string LimitHit::*member) {
   return record.outcome && record.outcome->limit ? (*record.outcome->limit).*member : "";
 }
 
-std::string exit_code_cell(Record record, Timestamp) {
+std::string exit_code_cell(Record record, Time) {
   return record.outcome ? exit_code_field(*record.outcome) : "0:0";
 }
 
-std::string command_cell(Record record, Timestamp) {
+std::string command_cell(Record record, Time) {
   std::string text = record.spec.script.empty() ? "" : "(script)";
   for (const std::string& argument : record.spec.argv) {
     text += (text.empty() ? "" : " ") + argument;
@@ -52,155 +53,152 @@ std::string command_cell(Record record, Timestamp) {
 // Widths are sacct's where it has the column, so that scripts that cut columns go on working.
 constexpr std::array kListingColumns{
     ListingColumn{"JobID", -12, "Number of the job; ARRAY_TASK of a task of an array",
-                  [](Record r, Timestamp) { return shown_id(r); }},
+                  [](Record r, Time) { return shown_id(r); }},
     ListingColumn{"JobIDRaw", -12, "Number of the job, also of a task",
-                  [](Record r, Timestamp) { return std::to_string(r.job_id); }},
+                  [](Record r, Time) { return std::to_string(r.job_id); }},
     ListingColumn{"Attempt", 7, "Which attempt of the job, from 1; 0: it never started",
-                  [](Record r, Timestamp) { return std::to_string(r.attempt); }},
-    ListingColumn{"JobName", 10, "Name of the job", [](Record r, Timestamp) { return r.spec.name; }},
-    ListingColumn{"User", 9, "Who submitted it", [](Record r, Timestamp) { return r.user; }},
+                  [](Record r, Time) { return std::to_string(r.attempt); }},
+    ListingColumn{"JobName", 10, "Name of the job", [](Record r, Time) { return r.spec.name; }},
+    ListingColumn{"User", 9, "Who submitted it", [](Record r, Time) { return r.user; }},
     ListingColumn{"UID", 6, "The submitter's user id",
-                  [](Record r, Timestamp) { return std::to_string(r.user_id); }},
+                  [](Record r, Time) { return std::to_string(r.user_id); }},
     ListingColumn{"JobUser", 9, "Who it ran as, outside its user namespace",
-                  [](Record r, Timestamp) { return r.job_user; }},
+                  [](Record r, Time) { return r.job_user; }},
     ListingColumn{"Account", 10, "Account that it was charged to",
-                  [](Record r, Timestamp) { return r.spec.account; }},
+                  [](Record r, Time) { return r.spec.account; }},
     ListingColumn{"Partition", 10, "Empty: there are no partitions yet",
-                  [](Record, Timestamp) { return std::string(); }},
+                  [](Record, Time) { return std::string(); }},
     ListingColumn{"Priority", 10, "Priority that was asked for; larger is first",
-                  [](Record r, Timestamp) { return std::to_string(r.spec.priority); }},
+                  [](Record r, Time) { return std::to_string(r.spec.priority); }},
     ListingColumn{"State", 13, "State of the attempt",
-                  [](Record r, Timestamp) { return std::string(to_string(r.state)); }},
+                  [](Record r, Time) { return std::string(to_string(r.state)); }},
     ListingColumn{"Reason", 22, "Why it is PENDING",
-                  [](Record r, Timestamp) { return r.reason.empty() ? "None" : r.reason; }},
+                  [](Record r, Time) { return r.reason.empty() ? "None" : r.reason; }},
     ListingColumn{"ExitCode", 8, "Exit code : signal", exit_code_cell},
     ListingColumn{"DerivedExitCode", 15, "The same: a job is one step", exit_code_cell},
-    ListingColumn{
-        "Cause", 17, "What ended it: exited, signalled, wall_time, out_of_memory …",
-        [](Record r, Timestamp) { return r.outcome ? std::string(to_string(r.outcome->cause)) : ""; }},
+    ListingColumn{"Cause", 17, "What ended it: exited, signalled, wall_time, out_of_memory …",
+                  [](Record r, Time) { return r.outcome ? std::string(to_string(r.outcome->cause)) : ""; }},
     ListingColumn{"LimitHit", 16, "Job-file field of the limit that ended it",
-                  [](Record r, Timestamp) { return limit_cell(r, &LimitHit::name); }},
+                  [](Record r, Time) { return limit_cell(r, &LimitHit::name); }},
     ListingColumn{"LimitValue", 12, "That limit as it was applied",
-                  [](Record r, Timestamp) { return limit_cell(r, &LimitHit::value); }},
+                  [](Record r, Time) { return limit_cell(r, &LimitHit::value); }},
     ListingColumn{"LimitCgroup", -30, "Cgroup whose limit it was",
-                  [](Record r, Timestamp) { return limit_cell(r, &LimitHit::cgroup); }},
+                  [](Record r, Time) { return limit_cell(r, &LimitHit::cgroup); }},
     ListingColumn{"Message", -40, "How it ended, in one sentence",
-                  [](Record r, Timestamp) { return r.outcome ? r.outcome->message : ""; }},
+                  [](Record r, Time) { return r.outcome ? r.outcome->message : ""; }},
 
     ListingColumn{"Submit", 19, "When it was submitted",
-                  [](Record r, Timestamp) { return format_instant(r.submit); }},
+                  [](Record r, Time time) { return format_instant(r.submit, time); }},
     ListingColumn{"Eligible", 19, "When it could first have started: as Submit",
-                  [](Record r, Timestamp) { return format_instant(r.submit); }},
+                  [](Record r, Time time) { return format_instant(r.submit, time); }},
     ListingColumn{"Start", 19, "When its first instruction ran",
-                  [](Record r, Timestamp) { return instant_cell(r.start); }},
-    ListingColumn{"End", 19, "When it ended", [](Record r, Timestamp) { return instant_cell(r.end); }},
+                  [](Record r, Time time) { return instant_cell(r.start, time); }},
+    ListingColumn{"End", 19, "When it ended", [](Record r, Time time) { return instant_cell(r.end, time); }},
     ListingColumn{
         "Elapsed", 10, "Wall time, [D-]HH:MM:SS",
-        [](Record r, Timestamp now) { return duration_cell(elapsed_time(r, now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return duration_cell(elapsed_time(r, time.now).value_or(Micros(0))); }},
     ListingColumn{
         "ElapsedRaw", 10, "Wall time in seconds",
-        [](Record r, Timestamp now) { return seconds_cell(elapsed_time(r, now).value_or(Micros(0))); }},
-    ListingColumn{"Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
-                  [](Record r, Timestamp) {
-                    return r.spec.time_limit ? format_duration(*r.spec.time_limit) : "UNLIMITED";
-                  }},
+        [](Record r, Time time) { return seconds_cell(elapsed_time(r, time.now).value_or(Micros(0))); }},
+    ListingColumn{
+        "Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
+        [](Record r, Time) { return r.spec.time_limit ? format_duration(*r.spec.time_limit) : "UNLIMITED"; }},
 
     ListingColumn{
         "AllocCPUS", 10, "CPUs that were granted",
-        [](Record r, Timestamp) { return std::to_string(r.allocation ? r.allocation->cpus.size() : 0); }},
+        [](Record r, Time) { return std::to_string(r.allocation ? r.allocation->cpus.size() : 0); }},
     ListingColumn{"ReqCPUS", 8, "CPUs that were asked for",
-                  [](Record r, Timestamp) { return std::to_string(r.spec.cpus_per_task); }},
+                  [](Record r, Time) { return std::to_string(r.spec.cpus_per_task); }},
     ListingColumn{"ReqMem", 10, "Memory that was asked for",
-                  [](Record r, Timestamp) { return size_cell(r.spec.memory_per_node); }},
+                  [](Record r, Time) { return size_cell(r.spec.memory_per_node); }},
     ListingColumn{"AllocMem", 10, "Memory limit that was applied",
-                  [](Record r, Timestamp) {
+                  [](Record r, Time) {
                     return r.allocation ? format_size_human(r.allocation->memory) : std::string();
                   }},
-    ListingColumn{"NNodes", 8, "Machines: 1", [](Record, Timestamp) { return std::string("1"); }},
+    ListingColumn{"NNodes", 8, "Machines: 1", [](Record, Time) { return std::string("1"); }},
     ListingColumn{"NodeList", 15, "Machine that it ran on",
-                  [](Record r, Timestamp) { return r.allocation ? r.host : std::string("None assigned"); }},
+                  [](Record r, Time) { return r.allocation ? r.host : std::string("None assigned"); }},
     ListingColumn{"Slot", -12, "Slot that it was given",
-                  [](Record r, Timestamp) { return r.allocation ? r.allocation->slot : ""; }},
+                  [](Record r, Time) { return r.allocation ? r.allocation->slot : ""; }},
     ListingColumn{"CPUList", -12, "Numbers of its CPUs",
-                  [](Record r, Timestamp) { return r.allocation ? r.allocation->cpus.to_list() : ""; }},
-    ListingColumn{
-        "MemNodes", -8, "Numbers of its memory nodes",
-        [](Record r, Timestamp) { return r.allocation ? r.allocation->memory_nodes.to_list() : ""; }},
+                  [](Record r, Time) { return r.allocation ? r.allocation->cpus.to_list() : ""; }},
+    ListingColumn{"MemNodes", -8, "Numbers of its memory nodes",
+                  [](Record r, Time) { return r.allocation ? r.allocation->memory_nodes.to_list() : ""; }},
     ListingColumn{"WorkDir", -30, "Working directory",
-                  [](Record r, Timestamp) { return r.spec.current_working_directory; }},
+                  [](Record r, Time) { return r.spec.current_working_directory; }},
     ListingColumn{"Command", -30, "The command and its arguments", command_cell},
-    ListingColumn{"Comment", 14, "Comment of the job", [](Record r, Timestamp) { return r.spec.comment; }},
+    ListingColumn{"Comment", 14, "Comment of the job", [](Record r, Time) { return r.spec.comment; }},
 
     ListingColumn{"TotalCPU", 10, "CPU time, user and system, [D-][HH:]MM:SS[.mmm]",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.cpu_total); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.cpu_total); }},
     ListingColumn{"UserCPU", 10, "CPU time in user mode",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.cpu_user); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.cpu_user); }},
     ListingColumn{"SystemCPU", 10, "CPU time in the kernel",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.cpu_system); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.cpu_system); }},
     ListingColumn{
         "CPUTime", 10, "Elapsed times AllocCPUS, [D-]HH:MM:SS",
-        [](Record r, Timestamp now) { return duration_cell(granted_cpu_time(r, now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return duration_cell(granted_cpu_time(r, time.now).value_or(Micros(0))); }},
     ListingColumn{
         "CPUTimeRAW", 10, "Elapsed times AllocCPUS, in seconds",
-        [](Record r, Timestamp now) { return seconds_cell(granted_cpu_time(r, now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return seconds_cell(granted_cpu_time(r, time.now).value_or(Micros(0))); }},
     ListingColumn{"Throttled", 10, "Time for which limits.cpu_quota held it back",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.throttled_time); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.throttled_time); }},
     ListingColumn{"ThrottledPeriods", 16, "Quota periods in which it was held back",
-                  [](Record r, Timestamp) { return count_cell(r.usage.throttled_periods); }},
+                  [](Record r, Time) { return count_cell(r.usage.throttled_periods); }},
 
     ListingColumn{"MaxRSS", 10, "Highest memory charged to it, page cache included",
-                  [](Record r, Timestamp) { return size_cell(r.usage.memory_peak); }},
+                  [](Record r, Time) { return size_cell(r.usage.memory_peak); }},
     ListingColumn{"MaxAnon", 10, "Highest anonymous memory seen",
-                  [](Record r, Timestamp) { return size_cell(r.usage.memory_anon_peak); }},
+                  [](Record r, Time) { return size_cell(r.usage.memory_anon_peak); }},
     ListingColumn{"MaxCache", 10, "Highest page cache seen",
-                  [](Record r, Timestamp) { return size_cell(r.usage.memory_file_peak); }},
+                  [](Record r, Time) { return size_cell(r.usage.memory_file_peak); }},
     ListingColumn{"MaxSwap", 10, "Highest swap seen",
-                  [](Record r, Timestamp) { return size_cell(r.usage.swap_peak); }},
+                  [](Record r, Time) { return size_cell(r.usage.swap_peak); }},
     ListingColumn{"MemLimitHits", 12, "How often it reached its memory limit",
-                  [](Record r, Timestamp) { return count_cell(r.usage.memory_limit_hits); }},
+                  [](Record r, Time) { return count_cell(r.usage.memory_limit_hits); }},
     ListingColumn{"OOMKills", 8, "Processes of it that the kernel killed for memory",
-                  [](Record r, Timestamp) { return count_cell(r.usage.oom_kills); }},
+                  [](Record r, Time) { return count_cell(r.usage.oom_kills); }},
     ListingColumn{"PageFaults", 10, "Page faults, major ones included",
-                  [](Record r, Timestamp) { return count_cell(r.usage.page_faults); }},
+                  [](Record r, Time) { return count_cell(r.usage.page_faults); }},
     ListingColumn{"MajorFaults", 11, "Page faults that had to read",
-                  [](Record r, Timestamp) { return count_cell(r.usage.major_page_faults); }},
+                  [](Record r, Time) { return count_cell(r.usage.major_page_faults); }},
     ListingColumn{"VolSwitches", 11, "Voluntary context switches",
-                  [](Record r, Timestamp) { return count_cell(r.usage.voluntary_switches); }},
+                  [](Record r, Time) { return count_cell(r.usage.voluntary_switches); }},
     ListingColumn{"InvolSwitches", 13, "Involuntary context switches",
-                  [](Record r, Timestamp) { return count_cell(r.usage.involuntary_switches); }},
+                  [](Record r, Time) { return count_cell(r.usage.involuntary_switches); }},
     ListingColumn{"MaxPids", 7, "Most tasks at once",
-                  [](Record r, Timestamp) { return count_cell(r.usage.pids_peak); }},
+                  [](Record r, Time) { return count_cell(r.usage.pids_peak); }},
     ListingColumn{"PidsLimitHits", 13, "Forks that limits.pids refused",
-                  [](Record r, Timestamp) { return count_cell(r.usage.pids_limit_hits); }},
+                  [](Record r, Time) { return count_cell(r.usage.pids_limit_hits); }},
 
     ListingColumn{"IORead", 10, "Bytes read from block devices",
-                  [](Record r, Timestamp) { return size_cell(r.usage.io_read_bytes); }},
+                  [](Record r, Time) { return size_cell(r.usage.io_read_bytes); }},
     ListingColumn{"IOWrite", 10, "Bytes written to block devices",
-                  [](Record r, Timestamp) { return size_cell(r.usage.io_write_bytes); }},
+                  [](Record r, Time) { return size_cell(r.usage.io_write_bytes); }},
     ListingColumn{"IOReadOps", 10, "Reads from block devices",
-                  [](Record r, Timestamp) { return count_cell(r.usage.io_read_operations); }},
+                  [](Record r, Time) { return count_cell(r.usage.io_read_operations); }},
     ListingColumn{"IOWriteOps", 10, "Writes to block devices",
-                  [](Record r, Timestamp) { return count_cell(r.usage.io_write_operations); }},
+                  [](Record r, Time) { return count_cell(r.usage.io_write_operations); }},
     ListingColumn{"NetIn", 10, "Bytes received on its own network devices",
-                  [](Record r, Timestamp) { return size_cell(r.usage.network_receive_bytes); }},
+                  [](Record r, Time) { return size_cell(r.usage.network_receive_bytes); }},
     ListingColumn{"NetOut", 10, "Bytes sent on them",
-                  [](Record r, Timestamp) { return size_cell(r.usage.network_transmit_bytes); }},
+                  [](Record r, Time) { return size_cell(r.usage.network_transmit_bytes); }},
     ListingColumn{"NetInPackets", 12, "Packets received",
-                  [](Record r, Timestamp) { return count_cell(r.usage.network_receive_packets); }},
+                  [](Record r, Time) { return count_cell(r.usage.network_receive_packets); }},
     ListingColumn{"NetOutPackets", 13, "Packets sent",
-                  [](Record r, Timestamp) { return count_cell(r.usage.network_transmit_packets); }},
+                  [](Record r, Time) { return count_cell(r.usage.network_transmit_packets); }},
     ListingColumn{"NetDenied", 9, "Packets and name queries that its egress policy refused",
-                  [](Record r, Timestamp) { return count_cell(r.usage.network_denied_packets); }},
+                  [](Record r, Time) { return count_cell(r.usage.network_denied_packets); }},
     ListingColumn{"MaxConnections", 14, "Most connections at once on a private or shared network",
-                  [](Record r, Timestamp) { return count_cell(r.usage.network_connections_peak); }},
+                  [](Record r, Time) { return count_cell(r.usage.network_connections_peak); }},
     ListingColumn{"OutputBytes", 11, "Bytes of its standard output and error",
-                  [](Record r, Timestamp) { return size_cell(r.usage.output_bytes); }},
+                  [](Record r, Time) { return size_cell(r.usage.output_bytes); }},
     ListingColumn{"CPUStall", 10, "Time in which a task of it waited for a CPU (PSI)",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.cpu_stall); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.cpu_stall); }},
     ListingColumn{"MemStall", 10, "Time in which a task of it waited for memory (PSI)",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.memory_stall); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.memory_stall); }},
     ListingColumn{"IOStall", 10, "Time in which a task of it waited for I/O (PSI)",
-                  [](Record r, Timestamp) { return cpu_cell(r.usage.io_stall); }},
+                  [](Record r, Time) { return cpu_cell(r.usage.io_stall); }},
 };
 
 }  // namespace

@@ -9,8 +9,25 @@
 namespace berth {
 namespace {
 
-constexpr const char* key_expression(ReportKey key) {
-  switch (key) {
+/// The day on which an attempt ended.
+std::string day_expression(const std::optional<TimeZone>& zone) {
+  if (!zone) {
+    return "date(a.end_us / 1000000, 'unixepoch', 'localtime')";
+  }
+  std::string offset = std::to_string(zone->first_offset());
+  if (!zone->changes().empty()) {
+    std::string branches;
+    for (const TimeZone::Change& change : zone->changes()) {
+      branches += " WHEN a.end_us < " + std::to_string(change.since) + "000000 THEN " + offset;
+      offset = std::to_string(change.offset);
+    }
+    offset = "CASE" + branches + " ELSE " + offset + " END";
+  }
+  return "date(a.end_us / 1000000 + (" + offset + "), 'unixepoch')";
+}
+
+std::string key_expression(const ReportFilter& filter) {
+  switch (filter.key) {
     case ReportKey::user:
       return "j.user";
     case ReportKey::account:
@@ -18,7 +35,7 @@ constexpr const char* key_expression(ReportKey key) {
     case ReportKey::name:
       return "j.name";
     case ReportKey::day:
-      return "date(a.end_us / 1000000, 'unixepoch', 'localtime')";
+      return day_expression(filter.zone);
   }
   return "j.user";
 }
@@ -82,7 +99,7 @@ constexpr const char* kElapsed = "coalesce(u.wall, max(a.end_us - a.start_us, 0)
 
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
   const ReportConditions conditions(filter);
-  const std::string key = key_expression(filter.key);
+  const std::string key = key_expression(filter);
   std::map<std::string, ReportRow> rows;
   {
     SQLite::Statement statement =

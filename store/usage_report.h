@@ -10,6 +10,7 @@
 
 #include "schemas/job.h"
 #include "schemas/quantities.h"
+#include "schemas/time_zone.h"
 
 namespace berth {
 
@@ -18,7 +19,7 @@ enum class ReportKey {
   user,
   account,
   name,
-  day,  ///< on which they ended, local time, "2026-11-24"
+  day,  ///< on which they ended, "2026-11-24"
 };
 
 struct ReportFilter {
@@ -28,6 +29,7 @@ struct ReportFilter {
   std::vector<std::string> users;  ///< names or numbers; empty: all
   std::vector<std::string> accounts;
   std::optional<unsigned> user_id;  ///< only of this user
+  std::optional<TimeZone> zone;     ///< that days are of; none: this process's
 };
 
 struct ReportRow {

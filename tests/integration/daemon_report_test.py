@@ -1,8 +1,10 @@
 """berth report and berth top: sums over what ended, and what running jobs use."""
 
 import json
+import os
 import re
 import subprocess
+import time
 
 from berth_case import BERTH, eventually, main, natively
 from daemon_case import DaemonCase
@@ -62,6 +64,58 @@ class Reporting(DaemonCase):
         out = subprocess.run([BERTH, "report", "--database", self.database, "-n", "-P", "-o", "Jobs,Completed"],
                              capture_output=True, check=True)
         self.assertEqual(out.stdout, b"1|1\n")
+
+
+class Zones(DaemonCase):
+    """Callers whose time zone is not berthd's."""
+
+    zone = "UTC"
+
+    def environment(self, **changes):
+        return super().environment(TZ=self.zone, **changes)
+
+    def shown(self, form, instant):
+        return subprocess.run(["date", f"+{form}", "-d", instant], env=self.environment(), capture_output=True, check=True,
+                              text=True).stdout.strip()
+
+    @natively
+    def test_times_are_read_and_printed_in_the_callers_zone(self):
+        self.start_daemon()
+        job = self.submit("exit", 0)
+        self.cli("wait", job)
+        time.sleep(1)
+        record = self.records(job)[-1]
+        days = set()
+        for self.zone in ("<-12>12", "<+14>-14", "CET-1CEST,M3.5.0,M10.5.0/3"):
+            start = self.shown("%FT%T", record["start"])
+            self.assertEqual(self.ok("history", "-n", "-P", "-o", "Start,Submit", job),
+                             f"{start}|{self.shown('%FT%T', record['submit'])}\n")
+            self.assertEqual(self.ok("queue", "-t", "all", "-n", "-P", "-o", "Start"), start + "\n")
+            self.assertRegex(self.ok("show", job), rf" Start: +{start}\n")
+            self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-S", start), f"{job}\n")
+            self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-S", self.shown("%FT%T", "now")), "")
+            day = self.shown("%F", record["end"])
+            days.add(day)
+            report = json.loads(self.ok("report", "--by", "day", "--json", "-S", start))
+            self.assertEqual([row["day"] for row in report["rows"]], [day])
+        self.assertGreaterEqual(len(days), 2)
+        self.assertEqual(self.cli("history", "-S", "someday")[0], 1)
+
+    def test_begin_times_of_job_files_and_of_updates_are_the_callers(self):
+        self.start_daemon()
+        self.zone = "<+14>-14"
+        job = self.submit("exit", 0, begin_time="2100-01-01T00:00")
+        self.assertEqual(self.queue()[job]["queue"]["begin_time"], "2099-12-31T10:00:00.000000Z")
+        path = os.path.join(self.directory, "twice.json")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('{"argv": ["true"], "begin_time": "2100-01-01", "name": "a", "name": "b"}')
+        self.assertIn("/name: is given twice", self.cli("submit", path)[2])
+        self.ok("update", job, "--begin", "2100-01-02T00:00")
+        self.assertEqual(self.queue()[job]["queue"]["begin_time"], "2100-01-01T10:00:00.000000Z")
+        status, _, err = self.cli("update", job, "--begin", "someday")
+        self.assertNotEqual(status, 0)
+        self.assertIn("someday", err)
+        self.ok("cancel", job)
 
 
 class Watching(DaemonCase):
