@@ -143,10 +143,11 @@ Access examine(const std::string& path) {
     throw_store_error(path, "cannot open the database", errno);
   }
   if (S_ISDIR(status.st_mode)) {
-    throw StoreError(path + ": is a folder: name a file in it, e.g. --database " + path + "/berth.db");
+    throw StoreError(path + ": is a folder: name a file in it with --database (berthd: state_directory)");
   }
   if (!S_ISREG(status.st_mode)) {
-    throw StoreError(path + ": is not a regular file: choose another file with --database");
+    throw StoreError(
+        path + ": is not a regular file: choose another file with --database (berthd: state_directory)");
   }
   if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) < 0) {
     throw_store_error(path, "cannot read the database", errno);
@@ -239,7 +240,7 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
         throw StoreError(
             full_path +
             ": the database or its folder may only be read: make them writable, or choose another file "
-            "with --database");
+            "with --database (berthd: state_directory)");
       }
       uri = read_only_uri(full_path);
       flags = SQLite::OPEN_READONLY | SQLite::OPEN_URI;
@@ -345,7 +346,8 @@ void Database::identify() {
                         connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt() == 0;
   if (!is_fresh) {
     throw StoreError(path_ + ": is an SQLite database of another program (application id " +
-                     std::to_string(application) + "): choose another file with --database");
+                     std::to_string(application) +
+                     "): choose another file with --database (berthd: state_directory)");
   }
 }
 
@@ -370,7 +372,8 @@ void Database::configure() {
       const std::string mode = statement.getColumn(0).getString();
       if (mode != "wal") {
         throw StoreError(path_ + ": this file system allows SQLite no write-ahead log (journal mode \"" +
-                         mode + "\"): put the database on a local disk with --database");
+                         mode +
+                         "\"): put the database on a local disk with --database (berthd: state_directory)");
       }
       return;
     }
@@ -396,9 +399,9 @@ void Database::migrate(std::span<const Migration> steps) {
     return;
   }
   if (read_only_) {
-    throw StoreError(
-        path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
-        ") and may only be read: copy it to a writable folder and name the copy with --database");
+    throw StoreError(path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
+                     ") and may only be read: copy it to a writable folder and name the copy with --database "
+                     "(berthd: state_directory)");
   }
   SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
   // Again, under the lock: another process may have migrated while this one waited.
@@ -420,7 +423,7 @@ int Database::refuse_newer(int found, int newest) const {
   if (found > newest) {
     throw StoreError(path_ + ": was written by a newer berth (schema version " + std::to_string(found) +
                      ", this one knows up to " + std::to_string(newest) +
-                     "): use that berth, or choose another file with --database");
+                     "): use that berth, or choose another file with --database (berthd: state_directory)");
   }
   return found;
 }

@@ -27,16 +27,18 @@ std::string remedy(const std::string& path, int extended_code) {
   const int code = extended_code & 0xff;
   switch (code == SQLITE_IOERR && is_full(path) ? SQLITE_FULL : code) {
     case SQLITE_FULL:
-      return "the disk is full: free space there or choose another file with --database; nothing of this "
+      return "the disk is full: free space there or choose another file with --database (berthd: "
+             "state_directory); nothing of this "
              "change was kept";
     case SQLITE_READONLY:
       return "the database may only be read: make the file and its folder writable, or choose another file "
-             "with --database";
+             "with --database (berthd: state_directory)";
     case SQLITE_CANTOPEN:
       return "SQLite cannot open it: check that the folder exists and that both it and the file are readable "
-             "and writable, or choose another file with --database";
+             "and writable, or choose another file with --database (berthd: state_directory)";
     case SQLITE_NOTADB:
-      return "not an SQLite database: choose another file with --database, or move this one away";
+      return "not an SQLite database: choose another file with --database (berthd: state_directory), or move "
+             "this one away";
     case SQLITE_CORRUPT:
       return "the database is damaged: move it away, or put the newest " + path +
              "*.backup in its place; `sqlite3 " + path + " .dump` prints what can still be read";
@@ -46,7 +48,8 @@ std::string remedy(const std::string& path, int extended_code) {
              "` and try again";
     case SQLITE_PERM:
     case SQLITE_AUTH:
-      return "permission denied: run as its owner or choose another file with --database";
+      return "permission denied: run as its owner or choose another file with --database (berthd: "
+             "state_directory)";
     case SQLITE_IOERR:
       return "reading or writing failed: check the disk (dmesg), that the file is on a local file system, "
              "and `ulimit -f`";
@@ -81,16 +84,17 @@ std::string remedy_for_errno(int error_number) {
     case EACCES:
     case EPERM:
       return "user " + std::to_string(::geteuid()) +
-             " may not: run as its owner or choose another file with --database";
+             " may not: run as its owner or choose another file with --database (berthd: state_directory)";
     case EROFS:
-      return "choose a file on a writable file system with --database";
+      return "choose a file on a writable file system with --database (berthd: state_directory)";
     case ENOSPC:
     case EDQUOT:
-      return "free space there or choose another file with --database";
+      return "free space there or choose another file with --database (berthd: state_directory)";
     case ENOTDIR:
-      return "a part of the path is not a folder: choose another file with --database";
+      return "a part of the path is not a folder: choose another file with --database (berthd: "
+             "state_directory)";
     default:
-      return "choose another file with --database";
+      return "choose another file with --database (berthd: state_directory)";
   }
 }
 

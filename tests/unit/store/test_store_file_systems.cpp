@@ -124,7 +124,7 @@ TEST_CASE("another user's database is refused with who may not read it") {
     if (message !=
         path +
             ": cannot read the database: Permission denied: user 65534 may not: run as its owner or "
-            "choose another file with --database") {
+            "choose another file with --database (berthd: state_directory)") {
       throw StoreError(message);
     }
   });
