@@ -18,6 +18,7 @@
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_report.h"
 #include "scheduler/cli_show.h"
+#include "scheduler/command_line.h"
 #include "scheduler/listing.h"
 #include "scheduler/log.h"
 #include "scheduler/stream_hand_over.h"
@@ -108,13 +109,57 @@ std::optional<std::string> optional_parameter(const ApiRequest& request, const s
   return value.empty() ? std::nullopt : std::optional(std::move(value));
 }
 
+/// The parameters of those that berth has as options.
+struct OptionParameter {
+  std::string_view option;
+  std::string_view parameter;
+};
+constexpr std::array kOptionParameters{
+    OptionParameter{"--starttime", "start"},   OptionParameter{"--endtime", "end"},
+    OptionParameter{"--user", "users"},        OptionParameter{"--state", "states"},
+    OptionParameter{"--accounts", "accounts"}, OptionParameter{"--name", "names"},
+    OptionParameter{"--jobs", "jobs"},         OptionParameter{"--last", "last"},
+    OptionParameter{"--format", "format"},     OptionParameter{"--by", "by"},
+};
+
+std::string in_terms_of_parameters(std::string text) {
+  for (const OptionParameter& known : kOptionParameters) {
+    for (std::size_t at = text.find(known.option); at != std::string::npos; at = text.find(known.option)) {
+      text.replace(at, known.option.size(), known.parameter);
+    }
+  }
+  return text;
+}
+
 /// A filter that berth's options and the API's parameters are read into alike.
 template <typename Make>
 auto from_parameters(Make make) {
   try {
     return make();
   } catch (const InputError& error) {
-    throw ApiError(400, error.what());
+    std::string text;
+    for (InputFault fault : error.faults()) {
+      fault.file.clear();
+      text += (text.empty() ? "" : "\n") + in_terms_of_parameters(fault.to_string());
+    }
+    throw ApiError(400, text);
+  }
+}
+
+/// A slip in a parameter's name would otherwise select everything.
+void refuse_unknown_parameters(const ApiRequest& request, const std::vector<std::string_view>& known) {
+  for (const auto& [name, value] : request.query) {
+    if (name.empty() || std::find(known.begin(), known.end(), name) != known.end()) {
+      continue;
+    }
+    std::string names;
+    for (const std::string_view one : known) {
+      names += (names.empty() ? "" : ", ") + std::string(one);
+    }
+    const std::string near = nearest_word(name, known);
+    throw ApiError(400, "there is no parameter \"" + name + "\" here" +
+                            (near.empty() ? "" : "; did you mean \"" + near + "\"?") +
+                            (names.empty() ? " (there are none)" : " (there are " + names + ")"));
   }
 }
 
@@ -294,6 +339,14 @@ std::optional<TimeZone> zone_of(const ApiRequest& request) {
   }
 }
 
+ShownJob job_of(QueueStore& store, JobId job) {
+  try {
+    return load_job(store, job);
+  } catch (const InputError&) {
+    throw ApiError(404, "there is no job " + std::to_string(job) + " any more");
+  }
+}
+
 /// The records that the actor may see.
 void restrict(HistoryFilter& filter, const Actor& actor) {
   if (!actor.administrator) {
@@ -403,6 +456,7 @@ void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond&
     respond(std::move(response));
     return;
   }
+  refuse_unknown_parameters(request, match.parameters);
   if (request.path.size() == 2) {
     call(*match.call, request, actor, respond);
     return;
@@ -523,7 +577,7 @@ void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const A
   const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
   read(
       [job, as, now = clock_.system_now(), zone = zone_of(request)](QueueStore& store) {
-        const ShownJob shown = load_job(store, job);
+        const ShownJob shown = job_of(store, job);
         if (as == "text") {
           return text_response(show_text(shown, {now, zone}), "text/plain");
         }
@@ -790,7 +844,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
   const auto format = optional_parameter(request, "format");
   const ListingStyle style = listing_style(request, as);
-  const std::vector<ChosenColumn> columns = format                  ? parse_format(*format)
+  const std::vector<ChosenColumn> columns = format ? from_parameters([&] { return parse_format(*format); })
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
   read(
@@ -815,9 +869,11 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
     filter.user_id = actor.user_id;
   }
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
+  const auto format = optional_parameter(request, "format");
+  const ListingStyle style = listing_style(request, as);
+  from_parameters([&] { return format_report({}, filter.key, format, style); });  // are there such columns?
   read(
-      [filter, as, format = optional_parameter(request, "format"),
-       style = listing_style(request, as)](QueueStore& store) {
+      [filter, as, format, style](QueueStore& store) {
         const std::vector<ReportRow> rows = store.report(filter);
         return as == "json" ? text_response(report_json(rows, filter.key), "application/json")
                             : text_response(format_report(rows, filter.key, format, style), "text/plain");

@@ -41,12 +41,14 @@ enum class ApiCall {
 struct ApiRoute {
   ApiCall call;
   std::string_view method;
-  std::string_view path;  ///< {job_id} stands for any segment
+  std::string_view path;        ///< {job_id} stands for any segment
+  std::string_view parameters;  ///< of the query, with a space between
 };
 std::span<const ApiRoute> api_routes();
 
 struct ApiMatch {
   std::optional<ApiCall> call;
+  std::vector<std::string_view> parameters;  ///< of that call
   /// Of the path, as the header Allow lists them; empty: there is no such path.
   std::string methods;
 };

@@ -86,16 +86,13 @@ void add_word(QueryWords& query, const char* name, const std::string& value) {
   }
 }
 
-/// What history and report have in common. Local times are resolved here, as berthd may have another zone.
-QueryWords records_query(const CommandLine& line) {
+/// What history and report have in common. `checked` has the instants that local times mean here: berthd may
+/// have another zone.
+template <typename Filter>
+QueryWords records_query(const CommandLine& line, const Filter& checked, Timestamp now) {
   QueryWords query{{"as", wanted_form(line)}};
-  const Timestamp now = SystemClock().system_now();
-  HistoryRequest span;
-  span.start = line.value("starttime");
-  span.end = line.value("endtime");
-  const HistoryFilter instants = make_history_filter(span, now);
-  add_word(query, "start", instants.start ? format_instant_utc(*instants.start) : "");
-  add_word(query, "end", instants.end ? format_instant_utc(*instants.end) : "");
+  add_word(query, "start", checked.start ? format_instant_utc(*checked.start) : "");
+  add_word(query, "end", checked.end ? format_instant_utc(*checked.end) : "");
   query.emplace("zone", TimeZone::local(now).to_text());
   add_word(query, "users", joined(line.values("user")));
   add_word(query, "accounts", joined(line.values("accounts")));
@@ -105,8 +102,8 @@ QueryWords records_query(const CommandLine& line) {
   return query;
 }
 
-std::string history_of_daemon(const CommandLine& line) {
-  QueryWords query = records_query(line);
+std::string history_of_daemon(const CommandLine& line, const HistoryFilter& checked, Timestamp now) {
+  QueryWords query = records_query(line, checked, now);
   add_word(query, "last", line.value("last").value_or(""));
   add_word(query, "states", joined(line.values("state")));
   add_word(query, "names", joined(line.values("name")));
@@ -117,8 +114,8 @@ std::string history_of_daemon(const CommandLine& line) {
   return ApiClient(daemon_socket(line)).request("GET", "/v1/history", query);
 }
 
-std::string report_of_daemon(const CommandLine& line) {
-  QueryWords query = records_query(line);
+std::string report_of_daemon(const CommandLine& line, const ReportFilter& checked, Timestamp now) {
+  QueryWords query = records_query(line, checked, now);
   add_word(query, "by", line.value("by").value_or(""));
   return ApiClient(daemon_socket(line)).request("GET", "/v1/report", query);
 }
@@ -181,16 +178,16 @@ int run_history(const CommandLine& line) {
     print_lines(listing_help());
     return 0;
   }
-  if (asks_daemon(line)) {
-    print_lines(history_of_daemon(line));
-    return 0;
-  }
   const Timestamp now = SystemClock().system_now();
   const HistoryFilter filter = make_history_filter(history_request(line), now);
   const auto format = line.value("format");
   const std::vector<ChosenColumn> columns = format             ? parse_format(*format)
                                             : line.has("long") ? long_format()
                                                                : default_format();
+  if (asks_daemon(line)) {
+    print_lines(history_of_daemon(line, filter, now));
+    return 0;
+  }
   const auto store = open_for_reading<JobStore>(line);
   const std::vector<AccountingRecord> records =
       store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
@@ -204,17 +201,19 @@ int run_report(const CommandLine& line) {
     print_lines(report_help());
     return 0;
   }
-  if (asks_daemon(line)) {
-    print_lines(report_of_daemon(line));
-    return 0;
-  }
   ReportRequest request;
   request.by = line.value("by");
   request.start = line.value("starttime");
   request.end = line.value("endtime");
   request.users = line.values("user");
   request.accounts = line.values("accounts");
-  const ReportFilter filter = make_report_filter(request, SystemClock().system_now());
+  const Timestamp now = SystemClock().system_now();
+  const ReportFilter filter = make_report_filter(request, now);
+  (void)format_report({}, filter.key, line.value("format"), listing_style(line));  // are there such columns?
+  if (asks_daemon(line)) {
+    print_lines(report_of_daemon(line, filter, now));
+    return 0;
+  }
   const auto store = open_for_reading<QueueStore>(line);
   const std::vector<ReportRow> rows = store == nullptr ? std::vector<ReportRow>() : store->report(filter);
   print_lines(line.has("json") ? report_json(rows, filter.key)

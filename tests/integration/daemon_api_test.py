@@ -223,6 +223,11 @@ class Description(ApiCase):
             self.check("GET", path, f"{path}?as=parsable2&format=Jobs&noheader=1&delimiter=," if "report" in path else
                        f"{path}?as=table&format=JobID&noheader=1&last=3")
             self.check("GET", path, f"{path}?as=nonsense", status=400)
+            for wrong in ("format=Bogus", "format=Jobs%250", "start=someday", "zone=Tokyo"):
+                self.check("GET", path, f"{path}?as=table&{wrong}", status=400)
+        self.assertIn('did you mean \\"users\\"?', self.ask("GET", "/v1/history?usres=root")[2].decode())
+        self.assertEqual(self.answer("GET", "/v1/history?last=x"), {"error": 'last: "x" is not a number of jobs (use 10)'})
+        self.assertEqual(self.ask("POST", "/v1/drain?now=1")[0], 400)
         self.check("GET", "/v1/history")
         self.check("GET", "/v1/history", f"/v1/history?jobs={array}_0&users=root&states=RUNNING&names=x&start=today&end=now")
         self.check("POST", "/v1/drain")
@@ -473,7 +478,7 @@ class Authorisation(ApiCase):
             for method in operations:
                 if "{job_id}" in template:
                     for job in (mine, array, held, f"{array}_0", f"{array}_2"):
-                        status, text = self.ask_as("redis", method.upper(), template.replace("{job_id}", str(job)) + "?signal=KILL", "{}")
+                        status, text = self.ask_as("redis", method.upper(), template.replace("{job_id}", str(job)) + ("?signal=KILL" if template.endswith("signal") else ""), "{}")
                         wanted = (404, 426) if template.endswith(("exec", "attach")) else (404,)
                         self.assertIn(status, wanted, f"{method} {template} of {job}: {text}")
                         self.assertNotIn("secret", text)
