@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -47,6 +49,10 @@ constexpr unsigned kLargeBodiesAtOnce = 4;
 /// Of answers that one user has asked for and does not read, so much is kept before further ones are refused.
 constexpr std::size_t kMostUnread = std::size_t{128} << 20U;
 
+/// Connections beyond the limit that are read from until they end, and for how long at most.
+constexpr unsigned kMostRefused = 64;
+constexpr std::chrono::seconds kRefusedPatience{2};
+
 std::string decode(std::string_view text) {
   std::string out;
   for (std::size_t index = 0; index < text.size(); ++index) {
@@ -74,7 +80,20 @@ std::string_view take_until(std::string_view& rest, char separator) {
   return part;
 }
 
+/// Of "http://host/path" what follows the host (RFC 9112, section 3.2.2).
+std::string_view without_authority(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    const std::string_view begin = target.substr(0, scheme.size());
+    if (beast::iequals({begin.data(), begin.size()}, {scheme.data(), scheme.size()})) {
+      target.remove_prefix(scheme.size());
+      target.remove_prefix(std::min(target.find_first_of("/?"), target.size()));
+    }
+  }
+  return target;
+}
+
 void take_target(std::string_view target, ApiRequest& request) {
+  target = without_authority(target);
   std::string_view path = take_until(target, '?');
   while (!path.empty()) {
     const std::string_view segment = take_until(path, '/');
@@ -181,6 +200,7 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   asio::steady_timer retry_;
   unsigned connections_ = 0;
   std::unordered_map<uid_t, UserTraffic> traffic_;
+  std::shared_ptr<unsigned> refused_ = std::make_shared<unsigned>(0);  ///< that are still read from
 };
 
 namespace {
@@ -217,6 +237,10 @@ class Session : public std::enable_shared_from_this<Session> {
     }
     version_ = parser_->get().version();
     is_head_ = parser_->get().method() == http::verb::head;
+    if (version_ >= 11 && parser_->get().count(http::field::host) != 1) {
+      respond(api_failure(400, "a request of HTTP/1.1 has one header \"Host\", with any value"));
+      return;
+    }
     const bool is_large = parser_->chunked() || parser_->content_length().value_or(0) > kLargeBody;
     if (is_large && !has_large_body_) {
       has_large_body_ = server_->enter_large_body(peer_.user_id);
@@ -283,6 +307,8 @@ class Session : public std::enable_shared_from_this<Session> {
     asked.peer = peer_;
     const auto upgrade = request[http::field::upgrade];
     asked.upgrade = std::string(upgrade.data(), upgrade.size());
+    std::transform(asked.upgrade.begin(), asked.upgrade.end(), asked.upgrade.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
     asked.interest = interest_ = std::make_shared<Interest>();
     answered_ = false;
     if (!server_->handler_) {
@@ -467,6 +493,50 @@ class Session : public std::enable_shared_from_this<Session> {
   bool watches_ = false;
 };
 
+/// One connection too many: it is told so, and read until the client closes, as one that finds the connection
+/// closed while it still sends may never read the answer.
+class Refused : public std::enable_shared_from_this<Refused> {
+ public:
+  Refused(Local::socket socket, std::shared_ptr<unsigned> count)
+      : stream_(std::move(socket)), count_(std::move(count)) {
+    ++*count_;
+    stream_.expires_after(kRefusedPatience);
+  }
+  ~Refused() { --*count_; }
+  Refused(const Refused&) = delete;
+  Refused& operator=(const Refused&) = delete;
+
+  void read() {
+    stream_.async_read_some(asio::buffer(ignored_),
+                            [self = shared_from_this()](const ErrorCode& error, std::size_t) {
+                              if (!error) {
+                                self->read();
+                              }
+                            });
+  }
+
+ private:
+  Stream stream_;
+  std::shared_ptr<unsigned> count_;
+  std::array<char, 4096> ignored_{};
+};
+
+void refuse_connection(Local::socket socket, const std::shared_ptr<unsigned>& refused) {
+  const std::string body = api_failure(503,
+                                       "there are as many connections as api.connections, or of yours as "
+                                       "api.connections_per_user, allows; close one")
+                               .body;
+  const std::string answer =
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
+  (void)!::send(socket.native_handle(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  ErrorCode ignored;
+  socket.shutdown(Local::socket::shutdown_send, ignored);
+  if (*refused < kMostRefused) {
+    std::make_shared<Refused>(std::move(socket), refused)->read();
+  }
+}
+
 std::optional<Peer> peer_of(int socket) {
   ucred credentials{};
   socklen_t size = sizeof credentials;
@@ -495,13 +565,7 @@ void ApiServer::Implementation::accept() {
         peer && self->enter(peer->user_id)) {
       std::make_shared<Session>(std::move(socket), *peer, self)->read();
     } else {
-      static const std::string kBody =
-          "{\"error\":\"as many connections are open as api.connections or api.connections_per_user "
-          "allow\"}\n";
-      static const std::string kRefusal =
-          "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: " +
-          std::to_string(kBody.size()) + "\r\nConnection: close\r\n\r\n" + kBody;
-      (void)!::send(socket.native_handle(), kRefusal.data(), kRefusal.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      refuse_connection(std::move(socket), self->refused_);
     }
     self->accept();
   });

@@ -49,7 +49,7 @@ struct ApiRequest {
   std::string body;
   Peer peer;
   std::shared_ptr<Interest> interest;
-  /// What the client wants the connection to become (RFC 9110, section 7.8); empty: nothing.
+  /// What the client wants the connection to become (RFC 9110, section 7.8), in lower case; empty: nothing.
   std::string upgrade;
 };
 

@@ -257,10 +257,12 @@ class Http(ApiCase):
             (b"nonsense\r\n\r\n", 400),
             (b"GET /v1/slots HTTP/3.7\r\n\r\n", 400),
             (b"GET /v1/slots HTTP/1.1\r\nHost b\r\n\r\n", 400),
-            (b"POST /v1/jobs HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
-            (b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-            (b"GET /v1/slots HTTP/1.1\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 431),
-            (b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n", 413),
+            (b"GET /v1/slots HTTP/1.1\r\n\r\n", 400),
+            (b"GET /v1/slots HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            (b"POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: x\r\n\r\n", 400),
+            (b"POST /v1/jobs HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+            (b"GET /v1/slots HTTP/1.1\r\nHost: b\r\nX: " + b"x" * 40000 + b"\r\n\r\n", 431),
+            (b"POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: 3000000\r\n\r\n", 413),
         ):
             answer = self.raw(request)
             self.assertEqual(int(answer.split()[1]), status, request[:60])
@@ -268,24 +270,60 @@ class Http(ApiCase):
         self.assertEqual(self.raw(b"GET /v1/slots HTTP/1.1\r\nHo", half_closed=True), b"")
         self.ok("slots")
 
+    def test_a_target_may_name_the_host(self):
+        for target in (b"http://localhost/v1/slots", b"HTTP://b:80/v1/slots?", b"/v1/slots"):
+            answer = self.raw(b"GET " + target + b" HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
+            self.assertIn(b"200 OK", answer, target)
+            self.assertIn(b"free_cpus", answer, target)
+        self.assertIn(b" 404 ", self.raw(b"GET http://localhost HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n"))
+        self.assertIn(b"200 OK", self.raw(b"GET /v1/slots HTTP/1.0\r\n\r\n"))
+
+    def test_protocols_are_named_in_any_case(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        upgrade = b"Connection: upgrade\r\nUpgrade: BERTH-Stream\r\nContent-Length: 2\r\n\r\n{}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(self.socket)
+            client.sendall(f"POST /v1/jobs/{job}/attach HTTP/1.1\r\nHost: b\r\n".encode() + upgrade)
+            self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 101"))
+        self.ok("cancel", "--now", job)
+
+    def test_one_connection_too_many_gets_its_answer_however_late_it_asks(self):
+        held = []
+        for _ in range(8):
+            held.append(socket.socket(socket.AF_UNIX))
+            held[-1].connect(self.socket)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(self.socket)
+            eventually(lambda: False, 0.3)
+            client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: 1000000\r\n\r\n" + b" " * 1000000)
+            head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 503 "), head)
+        self.assertIn("api.connections_per_user", json.loads(body)["error"])
+        for client in held:
+            client.close()
+        self.ok("slots")
+
     def test_a_head_is_the_get_without_its_body(self):
         _, headers, text = self.ask("GET", "/v1/slots")
-        answer = self.raw(b"HEAD /v1/slots HTTP/1.1\r\n\r\nGET /v1/slots HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = self.raw(b"HEAD /v1/slots HTTP/1.1\r\nHost: b\r\n\r\nGET /v1/slots HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
         head, _, rest = answer.partition(b"\r\n\r\n")
         self.assertIn(f"Content-Length: {headers['Content-Length']}".encode(), head)
         self.assertTrue(rest.startswith(b"HTTP/1.1 200"), rest[:80])
         self.assertTrue(rest.endswith(text))
-        answer = self.raw(b"HEAD /v1/events?follow=1 HTTP/1.1\r\n\r\n")
+        answer = self.raw(b"HEAD /v1/events?follow=1 HTTP/1.1\r\nHost: b\r\n\r\n")
         self.assertTrue(answer.endswith(b"\r\n\r\n"), answer)
 
     def test_requests_sent_ahead_are_answered_in_turn(self):
         job = self.submit("hold", 600)
         self.wait_for_state(job, "RUNNING")
-        wanted = f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\n".encode()
+        wanted = f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nHost: b\r\n\r\n".encode()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.socket)
             client.settimeout(20)
-            client.sendall(wanted + b"GET /v1/slots HTTP/1.1\r\nConnection: close\r\n\r\n")
+            client.sendall(wanted + b"GET /v1/slots HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n")
             self.ok("cancel", "--now", job)
             received = b""
             while piece := client.recv(65536):
@@ -296,7 +334,7 @@ class Http(ApiCase):
     def test_bodies_come_in_chunks_too(self):
         body = json.dumps(self.job("exit", 0)).encode()
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:5], body[5:])) + b"0\r\n\r\n"
-        answer = self.raw(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks)
+        answer = self.raw(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nHost: b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks)
         self.assertIn(b"201 Created", answer)
         self.ok("wait", json.loads(answer.partition(b"\r\n\r\n")[2])["job_ids"][0])
 
@@ -350,19 +388,19 @@ class Http(ApiCase):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.socket)
             client.settimeout(20)
-            client.sendall(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            client.sendall(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nHost: b\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
             self.assertTrue(client.recv(1000).startswith(b"HTTP/1.1 100"))
             client.sendall(body)
             self.assertIn(b"201 Created", client.recv(65536))
 
     def test_one_whose_sending_half_is_shut_gets_its_answer(self):
         job = self.submit("print_slowly", 4, 0.2)
-        answer = self.raw(f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nConnection: close\r\n\r\n".encode(), half_closed=True)
+        answer = self.raw(f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n".encode(), half_closed=True)
         self.assertIn(b'"exit_status":0', answer)
         for path in ("/v1/jobs", "/v1/history", f"/v1/jobs/{job}", "/v1/top"):  # those of the reading thread
-            self.assertIn(b"200 OK", self.raw(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode(), half_closed=True), path)
+            self.assertIn(b"200 OK", self.raw(f"GET {path} HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n".encode(), half_closed=True), path)
         job = self.submit("print_slowly", 4, 0.2)
-        answer = self.raw(f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\n\r\n".encode(), half_closed=True)
+        answer = self.raw(f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\nHost: b\r\n\r\n".encode(), half_closed=True)
         self.assertIn(self.logs(job).splitlines()[-1].encode(), answer)
 
     def test_streams_for_http_1_0_come_without_chunks(self):
@@ -377,13 +415,13 @@ class Http(ApiCase):
         self.wait_for_state(job, "RUNNING")
         before = self.connections()
         for request in (
-            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\n",
-            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\n\r\nGET /v1/slots HTTP/1.1\r\n\r\n",
-            f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\n\r\n",
-            "GET /v1/events?follow=1&after=now HTTP/1.1\r\n\r\n",
-            "GET /v1/events?follow=1&after=now HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "POST /v1/jobs HTTP/1.1\r\nContent-Length: 100\r\n\r\n{",
-            "POST /v1/jobs HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n{",
+            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nHost: b\r\n\r\n",
+            f"GET /v1/jobs/{job}/wait HTTP/1.1\r\nHost: b\r\n\r\nGET /v1/slots HTTP/1.1\r\nHost: b\r\n\r\n",
+            f"GET /v1/jobs/{job}/output?follow=1 HTTP/1.1\r\nHost: b\r\n\r\n",
+            "GET /v1/events?follow=1&after=now HTTP/1.1\r\nHost: b\r\n\r\n",
+            "GET /v1/events?follow=1&after=now HTTP/1.1\r\nHost: b\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+            "POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: 100\r\n\r\n{",
+            "POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: 2000000\r\n\r\n{",
             "GET /v1/slots HTT",
             "",
         ):
@@ -425,7 +463,7 @@ class Http(ApiCase):
         for index in range(5):
             client = socket.socket(socket.AF_UNIX)
             client.connect(self.socket)
-            client.sendall(b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n{")
+            client.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: b\r\nContent-Length: 2000000\r\n\r\n{")
             client.settimeout(20 if index == 4 else None)
             held.append(client)
             eventually(lambda: False, 0.1)
@@ -441,7 +479,7 @@ class Http(ApiCase):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(self.socket)
             client.settimeout(20)
-            client.sendall(b"GET /v1/slots HTTP/1.1\r\n\r\n" * 50)
+            client.sendall(b"GET /v1/slots HTTP/1.1\r\nHost: b\r\n\r\n" * 50)
             received = b""
             while received.count(b"HTTP/1.1 ") < 50:
                 received += client.recv(65536)
@@ -458,7 +496,7 @@ class Http(ApiCase):
             client = socket.socket(socket.AF_UNIX)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             client.connect(self.socket)
-            client.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: b\r\n\r\n".encode())
             slow.append(client)
         self.assertEqual(self.cli("submit", "--wait", "--", self.payload, "exit", "3")[0], 3)
         for client in slow:
