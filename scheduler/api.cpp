@@ -909,6 +909,7 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
   const std::string after = parameter(request, "after", "0");
   const auto sequence =
       after == "now" ? reader_.last_event() : static_cast<std::int64_t>(number(request, "after", 0));
+  response.after = sequence;
   response.stream = make_event_stream(
       *this,
       [this](const std::function<void(QueueStore&)>& work, std::function<void()> done) {

@@ -137,7 +137,8 @@ ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords
 }
 
 void ApiClient::stream(const std::string& path, const QueryWords& query,
-                       const std::function<bool(std::string_view)>& take) {
+                       const std::function<bool(std::string_view)>& take,
+                       const std::function<void(const std::string&)>& begins_after) {
   Connection connection(socket_);
   http::request<http::empty_body> request{http::verb::get, target_of(path, query), 11};
   request.set(http::field::host, "berth");
@@ -148,6 +149,9 @@ void ApiClient::stream(const std::string& path, const QueryWords& query,
   http::read_header(connection.socket, connection.buffer, parser, sent);
   if (sent) {
     throw DaemonGone("berthd at " + socket_ + " went away: " + sent.message());
+  }
+  if (const auto after = parser.get().find("Berth-After"); begins_after && after != parser.get().end()) {
+    begins_after(std::string(after->value()));
   }
   std::array<char, 65536> piece{};
   std::string refusal;

@@ -59,9 +59,11 @@ class ApiClient {
   static constexpr std::chrono::milliseconds kDelay{500};
   Upgraded upgrade(const std::string& path, const QueryWords& query, const std::string& body,
                    const std::function<void()>& delayed = {});
-  /// Calls `take` with each piece of the body until its end or until `take` returns false.
+  /// Calls `take` with each piece of the body until its end or until `take` returns false, and before that
+  /// `begins_after` with the header Berth-After where there is one.
   void stream(const std::string& path, const QueryWords& query,
-              const std::function<bool(std::string_view)>& take);
+              const std::function<bool(std::string_view)>& take,
+              const std::function<void(const std::string&)>& begins_after = {});
 
  private:
   class Connection;

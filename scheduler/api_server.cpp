@@ -415,6 +415,9 @@ class Session : public std::enable_shared_from_this<Session> {
     header->set(http::field::content_type, response.type);
     header->keep_alive(false);
     header->chunked(is_chunked());
+    if (response.after) {
+      header->set("Berth-After", std::to_string(*response.after));
+    }
     auto serializer = std::make_shared<http::response_serializer<http::empty_body>>(*header);
     http::async_write_header(
         stream_, *serializer,

@@ -8,9 +8,11 @@
 #include <sys/types.h>
 
 #include <boost/asio/io_context.hpp>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,6 +69,8 @@ struct ApiResponse {
   std::string type = "application/json";
   std::string allow;                  ///< the methods that this path has, where another was asked for
   std::shared_ptr<ApiStream> stream;  ///< in place of the body
+  /// Of a stream of events: the number after which it begins, for the header Berth-After.
+  std::optional<std::int64_t> after;
   /// In place of both: "101 Switching Protocols" is answered, then this gets the connection's descriptor,
   /// which it owns, before respond() returns.
   std::function<void(int descriptor)> take_over;

@@ -367,13 +367,32 @@ int run_logs(const CommandLine& line) {
 }
 
 int run_events(const CommandLine& line) {
+  const bool follow = line.has("follow");
+  std::string after = line.value("after").value_or("0");
   ApiClient client(daemon_socket(line));
-  client.stream("/v1/events",
-                {{"follow", line.has("follow") ? "1" : "0"}, {"after", line.value("after").value_or("0")}},
-                [](std::string_view piece) {
-                  print(piece);
-                  return std::fflush(stdout) == 0;
-                });
+  const auto print_rest = [&] {
+    std::string begun;  // of a line; only whole ones are printed, each once
+    client.stream(
+        "/v1/events", {{"follow", follow ? "1" : "0"}, {"after", after}},
+        [&](std::string_view piece) {
+          begun += piece;
+          const std::size_t whole = begun.rfind('\n') + 1;  // 0 where there is none
+          if (whole == 0) {
+            return true;
+          }
+          const std::size_t last = whole > 1 ? begun.rfind('\n', whole - 2) + 1 : 0;
+          print(std::string_view(begun).substr(0, whole));
+          after = std::to_string(Json::parse(begun.substr(last, whole - last)).at("sequence").get<JobId>());
+          begun.erase(0, whole);
+          return std::fflush(stdout) == 0;
+        },
+        [&](const std::string& first) { after = first; });
+  };
+  if (follow) {
+    through_restarts(print_rest);
+  } else {
+    print_rest();
+  }
   return 0;
 }
 

@@ -234,6 +234,41 @@ class Changing(DaemonCase):
         )
         self.assertEqual([event["sequence"] for event in events], sorted(event["sequence"] for event in events))
 
+    @natively
+    def test_following_events_goes_on_when_berthd_comes_back(self):
+        self.ok("wait", self.submit("exit", 0))
+        path = os.path.join(self.directory, "events")
+        with open(path, "wb") as file:
+            reader = subprocess.Popen([BERTH, "events", "-f", "--after", "now", "--socket", self.socket],  # pylint: disable=consider-using-with
+                                      stdout=file, stderr=subprocess.DEVNULL)
+        self.addCleanup(reader.wait)
+        self.addCleanup(reader.kill)
+        self.assertTrue(eventually(lambda: self.is_read_by(reader.pid)))
+        eventually(lambda: False, 1)  # until it has been told what it comes after
+        self.kill_daemon()
+        self.start_daemon()
+        jobs = [self.submit("exit", 0)]  # before the reader is back, or after
+        self.ok("wait", jobs[0])
+        self.stop_daemon()
+        self.start_daemon()
+        jobs.append(self.submit("exit", 0))
+        self.ok("wait", jobs[1])
+        whole = [event for event in self.ok("events").splitlines() if json.loads(event)["job_id"] in jobs]
+        self.assertEqual(len(whole), 8)
+
+        def printed():
+            with open(path, encoding="utf-8") as file:
+                return file.read().splitlines()
+
+        self.assertTrue(eventually(lambda: printed() == whole), f"{printed()}, not {whole}")
+        self.assertIsNone(reader.poll())
+
+    @staticmethod
+    def is_read_by(pid):
+        """Has the process a connection?"""
+        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        return any(link.startswith("socket:") for link in links)
+
 
 class Limits(DaemonCase):
     configuration = {"user_limits": {"running_jobs": 1, "waiting_jobs": 3}, "api": {"body": "10K"}}
