@@ -17,7 +17,7 @@ enum class Completion {
   directory,
   words,    ///< Option::words, separated by spaces
   states,   ///< job states, comma separated
-  columns,  ///< columns of the listings, comma separated
+  columns,  ///< Option::words, else the columns of the listings; comma separated
   users,
   commands,  ///< berth's own commands
   jobs,      ///< ids of berthd's jobs
@@ -34,7 +34,7 @@ struct Option {
   bool repeatable = false;
   bool hidden = false;  ///< parsed, not shown
   Completion completion = Completion::none;
-  std::string_view words = {};  ///< for Completion::words
+  std::string_view words = {};  ///< for Completion::words and columns, with a space between
 };
 
 struct Operands {

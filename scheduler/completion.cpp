@@ -45,7 +45,8 @@ std::string completion_action(const Option& option) {
     case Completion::states:
       return "_berth_list \"$_berth_states\"; return";
     case Completion::columns:
-      return "_berth_list \"$_berth_columns\"; return";
+      return option.words.empty() ? "_berth_list \"$_berth_columns\"; return"
+                                  : "_berth_list '" + std::string(option.words) + "'; return";
     case Completion::users:
       return "COMPREPLY=($(compgen -u -- \"$cur\")); return";
     case Completion::commands:

@@ -767,7 +767,10 @@ constexpr std::array kReportOptions{
            .letter = 'o',
            .argument = "LIST",
            .description = "Columns, each optionally with a width (Jobs%12); --helpformat lists them",
-           .section = kSectionFormat},
+           .section = kSectionFormat,
+           .completion = Completion::columns,
+           .words = "Key Jobs Attempts Completed Failed Timeout OutOfMemory Cancelled NodeFail Other Elapsed "
+                    "CPUTime TotalCPU CPUEff MemGiBh OOMKills"},
     Option{
         .name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
     Option{.name = "parsable2",
@@ -1044,7 +1047,11 @@ constexpr std::array kQueueOptions{
             "Columns, each optionally with a width (JobName%20): JobID, JobName, User, State, Time, CPUs, "
             "Memory, Place; JobIDRaw, UID, Account, Attempt, Priority, Reason, Slot, Submit, Start, Begin, "
             "Deadline, Dependency",
-        .fallback = "the first eight"},
+        .fallback = "the first eight",
+        .completion = Completion::columns,
+        .words =
+            "JobID JobName User State Time CPUs Memory Place JobIDRaw UID Account Attempt Priority Reason "
+            "Slot Submit Start Begin Deadline Dependency"},
     Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out"},
     Option{.name = "parsable2", .letter = 'P', .description = "Columns separated by |, full width"},
     Option{.name = "json", .description = "Prints the jobs as JSON: {\"jobs\":[…],\"truncated\":false}"},
@@ -1440,7 +1447,9 @@ constexpr std::array kSlotsOptions{
     Option{.name = "format",
            .letter = 'o',
            .argument = "LIST",
-           .description = "Columns: Slot, JobID, CPUs, Memory, Runner; the jobs alone"},
+           .description = "Columns: Slot, JobID, CPUs, Memory, Runner; the jobs alone",
+           .completion = Completion::columns,
+           .words = "Slot JobID CPUs Memory Runner"},
     Option{.name = "noheader", .letter = 'n', .description = "The jobs alone, without a header"},
     Option{.name = "parsable2", .letter = 'P', .description = "The jobs alone, columns separated by |"},
     Option{.name = "json", .description = "Prints the pool as JSON"}};

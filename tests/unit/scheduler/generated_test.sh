@@ -102,6 +102,9 @@ offers cancel berth --socket /other.sock can
 offers RUNNING berth queue --state R
 offers root berth queue --user roo
 offers day berth report --by d
+offers Jobs,OOMKills berth report -o Jobs,OOM
+offers Dependency berth queue -o Dep
+offers Runner berth slots -o R
 
 ((failures == 0)) && echo "all passed"
 exit $((failures > 0))

@@ -1,7 +1,10 @@
 #include "scheduler/cli_report.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <sstream>
 
+#include "scheduler/command.h"
 #include "schemas/input_error.h"
 
 namespace berth {
@@ -52,6 +55,19 @@ TEST_CASE("widths are bounded and columns that there are not are refused, with t
   CHECK_THROWS_WITH(report("Jobs%0"), Contains("Jobs%20"));
   CHECK_THROWS_WITH(report("Jobs%x"), Contains("--format"));
   CHECK_THROWS_WITH(report("Works"), Contains("there is no column \"Works\"") && Contains("OOMKills"));
+}
+
+TEST_CASE("the completion offers the columns that there are") {
+  std::string names;
+  std::istringstream lines{report_help()};
+  for (std::string line; std::getline(lines, line);) {
+    names += (names.empty() ? "" : " ") + line.substr(0, line.find(' '));
+  }
+  const auto options = find_command("report")->options;
+  const auto format = std::find_if(options.begin(), options.end(),
+                                   [](const Option& option) { return option.name == "format"; });
+  REQUIRE(format != options.end());
+  CHECK(format->words == names);
 }
 
 TEST_CASE("what --by takes is said when it is something else") {

@@ -141,7 +141,8 @@ TEST_CASE("names and letters are unique within a command and beside the global o
         CHECK((option.letter == 0 || letters.insert(option.letter).second));
         CHECK_FALSE(option.description.empty());
         CHECK(option.description.back() != '.');
-        CHECK((option.completion != Completion::words) == option.words.empty());
+        CHECK((option.completion == Completion::words ||
+               (option.completion == Completion::columns && !option.words.empty())) != option.words.empty());
       }
     }
   }
