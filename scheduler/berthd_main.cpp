@@ -27,6 +27,7 @@
 #include "scheduler/backup_keeper.h"
 #include "scheduler/config_check.h"
 #include "scheduler/daemon.h"
+#include "scheduler/help.h"
 #include "scheduler/log.h"
 #include "scheduler/number_mark.h"
 #include "scheduler/socket_place.h"
@@ -36,26 +37,6 @@
 
 namespace berth {
 namespace {
-
-constexpr const char* kHelp =
-    "Usage: berthd [--config FILE] [--check-config | --restore [COPY]]\n"
-    "\n"
-    "Takes jobs from the users of this machine over a Unix socket, runs each in its own namespaces and\n"
-    "cgroups, and records what it used. Its jobs survive it: killed or upgraded, the next berthd takes them "
-    "over.\n"
-    "\n"
-    "  --config FILE   the configuration (default: /etc/berth/berthd.json; where that is missing, every key "
-    "has\n"
-    "                  its default)\n"
-    "  --check-config  prints what is wrong with the configuration, and exits with 2 when something is\n"
-    "  --restore       puts a copy of the database (COPY; default: the newest) in the place of a damaged "
-    "one, "
-    "which\n"
-    "                  is kept; no job starts until `berth undrain`. Stop berthd first\n"
-    "  --help          prints this help and exits\n"
-    "  --version       prints the version and exits\n"
-    "\n"
-    "SIGHUP reads the configuration again, SIGTERM and SIGINT stop berthd and leave the jobs running.\n";
 
 struct Arguments {
   std::string config = kDefaultDaemonConfig;
@@ -325,7 +306,7 @@ int run(const std::vector<std::string>& words) {
   for (std::size_t index = 0; index < words.size(); ++index) {
     const std::string& word = words[index];
     if (word == "--help" || word == "-h") {
-      std::fputs(kHelp, stdout);
+      std::fputs(daemon_help(help_width()).c_str(), stdout);
       return 0;
     }
     if (word == "--version") {
@@ -339,6 +320,9 @@ int run(const std::vector<std::string>& words) {
       if (index + 1 < words.size() && !words[index + 1].starts_with("-")) {
         arguments.copy = std::filesystem::absolute(words[++index]).string();
       }
+    } else if (word.starts_with("--restore=")) {
+      arguments.restore = true;
+      arguments.copy = std::filesystem::absolute(word.substr(std::strlen("--restore="))).string();
     } else if (word == "--config" && index + 1 < words.size()) {
       arguments.config = words[++index];
       arguments.config_given = true;

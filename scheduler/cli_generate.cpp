@@ -26,6 +26,7 @@ void write_text_file(const std::string& path, std::string_view text) {
 
 void write_manual_pages(const std::string& directory) {
   write_text_file(directory + "/berth.1", program_manual_page());
+  write_text_file(directory + "/berthd.8", daemon_manual_page());
   for (const CommandSpec* command : commands()) {
     if (!command->hidden) {
       write_text_file(directory + "/berth-" + std::string(command->name) + ".1",

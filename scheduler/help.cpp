@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "scheduler/daemon_options.h"
 #include "scheduler/help_text.h"
 
 namespace berth {
@@ -105,6 +106,14 @@ void append_examples(std::string& out, std::span<const Example> examples, std::s
   }
 }
 
+void append_meanings_of(std::string& out, std::string_view heading, std::span<const Meaning> meanings,
+                        std::size_t text_column, std::size_t width) {
+  out += "\n" + std::string(heading) + ":\n";
+  for (const Meaning& meaning : meanings) {
+    append_entry(out, meaning.term, meaning.text, text_column, width);
+  }
+}
+
 }  // namespace
 
 unsigned help_width() {
@@ -146,10 +155,21 @@ std::string command_help(const CommandSpec& command, unsigned width) {
   append_options(out, command.options, "Options", width);
   append_options(out, global_options(), "Options of every command", width);
   append_examples(out, command.examples, width);
-  out += "\nExit status:\n";
-  for (const Meaning& meaning : exit_status_of(command)) {
-    append_entry(out, meaning.term, meaning.text, 10, width);
+  append_meanings_of(out, "Exit status", exit_status_of(command), 10, width);
+  return out;
+}
+
+std::string daemon_help(unsigned width) {
+  const CommandSpec& daemon = daemon_command();
+  std::string out = "Usage: berthd " + std::string(daemon.usage.front()) + "\n";
+  for (const std::string_view paragraph : daemon.description) {
+    out += '\n';
+    append_paragraph(out, paragraph, 0, width);
   }
+  append_options(out, daemon.options, "Options", width);
+  append_meanings_of(out, "Signals", daemon_signals(), 19, width);
+  append_examples(out, daemon.examples, width);
+  append_meanings_of(out, "Exit status", daemon_exit_status(), 10, width);
   return out;
 }
 

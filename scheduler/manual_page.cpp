@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "scheduler/daemon_options.h"
 #include "scheduler/help_text.h"
 
 namespace berth {
@@ -66,10 +67,16 @@ std::string upper(std::string_view text) {
   return result;
 }
 
-std::string manual_header(std::string_view page, std::string_view summary) {
-  return ".\\\" Made from berth's option tables; do not edit.\n.TH " + upper(page) +
-         " 1 \"\" \"berth " BERTH_VERSION "\" \"User Commands\"\n.nh\n.SH NAME\n" + roff(page) + " \\- " +
-         roff(summary) + '\n';
+std::string manual_header(std::string_view page, std::string_view summary,
+                          std::string_view section = "1 \"\" \"berth " BERTH_VERSION "\" \"User Commands\"") {
+  return ".\\\" Made from berth's option tables; do not edit.\n.TH " + upper(page) + " " +
+         std::string(section) + "\n.nh\n.SH NAME\n" + roff(page) + " \\- " + roff(summary) + '\n';
+}
+
+std::string in_a_sentence(std::string_view summary) {
+  std::string text{summary};
+  text[0] = static_cast<char>(text[0] - 'A' + 'a');
+  return text;
 }
 
 void append_manual_option(std::string& out, const Option& option) {
@@ -163,14 +170,29 @@ std::string program_manual_page() {
   append_meanings(out, "ENVIRONMENT", environment_variables());
   append_meanings(out, "FILES", files_of_berth());
   append_manual_examples(out, program_examples());
+  pages.emplace_back("berthd(8)");
   append_see_also(out, std::vector<std::string_view>(pages.begin(), pages.end()));
   return out;
 }
 
+std::string daemon_manual_page() {
+  const CommandSpec& daemon = daemon_command();
+  std::string out = manual_header(daemon.name, in_a_sentence(daemon.summary),
+                                  "8 \"\" \"berth " BERTH_VERSION "\" \"System Administration\"");
+  out += ".SH SYNOPSIS\n\\fBberthd\\fR " + roff(daemon.usage.front()) + "\n.SH DESCRIPTION\n";
+  append_manual_paragraphs(out, daemon.description);
+  out += ".SH OPTIONS\n";
+  append_manual_options(out, daemon.options);
+  append_meanings(out, "SIGNALS", daemon_signals());
+  append_meanings(out, "\"EXIT STATUS\"", daemon_exit_status());
+  append_meanings(out, "FILES", daemon_files());
+  append_manual_examples(out, daemon.examples);
+  append_see_also(out, daemon.see_also);
+  return out;
+}
+
 std::string command_manual_page(const CommandSpec& command) {
-  std::string summary{command.summary};
-  summary[0] = static_cast<char>(summary[0] - 'A' + 'a');
-  std::string out = manual_header("berth-" + std::string(command.name), summary);
+  std::string out = manual_header("berth-" + std::string(command.name), in_a_sentence(command.summary));
   out += ".SH SYNOPSIS\n";
   for (const std::string_view usage : command.usage) {
     out += (usage == command.usage.front() ? "" : ".br\n") + ("\\fBberth\\fR " + roff(usage)) + '\n';

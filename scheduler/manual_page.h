@@ -11,5 +11,7 @@ namespace berth {
 std::string program_manual_page();
 /// berth-COMMAND(1).
 std::string command_manual_page(const CommandSpec& command);
+/// berthd(8).
+std::string daemon_manual_page();
 
 }  // namespace berth

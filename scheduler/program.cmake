@@ -11,6 +11,7 @@ berth_library(berth_cli
   command_line.cpp
   command_job.cpp
   completion.cpp
+  daemon_options.cpp
   help.cpp
   help_text.cpp
   log.cpp
@@ -96,7 +97,7 @@ endif()
 # The manual pages and the completion, made by the program from its own tables.
 set(berth_generated ${CMAKE_CURRENT_BINARY_DIR}/generated)
 add_custom_command(
-  OUTPUT ${berth_generated}/berth.1 ${berth_generated}/completion/berth
+  OUTPUT ${berth_generated}/berth.1 ${berth_generated}/berthd.8 ${berth_generated}/completion/berth
   COMMAND ${CMAKE_COMMAND} -E make_directory ${berth_generated}/completion
   COMMAND berth generate man ${berth_generated}
   COMMAND berth generate completion ${berth_generated}/completion/berth
@@ -109,6 +110,7 @@ install(TARGETS berthd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
 install(TARGETS berth-runner RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/berth)
 install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1"
         PATTERN completion EXCLUDE)
+install(FILES ${berth_generated}/berthd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
 install(FILES ${berth_generated}/completion/berth
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})

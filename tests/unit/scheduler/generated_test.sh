@@ -6,7 +6,7 @@ failures=0
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 
 if command -v groff >/dev/null; then
-  for page in "$directory"/*.1; do
+  for page in "$directory"/*.[18]; do
     warnings=$(groff -man -ww -z -Tutf8 "$page" 2>&1)
     [[ -z $warnings ]] || fail "$page: $warnings"
   done
@@ -17,6 +17,7 @@ for page in berth berth-run berth-check berth-history berth-show berth-efficienc
   berth-report berth-top; do
   [[ -s $directory/$page.1 ]] || fail "there is no $page.1"
 done
+[[ -s $directory/berthd.8 ]] || fail "there is no berthd.8"
 
 # shellcheck source=/dev/null
 source "$directory/completion/berth" || fail "the completion does not load"

@@ -236,6 +236,16 @@ Options of every command:
 )"));
 }
 
+TEST_CASE("berthd's help and its manual page have its options, signals and examples") {
+  for (const std::string& text : {daemon_help(80), daemon_manual_page()}) {
+    for (const char* word :
+         {"config", "restore", "SIGHUP", "systemctl reload berthd", "Wrong usage or configuration."}) {
+      CHECK_THAT(text, Catch::Contains(word));
+    }
+  }
+  CHECK_THAT(daemon_help(80), Catch::StartsWith("Usage: berthd [--config FILE]"));
+}
+
 TEST_CASE("hidden commands are in no listing") {
   CHECK_THAT(program_help(80), !Catch::Contains("generate "));
   CHECK_THAT(program_manual_page(), !Catch::Contains("generate"));
