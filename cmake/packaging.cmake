@@ -1,15 +1,17 @@
 # A Debian package: cmake --preset package && cmake --build --preset package --target package, or scripts/package.
-configure_file(packaging/berthd.service.in packaging/berthd.service @ONLY)
 foreach(script postinst prerm postrm)
   configure_file(packaging/${script} packaging/${script} @ONLY FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
                  GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 endforeach()
-if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
-  set(berth_unit_directory /lib/systemd/system)
-else()
-  set(berth_unit_directory lib/systemd/system)  # relative, so that cmake --install --prefix holds for it too
-endif()
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/berthd.service DESTINATION ${berth_unit_directory})
+# Filled in when it is installed, and below the prefix, as cmake --install --prefix may name another one.
+foreach(folder SBINDIR DOCDIR)
+  install(CODE "
+    set(CMAKE_INSTALL_FULL_${folder} \"${CMAKE_INSTALL_${folder}}\")
+    cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_FULL_${folder} BASE_DIRECTORY \"\${CMAKE_INSTALL_PREFIX}\")")
+endforeach()
+install(CODE "configure_file(\"${CMAKE_CURRENT_SOURCE_DIR}/packaging/berthd.service.in\"
+  \"${CMAKE_CURRENT_BINARY_DIR}/packaging/berthd.service\" @ONLY)")
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/packaging/berthd.service DESTINATION lib/systemd/system)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME berth)

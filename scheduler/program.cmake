@@ -113,7 +113,10 @@ install(DIRECTORY ${berth_generated}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 F
 install(FILES ${berth_generated}/berthd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
 install(FILES ${berth_generated}/completion/berth
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/schemas/job.schema.json ${PROJECT_SOURCE_DIR}/schemas/berthd.schema.json
-              ${PROJECT_SOURCE_DIR}/schemas/berthd.openapi.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
+# In the folders that they have here, so that their links to each other hold.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+foreach(document README.md executor/README.md scheduler/README.md scheduler/job_queue.h schemas/job.schema.json
+        schemas/berthd.schema.json schemas/berthd.openapi.json)
+  cmake_path(GET document PARENT_PATH folder)
+  install(FILES ${PROJECT_SOURCE_DIR}/${document} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
+endforeach()
