@@ -28,7 +28,7 @@ namespace {
 
 /// sbatch(1): zero in any form, or one of its words for none.
 bool is_no_time_limit(const std::string& text) {
-  return (!text.empty() && text.find_first_not_of("0:-") == std::string::npos) ||
+  return (text.starts_with('0') && text.find_first_not_of("0:-") == std::string::npos) ||
          ::strcasecmp(text.c_str(), "UNLIMITED") == 0 || ::strcasecmp(text.c_str(), "INFINITE") == 0;
 }
 

@@ -44,6 +44,15 @@ TEST_CASE("a bare command gets its name from the program and its folder from the
   CHECK(spec.isolation.network.mode == NetworkMode::loopback);
 }
 
+TEST_CASE("no time limit is written as for sbatch, or as zero in any form") {
+  for (const char* none : {"0", "00:00", "0-0", "0-00:00:00", "UNLIMITED", "infinite"}) {
+    CAPTURE(none);
+    CHECK(job({"-t", none}).time_limit == std::nullopt);
+  }
+  CHECK(faults({"-t", "-"}).size() == 1);
+  CHECK(faults({"-t", "never"}).size() == 1);
+}
+
 TEST_CASE("sbatch's options fill the fields that they name in a job file") {
   const JobSpec spec = job({"-J",         "n",  "-c",       "2",         "-t",          "10",     "--mem",
                             "512",        "-A", "acct",     "--comment", "c d",         "--nice", "-3",
