@@ -347,13 +347,6 @@ ShownJob job_of(QueueStore& store, JobId job) {
   }
 }
 
-/// The records that the actor may see.
-void restrict(HistoryFilter& filter, const Actor& actor) {
-  if (!actor.administrator) {
-    filter.users = {std::to_string(actor.user_id)};
-  }
-}
-
 }  // namespace
 
 ApiResponse api_failure(const std::exception_ptr& error) {
@@ -840,7 +833,9 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   asked.names = words(request, "names");
   asked.jobs = words(request, "jobs");
   HistoryFilter filter = from_parameters([&] { return make_history_filter(asked, now); });
-  restrict(filter, actor);
+  if (!actor.administrator) {
+    filter.user_id = actor.user_id;
+  }
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
   const auto format = optional_parameter(request, "format");
   const ListingStyle style = listing_style(request, as);

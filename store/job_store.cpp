@@ -245,6 +245,9 @@ void add_jobs(const HistoryFilter& filter, Conditions& conditions) {
 Conditions conditions_of(const HistoryFilter& filter) {
   Conditions conditions;
   add_jobs(filter, conditions);
+  if (filter.user_id) {
+    conditions.add("j.user_id = " + conditions.parameter(*filter.user_id));
+  }
   if (!filter.users.empty()) {
     const std::string by_name = "j.user IN (" + conditions.parameters(filter.users) + ")";
     conditions.add(by_name + " OR CAST(j.user_id AS TEXT) IN (" + conditions.parameters(filter.users) + ")");

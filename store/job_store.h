@@ -89,6 +89,7 @@ struct HistoryFilter {
   std::vector<JobId> job_ids;
   bool with_tasks = false;                        ///< of arrays among job_ids their tasks too
   std::vector<std::pair<JobId, unsigned>> tasks;  ///< of arrays, beside job_ids
+  std::optional<unsigned> user_id;                ///< only of this user, whatever `users` says
   std::vector<std::string> users;
   std::vector<std::string> accounts;
   std::vector<std::string> names;

@@ -537,6 +537,17 @@ class Authorisation(ApiCase):
         self.assertEqual({self.state(job) for job in (mine, array, held)}, {"RUNNING", "PENDING"})
         self.ok("cancel", "--now", mine, array, held)
 
+    def test_users_narrow_their_own_history_by_user_and_see_nobody_elses(self):
+        jobs = {user: self.submit("exit", 0, user=user) for user in ("postgres", "redis")}
+        self.ok("wait", *jobs.values())
+        listed = lambda user, *words: self.ok("history", "-n", "-P", "-o", "JobID", *words, user=user).split()  # noqa: E731
+        own = [str(jobs["redis"])]
+        for words in ((), ("-u", "redis"), ("-u", "postgres,redis"), ("-u", pwd.getpwnam("redis").pw_uid)):
+            self.assertEqual(listed("redis", *words), own, words)
+        for user in ("postgres", "nosuchuser", "99999"):
+            self.assertEqual(listed("redis", "-u", user), [], user)
+        self.assertEqual(listed(None, "-u", "postgres"), [str(jobs["postgres"])])
+
     def test_a_hold_of_an_administrators_is_not_weakened_by_the_users_own(self):
         job = self.submit("exit", 0, user="postgres", hold=True)
         self.ok("hold", job)

@@ -294,6 +294,9 @@ TEST_CASE("history filters by id, user, account and name") {
   CHECK(matching([](auto& f) { f.accounts = {"ads"}; }) == Ids{bob});
   CHECK(matching([](auto& f) { f.names = {"render", "' OR 1"}; }) == Ids{ada});
   CHECK(matching([](auto& f) { f.users = {"ada"}, f.accounts = {"ads"}; }).empty());
+  CHECK(matching([](auto& f) { f.user_id = 2002; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.user_id = 2002, f.users = {"ada", "bob"}; }) == Ids{bob});
+  CHECK(matching([](auto& f) { f.user_id = 2002, f.users = {"ada"}; }).empty());
   CHECK(matching([](auto& f) { f.last = 1; }) == Ids{bob});
   CHECK(matching([](auto& f) { f.last = 0; }).empty());
 }
