@@ -232,6 +232,7 @@ class Daemon {
   void enqueue(const WaitingJob& job, Timestamp now);
   void forget(JobId job);
   void examine(JobId job, Timestamp now);
+  void add_after(JobId array, std::set<JobId>& jobs) const;
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);
   std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);

@@ -82,6 +82,10 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
     return Fulfilment::no;
   }
   const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
+  if (other && condition.type == Dependency::Type::after && other->state == JobState::pending &&
+      reader_.has_started(*on)) {
+    return Fulfilment::yes;  // an array, which is PENDING until its last task has ended
+  }
   if (other && is_final(other->state) && has_running_tasks(*on)) {
     return Fulfilment::no;  // a cancelled array, until the last of its tasks has ended
   }
@@ -148,12 +152,32 @@ void Daemon::examine_first(const Namesakes& namesakes) {
   }
 }
 
+/// Those that wait for the start of an array.
+void Daemon::add_after(JobId array, std::set<JobId>& jobs) const {
+  const auto found = depended_on_.find(array);
+  if (found == depended_on_.end()) {
+    return;
+  }
+  for (const JobId job : found->second) {
+    const auto& conditions = dependents_.at(job).dependency.conditions;
+    if (std::any_of(conditions.begin(), conditions.end(), [array](const Dependency::Condition& condition) {
+          return condition.job == array && condition.type == Dependency::Type::after;
+        })) {
+      jobs.insert(job);
+    }
+  }
+}
+
 /// After the commit that changed the job's state.
 void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   const Timestamp now = clock_.system_now();
   std::set<JobId> waiting;  // a copy: examine() may change it
   if (const auto found = depended_on_.find(ended); found != depended_on_.end()) {
     waiting = found->second;
+  }
+  // On an array having started, of which this may have been the last task to.
+  if (array && !waiting_.contains(*array)) {
+    add_after(*array, waiting);
   }
   // On its tasks: of one of them, or of an array that ended without some.
   if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {

@@ -322,6 +322,7 @@ class SqliteJobStore final : public QueueStore {
   std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
+  bool has_started(JobId array_job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool has_cancel(JobId job, unsigned attempt) override;
@@ -947,6 +948,18 @@ bool SqliteJobStore::has_earlier_namesake(JobId job) {
         "j.id = ? AND e.end_us IS NULL AND (j.array_job_id IS NULL OR (e.id <> j.array_job_id AND "
         "e.array_job_id IS NOT j.array_job_id)) LIMIT 1");
     return query.bind(job).step();
+  });
+}
+
+bool SqliteJobStore::has_started(JobId array_job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs "
+        "WHERE "
+        "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs WHERE array_job_id = ?1 AND state IN "
+        "('PENDING', "
+        "'CONFIGURING'))");
+    return query.bind(array_job).step();
   });
 }
 

@@ -119,6 +119,8 @@ class QueueStore : public JobStore {
   virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
   /// Whether an earlier job of the same user and name waits or runs; of a task one outside its array.
   virtual bool has_earlier_namesake(JobId job) = 0;
+  /// Whether all tasks of the array have started, and none of them waits to run again.
+  virtual bool has_started(JobId array_job) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
 

@@ -26,6 +26,14 @@ class Queueing(DaemonCase):
         self.wait_for_state(job, "RUNNING")
         return job
 
+    def submit_array(self, tasks, *arguments):
+        """One whose tasks run until let_end() is called."""
+        wrap = "until [ -e end ]; do sleep 0.05; done"
+        return int(self.ok("submit", "--parsable", "-a", tasks, *arguments, "--wrap", wrap))
+
+    def running(self):
+        return sum(job["state"] == "RUNNING" for job in self.queue().values())
+
     @natively
     def test_priority_and_nice_decide_the_order(self):
         first = self.blocked()
@@ -276,6 +284,25 @@ class Queueing(DaemonCase):
         self.let_end()
         self.assertEqual(self.cli("wait", array)[0], 143)
         self.ok("wait", after)
+
+    @natively
+    def test_after_an_array_is_after_the_start_of_its_last_task(self):
+        array = self.submit_array("0-2")
+        after = self.submit("exit", 0, cpus_per_task=1, dependency=f"after:{array}")
+        either = self.submit("exit", 0, dependency=f"afterok:{array}?after:{array}")
+        self.assertTrue(eventually(lambda: self.running() == 2))
+        eventually(lambda: False, 0.3)
+        self.assertEqual({self.queue()[job]["reason"] for job in (after, either)}, {"Dependency"})
+        self.ok("cancel", f"{array}_0")
+        self.wait_for_state(f"{array}_2", "RUNNING")
+        self.assertTrue(eventually(lambda: self.queue()[after]["reason"] != "Dependency"))
+        self.ok("cancel", f"{array}_1")
+        self.ok("wait", after, either)
+        self.assertEqual(self.state(f"{array}_2"), "RUNNING")
+        late = self.submit("exit", 0, dependency=f"after:{array}")
+        self.ok("wait", late)
+        self.let_end()
+        self.cli("wait", array)
 
     @natively
     def test_berth_run_refuses_what_needs_a_queue(self):

@@ -408,6 +408,39 @@ TEST_CASE("tasks of an array stay until the array is over") {
   CHECK_FALSE(store->find_stored(task));
 }
 
+namespace {
+
+JobId submit_array(QueueStore& store, const std::string& tasks) {
+  NewJob job = sample_job();
+  job.queue.emplace();
+  job.queue->array_tasks = tasks;
+  return submit_one(store, job);
+}
+
+/// The next task of the array, which runs; `left` are those after it.
+JobId start_task(QueueStore& store, JobId array, unsigned task, const std::string& left) {
+  const JobId id = store.add_task(array, task, left, at(1));
+  store.configure(id, 1, sample_allocation(), at(2));
+  store.run(id, 1, at(3));
+  return id;
+}
+
+}  // namespace
+
+TEST_CASE("an array has started when each of its tasks has, and none waits to run again") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_array(*store, "0-1");
+  CHECK_FALSE(store->has_started(array));
+  const JobId first = start_task(*store, array, 0, "1");
+  CHECK_FALSE(store->has_started(array));
+  start_task(*store, array, 1, "");
+  CHECK(store->has_started(array));
+  store->finish(first, 1, ended(JobState::failed, Cause::exited, 1), {}, at(4));
+  CHECK(store->has_started(array));
+  store->requeue(first, {}, at(5), "");
+  CHECK_FALSE(store->has_started(array));
+}
+
 TEST_CASE("room of forgotten jobs goes back to the file system, but for some that is kept") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berthd.db");
