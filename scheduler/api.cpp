@@ -637,7 +637,7 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
   }
   daemon_.update(
       job, actor,
-      [&](QueueFacts& facts, std::string& spec_text) {
+      [this, changes, actor](JobId changed, QueueFacts& facts, std::string& spec_text) {
         Json spec_json = Json::parse(spec_text);
         for (const auto& [name, value] : changes.items()) {
           value.is_null() ? spec_json.erase(name) : (spec_json[name] = value, 0U);
@@ -665,7 +665,7 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
           daemon_.check_deadline(facts);
         }
         if (facts.dependency != before.dependency) {
-          daemon_.check_dependency(facts.dependency, actor, job);
+          daemon_.check_dependency(facts.dependency, actor, changed);
         }
         spec_text = to_json_text(spec);
       },

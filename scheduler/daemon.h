@@ -110,15 +110,17 @@ class Daemon {
   /// All or none; as check().
   void submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply);
   void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);
+  /// These four, and update(), of an array: of all its tasks that wait, or run. They throw ApiError when it
+  /// can be done to none.
   void hold(JobId job, const Actor& actor, Reply reply);
   void release(JobId job, const Actor& actor, Reply reply);
   void suspend(JobId job, const Actor& actor, bool suspended, Reply reply);
   void signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply);
   /// A job that has ended waits again; one that runs is ended first.
   void requeue(JobId job, const Actor& actor, Reply reply);
-  /// `edit` changes what a waiting job is scheduled by, and its spec's JSON text.
-  void update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
-              Reply reply);
+  /// Changes what a waiting job is scheduled by, and its spec's JSON text.
+  using Edit = std::function<void(JobId, QueueFacts&, std::string& spec_text)>;
+  void update(JobId job, const Actor& actor, const Edit& edit, Reply reply);
   /// Called once, when the job has ended; at once when it has. Returns a number for cancel_wait, 0 when
   /// called.
   std::uint64_t wait_for(JobId job, EndReply reply);
@@ -277,7 +279,12 @@ class Daemon {
   void tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id);
   void require_store() const;
   Active* find_active(JobId job);
-  WaitingJob require_waiting(JobId job, const Actor& actor);
+  bool has_tasks_on_their_way(JobId array);
+  void change_waiting(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
+                      Reply reply);
+  void change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit, Reply reply);
+  std::vector<JobId> runs_of(JobId job, const Actor& actor);
+  void suspend_one(Active& active, bool suspended, Reply reply);
   Active& require_active(JobId job, const Actor& actor);
   void change(const WaitingJob& job, const std::string& action, const Actor& actor,
               const std::string& spec_text, Reply reply);

@@ -10,6 +10,24 @@
 #include "schemas/job_file.h"
 
 namespace berth {
+namespace {
+
+/// Replies when it has been called so many times, with the first error.
+Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
+  struct Rest {
+    std::size_t count;
+    std::exception_ptr error;
+  };
+  return [rest = std::make_shared<Rest>(Rest{count, nullptr}),
+          reply = std::move(reply)](const std::exception_ptr& error) {
+    rest->error = rest->error ? rest->error : error;
+    if (--rest->count == 0) {
+      reply(rest->error);
+    }
+  };
+}
+
+}  // namespace
 
 void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
   const auto submitting = submitting_.find(actor.user_id);
@@ -189,15 +207,6 @@ StoredJob Daemon::require(JobId job, const Actor& actor) {
     throw ApiError(404, "there is no job " + std::to_string(job) + (stored ? " of yours" : ""));
   }
   return std::move(*stored);
-}
-
-WaitingJob Daemon::require_waiting(JobId job, const Actor& actor) {
-  const StoredJob stored = require(job, actor);
-  std::optional<WaitingJob> waiting = waiting_.find(job);
-  if (!waiting) {
-    throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not wait");
-  }
-  return std::move(*waiting);
 }
 
 Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
@@ -388,40 +397,142 @@ void Daemon::settle_change(const WaitingJob& before, const WaitingJob& changed, 
   schedule();
 }
 
+/// Whether tasks of the array come to wait when what is being committed is on the disk.
+bool Daemon::has_tasks_on_their_way(JobId array) {
+  return std::any_of(separating_.begin(), separating_.end(),
+                     [array](const auto& one) { return one.first.first == array; }) ||
+         std::any_of(active_.begin(), active_.end(),
+                     [array](const auto& one) { return one.second.array == array && !one.second.runner; }) ||
+         std::any_of(requeueing_.begin(), requeueing_.end(), [&](JobId job) {
+           const std::optional<StoredJob> stored = reader_.find_stored(job);
+           return stored && stored->array_job_id == array;
+         });
+}
+
+/// The job, or all of the array that waits: what has not started, and tasks that wait by themselves.
+void Daemon::change_waiting(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
+                            Reply reply) {
+  require(job, actor);
+  if (!has_tasks_on_their_way(job)) {
+    change_all(job, actor, action, edit, std::move(reply));
+    return;
+  }
+  committer_->commit([](QueueStore&) {},  // behind what is under way
+                     [this, job, actor, action, edit, reply](const std::exception_ptr&) {
+                       try {
+                         change_all(job, actor, action, edit, reply);
+                       } catch (...) {
+                         reply(std::current_exception());
+                       }
+                     });
+}
+
+void Daemon::change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
+                        Reply reply) {
+  const StoredJob stored = require(job, actor);
+  const std::vector<JobId> tasks = reader_.array_tasks(job);
+  std::vector<JobId> rows{job};
+  rows.insert(rows.end(), tasks.begin(), tasks.end());
+  struct Changed {
+    WaitingJob job;
+    std::string spec_text;
+  };
+  std::vector<Changed> all;
+  std::exception_ptr refusal;
+  for (const JobId row : rows) {
+    std::optional<WaitingJob> waiting = waiting_.find(row);
+    const std::optional<StoredJob> own = waiting ? reader_.find_stored(row) : std::nullopt;
+    if (!own) {
+      continue;
+    }
+    std::string spec_text = own->spec_text;
+    try {
+      edit(row, waiting->facts, spec_text);
+      all.push_back({std::move(*waiting), spec_text == own->spec_text ? "" : std::move(spec_text)});
+    } catch (...) {
+      refusal = refusal ? refusal : std::current_exception();
+    }
+  }
+  if (all.empty() && refusal) {
+    std::rethrow_exception(refusal);
+  }
+  if (all.empty()) {
+    throw ApiError(409, tasks.empty() ? job_name(job) + " is " + std::string(to_string(stored.state)) +
+                                            " and does not wait"
+                                      : "of array " + std::to_string(job) + " no task waits");
+  }
+  const Reply each = joined(all.size(), std::move(reply));
+  for (const Changed& one : all) {
+    change(one.job, action, actor, one.spec_text, each);
+  }
+}
+
 void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
-  WaitingJob waiting = require_waiting(job, actor);
-  // Nobody weakens an administrator's hold by a hold of their own.
-  const bool is_administrators =
-      waiting.facts.hold == Hold::administrator || (actor.administrator && waiting.user_id != actor.user_id);
-  waiting.facts.hold = is_administrators ? Hold::administrator : Hold::user;
-  change(waiting, "hold", actor, "", std::move(reply));
+  change_waiting(
+      job, actor, "hold",
+      [administrator = actor.administrator, owner = require(job, actor).user_id == actor.user_id](
+          JobId, QueueFacts& facts, std::string&) {
+        // Nobody weakens an administrator's hold by a hold of their own.
+        const bool is_administrators = facts.hold == Hold::administrator || (administrator && !owner);
+        facts.hold = is_administrators ? Hold::administrator : Hold::user;
+      },
+      std::move(reply));
 }
 
 void Daemon::release(JobId job, const Actor& actor, Reply reply) {
-  WaitingJob waiting = require_waiting(job, actor);
-  if (waiting.facts.hold == Hold::administrator && !actor.administrator) {
-    throw ApiError(403, job_name(job) + " is held by an administrator, who alone can release it");
-  }
-  waiting.facts.hold = Hold::none;
-  change(waiting, "release", actor, "", std::move(reply));
+  change_waiting(
+      job, actor, "release",
+      [administrator = actor.administrator](JobId row, QueueFacts& facts, std::string&) {
+        if (facts.hold == Hold::administrator && !administrator) {
+          throw ApiError(403, job_name(row) + " is held by an administrator, who alone can release it");
+        }
+        facts.hold = Hold::none;
+      },
+      std::move(reply));
 }
 
-void Daemon::update(JobId job, const Actor& actor, const std::function<void(QueueFacts&, std::string&)>& edit,
-                    Reply reply) {
-  WaitingJob waiting = require_waiting(job, actor);
-  std::string spec_text = require(job, actor).spec_text;
-  edit(waiting.facts, spec_text);
-  change(waiting, "update", actor, spec_text, std::move(reply));
+void Daemon::update(JobId job, const Actor& actor, const Edit& edit, Reply reply) {
+  change_waiting(job, actor, "update", edit, std::move(reply));
+}
+
+/// The job, or those tasks of the array that run.
+std::vector<JobId> Daemon::runs_of(JobId job, const Actor& actor) {
+  require(job, actor);
+  const std::vector<JobId> tasks = reader_.array_tasks(job);
+  if (tasks.empty()) {
+    require_active(job, actor);
+    return {job};
+  }
+  std::vector<JobId> running;
+  for (const JobId task : tasks) {
+    const Active* active = find_active(task);
+    if (active != nullptr && active->runner && active->state != JobState::configuring) {
+      running.push_back(task);
+    }
+  }
+  if (running.empty()) {
+    throw ApiError(409, "of array " + std::to_string(job) + " no task runs");
+  }
+  return running;
 }
 
 void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply) {
-  Active& active = require_active(job, actor);
   const JobState wanted = suspended ? JobState::running : JobState::suspended;
-  if (active.state != wanted) {
-    throw ApiError(409, job_name(job) + " is " + std::string(to_string(active.state)) + ", not " +
+  std::vector<JobId> jobs = runs_of(job, actor);
+  const JobState state = active_.at(jobs.front()).state;
+  std::erase_if(jobs, [&](JobId one) { return active_.at(one).state != wanted; });
+  if (jobs.empty()) {
+    throw ApiError(409, job_name(job) + " is " + std::string(to_string(state)) + ", not " +
                             std::string(to_string(wanted)));
   }
   require_store();
+  const Reply each = joined(jobs.size(), std::move(reply));
+  for (const JobId one : jobs) {
+    suspend_one(active_.at(one), suspended, each);
+  }
+}
+
+void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
   RunnerMessage message;
   message.kind = suspended ? RunnerMessage::Kind::suspend : RunnerMessage::Kind::resume;
   message.id = active.id;
@@ -445,16 +556,18 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
 }
 
 void Daemon::signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply) {
-  Active& active = require_active(job, actor);
-  if (active.state == JobState::configuring) {
-    throw ApiError(409, job_name(job) + " has not started yet");
+  for (const JobId one : runs_of(job, actor)) {
+    const Active& active = active_.at(one);
+    if (active.state == JobState::configuring) {
+      throw ApiError(409, job_name(job) + " has not started yet");
+    }
+    RunnerMessage message;
+    message.kind = RunnerMessage::Kind::signal;
+    message.id = active.id;
+    message.signal_number = signal_number;
+    message.batch_job = batch_job;
+    active.runner->send(message);
   }
-  RunnerMessage message;
-  message.kind = RunnerMessage::Kind::signal;
-  message.id = active.id;
-  message.signal_number = signal_number;
-  message.batch_job = batch_job;
-  active.runner->send(message);
   reply(nullptr);
 }
 

@@ -305,6 +305,62 @@ class Queueing(DaemonCase):
         self.cli("wait", array)
 
     @natively
+    def test_a_change_of_an_array_is_one_of_all_its_tasks_that_wait(self):
+        first = self.blocked()
+        array = self.submit_array("0-3")
+        self.ok("update", "--nice", 3, f"{array}_1")
+        self.ok("hold", f"{array}_2")
+        self.ok("hold", array)
+        self.ok("update", "--mem", "70M", "-t", "5", array)
+        self.kill_daemon()
+        self.start_daemon()
+        self.ok("cancel", first)
+        self.cli("wait", first)
+        waiting = [job for job in self.queue().values() if job["state"] == "PENDING"]
+        self.assertEqual(sorted(job.get("array_task_id", -1) for job in waiting), [-1, 1, 2])
+        self.assertEqual({job["reason"] for job in waiting}, {"JobHeldUser"})
+        self.assertEqual({job["queue"]["memory"] for job in waiting}, {70 << 20})
+        self.assertEqual({job["queue"]["priority"] for job in waiting}, {0, -3})
+        self.ok("release", array)
+        self.let_end()
+        self.ok("wait", array)
+        self.assertEqual({self.records(f"{array}_{task}")[-1]["spec"]["time_limit"] for task in range(4)}, {"00:05:00"})
+        for verb in ("hold", "release", "suspend", "resume"):
+            self.assertEqual(self.cli(verb, array)[0], 1, verb)
+
+    @natively
+    def test_an_array_is_held_while_its_tasks_wait_to_run_again(self):
+        array = self.submit("exit", 3, array="0-1", retry={"max": 1, "backoff": "2s"})
+        self.assertTrue(eventually(lambda: {job["reason"] for job in self.queue().values() if "reason" in job} == {"BeginTime"}))
+        self.ok("hold", array)
+        eventually(lambda: False, 2.5)
+        self.assertEqual({job["reason"] for job in self.queue().values() if "reason" in job}, {"JobHeldUser"})
+        self.assertIn("no task runs", self.cli("signal", "USR1", array)[2])
+        self.ok("release", array)
+        self.cli("wait", array)
+        self.assertEqual([len(self.records(f"{array}_{task}")) for task in (0, 1)], [2, 2])
+        self.assertIn("no task waits", self.cli("hold", array)[2])
+
+    @natively
+    def test_the_tasks_of_an_array_are_suspended_and_signalled_together(self):
+        wrap = "trap 'exit 9' USR1; while :; do sleep 0.05; done"
+        array = int(self.ok("submit", "--parsable", "-a", "0-4", "--wrap", wrap))
+        states = lambda: sorted(job["state"] for job in self.queue().values())  # noqa: E731
+        self.assertTrue(eventually(lambda: states() == ["PENDING", "RUNNING", "RUNNING"]))
+        self.ok("suspend", array)
+        self.assertEqual(states(), ["PENDING", "SUSPENDED", "SUSPENDED"])
+        self.assertIn("SUSPENDED, not RUNNING", self.cli("suspend", array)[2])
+        self.ok("resume", f"{array}_0")
+        self.ok("resume", array)
+        self.assertEqual(states(), ["PENDING", "RUNNING", "RUNNING"])
+        eventually(lambda: False, 0.3)
+        self.ok("signal", "USR1", array)
+        for task in (0, 1):
+            self.assertEqual(self.cli("wait", f"{array}_{task}")[0], 9)
+        self.ok("cancel", array)
+        self.cli("wait", array)
+
+    @natively
     def test_berth_run_refuses_what_needs_a_queue(self):
         status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0, hold=True)))
         self.assertEqual(status, 125)
