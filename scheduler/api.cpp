@@ -468,7 +468,8 @@ void Api::call_of_waiting_task(ApiCall call, const ApiRequest& request, const Wa
   daemon_.require(task.array, actor);
   const bool is_on_its_way = daemon_.is_task_on_its_way(task.array, task.index);
   if (!is_on_its_way && !daemon_.has_waiting_task(task.array, task.index)) {
-    throw ApiError(404, "there is no job " + name);
+    respond(never_started(call, task));
+    return;
   }
   const auto then = [this, call, request, actor, respond](JobId job) {
     try {
@@ -505,12 +506,39 @@ void Api::call_of_waiting_task(ApiCall call, const ApiRequest& request, const Wa
       throw ApiError(409, "job " + name + " is PENDING and does not run");
   }
   const std::uint64_t number =
-      daemon_.wait_for_task(task.array, task.index, [name, then, respond](JobId job) {
-        job != 0 ? then(job)
-                 : respond(api_failure(409, "job " + name + " never started: its array has ended"));
+      daemon_.wait_for_task(task.array, task.index, [this, call, task, then, respond](JobId job) {
+        if (job != 0) {
+          then(job);
+          return;
+        }
+        try {
+          respond(never_started(call, task));
+        } catch (...) {
+          respond(api_failure(std::current_exception()));
+        }
       });
   request.interest->when_lost(
       [this, array = task.array, number] { daemon_.cancel_wait_for_task(array, number); });
+}
+
+/// Throws ApiError 404 where there is no such task.
+ApiResponse Api::never_started(ApiCall call, const WaitingTask& task) {
+  const std::string name = std::to_string(task.array) + "_" + std::to_string(task.index);
+  const std::optional<Outcome> outcome = daemon_.never_started(task.array, task.index);
+  if (!outcome) {
+    throw ApiError(404, "there is no job " + name);
+  }
+  const std::string message = "job " + name +
+                              (outcome->state == JobState::cancelled
+                                   ? " was cancelled with its array before it started"
+                                   : " ended with its array before it started: " + outcome->message);
+  if (call != ApiCall::wait) {
+    throw ApiError(409, message);
+  }
+  return json_response({{"job_id", task.array},
+                        {"state", std::string(to_string(outcome->state))},
+                        {"exit_status", exit_status(*outcome)},
+                        {"message", message}});
 }
 
 void Api::call(ApiCall call, const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {

@@ -51,6 +51,7 @@ class Api {
   };
   void call_of_waiting_task(ApiCall call, const ApiRequest& request, const WaitingTask& task,
                             const Actor& actor, const ApiRespond& respond);
+  ApiResponse never_started(ApiCall call, const WaitingTask& task);
   void why(JobId job, const Actor& actor, const ApiRespond& respond);
   void update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);

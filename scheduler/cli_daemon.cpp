@@ -331,6 +331,9 @@ int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool 
     if (as_json) {
       print(answer);
     }
+    if (end.contains("message")) {  // a task that never started
+      (void)std::fprintf(stderr, "berth: %s\n", end["message"].get<std::string>().c_str());
+    }
     const int own = end.at("exit_status");
     status = status == 0 ? own : status;
   }

@@ -133,6 +133,8 @@ class Daemon {
   bool is_task_on_its_way(JobId array, unsigned task) const;
   using TaskReply = std::function<void(std::exception_ptr, JobId)>;
   void separate_task(JobId array, unsigned task, TaskReply reply);
+  /// Why a task of an array that has no number never gets one; nothing when it may, or there is none.
+  std::optional<Outcome> never_started(JobId array, unsigned task);
   /// Called once, with the task's number when it has got one, with 0 when the array has ended without it.
   /// Returns a number for cancel_wait_for_task.
   std::uint64_t wait_for_task(JobId array, unsigned task, std::function<void(JobId)> reply);
@@ -214,10 +216,10 @@ class Daemon {
     Namesakes namesakes;  ///< of a singleton
     bool never = false;
   };
-  /// Of the task of an array that ended.
+  /// Of an array, one of whose tasks ended, or those that have not started.
   struct ArrayEnd {
     std::optional<JobId> array;
-    std::optional<JobState> state;  ///< when it was the last
+    std::optional<JobState> state;  ///< when that was the last
   };
   void mark_numbers();
   void leave_out_numbers(QueueStore& store);
@@ -246,7 +248,6 @@ class Daemon {
   bool is_barred(JobId array, const QueueFacts& facts) const;
   std::optional<JobId> throttled_array(const WaitingJob& job);
   void throttle(JobId array);
-  bool has_running_tasks(JobId array) const;
   void handle_started(Active& active, const AttemptStart& start);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   static void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
@@ -275,7 +276,6 @@ class Daemon {
                              std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);
   void tell_array_end(JobId array, JobState state);
-  void tell_cancelled_array_end(JobId array);
   void tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id);
   void require_store() const;
   Active* find_active(JobId job);

@@ -26,6 +26,17 @@ inline Outcome cancelled_before_start(const std::string& by) {
                             "cancelled by " + by + " before it started");
 }
 
+/// The same of an array, of which some tasks may have started.
+inline Outcome of_unstarted_tasks(const Outcome& outcome) {
+  constexpr std::string_view kOfJob = "before it started";
+  Outcome of_tasks = outcome;
+  if (of_tasks.message.ends_with(kOfJob)) {
+    of_tasks.message.replace(of_tasks.message.size() - kOfJob.size(), kOfJob.size(),
+                             "before all its tasks had started");
+  }
+  return of_tasks;
+}
+
 /// An array has no outcome of its own.
 inline int exit_status_of_array(JobState state) {
   return state == JobState::completed ? 0 : state == JobState::cancelled ? 143 : 1;

@@ -86,9 +86,6 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
       reader_.has_started(*on)) {
     return Fulfilment::yes;  // an array, which is PENDING until its last task has ended
   }
-  if (other && is_final(other->state) && has_running_tasks(*on)) {
-    return Fulfilment::no;  // a cancelled array, until the last of its tasks has ended
-  }
   // What is not there was removed from the history, or is a task of an array that ended without it.
   return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
 }
@@ -258,12 +255,6 @@ void Daemon::task_left(JobId array) {
     arrays_.erase(found);
   }
   schedule();
-}
-
-/// Until the records of their ends are on the disk.
-bool Daemon::has_running_tasks(JobId array) const {
-  return std::any_of(active_.begin(), active_.end(),
-                     [array](const auto& one) { return one.second.array == array; });
 }
 
 // -- deciding -------------------------------------------------------------------------------------------

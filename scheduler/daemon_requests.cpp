@@ -218,14 +218,19 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
   return *active;
 }
 
+/// Of an array: that of its tasks which have not started; it ends with the last of those that have.
 void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
   const auto array_end = std::make_shared<ArrayEnd>();
   committer_->commit_surely(
       [job, attempt, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
-        const std::optional<StoredJob> stored = store.find_stored(job);
-        store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
-        if (stored && stored->array_job_id) {
-          *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
+        if (store.close_array(job, of_unstarted_tasks(outcome), at)) {
+          *array_end = {job, store.settle_array(job, at)};
+        } else {
+          const std::optional<StoredJob> stored = store.find_stored(job);
+          store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+          if (stored && stored->array_job_id) {
+            *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
+          }
         }
         crash_point("cancel.before_commit");
       },
@@ -234,7 +239,9 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
-        if (!has_running_tasks(job)) {
+        if (array_end->array == job) {
+          tell_task(job, std::nullopt, 0);
+        } else {
           tell_end(job, {outcome.state, exit_status(outcome)});
         }
         release_dependents(job, array_end->array);
@@ -262,6 +269,13 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   }
   if (waiting_.contains(job)) {
     require_store();
+  }
+  if (!stored.array_job_id && !waiting_.contains(job) && !is_final(stored.state)) {
+    committer_->commit(  // before any of its tasks ends, with which it may
+        [job, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
+          store.note_cancel(job, 0, at, detail);
+        },
+        [](const std::exception_ptr&) {});
   }
   const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
   if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
@@ -639,11 +653,14 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
         store.requeue(again.job_id, again.facts, at, detail);
         crash_point("requeue.before_commit");
       },
-      [this, again, reply = std::move(reply)](const std::exception_ptr& error) {
+      [this, again, array = stored.array_job_id, reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("requeue.after_commit");
         requeueing_.erase(again.job_id);
         if (!error) {
           enqueue(again, clock_.system_now());
+          if (array) {
+            release_dependents(*array, std::nullopt);  // what it can never fulfil, it may again
+          }
           schedule();
         }
         reply(error);
@@ -653,8 +670,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
 
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
   const std::optional<StoredJob> stored = reader_.find_stored(job);
-  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job) &&
-      !has_running_tasks(job)) {
+  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
     const std::vector<AccountingRecord> records = reader_.find(job);
     const bool has_outcome =
         !records.empty() && records.back().outcome && stored->state == records.back().state;
@@ -690,17 +706,6 @@ void Daemon::tell_array_end(JobId array, JobState state) {
   release_dependents(array, std::nullopt);
 }
 
-/// After the end of a task: that of an array which was cancelled while tasks of it ran.
-void Daemon::tell_cancelled_array_end(JobId array) {
-  if (waiting_.contains(array) || has_running_tasks(array)) {
-    return;
-  }
-  const std::optional<StoredJob> stored = reader_.find_stored(array);
-  if (stored && is_final(stored->state)) {
-    tell_array_end(array, stored->state);
-  }
-}
-
 // -- tasks of arrays that have no number yet ------------------------------------------------------------
 
 bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
@@ -713,6 +718,15 @@ bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
 bool Daemon::has_waiting_task(JobId array, unsigned task) const {
   const std::optional<WaitingJob> waiting = waiting_.find(array);
   return waiting && IndexList::parse(waiting->facts.array_tasks).contains(task);
+}
+
+std::optional<Outcome> Daemon::never_started(JobId array, unsigned task) {
+  const std::optional<StoredJob> stored = reader_.find_stored(array);
+  if (!stored || stored->array_job_id || waiting_.contains(array) || is_task_on_its_way(array, task)) {
+    return std::nullopt;
+  }
+  const QueueFacts facts = queue_facts(parse_stored_job(stored->spec_text, job_name(array)));
+  return IndexList::parse(facts.array_tasks).contains(task) ? reader_.closing(array) : std::nullopt;
 }
 
 void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {

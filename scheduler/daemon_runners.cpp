@@ -469,8 +469,6 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         if (*array_end) {
           tell_array_end(*array, **array_end);
-        } else if (array && !again) {
-          tell_cancelled_array_end(*array);
         }
         committed();
       });

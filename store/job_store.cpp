@@ -319,6 +319,8 @@ class SqliteJobStore final : public QueueStore {
   void leave_out(const GivenNumbers& numbers) override;
   void move_log() override { database_->move_log(); }
   JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) override;
+  bool close_array(JobId job, const Outcome& outcome, Timestamp at) override;
+  std::optional<Outcome> closing(JobId array_job) override;
   std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
@@ -357,6 +359,8 @@ class SqliteJobStore final : public QueueStore {
   std::vector<JobEvent> read_events(Query& query) const;
   void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
   void leave_queue(JobId job);
+  void reopen_array(JobId array_job, Timestamp at);
+  bool is_cancelled_array(JobId array_job);
   bool end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
   void insert_event(JobId job, unsigned attempt, Timestamp at, JobState state, const std::string& detail);
   std::optional<Standing> standing(JobId job);
@@ -642,8 +646,21 @@ void SqliteJobStore::requeue(JobId job, const QueueFacts& facts, Timestamp at, c
     leave_queue(job);
     insert_into_queue(job, stored->user_id, stored->attempt, facts);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
+    if (stored->array_job_id) {
+      reopen_array(*stored->array_job_id, at);
+    }
     return true;
   });
+}
+
+/// An array that has ended is settled again, after a task that runs again.
+void SqliteJobStore::reopen_array(JobId array_job, Timestamp at) {
+  const std::optional<Standing> now = standing(array_job);
+  if (now && is_final(now->state)) {
+    database_->query("DELETE FROM attempts WHERE job_id = ? AND attempt = 0").bind(array_job).execute();
+    set_state(array_job, JobState::pending, 0, std::nullopt);
+    insert_event(array_job, 0, at, JobState::pending, R"({"action":"reopen"})");
+  }
 }
 
 void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
@@ -910,6 +927,50 @@ JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string
   });
 }
 
+bool SqliteJobStore::close_array(JobId job, const Outcome& outcome, Timestamp at) {
+  return database_->write([&] {
+    {
+      Query waiting = database_->query("SELECT 1 FROM queue WHERE job_id = ? AND array_tasks <> ''");
+      if (!waiting.bind(job).step()) {
+        return false;
+      }
+    }
+    leave_queue(job);
+    Query event = database_->query(
+        "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, 0, ?, 'PENDING', "
+        "json_object('action', 'close', 'state', ?, 'cause', ?, 'message', ?))");
+    event.bind(job).bind(to_column(at)).bind(to_string(outcome.state)).bind(to_string(outcome.cause));
+    event.bind(outcome.message).execute();
+    return true;
+  });
+}
+
+std::optional<Outcome> SqliteJobStore::closing(JobId array_job) {
+  return database_->read([&]() -> std::optional<Outcome> {
+    Query query = database_->query(
+        "SELECT json_extract(detail, '$.state'), json_extract(detail, '$.cause'), json_extract(detail, "
+        R"('$.message') FROM events WHERE job_id = ? AND detail LIKE '{"action":"close"%')");
+    if (!query.bind(array_job).step()) {
+      return std::nullopt;
+    }
+    Row row(query);
+    Outcome outcome;
+    outcome.state = to_state(database_->path(), row.text());
+    outcome.cause = parse_cause(row.text()).value_or(Cause::cancelled);
+    outcome.message = row.text();
+    return outcome;
+  });
+}
+
+/// Since it was opened again, if it was.
+bool SqliteJobStore::is_cancelled_array(JobId array_job) {
+  Query query = database_->query(
+      R"(SELECT 1 FROM events WHERE job_id = ?1 AND detail LIKE '{"action":"cancel"%' AND sequence > )"
+      "coalesce((SELECT max(sequence) FROM events WHERE job_id = ?1 AND detail LIKE "
+      R"('{"action":"reopen"%'), 0))");
+  return query.bind(array_job).step();
+}
+
 std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp at) {
   return database_->write([&]() -> std::optional<JobState> {
     {
@@ -921,11 +982,20 @@ std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp 
         return std::nullopt;
       }
     }
+    if (const std::optional<Outcome> outcome = closing(array_job)) {
+      set_state(array_job, outcome->state, 0, at);
+      insert_unstarted(array_job, 0);
+      write_end(array_job, 0, std::nullopt, *outcome, {}, at);
+      return outcome->state;
+    }
     JobState state = JobState::completed;
     {
       Query failed =
           database_->query("SELECT 1 FROM jobs WHERE array_job_id = ? AND state <> 'COMPLETED' LIMIT 1");
       state = failed.bind(array_job).step() ? JobState::failed : JobState::completed;
+    }
+    if (state == JobState::failed && is_cancelled_array(array_job)) {
+      state = JobState::cancelled;
     }
     set_state(array_job, state, 0, at);
     insert_event(array_job, 0, at, state, R"({"array":"all tasks have ended"})");

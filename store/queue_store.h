@@ -89,7 +89,7 @@ class QueueStore : public JobStore {
   /// RUNNING to SUSPENDED and back.
   virtual void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) = 0;
   /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its
-  /// event.
+  /// event. The array that it is a task of is not over any more.
   virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
   /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
@@ -112,8 +112,14 @@ class QueueStore : public JobStore {
   /// A job of its own for one task of an array, as a copy of the array's job. `left` are the tasks that have
   /// not started after it; when there are none the array leaves the queue.
   virtual JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) = 0;
-  /// When no task of the array waits or runs any more: its final state, COMPLETED when all its tasks are,
-  /// else FAILED, is recorded and returned.
+  /// When the job is an array that waits, those of its tasks that have not started never will: that, and why,
+  /// is recorded, and true returned. Else nothing is done.
+  virtual bool close_array(JobId job, const Outcome& outcome, Timestamp at) = 0;
+  /// Why tasks of an array never started; nothing when all have, or may yet.
+  virtual std::optional<Outcome> closing(JobId array_job) = 0;
+  /// When no task of the array waits or runs any more: its final state is recorded and returned. That of
+  /// close_array(); else COMPLETED when all its tasks are, CANCELLED after note_cancel() of the array, or
+  /// FAILED.
   virtual std::optional<JobState> settle_array(JobId array_job, Timestamp at) = 0;
   /// The job that is this task; nothing when there is none yet.
   virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;

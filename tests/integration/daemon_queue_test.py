@@ -281,9 +281,59 @@ class Queueing(DaemonCase):
         self.ok("cancel", array)
         eventually(lambda: False, 0.3)
         self.assertEqual(self.queue()[after]["reason"], "Dependency")
+        self.kill_daemon()
+        self.start_daemon()
+        record = self.records(array)[-1]
+        self.assertEqual((record["state"], "end" in record), ("PENDING", False))
+        self.ok("cancel", array)
         self.let_end()
         self.assertEqual(self.cli("wait", array)[0], 143)
         self.ok("wait", after)
+        array_end, task_end = self.records(array)[-1], self.records(f"{array}_0")[-1]
+        self.assertEqual((array_end["state"], array_end["end"]), ("CANCELLED", task_end["end"]))
+        self.assertIn("nothing to cancel", self.cli("cancel", array)[2])
+
+    @natively
+    def test_an_array_past_its_deadline_ends_with_the_last_of_its_running_tasks(self):
+        array = self.submit_array("0-3%1", "--deadline", "now+2")
+        after = self.submit("exit", 0, dependency=f"afternotok:{array}")
+        self.assertTrue(eventually(lambda: array not in self.queue(), 20))
+        self.assertEqual((self.state(array), self.state(f"{array}_0")), ("PENDING", "RUNNING"))
+        self.assertEqual(self.queue()[after]["reason"], "Dependency")
+        self.let_end()
+        self.ok("wait", after)
+        self.assertEqual((self.state(array), self.state(f"{array}_0")), ("DEADLINE", "COMPLETED"))
+        self.assertIn("ended with its array", self.cli("wait", f"{array}_1")[2])
+
+    @natively
+    def test_an_array_is_open_again_while_a_requeued_task_runs(self):
+        script = "[ $SLURM_RESTART_COUNT = 1 ] || exit 1; until [ -e end ]; do sleep 0.05; done"
+        array = int(self.ok("submit", "--parsable", "-a", "0-1", "--wrap", script))
+        after = self.submit("exit", 0, dependency=f"afterok:{array}")
+        self.assertEqual(self.cli("wait", array)[0], 1)
+        self.assertEqual(self.queue()[after]["reason"], "DependencyNeverSatisfied")
+        self.ok("requeue", f"{array}_0")
+        self.wait_for_state(f"{array}_0", "RUNNING")
+        record = self.records(array)[-1]
+        self.assertEqual((record["state"], "end" in record), ("PENDING", False))
+        self.assertEqual(self.queue()[after]["reason"], "Dependency")
+        self.ok("requeue", f"{array}_1")
+        self.kill_daemon()
+        self.start_daemon()
+        self.let_end()
+        self.ok("wait", array, after)
+        self.assertEqual(self.state(array), "COMPLETED")
+        self.ok("requeue", f"{array}_1")
+        self.cli("wait", array)
+        self.assertEqual(self.state(array), "FAILED")
+
+    @natively
+    def test_an_array_that_is_cancelled_when_all_its_tasks_run_is_cancelled(self):
+        array = self.submit_array("0-1")
+        self.assertTrue(eventually(lambda: self.running() == 2))
+        self.ok("cancel", array)
+        self.assertEqual(self.cli("wait", array)[0], 143)
+        self.assertEqual(self.state(array), "CANCELLED")
 
     @natively
     def test_after_an_array_is_after_the_start_of_its_last_task(self):

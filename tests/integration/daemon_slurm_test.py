@@ -252,8 +252,12 @@ class Tasks(DaemonCase):
             self.assertTrue(eventually(lambda: self.cli("slots")[0] == 0))
             eventually(lambda: False, 0.3)
             self.ok("cancel", "--now", array)
-            self.assertEqual(waiter.wait(20), 125)
-            self.assertIn("never started", waiter.stderr.read())
+            self.assertEqual(waiter.wait(20), 143)
+            self.assertIn("was cancelled with its array", waiter.stderr.read())
+        status, _, err = self.cli("wait", f"{array}_5")
+        self.assertEqual((status, err), (143, f"berth: job {array}_5 was cancelled with its array before it started\n"))
+        self.assertIn("was cancelled with its array", self.cli("requeue", f"{array}_5")[2])
+        self.assertIn("there is no job", self.cli("wait", f"{array}_6")[2])
 
     def test_history_knows_tasks_by_their_array(self):
         array = self.submit("exit", 0, array="3,5")

@@ -441,6 +441,54 @@ TEST_CASE("an array has started when each of its tasks has, and none waits to ru
   CHECK_FALSE(store->has_started(array));
 }
 
+TEST_CASE("an array whose tasks never start ends, as it was told, with the last of those that run") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_array(*store, "0-9");
+  const JobId task = start_task(*store, array, 0, "1-9");
+  CHECK_FALSE(store->close_array(task, completed(), at(4)));
+  CHECK_FALSE(store->closing(array));
+  const Outcome outcome = ended(JobState::deadline, Cause::cancelled);
+  REQUIRE(store->close_array(array, outcome, at(4)));
+  CHECK_FALSE(store->settle_array(array, at(4)));
+  CHECK(store->find(array).at(0).state == JobState::pending);
+  CHECK(store->closing(array) == outcome);
+  store->finish(task, 1, completed(), {}, at(5));
+  REQUIRE(store->settle_array(array, at(5)) == JobState::deadline);
+  AccountingRecord record = store->find(array).at(0);
+  CHECK(record.state == JobState::deadline);
+  CHECK(record.end == at(5));
+  CHECK(record.outcome == outcome);
+  CHECK_FALSE(store->settle_array(array, at(6)));
+  store->requeue(task, {}, at(6), "");
+  record = store->find(array).at(0);
+  CHECK(record.state == JobState::pending);
+  CHECK_FALSE(record.end);
+  CHECK(replay(store->events(array)) == JobState::pending);
+  store->configure(task, 2, sample_allocation(), at(7));
+  store->run(task, 2, at(7));
+  store->finish(task, 2, completed(), {}, at(8));
+  CHECK(store->settle_array(array, at(8)) == JobState::deadline);
+  CHECK(store->find(array).at(0).end == at(8));
+}
+
+TEST_CASE("an array all of whose tasks started is what they are, and cancelled when it was") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_array(*store, "0");
+  const JobId task = start_task(*store, array, 0, "");
+  store->note_cancel(array, 0, at(4), R"({"action":"cancel","by":"ada"})");
+  store->finish(task, 1, ended(JobState::cancelled, Cause::cancelled), {}, at(5));
+  CHECK(store->settle_array(array, at(5)) == JobState::cancelled);
+  const auto run_again = [&](unsigned attempt, const Outcome& outcome) {
+    store->requeue(task, {}, at(6), "");
+    store->configure(task, attempt, sample_allocation(), at(7));
+    store->finish(task, attempt, outcome, {}, at(8));
+    return store->settle_array(array, at(8));
+  };
+  CHECK(run_again(2, ended(JobState::node_fail, Cause::node_fail)) == JobState::failed);
+  CHECK(run_again(3, ended(JobState::failed, Cause::launch_failed)) == JobState::failed);
+  CHECK(replay(store->events(array)) == JobState::failed);
+}
+
 TEST_CASE("room of forgotten jobs goes back to the file system, but for some that is kept") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berthd.db");
