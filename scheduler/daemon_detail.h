@@ -1,6 +1,7 @@
 // What the sources of Daemon share (daemon*.cpp) and nobody else needs.
 #pragma once
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -37,9 +38,13 @@ inline Outcome of_unstarted_tasks(const Outcome& outcome) {
   return of_tasks;
 }
 
-/// An array has no outcome of its own.
-inline int exit_status_of_array(JobState state) {
-  return state == JobState::completed ? 0 : state == JobState::cancelled ? 143 : 1;
+/// An array has no outcome of its own: the highest of its tasks, as with sbatch --wait.
+inline int exit_status_of_array(JobState state, const std::vector<Outcome>& tasks) {
+  int highest = state == JobState::completed ? 0 : 1;
+  for (const Outcome& outcome : tasks) {
+    highest = std::max(highest, exit_status(outcome));
+  }
+  return highest;
 }
 
 inline std::string job_name(JobId job) {

@@ -671,11 +671,12 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
   const std::optional<StoredJob> stored = reader_.find_stored(job);
   if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
-    const std::vector<AccountingRecord> records = reader_.find(job);
-    const bool has_outcome =
-        !records.empty() && records.back().outcome && stored->state == records.back().state;
+    const std::vector<Outcome> tasks = reader_.array_outcomes(job);
+    const std::vector<AccountingRecord> records =
+        tasks.empty() ? reader_.find(job) : std::vector<AccountingRecord>();
+    const bool has_outcome = !records.empty() && records.back().outcome;
     reply({stored->state,
-           has_outcome ? exit_status(*records.back().outcome) : exit_status_of_array(stored->state)});
+           has_outcome ? exit_status(*records.back().outcome) : exit_status_of_array(stored->state, tasks)});
     return 0;
   }
   waiters_[job].emplace(++last_waiter_, std::move(reply));
@@ -702,7 +703,9 @@ void Daemon::tell_end(JobId job, const JobEnd& end) {
 }
 
 void Daemon::tell_array_end(JobId array, JobState state) {
-  tell_end(array, {state, exit_status_of_array(state)});
+  const bool is_awaited = waiters_.contains(array);
+  tell_end(array, {state, exit_status_of_array(
+                              state, is_awaited ? reader_.array_outcomes(array) : std::vector<Outcome>())});
   release_dependents(array, std::nullopt);
 }
 

@@ -968,7 +968,8 @@ constexpr std::array kSubmitOwnOptions{
            .section = kSectionSubmit},
     Option{.name = "wait",
            .letter = 'W',
-           .description = "Waits until the jobs have ended and exits as the first that did not complete",
+           .description = "Waits until the jobs have ended and exits as the first that did not complete; "
+                          "of an array with the highest status of its tasks",
            .section = kSectionSubmit},
 };
 constexpr auto kSubmitOptions =
@@ -1132,7 +1133,9 @@ constexpr std::array kWaitUsage{"wait [--json] JOBID…"sv};
 constexpr std::array kWaitDescription{
     "Waits until jobs have ended, however long that takes, and exits as the first of them that did not "
     "complete: "
-    "with its own status, 124 after a time limit, 128 + n after signal n, 125 when it could not be started."sv,
+    "with its own status, 124 after a time limit, 128 + n after signal n, 125 when it could not be started. "
+    "An "
+    "array has the highest status of its tasks."sv,
 };
 constexpr std::array kWaitExamples{Example{"berth wait 36 && deploy", "Goes on when job 36 has completed."}};
 constexpr std::array kWaitSeeAlso{"berth-submit(1)"sv, "berth-logs(1)"sv};

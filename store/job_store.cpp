@@ -322,6 +322,7 @@ class SqliteJobStore final : public QueueStore {
   bool close_array(JobId job, const Outcome& outcome, Timestamp at) override;
   std::optional<Outcome> closing(JobId array_job) override;
   std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
+  std::vector<Outcome> array_outcomes(JobId array_job) override;
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
   bool has_started(JobId array_job) override;
@@ -1000,6 +1001,32 @@ std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp 
     set_state(array_job, state, 0, at);
     insert_event(array_job, 0, at, state, R"({"array":"all tasks have ended"})");
     return state;
+  });
+}
+
+std::vector<Outcome> SqliteJobStore::array_outcomes(JobId array_job) {
+  return database_->read([&] {
+    std::vector<Outcome> outcomes;
+    if (const std::optional<Outcome> closed = closing(array_job)) {
+      outcomes.push_back(*closed);
+    }
+    Query query = database_->query(
+        "SELECT DISTINCT a.state, a.cause, a.exit_code, a.signal, a.stage, a.error_number FROM jobs j JOIN "
+        "attempts a ON a.job_id = j.id AND a.attempt = j.attempt WHERE j.array_job_id = ? AND a.end_us IS "
+        "NOT "
+        "NULL");
+    query.bind(array_job);
+    while (query.step()) {
+      Row row(query);
+      Outcome& outcome = outcomes.emplace_back();
+      outcome.state = to_state(database_->path(), row.text());
+      outcome.cause = parse_cause(row.text()).value_or(Cause::exited);
+      outcome.exit_code = static_cast<int>(row.integer());
+      outcome.signal = static_cast<int>(row.integer());
+      outcome.stage = row.text();
+      outcome.error_number = static_cast<int>(row.integer());
+    }
+    return outcomes;
   });
 }
 

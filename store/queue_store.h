@@ -121,6 +121,8 @@ class QueueStore : public JobStore {
   /// close_array(); else COMPLETED when all its tasks are, CANCELLED after note_cancel() of the array, or
   /// FAILED.
   virtual std::optional<JobState> settle_array(JobId array_job, Timestamp at) = 0;
+  /// How the tasks of an array ended, each way once, and closing(); without their limits and messages.
+  virtual std::vector<Outcome> array_outcomes(JobId array_job) = 0;
   /// The job that is this task; nothing when there is none yet.
   virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
   /// Whether an earlier job of the same user and name waits or runs; of a task one outside its array.

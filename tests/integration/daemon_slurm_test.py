@@ -272,13 +272,19 @@ class Tasks(DaemonCase):
 
     def test_an_array_ends_though_its_tasks_run_again_or_its_last_one_is_cancelled(self):
         array = self.submit("exit", 3, array="0-1", retry={"max": 1})
-        self.assertEqual(self.cli("wait", array)[0], 1)
+        self.assertEqual(self.cli("wait", array)[0], 3)
         self.assertEqual([len(self.records(f"{array}_{task}")) for task in (0, 1)], [2, 2])
         array = self.submit("exit", 3, array="0-1", retry={"max": 1, "backoff": "1h"})
         self.assertTrue(eventually(lambda: all(self.state(f"{array}_{task}") == "FAILED" for task in (0, 1)), 30))
         self.assertEqual({job["reason"] for job in self.queue().values() if "array_job_id" in job}, {"BeginTime"})
         self.ok("cancel", f"{array}_[0-1]")
-        self.assertEqual(self.cli("wait", array)[0], 1)
+        self.assertEqual(self.cli("wait", array)[0], 143)
+
+    def test_who_waits_for_an_array_gets_the_highest_status_of_its_tasks(self):
+        for wrap, status in (("exit $((SLURM_ARRAY_TASK_ID + 5))", 7), ("exit 0", 0), ("kill -9 $$", 137)):
+            status_now, out, _ = self.cli("submit", "--parsable", "--wait", "-a", "0-2", "--wrap", wrap)
+            self.assertEqual(status_now, status, wrap)
+            self.assertEqual(self.cli("wait", out.strip())[0], status, wrap)
 
     def test_a_job_depends_on_one_task(self):
         array = self.array("0-2")
@@ -421,7 +427,7 @@ class Changing(DaemonCase):
                     file.write("x\n")
                 self.assertEqual(self.cli("wait", job)[0], 3)
                 self.assertEqual(len(self.records(job)), 2)
-        self.assertEqual(self.cli("wait", array)[0], 1)
+        self.assertEqual(self.cli("wait", array)[0], 3)
 
     def submit_command(self, argv, **spec):
         path = self.job_file({"argv": argv, "current_working_directory": self.work, **spec})
