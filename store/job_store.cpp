@@ -805,6 +805,10 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
         "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
     sql +=
         states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")" + index_condition(filter.states);
+    // An array all of whose tasks have rows of their own is told of by those.
+    sql +=
+        " AND NOT (j.state = 'PENDING' AND q.job_id IS NULL AND EXISTS (SELECT 1 FROM jobs t WHERE "
+        "t.array_job_id = j.id))";
     if (filter.user_id) {
       sql += " AND j.user_id = " + std::to_string(*filter.user_id);
     }

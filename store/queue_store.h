@@ -104,6 +104,7 @@ class QueueStore : public JobStore {
   /// Every row of the queue, in the order of job ids.
   virtual void visit_queue(const std::function<void(WaitingJob&&)>& visit) = 0;
   virtual std::optional<StoredJob> find_stored(JobId job) = 0;
+  /// Without arrays that run: those whose tasks have rows of their own, all of them.
   virtual std::vector<JobSummary> summaries(const SummaryFilter& filter) = 0;
   /// Events after `sequence`, oldest first, at most `limit`; only of one user's jobs when given.
   virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,

@@ -331,6 +331,7 @@ class Queueing(DaemonCase):
     def test_an_array_that_is_cancelled_when_all_its_tasks_run_is_cancelled(self):
         array = self.submit_array("0-1")
         self.assertTrue(eventually(lambda: self.running() == 2))
+        self.assertEqual(self.ok("queue", "-n", "-P", "-o", "JobID").split(), [f"{array}_0", f"{array}_1"])
         self.ok("cancel", array)
         self.assertEqual(self.cli("wait", array)[0], 143)
         self.assertEqual(self.state(array), "CANCELLED")

@@ -441,6 +441,23 @@ TEST_CASE("an array has started when each of its tasks has, and none waits to ru
   CHECK_FALSE(store->has_started(array));
 }
 
+TEST_CASE("an array is listed while tasks of it have no rows of their own") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_array(*store, "0-1");
+  const auto listed = [&] {
+    std::vector<JobId> jobs;
+    for (const JobSummary& job : store->summaries({})) {
+      jobs.push_back(job.job_id);
+    }
+    return jobs;
+  };
+  CHECK(listed() == std::vector<JobId>{array});
+  const JobId first = start_task(*store, array, 0, "1");
+  CHECK(listed() == std::vector<JobId>{array, first});
+  const JobId second = start_task(*store, array, 1, "");
+  CHECK(listed() == std::vector<JobId>{first, second});
+}
+
 TEST_CASE("an array whose tasks never start ends, as it was told, with the last of those that run") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-9");
