@@ -918,6 +918,10 @@ void Api::wait(const ApiRequest& request, JobId job, const Actor& actor, const A
 
 void Api::output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
   const StoredJob stored = daemon_.require(job, actor);
+  if (const std::string task = first_task(stored); !task.empty()) {
+    throw ApiError(409, "job " + std::to_string(job) +
+                            " is an array, whose tasks have the output; ask for one: berth logs " + task);
+  }
   ApiResponse response;
   response.type = "application/octet-stream";
   response.stream = make_output_stream(

@@ -6,7 +6,7 @@
 #include "scheduler/api.h"
 #include "scheduler/stream_hand_over.h"
 #include "scheduler/stream_request.h"
-#include "schemas/job_file.h"
+#include "scheduler/submission.h"
 
 namespace berth {
 namespace {
@@ -32,12 +32,12 @@ ApiResponse end_response(JobId job, const JobEnd& end) {
 
 void check_may_start(Daemon& daemon, const AttachRequest& asked, const StoredJob& stored) {
   const std::string name = "job " + std::to_string(asked.job);
+  if (const std::string task = first_task(stored); !task.empty()) {
+    throw ApiError(409,
+                   name + " is an array, whose tasks run by themselves; attach to one: berth attach " + task);
+  }
   if (daemon.is_over(asked.job)) {
     return;
-  }
-  if (!stored.array_job_id && !parse_stored_job(stored.spec_text, name).array.empty()) {
-    throw ApiError(409, name + " is an array, whose tasks run by themselves; attach to one, such as " +
-                            std::to_string(asked.job) + "_0");
   }
   if (!asked.wait) {
     throw ApiError(409, name + " is " + std::string(to_string(stored.state)) + " and does not run now");

@@ -89,6 +89,15 @@ QueueFacts queue_facts(const JobSpec& spec) {
   return facts;
 }
 
+std::string first_task(const StoredJob& job) {
+  const std::string name = std::to_string(job.job_id);
+  const JobSpec spec = parse_stored_job(job.spec_text, "job " + name);
+  if (job.array_job_id || spec.array.empty()) {
+    return "";
+  }
+  return name + "_" + std::to_string(parse_array(spec.array).tasks.take_first().value_or(0));
+}
+
 void check_submission(const JobSpec& spec, const ControllerReport& controllers,
                       const NetworkSettings& network) {
   try {

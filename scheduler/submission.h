@@ -12,7 +12,7 @@
 
 #include "scheduler/runner_protocol.h"
 #include "schemas/job_spec.h"
-#include "store/job_store.h"
+#include "store/queue_store.h"
 
 namespace berth {
 
@@ -52,6 +52,9 @@ class IdentityCache {
 
 /// What a waiting job is scheduled by, as its spec says.
 QueueFacts queue_facts(const JobSpec& spec);
+
+/// "36_0", the first task, of an array, which itself has no streams; empty for any other job.
+std::string first_task(const StoredJob& job);
 
 /// Throws InputError for a limit that the machine cannot enforce, and a network that is not permitted.
 void check_submission(const JobSpec& spec, const ControllerReport& controllers,

@@ -295,10 +295,18 @@ class WithoutTerminal(AttachCase):
         status, _, err = self.cli("attach", job)
         self.assertEqual(status, 137)
         self.assertIn("has ended, as CANCELLED", err)
-        array = self.submit("hold", 60, array="0-1", hold=True)
+        array = self.submit("hold", 60, array="2-3", hold=True)
         status, _, err = self.cli("attach", array)
-        self.assertEqual((status, "is an array" in err), (125, True), err)
-        self.ok("cancel", array)
+        self.assertEqual((status, f"berth attach {array}_2" in err), (125, True), err)
+        self.ok("release", array)
+        for state in ("RUNNING", "CANCELLED"):
+            self.wait_for_state(f"{array}_3", state)
+            status, _, err = self.cli("attach", array)
+            self.assertEqual((status, f"berth attach {array}_2" in err), (125, True), err)
+            for words in ((), ("-f",)):
+                status, _, err = self.cli("logs", *words, array)
+                self.assertEqual((status, f"berth logs {array}_2" in err), (1, True), err)
+            self.cli("cancel", "--now", array)
         self.assertEqual(self.cli("attach", 9999)[0], 125)
 
     @natively
