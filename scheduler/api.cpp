@@ -596,24 +596,23 @@ void Api::call_of_job(ApiCall call, const ApiRequest& request, JobId job, const 
 void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
   daemon_.require(job, actor);
   const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
-  read(
-      [job, as, now = clock_.system_now(), zone = zone_of(request)](QueueStore& store) {
-        const ShownJob shown = job_of(store, job);
-        if (as == "text") {
-          return text_response(show_text(shown, {now, zone}), "text/plain");
-        }
-        if (as == "efficiency" || as == "efficiency-json") {
-          std::string text;
-          for (const AccountingRecord& record : shown.records) {
-            const bool first = text.empty();
-            text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
-                                       : (first ? "" : ",\n") + efficiency_json(record, now);
-          }
-          return text_response(std::move(text), "text/plain");
-        }
-        return text_response(show_json(std::span(&shown, 1)), "application/json");
-      },
-      respond);
+  read_records([job](QueueStore& store) { return job_of(store, job); },
+               [as, now = clock_.system_now(), zone = zone_of(request)](const ShownJob& shown) {
+                 if (as == "text") {
+                   return text_response(show_text(shown, {now, zone}), "text/plain");
+                 }
+                 if (as == "efficiency" || as == "efficiency-json") {
+                   std::string text;
+                   for (const AccountingRecord& record : shown.records) {
+                     const bool first = text.empty();
+                     text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
+                                                : (first ? "" : ",\n") + efficiency_json(record, now);
+                   }
+                   return text_response(std::move(text), "text/plain");
+                 }
+                 return text_response(show_json(std::span(&shown, 1)), "application/json");
+               },
+               respond);
 }
 
 void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
@@ -813,6 +812,30 @@ void Api::read(Work work, const ApiRespond& respond) {
   });
 }
 
+/// What is read gets what only the daemon knows before it is answered with.
+void Api::read_records(const std::function<ShownJob(QueueStore&)>& look,
+                       const std::function<ApiResponse(const ShownJob&)>& answer, const ApiRespond& respond) {
+  const auto found = std::make_shared<ShownJob>();
+  read(
+      [look, found](QueueStore& store) {
+        *found = look(store);
+        return ApiResponse{};
+      },
+      [this, found, answer, respond](ApiResponse response) {
+        if (response.status != 200) {
+          respond(std::move(response));
+          return;
+        }
+        for (AccountingRecord& record : found->records) {
+          if (record.state == JobState::pending) {
+            const std::optional<WaitReason> reason = daemon_.reason(record.job_id);
+            record.reason = reason ? to_string(*reason) : "";
+          }
+        }
+        read([found, answer](QueueStore&) { return answer(*found); }, respond);
+      });
+}
+
 void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   SummaryFilter filter;
   filter.states = states_of(parameter(request, "state"));
@@ -870,11 +893,13 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   const std::vector<ChosenColumn> columns = format ? from_parameters([&] { return parse_format(*format); })
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
-  read(
-      [=, time = ListingTime(now, zone_of(request))](QueueStore& store) {
-        const std::vector<AccountingRecord> records = store.history(filter);
-        return as == "json" ? text_response(listing_json(records), "application/json")
-                            : text_response(format_listing(records, columns, style, time), "text/plain");
+  read_records(
+      [filter](QueueStore& store) {
+        return ShownJob{store.history(filter), {}};
+      },
+      [=, time = ListingTime(now, zone_of(request))](const ShownJob& found) {
+        return as == "json" ? text_response(listing_json(found.records), "application/json")
+                            : text_response(format_listing(found.records, columns, style, time), "text/plain");
       },
       respond);
 }

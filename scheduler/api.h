@@ -13,6 +13,7 @@
 
 #include "scheduler/api_routes.h"
 #include "scheduler/api_server.h"
+#include "scheduler/cli_show.h"
 #include "scheduler/daemon.h"
 #include "scheduler/submission.h"
 
@@ -69,6 +70,8 @@ class Api {
   ApiResponse slots(const Actor& actor) const;
   /// Runs `work` on the reading thread and answers with what it returns, or with what it throws.
   void read(Work work, const ApiRespond& respond);
+  void read_records(const std::function<ShownJob(QueueStore&)>& look,
+                    const std::function<ApiResponse(const ShownJob&)>& answer, const ApiRespond& respond);
 
   boost::asio::io_context& loop_;
   Daemon& daemon_;

@@ -55,6 +55,10 @@ class Queueing(DaemonCase):
         late = self.submit("exit", 0, hold=True, deadline="now+1")
         self.assertEqual(self.queue()[job]["reason"], "BeginTime")
         self.assertIn("BeginTime", self.ok("why", job))
+        self.assertEqual(self.records(job)[0]["reason"], "BeginTime")
+        self.assertRegex(self.ok("show", job), r"Reason: +BeginTime\n")
+        self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID,Reason", job, late).split(),
+                         [f"{job}|BeginTime", f"{late}|JobHeldUser"])
         self.ok("update", "--begin", "now", job)
         self.ok("wait", job)
         self.wait_for_state(late, "DEADLINE", 20)
