@@ -271,6 +271,7 @@ void Attempt::freeze(bool frozen, Time now) {
   sandbox_->send_pause(pause);  // first: init is frozen too, and finds it when it goes on
   sandbox_->cgroup().freeze(false);
   frozen_at_.reset();
+  frozen_for_ += pause;
   for (std::optional<Time>* deadline : {&wall_deadline_, &warning_at_, &silence_deadline_}) {
     if (*deadline) {
       **deadline += pause;
@@ -400,7 +401,10 @@ Observation Attempt::observe(const CgroupCounters& counters) {
 Usage Attempt::total_usage(const CgroupCounters& counters, Time now) {
   Usage usage = counters.usage;
   if (started_) {
-    usage.wall = std::chrono::duration_cast<Micros>(main_ended_.value_or(now) - *started_);
+    const Time end = main_ended_.value_or(now);
+    const auto frozen =
+        frozen_for_ + (frozen_at_ ? std::max(end - *frozen_at_, Time::duration(0)) : Time::duration(0));
+    usage.wall = std::chrono::duration_cast<Micros>(end - *started_ - frozen);
   }
   usage.memory_limit_hits = counters.memory_limit_hits ? counters.memory_limit_hits : usage.memory_limit_hits;
   subtract_setup(usage, setup_cpu_);

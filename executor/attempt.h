@@ -115,6 +115,7 @@ class Attempt {
   std::optional<Time> cpu_check_at_;
   std::optional<Time> kill_at_;
   std::optional<Time> frozen_at_;
+  Time::duration frozen_for_{};  ///< before that
   std::optional<Time> sample_at_;
   std::chrono::milliseconds sample_interval_{10};
   std::set<std::uint32_t> commands_;  // that have not ended

@@ -287,7 +287,8 @@ Json pool_value(Daemon& daemon) {
 }
 
 /// `sample` is null when its runner has not told.
-Json top_value(const JobSummary& job, const JobSpec& spec, const RunningSample* sample, Timestamp now) {
+Json top_value(const JobSummary& job, const JobSpec& spec, const RunningSample* sample,
+               Timestamp::duration elapsed) {
   const std::string id = job.array_job_id ? std::to_string(*job.array_job_id) + "_" +
                                                 std::to_string(job.array_task_id.value_or(0))
                                           : std::to_string(job.job_id);
@@ -298,7 +299,7 @@ Json top_value(const JobSummary& job, const JobSpec& spec, const RunningSample* 
              {"user", job.user},
              {"state", std::string(to_string(job.state))},
              {"start", format_instant_utc(*job.start)},
-             {"elapsed_usec", (now - *job.start).count()},
+             {"elapsed_usec", elapsed.count()},
              {"slot", job.slot},
              {"cpus", CpuSet::parse(job.cpus).size()}};
   if (spec.time_limit) {
@@ -830,6 +831,8 @@ void Api::read_records(const std::function<ShownJob(QueueStore&)>& look,
           if (record.state == JobState::pending) {
             const std::optional<WaitReason> reason = daemon_.reason(record.job_id);
             record.reason = reason ? to_string(*reason) : "";
+          } else if (!record.end) {
+            record.suspended = daemon_.suspended_time(record.job_id);
           }
         }
         read([found, answer](QueueStore&) { return answer(*found); }, respond);
@@ -865,6 +868,9 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
           Json value = summary_value(job);
           if (const std::optional<WaitReason> reason = daemon_.reason(job.job_id)) {
             value["reason"] = std::string(to_string(*reason));
+          }
+          if (const auto suspended = daemon_.suspended_time(job.job_id); suspended.count() > 0 && !job.end) {
+            value["suspended_usec"] = suspended.count();
           }
           jobs.push_back(std::move(value));
         }
@@ -1002,18 +1008,25 @@ void Api::top(const Actor& actor, const ApiRespond& respond) {
     if (!actor.administrator) {
       filter.user_id = actor.user_id;
     }
+    std::unordered_map<JobId, Timestamp::duration> suspended;
+    for (const Daemon::RunningView& view : daemon_.running()) {
+      suspended.emplace(view.job_id, daemon_.suspended_time(view.job_id));
+    }
     read(
-        [samples, filter, pool = pool_value(daemon_), now = clock_.system_now()](QueueStore& store) {
+        [samples, filter, suspended, pool = pool_value(daemon_),
+         now = clock_.system_now()](QueueStore& store) {
           Json jobs = Json::array();
           for (const JobSummary& job : store.summaries(filter)) {
             const auto found = std::find_if(samples.begin(), samples.end(), [&](const RunningSample& sample) {
               return sample.id == AttemptId{job.job_id, job.attempt};
             });
             const std::optional<StoredJob> stored = store.find_stored(job.job_id);
+            const auto paused = suspended.find(job.job_id);
+            const auto pause = paused == suspended.end() ? Timestamp::duration(0) : paused->second;
             if (job.start && stored) {
               jobs.push_back(
                   top_value(job, parse_stored_job(stored->spec_text, "job " + std::to_string(job.job_id)),
-                            found == samples.end() ? nullptr : &*found, now));
+                            found == samples.end() ? nullptr : &*found, now - *job.start - pause));
             }
           }
           return json_response({{"at", format_instant_utc(now)},

@@ -54,7 +54,8 @@ std::string elapsed(const Json& job, Timestamp now) {
   }
   const Timestamp start = parse_instant(job["start"].get<std::string>(), now);
   const Timestamp end = job.contains("end") ? parse_instant(job["end"].get<std::string>(), now) : now;
-  return format_duration(std::chrono::duration_cast<Milliseconds>(end - start));
+  const std::chrono::microseconds suspended(job.value("suspended_usec", std::int64_t{0}));
+  return format_duration(std::chrono::duration_cast<Milliseconds>(end - start - suspended));
 }
 
 /// "36", "36_4" for a task, "36_[5-99]" for the rest of an array.

@@ -175,6 +175,8 @@ class Daemon {
     std::string runner;
   };
   std::vector<RunningView> running() const;
+  /// For how long the job's attempt that runs has been suspended.
+  std::chrono::microseconds suspended_time(JobId job) const;
   /// What running jobs use at this moment, of those whose runners answer in time.
   void sample(SampleGatherer::Reply reply) { samples_.ask(links_, std::move(reply)); }
   std::size_t waiting() const { return waiting_.size(); }
@@ -193,8 +195,9 @@ class Daemon {
     WaitingJob waiting;  ///< to put it back when the start cannot be committed
     std::optional<SlotLease> lease;
     Resources holds;
-    SteadyTime latest_end;    ///< a year later while it is suspended
-    SteadyTime suspended_at;  ///< by this berthd or before it started
+    SteadyTime latest_end;                 ///< a year later while it is suspended
+    SteadyTime suspended_at;               ///< by this berthd or before it started
+    SteadyTime::duration suspended_for{};  ///< before that
     std::shared_ptr<RunnerLink> runner;
     JobState state = JobState::configuring;
     bool start_committed = false;  ///< CONFIGURING is on the disk

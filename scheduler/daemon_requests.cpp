@@ -557,7 +557,9 @@ void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
   if (suspended) {
     active.suspended_at = clock_.steady_now();
   } else {
-    active.latest_end += clock_.steady_now() - active.suspended_at;
+    const auto pause = clock_.steady_now() - active.suspended_at;
+    active.latest_end += pause;
+    active.suspended_for += pause;
     schedule();
   }
   active.start_commit = 0;  // a suspension is recorded between start and end
@@ -567,6 +569,18 @@ void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
                               reply(error);
                               committed();
                             });
+}
+
+std::chrono::microseconds Daemon::suspended_time(JobId job) const {
+  const auto found = active_.find(job);
+  if (found == active_.end()) {
+    return {};
+  }
+  const Active& active = found->second;
+  const bool is_suspended = active.state == JobState::suspended;
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+      active.suspended_for +
+      (is_suspended ? clock_.steady_now() - active.suspended_at : SteadyTime::duration(0)));
 }
 
 void Daemon::signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply) {

@@ -24,6 +24,21 @@ void start_unheard_of(QueueStore& store, const RunnerMessage& ended) {
   store.run(ended.id.job_id, ended.id.attempt, *ended.started_at);
 }
 
+/// For how long the attempt has been suspended, as its events tell.
+SteadyTime::duration suspended_until(const std::vector<JobEvent>& events, unsigned attempt, Timestamp now) {
+  SteadyTime::duration sum{0};
+  std::optional<Timestamp> since;
+  for (const JobEvent& event : events) {
+    if (event.attempt == attempt && event.state == JobState::suspended) {
+      since = since ? since : event.at;
+    } else if (since) {
+      sum += std::max(event.at - *since, Timestamp::duration(0));
+      since.reset();
+    }
+  }
+  return since ? sum + std::max(now - *since, Timestamp::duration(0)) : sum;
+}
+
 bool knows(const RunnerLink& runner, const AttemptId& id) {
   const std::vector<AttemptId>& known = runner.hello().jobs;
   return std::find(known.begin(), known.end(), id) != known.end();
@@ -175,6 +190,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
     active.latest_end += kUnlimited;
     active.suspended_at = clock_.steady_now();
   }
+  active.suspended_for = suspended_until(reader_.events(id.job_id), id.attempt, clock_.system_now());
   active.sent = knows(*link, id);
   if (!active.lease) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");

@@ -215,7 +215,7 @@ std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& re
     return std::nullopt;
   }
   // The wall clock may have been set back in between.
-  return std::max(record.end.value_or(now) - *record.start, Micros(0));
+  return std::max(record.end.value_or(now) - *record.start - record.suspended, Micros(0));
 }
 
 std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now) {

@@ -2,6 +2,7 @@
 // used. What `history`, `show` and `efficiency` print and what --json and --result write.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 
@@ -35,6 +36,7 @@ struct AccountingRecord {
   std::string host;
   std::string reason;  ///< why it is PENDING ("Resources" …); empty otherwise
   Timestamp submit;
+  std::chrono::microseconds suspended{0};  ///< for so long, since its start, of one that runs; not in JSON
   std::optional<Timestamp> start;
   std::optional<Timestamp> end;
   JobSpec spec;
@@ -46,7 +48,7 @@ struct AccountingRecord {
 /// "36", or "36_4" for task 4 of array 36.
 std::string shown_id(const AccountingRecord& record);
 
-/// One JSON object with every field above; absent counters are left out. Described in docs/accounting.md.
+/// One JSON object with the fields above; absent counters are left out. Described in docs/accounting.md.
 std::string to_json_text(const AccountingRecord& record, int indent = -1);
 
 }  // namespace berth

@@ -16,10 +16,11 @@ struct Usage {
   using Micros = std::chrono::microseconds;
   using Count = std::uint64_t;
 
-  std::optional<Micros> wall;        ///< exec handshake to the end of the main process (CLOCK_MONOTONIC)
-  std::optional<Micros> cpu_total;   ///< cpuacct.usage | cpu.stat usage_usec
-  std::optional<Micros> cpu_user;    ///< cpuacct.usage_user | cpu.stat user_usec
-  std::optional<Micros> cpu_system;  ///< cpuacct.usage_sys | cpu.stat system_usec
+  std::optional<Micros>
+      wall;  ///< exec handshake to the end of the main process (CLOCK_MONOTONIC), but suspended time
+  std::optional<Micros> cpu_total;            ///< cpuacct.usage | cpu.stat usage_usec
+  std::optional<Micros> cpu_user;             ///< cpuacct.usage_user | cpu.stat user_usec
+  std::optional<Micros> cpu_system;           ///< cpuacct.usage_sys | cpu.stat system_usec
   std::optional<Count> throttled_periods;     ///< cpu.stat nr_throttled
   std::optional<Micros> throttled_time;       ///< cpu.stat throttled_time (ns) | throttled_usec
   std::optional<Bytes> memory_peak;           ///< memory.max_usage_in_bytes | memory.peak

@@ -8,6 +8,7 @@ import pwd
 import signal
 import sqlite3
 import subprocess
+from datetime import datetime, timezone
 
 from berth_case import BERTH, eventually, main, natively
 from daemon_case import BERTHD, PACE, DaemonCase
@@ -188,6 +189,31 @@ class Changing(DaemonCase):
         self.assertTrue(eventually(lambda: self.logs(job) != before))
         self.ok("cancel", job)
         self.cli("wait", job)
+
+    def test_elapsed_time_leaves_out_what_a_job_was_suspended_for(self):
+        job = self.submit("print_slowly", 1000, 0.05)
+        self.wait_for_state(job, "RUNNING")
+        seconds = 4
+        for restart in (False, True):
+            self.ok("suspend", job)
+            eventually(lambda: False, seconds / 2)
+            if restart:
+                self.kill_daemon()
+                self.start_daemon()
+            self.ok("resume", job)
+        listed = json.loads(self.ok("queue", "--json"))["jobs"][0]
+        self.assertGreater(listed["suspended_usec"], (seconds - 0.5) * 1e6)
+        record = self.records(job)[0]
+        between = lambda start, end: (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()  # noqa: E731
+        now = datetime.now(timezone.utc).isoformat()
+        started = record["start"].replace("Z", "+00:00")
+        for shown in (self.ok("history", "-n", "-P", "-o", "ElapsedRaw", job), json.loads(self.ok("top", "--json"))["jobs"][0]["elapsed_usec"] / 1e6):
+            self.assertLess(float(shown), between(started, now) - seconds + 1.5)
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
+        record = self.records(job)[0]
+        whole = between(started, record["end"].replace("Z", "+00:00"))
+        self.assertLess(abs(whole - seconds - record["usage"]["wall_usec"] / 1e6), 1.5, record)
 
     def test_a_signal_reaches_a_running_job(self):
         job = self.submit("hold", 600)
