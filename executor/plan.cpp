@@ -226,7 +226,7 @@ class PlanBuilder {
  private:
   void add_process_limits(Plan& plan) {
     add_rlimits(plan);
-    plan.umask = 022;
+    plan.umask = request_.spec.umask.value_or(022);
     if (!context_.cpuset_holds && !request_.allocation.cpus.empty()) {
       add_affinity(plan);
     }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "scheduler/log.h"
+#include "scheduler/small_file.h"
 #include "schemas/coming_instant.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
@@ -364,6 +365,7 @@ class SpecBuilder {
       spec_.open_mode =
           one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});
     });
+    spec_.umask = caller_.umask;
     each("account", [&](const std::string& text) { spec_.account = text; });
     each("comment", [&](const std::string& text) { spec_.comment = text; });
     each("priority", [&](const std::string& text) { spec_.priority = parse_integer(text); });
@@ -600,6 +602,21 @@ class SpecBuilder {
   std::vector<InputFault> faults_;
 };
 
+/// umask(2) tells it only by setting it, which other threads would notice.
+std::optional<unsigned> own_umask() {
+  constexpr std::string_view kName = "Umask:\t";
+  constexpr int kOctal = 8;
+  const std::string status = read_small_file("/proc/self/status").value_or("");
+  const std::size_t line = status.find(kName);
+  unsigned mask = 0;
+  if (line == std::string::npos ||
+      std::from_chars(status.data() + line + kName.size(), status.data() + status.size(), mask, kOctal).ec !=
+          std::errc()) {
+    return std::nullopt;
+  }
+  return mask;
+}
+
 }  // namespace
 
 CallerContext caller_context() {
@@ -616,6 +633,7 @@ CallerContext caller_context() {
       context.environment.emplace(text.substr(0, equals), text.substr(equals + 1));
     }
   }
+  context.umask = own_umask();
   return context;
 }
 

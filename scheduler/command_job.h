@@ -14,6 +14,7 @@ namespace berth {
 struct CallerContext {
   std::string directory;  ///< absolute current directory
   std::map<std::string, std::string> environment;
+  std::optional<unsigned> umask = std::nullopt;
 };
 CallerContext caller_context();
 

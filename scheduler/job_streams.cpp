@@ -50,12 +50,12 @@ JobStreams::Streams JobStreams::open(JobId id, const JobSpec& spec) {
   streams.standard_output =
       output.empty()
           ? stream_sink(*job, spec.name, options_.output_to_error ? standard_error_ : standard_output_)
-          : file_sink(*job, output, spec.open_mode);
+          : file_sink(*job, output, spec);
   // One file for both streams is opened once, so that what is written first stays first.
   streams.joined = (error.empty() && !output.empty()) || (!error.empty() && error == output);
   if (!streams.joined) {
-    streams.standard_error = error.empty() ? stream_sink(*job, spec.name, standard_error_)
-                                           : file_sink(*job, error, spec.open_mode);
+    streams.standard_error =
+        error.empty() ? stream_sink(*job, spec.name, standard_error_) : file_sink(*job, error, spec);
   }
   jobs_[id] = std::move(job);
   return streams;
@@ -109,8 +109,8 @@ StreamSink JobStreams::stream_sink(Job& job, const std::string& name, OutputTarg
   };
 }
 
-StreamSink JobStreams::file_sink(Job& job, const std::string& path, OpenMode mode) {
-  const int descriptor = open_output_file(path, mode, options_.owner);
+StreamSink JobStreams::file_sink(Job& job, const std::string& path, const JobSpec& spec) {
+  const int descriptor = open_output_file(path, spec.open_mode, options_.owner, spec.umask);
   job.descriptors.push_back(descriptor);
   job.files.push_back(std::make_unique<OutputTarget>(descriptor, path));
   return [file = job.files.back().get()](const char* data, std::size_t size) {

@@ -58,7 +58,7 @@ class JobStreams {
  private:
   struct Job;
   StreamSink stream_sink(Job& job, const std::string& name, OutputTarget& target);
-  StreamSink file_sink(Job& job, const std::string& path, OpenMode mode);
+  StreamSink file_sink(Job& job, const std::string& path, const JobSpec& spec);
 
   StreamOptions options_;
   OutputTarget& standard_output_;

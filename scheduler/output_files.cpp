@@ -78,6 +78,23 @@ class ActAs {
   std::vector<gid_t> groups_;
 };
 
+/// While it lives, files that this process makes go without these bits.
+class WithUmask {
+ public:
+  explicit WithUmask(std::optional<unsigned> mask)
+      : before_(mask ? std::optional(::umask(*mask)) : std::nullopt) {}
+  WithUmask(const WithUmask&) = delete;
+  WithUmask& operator=(const WithUmask&) = delete;
+  ~WithUmask() {
+    if (before_) {
+      ::umask(*before_);
+    }
+  }
+
+ private:
+  std::optional<mode_t> before_;
+};
+
 [[noreturn]] void fail(int error_number, const std::string& path, const std::string& remedy) {
   throw std::system_error(error_number, std::generic_category(),
                           "open " + path + (remedy.empty() ? "" : " (" + remedy + ")"));
@@ -148,11 +165,13 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
   return out;
 }
 
-int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner) {
+int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner,
+                     std::optional<unsigned> umask) {
   int descriptor = -1;
   int error_number = 0;
   {
     const ActAs as_owner(owner);
+    const WithUmask with_umask(umask);
     // O_NONBLOCK: opening a FIFO or a device must not wait for its other end; it is refused below.
     // O_TRUNC only after the check, so that a refused file is not emptied.
     descriptor =

@@ -37,7 +37,9 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
 /// Creates (0666 and the umask) or opens for writing. The last component is never followed when it is a
 /// symbolic link; devices, FIFOs and sockets are refused, /dev/null apart; folders are not made.
 /// Throws std::system_error that names the file. The caller owns the descriptor, which is close-on-exec.
-int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner);
+/// `umask`, when given, is for that moment this process's own, other threads' too.
+int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner,
+                     std::optional<unsigned> umask = std::nullopt);
 
 /// Opens a job's output for reading: as open_output_file() finds it, regular files only; never waits. Throws
 /// std::system_error that names the file.

@@ -356,19 +356,22 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   const OpenMode mode = message.id.attempt > 1 ? OpenMode::append : spec.open_mode;
   const std::string output = expand_pattern(spec.standard_output, values);
   const std::string error = expand_pattern(spec.standard_error, values);
-  request.standard_output = open_sink(job, StreamFrame::Kind::output, output, mode, *request.caller);
+  request.standard_output =
+      open_sink(job, StreamFrame::Kind::output, output, {mode, spec.umask, *request.caller});
   request.join_streams = error.empty() || error == output;
   if (!request.join_streams) {
-    request.standard_error = open_sink(job, StreamFrame::Kind::error, error, mode, *request.caller);
+    request.standard_error =
+        open_sink(job, StreamFrame::Kind::error, error, {mode, spec.umask, *request.caller});
   }
   executor_.launch(std::move(request));
   crash_point("runner.launched");
 }
 
-OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, OpenMode mode,
-                             const Caller& caller) {
+OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::string& path,
+                             const SinkFile& file) {
   const bool discarded = path.empty() || path == "/dev/null";
-  const int descriptor = discarded ? -1 : open_output_file(path, mode, {caller.uid, caller.gid, caller.name});
+  const FileOwner owner{file.caller.uid, file.caller.gid, file.caller.name};
+  const int descriptor = discarded ? -1 : open_output_file(path, file.mode, owner, file.umask);
   if (!discarded) {
     job.outputs.emplace_back(descriptor);
   }

@@ -66,8 +66,13 @@ class Runner {
   void handle(const RunnerMessage& message);
   void start(const RunnerMessage& message);
   void launch(const RunnerMessage& message, Job& job);
-  OutputSink open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, OpenMode mode,
-                       const Caller& caller);
+  /// How an output file is opened.
+  struct SinkFile {
+    OpenMode mode;
+    std::optional<unsigned> umask;
+    const Caller& caller;
+  };
+  OutputSink open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, const SinkFile& file);
   void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
   void report(ExecutorEvent& event);
   void report_started(const Started& started);

@@ -341,6 +341,13 @@ void put_command(Sink& sink, const JobSpec& spec) {
   put_text(sink, "standard_output", spec.standard_output);
   put_text(sink, "standard_error", spec.standard_error);
   sink.put("open_mode", spec.open_mode == OpenMode::truncate ? "truncate" : "append");
+  if (spec.umask) {
+    std::string digits = "0000";
+    for (unsigned mask = *spec.umask, place = 3; mask != 0; mask >>= 3U) {
+      digits[place--] = static_cast<char>('0' + (mask & 7U));
+    }
+    sink.put("umask", digits);
+  }
   if (spec.terminal) {
     sink.put("terminal", true);
   }

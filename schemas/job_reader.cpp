@@ -1,6 +1,7 @@
 #include "schemas/job_reader.h"
 
 #include <algorithm>
+#include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -164,6 +165,22 @@ void read_open_mode(const Field& field, JobSpec& spec) {
   }
 }
 
+void read_umask(const Field& field, JobSpec& spec) {
+  constexpr unsigned kMost = 0777;
+  constexpr int kOctal = 8;
+  const std::optional<std::string> text = field.text();
+  if (!text) {
+    return;
+  }
+  unsigned mask = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), mask, kOctal);
+  if (error != std::errc() || end != text->data() + text->size() || mask > kMost || text->size() > 4) {
+    field.refuse("is no umask (use octal digits, such as \"022\" or \"0077\")");
+    return;
+  }
+  spec.umask = mask;
+}
+
 // ---- numbers and times ----
 
 void read_cpus(const Field& field, JobSpec& spec) {
@@ -231,6 +248,7 @@ constexpr Member<JobSpec> kJobMembers[] = {
     {"standard_output", read_pattern_path<&JobSpec::standard_output>},
     {"standard_error", read_pattern_path<&JobSpec::standard_error>},
     {"open_mode", read_open_mode},
+    {"umask", read_umask},
     {"terminal", [](const Field& field, JobSpec& spec) { spec.terminal = field.boolean().value_or(false); }},
     {"account", [](const Field& field, JobSpec& spec) { spec.account = field.word().value_or(""); }},
     {"comment",

@@ -102,6 +102,7 @@ struct JobSpec {
   std::string standard_output;  ///< host path with %j %A %x %u %% patterns; empty: stream
   std::string standard_error;   ///< likewise; empty: with standard output's file, else stream
   OpenMode open_mode = OpenMode::truncate;
+  std::optional<unsigned> umask;  ///< of the job, and of its output files; absent: 022
   /// The job's standard streams are a terminal of its own; berthd's jobs are attached to (berth attach).
   bool terminal = false;
   std::string account;

@@ -67,6 +67,18 @@ class Submitting(DaemonCase):
                 self.assertEqual((status, out), (125, ""), option)
                 self.assertIn(remedy, err)
 
+    def test_the_submitters_umask_is_the_jobs(self):
+        command = ["sh", "-c", 'umask $1; shift; exec "$@"', "sh"]
+        submit = [os.environ.get("BERTH_PROGRAM", "berth"), "submit", "--socket", self.socket, "--wait", "-o", "out", "--wrap", "umask; touch made"]
+        for mask, modes in (("077", {0o600}), ("002", {0o664})):
+            subprocess.run([*command, mask, *submit], cwd=self.work, env=self.environment(), check=True, timeout=60)
+            paths = [os.path.join(self.work, name) for name in ("out", "made")]
+            self.assertEqual({os.stat(path).st_mode & 0o777 for path in paths}, modes)
+            with open(paths[0], encoding="utf-8") as file:
+                self.assertEqual(file.read(), f"0{mask}\n")
+            for path in paths:
+                os.unlink(path)
+
     def test_no_time_limit_has_sbatchs_words(self):
         for word in ("0", "UNLIMITED", "INFINITE"):
             job = int(self.ok("submit", "--parsable", "-H", "-t", word, "--", "true"))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from berth_case import BerthCase, main, read
+from berth_case import BERTH, BerthCase, main, read
 
 NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
 
@@ -121,6 +121,16 @@ class Isolation(BerthCase):
     def test_umask_is_022_whatever_berths_own_was(self):
         process = self.run_start(self.job("report"), preexec_fn=lambda: os.umask(0o077))
         self.assertEqual(json.loads(self.run_finish(process).out)["umask"], 0o022)
+
+    def test_umask_is_the_callers_for_a_command_and_the_files_own_for_a_job_file(self):
+        files = [os.path.join(self.work, name) for name in ("command", "file")]
+        command = [BERTH, "run", "--database", self.database, "-o", files[0], "--", "sh", "-c", "umask; touch made"]
+        subprocess.run(command, cwd=self.work, env=self.environment(), preexec_fn=lambda: os.umask(0o077), check=True, timeout=60)  # pylint: disable=subprocess-popen-preexec-fn
+        made = os.path.join(self.work, "made")
+        self.assertEqual((read(files[0]), [oct(os.stat(path).st_mode & 0o777) for path in (files[0], made)]), ("0077\n", ["0o600", "0o600"]))
+        run = self.run_job("report", umask="007", standard_output=files[1])
+        self.assertEqual(run.status, 0, run.err)
+        self.assertEqual((json.loads(read(files[1]))["umask"], os.stat(files[1]).st_mode & 0o777), (0o007, 0o660))
 
     def test_environment_is_the_given_one_over_a_minimum(self):
         environment = self.environment(SECRET_TOKEN="leak", LD_PRELOAD="")

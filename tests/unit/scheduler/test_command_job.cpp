@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <string>
@@ -51,6 +53,16 @@ TEST_CASE("no time limit is written as for sbatch, or as zero in any form") {
   }
   CHECK(faults({"-t", "-"}).size() == 1);
   CHECK(faults({"-t", "never"}).size() == 1);
+}
+
+TEST_CASE("the caller's umask is the job's") {
+  CHECK_FALSE(job({}).umask);
+  CallerContext caller = kCaller;
+  caller.umask = 077;
+  CHECK(job_from_options(parse_command_line({"run", "--", "true"}), caller).umask == 077U);
+  const mode_t before = ::umask(027);
+  CHECK(caller_context().umask == 027U);
+  ::umask(before);
 }
 
 TEST_CASE("sbatch's options fill the fields that they name in a job file") {

@@ -186,9 +186,9 @@ TEST_CASE("every field of a job file has an option") {
   std::vector<std::string> fields;
   collect_fields(schema, job.at("properties"), "", fields);
   REQUIRE(fields.size() > 40);
-  // Given otherwise: the version is fixed, the command and the script are operands, and isolation.tmpfs is a
-  // short form of the tmpfs mounts that --mount makes.
-  const std::set<std::string> elsewhere{"/schema_version", "/argv", "/script", "/isolation/tmpfs"};
+  // Given otherwise: the version is fixed, the command and the script are operands, the umask is the
+  // caller's, and isolation.tmpfs is a short form of the tmpfs mounts that --mount makes.
+  const std::set<std::string> elsewhere{"/schema_version", "/argv", "/script", "/umask", "/isolation/tmpfs"};
   for (const std::string& field : fields) {
     CAPTURE(field);
     CHECK((elsewhere.contains(field) || option_of_field(*find_command("submit"), field) != nullptr));

@@ -71,6 +71,21 @@ TEST_CASE("every bad job file is refused with exactly its faults, in the order o
   }
 }
 
+TEST_CASE("a job's umask is octal text") {
+  CHECK_FALSE(parse_one(R"({"argv": ["true"]})").umask);
+  for (const char* text : {"77", "077", "0077"}) {
+    const JobSpec spec = parse_one(R"({"argv": ["true"], "umask": ")" + std::string(text) + "\"}");
+    CHECK(spec.umask == 077U);
+    CHECK(to_json_text(spec).find(R"("umask":"0077")") != std::string::npos);
+  }
+  CHECK(to_json_text(parse_one(R"({"argv": ["true"], "umask": "0"})")).find(R"("umask":"0000")") !=
+        std::string::npos);
+  for (const char* text : {"", "8", "1777", "00022", "-1", "0x2", "22 "}) {
+    CHECK_THROWS_AS(parse_one(R"({"argv": ["true"], "umask": ")" + std::string(text) + "\"}"), InputError);
+  }
+  CHECK_THROWS_AS(parse_one(R"({"argv": ["true"], "umask": 18})"), InputError);
+}
+
 TEST_CASE("a job's terminal is read and written") {
   const JobSpec spec = parse_one(R"({"argv": ["bash"], "terminal": true})");
   CHECK(spec.terminal);
@@ -81,6 +96,7 @@ TEST_CASE("a job's terminal is read and written") {
 TEST_CASE("every field of a job file reaches the job") {
   const JobSpec spec = parse_one(corpus_file("good/every_field.json").text);
   CHECK(spec.name == "everything");
+  CHECK(spec.umask == 027U);
   CHECK(spec.script.starts_with("#!/usr/bin/env bash\n"));
   CHECK(spec.argv == std::vector<std::string>{"-x", "ü"});
   CHECK(spec.current_working_directory == "/jobs/work");
