@@ -904,8 +904,9 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
         return ShownJob{store.history(filter), {}};
       },
       [=, time = ListingTime(now, zone_of(request))](const ShownJob& found) {
-        return as == "json" ? text_response(listing_json(found.records), "application/json")
-                            : text_response(format_listing(found.records, columns, style, time), "text/plain");
+        return as == "json"
+                   ? text_response(listing_json(found.records), "application/json")
+                   : text_response(format_listing(found.records, columns, style, time), "text/plain");
       },
       respond);
 }

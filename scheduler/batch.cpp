@@ -34,13 +34,14 @@ SlotRequest slot_request(const JobSpec& spec) {
 }
 
 Batch::Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
-             JobObserver& observer)
+             JobObserver& observer, Overlap overlap)
     : store_(store),
       launcher_(launcher),
       pool_(pool),
       clock_(clock),
       supervisor_(std::move(supervisor)),
-      observer_(observer) {}
+      observer_(observer),
+      overlap_(overlap) {}
 
 std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<Submission>& submissions) {
   std::vector<InputFault> faults;
@@ -176,8 +177,23 @@ std::optional<QueuedJob> Batch::next_that_fits() {
     return std::nullopt;
   }
   pool_.look_at_others();
+  std::optional<QueuedJob> next = take_next();
+  return next || pool_.withheld() == 0 ? next : next_that_overlaps();
+}
+
+std::optional<QueuedJob> Batch::take_next() {
   const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
   return queue_.take_next(free, running_jobs(), clock_.steady_now());
+}
+
+std::optional<QueuedJob> Batch::next_that_overlaps() {
+  const bool is_time =
+      active_.empty() || (withheld_since_ && clock_.steady_now() - *withheld_since_ >= kPatience);
+  if (overlap_ == Overlap::never || !is_time) {
+    return std::nullopt;
+  }
+  pool_.overlap(queue_.first(1).front().wants.cpus);
+  return take_next();
 }
 
 /// False when another berth was faster, or the start could not be committed: the job goes on waiting.
@@ -418,7 +434,7 @@ bool Batch::has_given_up() const {
 /// Whether jobs wait for what other berths have.
 void Batch::note_others() {
   const bool do_wait = stop_ == Stop::none && !trouble_since_ && !queue_.empty() && pool_.withheld() > 0;
-  pool_.set_waiting(do_wait);
+  pool_.set_waiting(do_wait && overlap_ == Overlap::never);
   if (!do_wait) {
     withheld_since_.reset();
     told_of_others_ = false;

@@ -48,7 +48,7 @@ class JobObserver {
                           Timestamp /*at*/) {}
   /// Final, also when it never started.
   virtual void on_ended(const AccountingRecord& /*record*/) {}
-  /// Nothing can start or has started: other berths use the CPUs. Told once for each such time.
+  /// Nothing runs and nothing can start: other berths use the CPUs. Told once for each such time.
   virtual void on_waiting_for_others() {}
   /// The database failed (told once, not for each retry) or, `message` empty, works again.
   virtual void on_store_trouble(const std::string& /*message*/) {}
@@ -69,6 +69,12 @@ struct BatchResult {
 /// What a job asks of the pool.
 SlotRequest slot_request(const JobSpec& spec);
 
+/// Whether jobs may get CPUs that jobs of other berths have.
+enum class Overlap {
+  never,  ///< they wait in line for them
+  last,   ///< when there are no others: at once while nothing of the batch runs, else after kPatience
+};
+
 class Batch {
  public:
   static constexpr Milliseconds kRetryInterval{1'000};
@@ -78,11 +84,14 @@ class Batch {
   /// Nobody tells when another berth gives CPUs back: they are looked at after a while that grows with the
   /// wait, up to this.
   static constexpr Milliseconds kLookAtOthers{50};
+  /// Overlap::last: so long jobs wait for CPUs of their own while others of the batch run, which may need
+  /// them to end (a service and who asks it).
+  static constexpr Milliseconds kPatience{1'000};
   /// A wait for other berths that is worth a word.
   static constexpr Milliseconds kLongWait{500};
 
   Batch(JobStore& store, Launcher& launcher, SlotPool& pool, const Clock& clock, Supervisor supervisor,
-        JobObserver& observer);
+        JobObserver& observer, Overlap overlap = Overlap::never);
 
   /// One fault for every job that can never fit the pool; submit() throws them. Nothing is created, so
   /// callers can refuse before they make anything.
@@ -131,6 +140,8 @@ class Batch {
   void start_what_fits();
   bool start(std::size_t index);
   std::optional<QueuedJob> next_that_fits();
+  std::optional<QueuedJob> next_that_overlaps();
+  std::optional<QueuedJob> take_next();
   void note_others();
   std::optional<SteadyTime> next_look() const;
   bool lease(std::size_t index);
@@ -173,6 +184,7 @@ class Batch {
 
   std::optional<SteadyTime> withheld_since_;  // jobs wait while other berths have CPUs
   bool told_of_others_ = false;
+  Overlap overlap_;
 
   std::deque<Write> unwritten_;              // oldest first; empty while the database works
   std::optional<SteadyTime> trouble_since_;  // or since the last job ended, if that is later

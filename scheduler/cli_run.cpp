@@ -296,10 +296,31 @@ void use_partition(Executor& executor, CpuPartition kind, const SlotPool& pool) 
   }
 }
 
-/// Other berths' jobs keep the CPUs that they have, unless this run is to share them.
-void respect_others(SlotPool& pool, const CommandLine& line) {
+/// What the command line says of the pool.
+struct PoolWishes {
+  PoolBounds bounds;
+  CpuPartition partition = CpuPartition::none;
+  std::string overlap;
+};
+
+std::string wanted_overlap(const CommandLine& line, CpuPartition partition) {
+  const std::string wanted =
+      line.value("overlap").value_or(partition == CpuPartition::none ? "last" : "never");
+  if (wanted != "never" && wanted != "last" && wanted != "always") {
+    throw UsageError(line.command, "--overlap: \"" + wanted + "\" is not never, last or always");
+  }
+  return wanted;
+}
+
+PoolWishes pool_wishes(const CommandLine& line) {
+  const CpuPartition partition = wanted_partition(line);
+  return {pool_bounds(line), partition, wanted_overlap(line, partition)};
+}
+
+/// What other berths' jobs have, and whether that matters.
+void respect_others(SlotPool& pool, const std::string& overlap) {
   log_debug("pool of " + std::to_string(pool.total_cpus()) + " CPUs and " + format_size(pool.total_memory()));
-  if (line.has("overlap")) {
+  if (overlap == "always") {
     return;
   }
   std::string problem;
@@ -421,7 +442,7 @@ class ProgressObserver final : public JobObserver {
     }
   }
   void on_waiting_for_others() override {
-    log_warning("waiting for CPUs, which other berths on this machine use (--overlap shares them)");
+    log_warning("waiting for CPUs, which other berths on this machine use (--overlap last shares them)");
   }
   void on_store_trouble(const std::string& message) override {
     if (message.empty()) {
@@ -628,8 +649,7 @@ int run_jobs(const CommandLine& given) {
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
   const std::optional<std::string> script = read_script(given);
   const CommandLine line = script ? with_batch_options(given, *script, given.operands[0]) : given;
-  const PoolBounds bounds = pool_bounds(line);
-  const CpuPartition partition = wanted_partition(line);
+  const PoolWishes wishes = pool_wishes(line);
   RequestedJobs requested = script ? script_job(line, *script, line.operands[0]) : requested_jobs(line);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
@@ -657,15 +677,15 @@ int run_jobs(const CommandLine& given) {
       executor_options(supervisor, requested.jobs.size(), network, side_tasks, std::move(launcher_process)));
   log_debug("cgroup berth/" + supervisor.cgroup);
   check_supported(executor, requested.jobs, identities);
-  SlotPool pool = make_pool(side_tasks.topology(), bounds);
+  SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
     throw InputError(std::move(faults));
   }
   const std::unique_ptr<JobStore> store = side_tasks.store();
   recover_database(*store, line, executor, clock.system_now());
-  use_partition(executor, partition, pool);
-  respect_others(pool, line);
+  use_partition(executor, wishes.partition, pool);
+  respect_others(pool, wishes.overlap);
   wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");
@@ -679,7 +699,8 @@ int run_jobs(const CommandLine& given) {
     launcher.set_tick(Progress::kInterval, [&] { progress.redraw(clock.steady_now()); });
   }
   ProgressObserver observer(progress, clock);
-  Batch batch(*store, launcher, pool, clock, supervisor, observer);
+  Batch batch(*store, launcher, pool, clock, supervisor, observer,
+              wishes.overlap == "last" ? Overlap::last : Overlap::never);
   Cancellation cancellation(signals, executor);
   const std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
   batch.submit(std::move(submissions));

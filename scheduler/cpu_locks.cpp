@@ -172,6 +172,12 @@ bool CpuLocks::lease(const CpuSet& cpus) {
   return true;
 }
 
+void CpuLocks::lease_what_is_free(const CpuSet& cpus) {
+  for (const unsigned cpu : cpus.members()) {
+    lease({cpu});
+  }
+}
+
 void CpuLocks::adopt(const CpuSet& cpus) {
   // Fails at most while another tries: what the runner holds is enough then.
   (void)lock_all(file_, kLeased, cpus);

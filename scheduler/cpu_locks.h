@@ -40,6 +40,8 @@ class CpuLocks {
   CpuSet taken(const CpuSet& among) const;
   /// All of them, or none and false when another has one of them by now.
   bool lease(const CpuSet& cpus);
+  /// Those of them that nobody has.
+  void lease_what_is_free(const CpuSet& cpus);
   /// As lease(), of CPUs that a runner's job occupies, which a daemon takes over.
   void adopt(const CpuSet& cpus);
   void give_back(const CpuSet& cpus);

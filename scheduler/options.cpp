@@ -496,9 +496,13 @@ constexpr std::array kRunOwnOptions{
            .fallback = "as many as fit",
            .section = kSectionPool},
     Option{.name = "overlap",
-           .description = "Takes CPUs also when the jobs of other berths on this machine have them, without "
-                          "waiting",
-           .section = kSectionPool},
+           .argument = "WHEN",
+           .description = "When jobs get CPUs that jobs of other berths on this machine have: never (they "
+                          "wait in line), last (when there are no others), or always (whoever has them)",
+           .fallback = "last; with --slots-partition never",
+           .section = kSectionPool,
+           .completion = Completion::words,
+           .words = "never last always"},
     Option{.name = "cpus",
            .argument = "LIST",
            .description = "CPUs that jobs may be given, in the kernel's list format (0-3,8)",

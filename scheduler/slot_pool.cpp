@@ -1,5 +1,7 @@
 #include "scheduler/slot_pool.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -130,11 +132,13 @@ class SlotPool::State {
   std::unordered_map<std::string, Held> held_;  // by slot name
   std::unique_ptr<CpuLocks> locks_;
   std::vector<bool> withheld_;  // by CPU: another berth has it
+  CpuSet overlapped_;           // another berth has it, and a lease may nevertheless
 
   CpuSet all() const;
   CpuSet unleased() const;
   CpuSet set_of(const std::vector<unsigned>& indexes) const;
   void withhold(const CpuSet& cpus);
+  void give_back_withheld(unsigned index);
 
  private:
   void build_groups(const std::vector<TopologyCpu>& cpus);
@@ -472,6 +476,7 @@ void SlotPool::State::withhold(const CpuSet& cpus) {
       core_is_taken[core_of_[index]] = true;
     }
   }
+  overlapped_ = {};
   std::vector<unsigned> taken;
   for (unsigned index = 0; index < numbers_.size(); ++index) {
     const bool is_taken = cpus.contains(numbers_[index]) || core_is_taken[core_of_[index]];
@@ -481,6 +486,22 @@ void SlotPool::State::withhold(const CpuSet& cpus) {
     } else if (free_[index] && is_taken) {
       take_cpu(index, taken);
       withheld_[index] = true;
+    }
+  }
+}
+
+/// With its whole core where cores are exclusive.
+void SlotPool::State::give_back_withheld(unsigned index) {
+  if (!withheld_[index]) {
+    return;
+  }
+  for (unsigned other = 0; other < numbers_.size(); ++other) {
+    const bool goes_too =
+        other == index || (bounds_.smt == SmtSharing::exclusive && core_of_[other] == core_of_[index]);
+    if (goes_too && withheld_[other]) {
+      withheld_[other] = false;
+      overlapped_.insert(numbers_[other]);
+      give_cpu(other);
     }
   }
 }
@@ -522,6 +543,14 @@ unsigned SlotPool::withheld() const {
   return static_cast<unsigned>(std::count(state_->withheld_.begin(), state_->withheld_.end(), true));
 }
 
+void SlotPool::overlap(unsigned cpus) {
+  const auto count = static_cast<unsigned>(state_->numbers_.size());
+  const unsigned first = static_cast<unsigned>(::getpid()) % count;
+  for (unsigned i = 0; i < count && free_cpus() < cpus; ++i) {
+    state_->give_back_withheld((first + i) % count);
+  }
+}
+
 void SlotPool::set_waiting(bool has_job) {
   if (!state_->locks_) {
     return;
@@ -542,7 +571,10 @@ std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
   }
   State::Held held;
   held.cpus = state_->take_cpus(cpus, memory);
-  if (state_->locks_ && !state_->locks_->lease(state_->set_of(held.cpus))) {
+  const CpuSet chosen = state_->set_of(held.cpus);
+  if (state_->locks_ && chosen.intersects(state_->overlapped_)) {
+    state_->locks_->lease_what_is_free(chosen);
+  } else if (state_->locks_ && !state_->locks_->lease(chosen)) {
     for (const unsigned index : held.cpus) {
       state_->give_cpu(index);
     }

@@ -106,12 +106,16 @@ class SlotPool {
   /// The lease of an allocation that was made before, by a pool of another process; nothing when this pool
   /// has not got it free (it was made smaller since).
   std::optional<SlotLease> adopt(const Allocation& allocation);
-  /// From now on CPUs are leased only when no other berth has them; null: whatever others have.
+  /// From now on CPUs are leased only when no other berth has them, but for overlap(); null: whatever others
+  /// have.
   void share(std::unique_ptr<CpuLocks> locks);
   /// Looks at what other berths have: those CPUs are withheld, neither free nor leased, until the next look.
   /// All are while somebody waits in line who came first. To be called before free_cpus() is reckoned with.
   void look_at_others();
   unsigned withheld() const;
+  /// Until the next look, withholds no longer what is missing to `cpus` free ones: a lease may share them
+  /// with jobs of other berths. Not always the same ones first, lest all berths meet on one CPU.
+  void overlap(unsigned cpus);
   /// Gets in line, or leaves it: a pool waits in line that has a job to start, no lease, and CPUs withheld.
   void set_waiting(bool has_job);
 

@@ -269,7 +269,7 @@ class Escape(BerthCase):
         most = int(first.stdout.readline())
         self.assertGreater(most, 1)
         run = self.run_jobs(*[{"name": str(i), "argv": [*argv, watch], "current_working_directory": self.work} for i in range(2)],
-                            arguments=["--overlap", "--no-prefix"])
+                            arguments=["--no-prefix"])
         self.assertEqual(run.out.split(), [str(most)] * 2, str(run))
         libc = ctypes.CDLL(None)
         descriptor = libc.inotify_init()

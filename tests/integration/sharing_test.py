@@ -33,10 +33,10 @@ class Sharing(DaemonCase):
         process.terminate()
         self.finish(process)
 
-    def other(self, *arguments, command=("true",)):
+    def other(self, *arguments, command=("true",), overlap="never"):
         database = os.path.join(self.directory, f"db-{len(self.berths)}")
-        words = ["--database", database, *self.two, "-D", self.work, "--memory", "128M", *arguments]
-        return self.start("run", *words, "--", *command)
+        words = ["--database", database, "-D", self.work, "--memory", "128M", *self.two, *arguments]
+        return self.start("run", *words, "--overlap", overlap, "--", *command)
 
     def test_two_runs_get_different_cpus(self):
         first, one = self.hold()
@@ -53,7 +53,7 @@ class Sharing(DaemonCase):
         self.end(first)
         status, _, err = self.finish(process)
         self.assertEqual(status, 0, err)
-        self.assertIn("waiting for CPUs, which other berths on this machine use (--overlap", err)
+        self.assertIn("waiting for CPUs, which other berths on this machine use (--overlap last", err)
         self.assertEqual(err.count("waiting for CPUs"), 1)
 
     def test_a_waiting_run_can_be_interrupted(self):
@@ -66,11 +66,35 @@ class Sharing(DaemonCase):
         self.assertEqual(self.read_records(os.path.join(self.directory, "result"))[0]["state"], "CANCELLED")
         self.end(first)
 
-    def test_overlap_does_not_wait(self):
+    def test_where_no_cpu_is_free_jobs_overlap_rather_than_wait(self):
         first, _ = self.hold(2)
-        status, _, err = self.finish(self.other("--overlap"))
-        self.assertEqual((status, "waiting" in err), (0, False), err)
+        for overlap in ("last", "always"):
+            status, _, err = self.finish(self.other(overlap=overlap))
+            self.assertEqual((status, "waiting" in err), (0, False), err)
+        second, cpu = self.hold()
         self.end(first)
+        self.end(second)
+        self.assertIn(cpu, {str(CPUS[0]), str(CPUS[1])})
+
+    def test_jobs_that_need_each_other_do_not_wait_for_ever(self):
+        pairs = []
+        for _ in range(3):
+            meeting = os.path.join(self.work, f"meeting-{len(self.berths)}")
+            os.mkfifo(meeting)
+            os.chmod(meeting, 0o666)
+            jobs = [{"name": word, "argv": ["sh", "-c", f"echo x {sign} {meeting}" if sign == ">" else f"cat {meeting}"],
+                     "current_working_directory": self.work, "memory_per_node": "32M"} for word, sign in (("one", ">"), ("two", "<"))]
+            path = self.job_file(*jobs)
+            database = os.path.join(self.directory, f"db-{len(self.berths)}")
+            pairs.append(self.start("run", "--database", database, *self.two, path))
+        for pair in pairs:
+            status, _, err = self.finish(pair)
+            self.assertEqual(status, 0, err)
+
+    def test_another_word_is_refused(self):
+        status, _, err = self.finish(self.other(overlap="often"))
+        self.assertEqual(status, 125)
+        self.assertIn("is not never, last or always", err)
 
     def test_cpus_of_a_killed_run_are_free_again(self):
         first, _ = self.hold(2)
@@ -86,7 +110,7 @@ class Sharing(DaemonCase):
         one = self.other("-c", 2)  # waits
         time.sleep(0.7)
         self.assertIsNone(one.poll())
-        narrow = ["--cpus", str(CPUS[1])]
+        narrow = ["--cpus", str(CPUS[1]), "--overlap", "never"]
         late = self.start("run", "--database", self.database, *narrow, "-D", self.work, "--memory", "64M", "--", "true")
         time.sleep(0.7)
         self.assertIsNone(late.poll(), "it came after one that waits for this CPU too")
@@ -108,7 +132,7 @@ class Sharing(DaemonCase):
 
     def test_a_wide_job_is_not_starved_by_narrow_ones(self):
         jobs = [self.job("hold", 0.2, name=f"j{number}") for number in range(40)]
-        narrow = self.run_start(*jobs, arguments=self.two)
+        narrow = self.run_start(*jobs, arguments=[*self.two, "--overlap", "never"])
         self.wait_for_job(narrow)
         wide = self.other("-c", 2)
         self.assertEqual(self.finish(wide)[0], 0)

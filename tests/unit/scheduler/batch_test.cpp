@@ -720,4 +720,38 @@ TEST_CASE("a batch that waits for another berth can be cancelled") {
   CHECK_FALSE(other.is_behind({0, 1}));
 }
 
+TEST_CASE("where jobs may overlap, the first does so at once and the others after a while") {
+  const TemporaryDirectory folder;
+  CpuLocks other(folder.path() + "/cpus");
+  Fixture f;
+  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
+  REQUIRE(other.lease({0, 1}));
+  f.launcher.plan = [](const StartRequest&) {
+    FakeLauncher::Plan plan;
+    plan.duration = seconds(60);  // a service, and who asks it
+    return plan;
+  };
+  Batch batch(f.store, f.launcher, f.pool, f.clock, kSelf, f.listener, Overlap::last);
+  batch.submit({submission("service"), submission("client")});
+  const BatchResult result = batch.run();
+  CHECK(*result.records[0].start - result.records[0].submit < Milliseconds(100));
+  CHECK(*result.records[1].start - result.records[1].submit >= Batch::kPatience);
+  CHECK(*result.records[1].start - result.records[1].submit < seconds(2));
+  CHECK(result.records[0].allocation->cpus != result.records[1].allocation->cpus);
+  CHECK(f.listener.waits_for_others == 0);
+  CHECK(CpuLocks(folder.path() + "/cpus").taken({0, 1}) == CpuSet{0, 1});  // what the other has stays locked
+}
+
+TEST_CASE("a CPU of its own comes before one of another berth's") {
+  const TemporaryDirectory folder;
+  CpuLocks other(folder.path() + "/cpus");
+  Fixture f;
+  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
+  REQUIRE(other.lease({0}));
+  Batch batch(f.store, f.launcher, f.pool, f.clock, kSelf, f.listener, Overlap::last);
+  batch.submit({submission("a")});
+  const BatchResult result = batch.run();
+  CHECK(result.records[0].allocation->cpus == CpuSet{1});
+}
+
 }  // namespace berth
