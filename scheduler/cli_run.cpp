@@ -304,8 +304,7 @@ struct PoolWishes {
 };
 
 std::string wanted_overlap(const CommandLine& line, CpuPartition partition) {
-  const std::string wanted =
-      line.value("overlap").value_or(partition == CpuPartition::none ? "last" : "never");
+  std::string wanted = line.value("overlap").value_or(partition == CpuPartition::none ? "last" : "never");
   if (wanted != "never" && wanted != "last" && wanted != "always") {
     throw UsageError(line.command, "--overlap: \"" + wanted + "\" is not never, last or always");
   }

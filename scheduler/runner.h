@@ -68,7 +68,7 @@ class Runner {
   void launch(const RunnerMessage& message, Job& job);
   /// How an output file is opened.
   struct SinkFile {
-    OpenMode mode;
+    OpenMode mode = OpenMode::truncate;
     std::optional<unsigned> umask;
     const Caller& caller;
   };
