@@ -1,10 +1,8 @@
 #include "executor/plan.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/mount.h>
 #include <sched.h>
-#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -20,6 +18,7 @@
 #include <cstring>
 #include <span>
 
+#include "executor/os/act_as.h"
 #include "executor/os/syscall.h"
 #include "executor/os/trusted_path.h"
 #include "executor/seccomp_profile.h"
@@ -73,50 +72,6 @@ class Blob {
   std::vector<char> bytes_;
 };
 
-std::vector<gid_t> groups_of(const Caller& caller) {
-  std::vector<gid_t> groups(256);
-  int count = static_cast<int>(groups.size());
-  if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
-    count = 0;
-  }
-  groups.resize(static_cast<std::size_t>(count));
-  return groups;
-}
-
-/// File-system access as the calling user while it lives: a path that only root, or root's groups, may walk
-/// stays closed to a user who came through sudo (setfsuid(2); it also drops CAP_DAC_* from the effective
-/// set).
-class CallerFileAccess {
- public:
-  explicit CallerFileAccess(const Caller& caller) : active_(::geteuid() == 0 && caller.uid != 0) {
-    if (!active_) {
-      return;
-    }
-    const std::vector<gid_t> groups = groups_of(caller);
-    own_groups_.resize(static_cast<std::size_t>(check(::getgroups(0, nullptr), "getgroups")));
-    check(::getgroups(static_cast<int>(own_groups_.size()), own_groups_.data()), "getgroups");
-    check(::setgroups(groups.size(), groups.data()), "setgroups");
-    ::setfsgid(caller.gid);
-    ::setfsuid(caller.uid);
-  }
-  ~CallerFileAccess() {
-    if (!active_) {
-      return;
-    }
-    ::setfsuid(::geteuid());
-    ::setfsgid(::getegid());
-    if (::setgroups(own_groups_.size(), own_groups_.data()) != 0) {
-      std::abort();  // going on as root with another user's groups would be worse
-    }
-  }
-  CallerFileAccess(const CallerFileAccess&) = delete;
-  CallerFileAccess& operator=(const CallerFileAccess&) = delete;
-
- private:
-  bool active_;
-  std::vector<gid_t> own_groups_;
-};
-
 [[noreturn]] void refuse_path(const std::string& field, int error_number, const std::string& path) {
   throw LaunchError(field, error_number,
                     field + ": " + path + ": " + std::generic_category().message(error_number));
@@ -126,7 +81,7 @@ class CallerFileAccess {
 UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
   static const Caller kOwn = calling_user();
   const Caller& caller = request.caller ? *request.caller : kOwn;
-  const CallerFileAccess access(caller);
+  const ActAs access(caller.uid, caller.gid, caller.name);
   UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
   if (!object && errno == ELOOP) {
     throw LaunchError(field, ELOOP,

@@ -1,8 +1,6 @@
 #include "scheduler/output_files.h"
 
 #include <fcntl.h>
-#include <grp.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -14,69 +12,11 @@
 #include <system_error>
 #include <vector>
 
+#include "executor/os/act_as.h"
 #include "executor/os/trusted_path.h"
 
 namespace berth {
 namespace {
-
-/// While it lives, this thread's file accesses are the owner's: file system ids and supplementary groups.
-/// setfsuid(2) also takes the capabilities that override permissions out of effect when it leaves 0.
-class ActAs {
- public:
-  explicit ActAs(const FileOwner& owner) : active_(::geteuid() == 0 && owner.uid != 0) {
-    if (!active_) {
-      return;
-    }
-    const int own = ::getgroups(0, nullptr);
-    groups_.resize(static_cast<std::size_t>(std::max(own, 0)));
-    (void)::getgroups(own, groups_.data());
-    set_groups(groups_of(owner));
-    ::setfsgid(owner.gid);
-    ::setfsuid(owner.uid);
-    // Both calls report failure only by the id that a second call returns.
-    if (static_cast<uid_t>(::setfsuid(static_cast<uid_t>(-1))) != owner.uid) {
-      undo();
-      throw std::system_error(EPERM, std::generic_category(), "setfsuid " + std::to_string(owner.uid));
-    }
-  }
-  ActAs(const ActAs&) = delete;
-  ActAs& operator=(const ActAs&) = delete;
-  ~ActAs() {
-    if (active_) {
-      undo();
-    }
-  }
-
- private:
-  static std::vector<gid_t> groups_of(const FileOwner& owner) {
-    std::vector<gid_t> groups(64);
-    int count = static_cast<int>(groups.size());
-    if (::getgrouplist(owner.name.c_str(), owner.gid, groups.data(), &count) < 0) {
-      groups.resize(static_cast<std::size_t>(count));
-      if (::getgrouplist(owner.name.c_str(), owner.gid, groups.data(), &count) < 0) {
-        count = 0;
-      }
-    }
-    groups.resize(static_cast<std::size_t>(count));
-    return groups;
-  }
-  // The bare system call: this thread alone, where glibc's setgroups(3) would change every thread.
-  static void set_groups(const std::vector<gid_t>& groups) {
-    if (::syscall(SYS_setgroups, groups.size(), groups.data()) != 0) {
-      throw std::system_error(errno, std::generic_category(), "setgroups");
-    }
-  }
-  void undo() noexcept {
-    ::setfsuid(0);
-    ::setfsgid(::getegid());
-    if (::syscall(SYS_setgroups, groups_.size(), groups_.data()) != 0) {
-      std::abort();  // going on as root with another user's groups would be worse
-    }
-  }
-
-  bool active_;
-  std::vector<gid_t> groups_;
-};
 
 /// While it lives, files that this process makes go without these bits.
 class WithUmask {
@@ -170,7 +110,7 @@ int open_output_file(const std::string& path, OpenMode mode, const FileOwner& ow
   int descriptor = -1;
   int error_number = 0;
   {
-    const ActAs as_owner(owner);
+    const ActAs as_owner(owner.uid, owner.gid, owner.name);
     const WithUmask with_umask(umask);
     // O_NONBLOCK: opening a FIFO or a device must not wait for its other end; it is refused below.
     // O_TRUNC only after the check, so that a refused file is not emptied.
@@ -202,7 +142,7 @@ int open_output_to_read(const std::string& path, const FileOwner& owner) {
   int descriptor = -1;
   int error_number = 0;
   {
-    const ActAs as_owner(owner);
+    const ActAs as_owner(owner.uid, owner.gid, owner.name);
     descriptor =
         open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
     error_number = errno;
@@ -222,7 +162,7 @@ int open_input_file(const std::string& path, const FileOwner& owner) {
   int descriptor = -1;
   int error_number = 0;
   {
-    const ActAs as_owner(owner);
+    const ActAs as_owner(owner.uid, owner.gid, owner.name);
     // O_NONBLOCK: neither the other end of a FIFO nor who holds a lease (fcntl(2)) is waited for: the thread
     // that opens has other jobs too.
     descriptor = open_trusted(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();

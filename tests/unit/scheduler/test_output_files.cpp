@@ -178,6 +178,10 @@ TEST_CASE("for another user root goes through no link of /proc into a process") 
   REQUIRE(::dup2(open, STDIN_FILENO) == STDIN_FILENO);
   ::close(open_input_file("/dev/stdin", nobody));
   ::close(open_input_file("/proc/self/status", nobody));
+  // 0444, but for those who may trace the process.
+  CHECK_THROWS_AS(open_input_file("/proc/" + std::to_string(::getppid()) + "/maps", nobody),
+                  std::system_error);
+  ::close(open_input_file("/proc/" + std::to_string(::getppid()) + "/maps", kMyself));
   ::dup2(before, STDIN_FILENO);
   ::close(before);
   ::close(open);
