@@ -194,10 +194,11 @@ bool is_cgroup_refusal(int error_number) {
 class Launcher {
  public:
   Launcher(int socket, int proc, int init, bool privileged)
-      : socket_(socket), proc_(proc), init_(init), privileged_(privileged) {
-    if (privileged_) {
-      ::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
-    }
+      : socket_(socket),
+        proc_(proc),
+        init_(init),
+        // Else a change of ids would take the capabilities away, and with them the way back.
+        may_change_ids_(privileged && ::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0) {
     // One mapping, touched once: the child of every spawn runs on it.
     stack_ = static_cast<char*>(::mmap(nullptr, kStackSize, PROT_READ | PROT_WRITE,
                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0));
@@ -276,7 +277,7 @@ class Launcher {
   uid_t namespace_owner(std::uint64_t token) const {
     constexpr std::uint64_t kOwners = 80'000;
     const auto own = static_cast<std::uint64_t>(::getpid()) * 641;  // launchers begin at different ids
-    return privileged_ ? kUnprivilegedId + 1 + static_cast<uid_t>((own + token) % kOwners) : 0;
+    return may_change_ids_ ? kUnprivilegedId + 1 + static_cast<uid_t>((own + token) % kOwners) : 0;
   }
 
   pid_t clone_owned(clone_args* arguments, ChildArguments* child, std::uint64_t token) const {
@@ -313,7 +314,7 @@ class Launcher {
   int socket_;
   int proc_;
   int init_;
-  bool privileged_;
+  bool may_change_ids_;
   char* stack_ = nullptr;
 };
 
