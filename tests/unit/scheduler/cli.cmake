@@ -14,9 +14,11 @@ if(TARGET berth_generated)
            COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/unit/scheduler/generated_test.sh
                    ${PROJECT_BINARY_DIR}/scheduler/generated)
   set_tests_properties(test_generated_pages PROPERTIES SKIP_RETURN_CODE 77 LABELS unit TIMEOUT 60)
-  add_test(NAME test_installed
-           COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/unit/scheduler/installed_test.sh ${PROJECT_BINARY_DIR})
-  set_tests_properties(test_installed PROPERTIES LABELS unit TIMEOUT 120)
+  if(NOT BERTH_SANITIZE)  # there only the unit tests are built
+    add_test(NAME test_installed
+             COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/unit/scheduler/installed_test.sh ${PROJECT_BINARY_DIR})
+    set_tests_properties(test_installed PROPERTIES LABELS unit TIMEOUT 120)
+  endif()
   add_test(NAME docs_name_every_option
            COMMAND ${PROJECT_SOURCE_DIR}/scripts/docs --check --program $<TARGET_FILE:berth>)
   set_tests_properties(docs_name_every_option PROPERTIES LABELS unit TIMEOUT 60)
