@@ -148,7 +148,10 @@ bool is_in_group(const Caller& caller, gid_t group) {
   std::vector<gid_t> groups(256);
   int count = static_cast<int>(groups.size());
   if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
-    return group == caller.gid;
+    groups.resize(static_cast<std::size_t>(std::max(count, 1)));
+    if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
+      return group == caller.gid;
+    }
   }
   return std::find(groups.begin(), groups.begin() + count, group) != groups.begin() + count;
 }

@@ -38,6 +38,8 @@ constexpr std::chrono::seconds kActorLifetime{30};
 /// Bodies up to this size are parsed at once.
 constexpr std::size_t kSmallBody = std::size_t{16} * 1024;
 constexpr std::uint64_t kListed = 10'000;
+/// Of waiting jobs among records: each takes some microseconds of the event loop.
+constexpr std::size_t kReasonsTold = 10'000;
 constexpr std::uint64_t kMostListed = 1'000'000'000;
 
 /// What a waiting job's owner may change.
@@ -827,8 +829,9 @@ void Api::read_records(const std::function<ShownJob(QueueStore&)>& look,
           respond(std::move(response));
           return;
         }
+        std::size_t asked = 0;
         for (AccountingRecord& record : found->records) {
-          if (record.state == JobState::pending) {
+          if (record.state == JobState::pending && ++asked <= kReasonsTold) {
             const std::optional<WaitReason> reason = daemon_.reason(record.job_id);
             record.reason = reason ? to_string(*reason) : "";
           } else if (!record.end) {

@@ -153,8 +153,10 @@ std::vector<RunningJob> Batch::running_jobs() const {
   for (const std::size_t index : active_) {
     running.push_back({wanted_by(entries_[index].record.spec), entries_[index].latest_end});
   }
-  if (pool_.withheld() > 0) {  // nobody knows until when
-    running.push_back({{pool_.withheld(), 0, 0}, SteadyTime::max()});
+  if (pool_.withheld() > 0) {
+    // Nobody knows until when. As though they ended now: what waits for them first is passed by no other
+    // then.
+    running.push_back({{pool_.withheld(), 0, 0}, clock_.steady_now()});
   }
   return running;
 }

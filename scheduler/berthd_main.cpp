@@ -276,7 +276,7 @@ int restore(const Arguments& arguments) {
       QueueStore::open(config.database())->leave_out(*mark);
     }
   } catch (...) {
-    if (!was_draining) {
+    if (!was_draining && kept.empty()) {  // else the copy is in its place
       std::filesystem::remove(config.drain_file());
     }
     throw;

@@ -35,7 +35,7 @@ void check_backup(const DaemonConfig& config, std::vector<InputFault>& faults) {
     return;
   }
   for (const char* name : {"berthd.db", "berthd.db-wal", "berthd.db-shm", "berthd.db-journal", "berthd.lock",
-                           "runners.log", "draining"}) {
+                           "runners.log", "draining", "numbers", "numbers.new"}) {
     const std::string own = config.state_directory + "/" + name;
     if (is_same_file(file, own)) {
       refuse("is " + own + ", which berthd itself uses; name another file");

@@ -266,7 +266,7 @@ class Daemon {
   void send_start(AttemptId id, const StoredJob& stored);
   std::shared_ptr<RunnerLink> runner_for(const std::string& shared_network) const;
   Resources allowance(unsigned user_id) const;
-  std::vector<RunningJob> running_jobs() const;
+  std::vector<RunningJob> running_jobs(SteadyTime others_end) const;
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage, bool was_killed = false);
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;

@@ -18,6 +18,13 @@ constexpr std::chrono::seconds kRunnerRetry{5};
 /// Between looks at the CPUs of other berths on the machine, while a job waits for them.
 constexpr std::chrono::milliseconds kLookAtOthers{20};
 
+/// For a runner of a build that does not know the field: its jobs have 022.
+std::string without_umask(const std::string& spec_text) {
+  nlohmann::json spec = nlohmann::json::parse(spec_text);
+  spec.erase("umask");
+  return spec.dump();
+}
+
 }  // namespace
 
 // -- dependencies and arrays ----------------------------------------------------------------------------
@@ -270,7 +277,8 @@ void Daemon::schedule() {
   }
 }
 
-std::vector<RunningJob> Daemon::running_jobs() const {
+/// With what other berths hold, until `others_end`.
+std::vector<RunningJob> Daemon::running_jobs(SteadyTime others_end) const {
   std::vector<RunningJob> running;
   running.reserve(active_.size());
   for (const auto& [job, active] : active_) {
@@ -278,8 +286,8 @@ std::vector<RunningJob> Daemon::running_jobs() const {
       running.push_back({active.holds, active.latest_end});
     }
   }
-  if (pool_.withheld() > 0) {  // by other berths, nobody knows until when
-    running.push_back({{pool_.withheld(), 0, 0}, SteadyTime::max()});
+  if (pool_.withheld() > 0) {
+    running.push_back({{pool_.withheld(), 0, 0}, others_end});
   }
   return running;
 }
@@ -315,8 +323,10 @@ void Daemon::decide() {
   while (!draining_ && store_trouble().empty() && !links_.empty()) {
     pool_.look_at_others();
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
-    const std::optional<WaitingJob> next = waiting_.take_next(
-        free, running_jobs(), clock_.steady_now(), [this](unsigned user_id) { return allowance(user_id); });
+    // As though others ended now: what waits for their CPUs first is passed by no other job then.
+    const std::optional<WaitingJob> next =
+        waiting_.take_next(free, running_jobs(clock_.steady_now()), clock_.steady_now(),
+                           [this](unsigned user_id) { return allowance(user_id); });
     if (!next) {
       break;
     }
@@ -513,7 +523,8 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   message.group_id = stored.group_id;
   message.array_job_id = stored.array_job_id;
   message.array_task_id = stored.array_task_id;
-  message.spec_text = stored.spec_text;
+  message.spec_text =
+      active->runner->hello().knows_umask ? stored.spec_text : without_umask(stored.spec_text);
   message.network = config_.network.of_user(stored.user_id);
   message.counters = true;
   if (active->lease) {
@@ -575,7 +586,7 @@ std::optional<Timestamp> Daemon::expected_start(JobId job) {
 std::optional<Timestamp> Daemon::start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting) {
   const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
   const std::optional<SteadyTime> start =
-      latest_start(sequence, waiting, free, running_jobs(), clock_.steady_now());
+      latest_start(sequence, waiting, free, running_jobs(SteadyTime::max()), clock_.steady_now());
   if (draining_ || !start) {
     return std::nullopt;
   }

@@ -223,10 +223,8 @@ void Daemon::load_queue(QueueStore& store) {
       attempts[id.job_id] = std::max(attempts[id.job_id], id.attempt);
       if (!store.find_stored(id.job_id)) {
         has_unknown = true;
-        log_error(
-            job_name(id.job_id) + " runs in " + link->runner().cgroup +
-            " and is not in the database, which is an older copy: nothing of it will be recorded, and its "
-            "CPUs may get other jobs before it ends");
+        log_error(job_name(id.job_id) + " runs in " + link->runner().cgroup +
+                  " and is not in the database, which is an older copy: nothing of it will be recorded");
       }
     }
   }

@@ -144,6 +144,7 @@ void Runner::accept_connection() {
   RunnerMessage hello;
   hello.kind = Kind::hello;
   hello.runner = self_;
+  hello.knows_umask = true;
   hello.controllers = executor_.controllers();
   for (const auto& [job_id, job] : jobs_) {
     hello.jobs.push_back(job.id);
@@ -234,10 +235,14 @@ void Runner::occupy(Job& job, const CpuSet& cpus) {
 
 /// Before its end is told: then its CPUs are berthd's to give away.
 void Runner::forget(std::map<JobId, Job>::iterator job) {
-  if (cpus_) {
-    cpus_->vacate(job->second.cpus);
-  }
+  CpuSet left = job->second.cpus;
   jobs_.erase(job);
+  for (const auto& [other_id, other] : jobs_) {
+    left = left - other.cpus;  // a pool that changed may have let two share
+  }
+  if (cpus_) {
+    cpus_->vacate(left);
+  }
 }
 
 Runner::Job* Runner::find(AttemptId id) {

@@ -67,6 +67,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["pid"] = message.runner.pid;
       header["start_time"] = message.runner.start_time;
       header["cgroup"] = message.runner.cgroup;
+      header["knows_umask"] = message.knows_umask;
       header["controllers"] = Json::array();
       for (const ControllerReport::Entry& entry : message.controllers.controllers) {
         header["controllers"].push_back({entry.version, entry.reason});
@@ -145,6 +146,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.runner.pid = header.at("pid");
       message.runner.start_time = header.at("start_time");
       message.runner.cgroup = header.at("cgroup");
+      message.knows_umask = header.value("knows_umask", false);
       for (const Json& entry : header.at("controllers")) {
         message.controllers.controllers.push_back({entry.at(0), entry.at(1)});
       }

@@ -65,6 +65,8 @@ struct RunnerMessage {
   NetworkSettings network;
   /// start: this berthd reads to_counters(); ended: it is written so. An older berthd knows only JSON.
   bool counters = false;
+  /// hello: this runner's build knows the job field `umask`; an older one refuses a job that has it.
+  bool knows_umask = false;
   // stop
   Cause cause = Cause::cancelled;
   bool at_once = false;  ///< without SIGTERM and grace period

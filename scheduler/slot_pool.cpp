@@ -579,7 +579,10 @@ std::optional<SlotLease> SlotPool::lease(const SlotRequest& request) {
       state_->give_cpu(index);
     }
     look_at_others();
-    return withheld() > 0 ? lease(request) : std::nullopt;
+    if (withheld() == 0) {
+      state_->withhold(chosen);  // whoever had them has them no longer, as the next look will tell
+    }
+    return lease(request);
   }
   held.memory = state_->take_memory(held.cpus, memory);
   state_->free_memory_ -= memory;

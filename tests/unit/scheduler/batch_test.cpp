@@ -754,4 +754,19 @@ TEST_CASE("a CPU of its own comes before one of another berth's") {
   CHECK(result.records[0].allocation->cpus == CpuSet{1});
 }
 
+TEST_CASE("no job with a time limit passes one that waits for another berth's CPUs") {
+  const TemporaryDirectory folder;
+  CpuLocks other(folder.path() + "/cpus");
+  Fixture f;
+  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
+  REQUIRE(other.lease({1}));
+  const SteadyTime begin = f.clock.steady_now();
+  f.run({submission("wide", {2}), submission("narrow", {1, 0, Milliseconds(1000)})}, [&] {
+    if (f.clock.steady_now() - begin > seconds(5)) {
+      other.give_back({1});
+    }
+  });
+  CHECK(f.started() == Names{"wide", "narrow"});
+}
+
 }  // namespace berth
