@@ -16,6 +16,7 @@
 
 #include "executor/executor.h"
 #include "executor/launcher_process.h"
+#include "executor/os/act_as.h"
 
 namespace berth {
 namespace {
@@ -145,15 +146,8 @@ Account parse_user(const std::string& text) {
 Identity resolve(const std::string& isolation_user, const Caller& caller);
 
 bool is_in_group(const Caller& caller, gid_t group) {
-  std::vector<gid_t> groups(256);
-  int count = static_cast<int>(groups.size());
-  if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
-    groups.resize(static_cast<std::size_t>(std::max(count, 1)));
-    if (::getgrouplist(caller.name.c_str(), caller.gid, groups.data(), &count) < 0) {
-      return group == caller.gid;
-    }
-  }
-  return std::find(groups.begin(), groups.begin() + count, group) != groups.begin() + count;
+  const std::vector<gid_t> groups = groups_of_user(caller.name, caller.gid);
+  return group == caller.gid || std::find(groups.begin(), groups.end(), group) != groups.end();
 }
 
 /// What a user who is not root may name: itself, in one of its groups, or root inside, which it is itself

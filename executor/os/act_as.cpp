@@ -13,9 +13,8 @@
 #include <system_error>
 
 namespace berth {
-namespace {
 
-std::vector<gid_t> groups_of(gid_t group, const std::string& name) {
+std::vector<gid_t> groups_of_user(const std::string& name, gid_t group) {
   std::vector<gid_t> groups(64);
   int count = static_cast<int>(groups.size());
   if (::getgrouplist(name.c_str(), group, groups.data(), &count) < 0) {
@@ -27,6 +26,8 @@ std::vector<gid_t> groups_of(gid_t group, const std::string& name) {
   groups.resize(static_cast<std::size_t>(count));
   return groups;
 }
+
+namespace {
 
 /// The bare system call: this thread alone, where glibc's setgroups(3) would change every thread.
 bool set_groups(const std::vector<gid_t>& groups) {
@@ -55,7 +56,7 @@ ActAs::ActAs(uid_t user, gid_t group, const std::string& name) : active_(::geteu
   const int own = std::max(::getgroups(0, nullptr), 0);
   own_groups_.resize(static_cast<std::size_t>(own));
   own_groups_.resize(static_cast<std::size_t>(std::max(::getgroups(own, own_groups_.data()), 0)));
-  if (!set_groups(groups_of(group, name))) {
+  if (!set_groups(groups_of_user(name, group))) {
     throw std::system_error(errno, std::generic_category(), "setgroups");
   }
   ::setfsgid(group);

@@ -8,6 +8,9 @@
 
 namespace berth {
 
+/// Those of the user database, however many, and `group`; none when it cannot be asked.
+std::vector<gid_t> groups_of_user(const std::string& name, gid_t group);
+
 /// While it lives, this thread's file accesses are the user's: file system ids, the supplementary groups of
 /// the user database, and no capability in effect. setfsuid(2) alone would leave those that open what the
 /// kernel guards beside file modes: other processes (CAP_SYS_PTRACE), its own addresses (CAP_SYSLOG). Does
