@@ -28,16 +28,10 @@ std::optional<unsigned> number(const Field& field, std::int64_t minimum, std::in
   return value ? std::optional(static_cast<unsigned>(*value)) : std::nullopt;
 }
 
-/// As read_members() does it for jobs.
+/// As read_members() does it for jobs; the nearest key is one of the same object.
 template <typename Target>
 void read_keys(const Field& field, std::span<const Member<Target>> table, Target& target) {
-  for (const Field& key : field.members("an object").value_or(std::vector<Field>())) {
-    const auto entry =
-        std::find_if(table.begin(), table.end(), [&](const auto& one) { return key.key() == one.name; });
-    if (entry != table.end()) {
-      entry->read(key, target);
-      continue;
-    }
+  read_members_or(field, table, target, [&](const Field& key) {
     constexpr std::size_t kLongestKey = 64;
     const std::string word = key.key().substr(0, kLongestKey);
     const auto nearest =
@@ -45,7 +39,7 @@ void read_keys(const Field& field, std::span<const Member<Target>> table, Target
           return edit_distance(word, left.name) < edit_distance(word, right.name);
         });
     key.refuse_plainly(std::string("is not a known key; the nearest one is \"") + nearest->name + '"');
-  }
+  });
 }
 
 void read_cpus(const Field& field, DaemonConfig::Pool& pool) {

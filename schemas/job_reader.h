@@ -41,10 +41,10 @@ std::size_t edit_distance(std::string_view left, std::string_view right);
 /// Records that the object at `path` has no such field, and which one was probably meant.
 void refuse_unknown(const Field& field, const std::string& path);
 
-/// Reads every member of an object by the table; unknown ones are faults.
-template <typename Target>
-void read_members(const Field& field, std::span<const Member<Target>> table, const std::string& path,
-                  Target& target) {
+/// Reads every member of an object by the table; `unknown` gets those that are not in it.
+template <typename Target, typename Unknown>
+void read_members_or(const Field& field, std::span<const Member<Target>> table, Target& target,
+                     const Unknown& unknown) {
   const std::optional<std::vector<Field>> fields = field.members("an object");
   if (!fields) {
     return;
@@ -59,9 +59,16 @@ void read_members(const Field& field, std::span<const Member<Target>> table, con
       }
     }
     if (!known) {
-      refuse_unknown(member, path);
+      unknown(member);
     }
   }
+}
+
+/// Those that are not in the table are faults, which name the nearest of all fields of a job.
+template <typename Target>
+void read_members(const Field& field, std::span<const Member<Target>> table, const std::string& path,
+                  Target& target) {
+  read_members_or(field, table, target, [&](const Field& member) { refuse_unknown(member, path); });
 }
 
 template <typename Target>
