@@ -83,7 +83,6 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
     log_warning(problem + ": jobs may share CPUs with those of other berths on this machine");
   }
   draining_ = std::filesystem::exists(config_.drain_file());
-  leave_out_numbers(*writer);
   take_in_spool(*writer);
   take_over(*writer);
   load_queue(*writer);

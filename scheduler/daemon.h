@@ -225,7 +225,7 @@ class Daemon {
     std::optional<JobState> state;  ///< when that was the last
   };
   void mark_numbers();
-  void leave_out_numbers(QueueStore& store);
+  void leave_out_numbers(QueueStore& store, const std::vector<AttemptId>& known);
   void take_in_spool(QueueStore& store);
   void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);
@@ -260,7 +260,7 @@ class Daemon {
               const std::shared_ptr<RunnerLink>& link);
   void schedule();
   void decide();
-  bool would_start() const;
+  bool waits_for_others() const;
   void arm_timer();
   bool start(const WaitingJob& job);
   void send_start(AttemptId id, const StoredJob& stored);

@@ -343,13 +343,13 @@ void Daemon::decide() {
       break;
     }
   }
-  pool_.set_waiting(would_start());
+  pool_.set_waiting(waits_for_others());
   arm_timer();
 }
 
-/// Whether a job waits that other berths' CPUs could be for.
-bool Daemon::would_start() const {
-  if (draining_ || !store_trouble().empty() || links_.empty()) {
+/// Whether a job waits that the CPUs which other berths have could be for.
+bool Daemon::waits_for_others() const {
+  if (pool_.withheld() == 0 || draining_ || !store_trouble().empty() || links_.empty()) {
     return false;
   }
   const std::vector<QueuedJob> first = waiting_.first(1);
@@ -365,7 +365,7 @@ void Daemon::arm_timer() {
   if (links_.size() < wanted_runners()) {
     sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
   }
-  if (pool_.withheld() > 0 && would_start()) {
+  if (waits_for_others()) {
     sleep = std::min(sleep, kLookAtOthers);
   }
   const SteadyTime wake = std::chrono::steady_clock::now() + sleep;

@@ -48,21 +48,26 @@ bool knows(const RunnerLink& runner, const AttemptId& id) {
 
 // -- taking over after a restart ------------------------------------------------------------------------
 
-/// A database that was begun anew, or an older copy, gives no number that a job has which runners still hold,
-/// or which is in the spool.
-void Daemon::leave_out_numbers(QueueStore& store) {
-  GivenNumbers known = read_number_mark(config_.number_file()).value_or(GivenNumbers{});
-  std::vector<std::string> told_later;
-  for (const RunnerMessage& record : spool_.read_all(told_later)) {
-    known.job = std::max(known.job, record.id.job_id);
+/// A database that was begun anew, or an older copy, gives no number that one of these jobs has.
+void Daemon::leave_out_numbers(QueueStore& store, const std::vector<AttemptId>& known) {
+  GivenNumbers numbers = read_number_mark(config_.number_file()).value_or(GivenNumbers{});
+  for (const AttemptId& id : known) {
+    numbers.job = std::max(numbers.job, id.job_id);
   }
-  store.leave_out(known);
+  store.leave_out(numbers);
 }
 
 /// Records of jobs that ended while there was no berthd.
 void Daemon::take_in_spool(QueueStore& store) {
   std::vector<std::string> problems;
-  for (const RunnerMessage& record : spool_.read_all(problems)) {
+  const std::vector<RunnerMessage> records = spool_.read_all(problems);
+  std::vector<AttemptId> spooled;
+  spooled.reserve(records.size());
+  for (const RunnerMessage& record : records) {
+    spooled.push_back(record.id);
+  }
+  leave_out_numbers(store, spooled);
+  for (const RunnerMessage& record : records) {
     try {
       store.together([&] {
         const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
