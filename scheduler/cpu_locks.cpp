@@ -66,6 +66,24 @@ std::optional<Range> find_lock(int file, long begin, long end) {
   return Range{lock.l_start, lock.l_len == 0 ? kEnd : lock.l_start + lock.l_len};
 }
 
+/// All of them. The kernel does not tell the first one first: what lies before it is looked at again.
+std::vector<Range> find_locks(int file, long begin, long end) {
+  std::vector<Range> found;
+  std::vector<Range> unseen{{begin, end}};
+  while (!unseen.empty()) {
+    const Range part = unseen.back();
+    unseen.pop_back();
+    const std::optional<Range> lock =
+        part.begin < part.end ? find_lock(file, part.begin, part.end) : std::nullopt;
+    if (lock) {
+      found.push_back(*lock);
+      unseen.push_back({part.begin, lock->begin});
+      unseen.push_back({lock->end, part.end});
+    }
+  }
+  return found;
+}
+
 /// Neighbouring CPUs are one lock.
 std::vector<Range> ranges_of(const CpuSet& cpus) {
   std::vector<Range> ranges;
@@ -137,22 +155,10 @@ CpuSet CpuLocks::taken(const CpuSet& among) const {
   CpuSet found;
   for (const Range& range : ranges_of(among)) {
     for (const long base : {kLeased, kOccupied}) {
-      for (long next = base + range.begin; next < base + range.end;) {
-        const std::optional<Range> lock = find_lock(file_, next, base + range.end);
-        if (!lock) {
-          break;
-        }
-        // Not always the first lock there is: what lies before it is looked at again.
-        const long end = std::min(lock->end, base + range.end);
-        for (long byte = std::max(lock->begin, next); byte < end; ++byte) {
-          found.insert(static_cast<unsigned>(byte - base));
-        }
-        if (lock->begin > next) {
-          const CpuSet before = CpuSet::range(static_cast<unsigned>(next - base),
-                                              static_cast<unsigned>(lock->begin - base - 1));
-          found = found | taken(before);
-        }
-        next = end;
+      for (const Range& lock : find_locks(file_, base + range.begin, base + range.end)) {
+        const long first = std::max(lock.begin - base, range.begin);
+        const long last = std::min(lock.end - base, range.end) - 1;
+        found = found | CpuSet::range(static_cast<unsigned>(first), static_cast<unsigned>(last));
       }
     }
   }
@@ -217,23 +223,12 @@ void CpuLocks::stop_waiting() {
 }
 
 bool CpuLocks::is_behind(const CpuSet& cpus) const {
-  return is_anybody_in_line(kLine, place_.value_or(kEnd), cpus);
-}
-
-bool CpuLocks::is_anybody_in_line(long begin, long end, const CpuSet& cpus) const {
-  if (begin >= end) {
-    return false;
-  }
-  const std::optional<Range> lock = find_lock(file_, begin, end);
-  if (!lock) {
-    return false;
-  }
-  const long first = lock->begin % kCpus;  // kLine is a multiple of kCpus
-  const long last = first + (lock->end - lock->begin) - 1;
-  const CpuSet wanted =
-      CpuSet::range(static_cast<unsigned>(first), static_cast<unsigned>(std::min(last, kCpus - 1)));
-  return wanted.intersects(cpus) || is_anybody_in_line(begin, lock->begin, cpus) ||
-         is_anybody_in_line(lock->end, end, cpus);
+  const std::vector<Range> before = find_locks(file_, kLine, place_.value_or(kEnd));
+  return std::any_of(before.begin(), before.end(), [&](const Range& lock) {
+    const long first = lock.begin % kCpus;  // kLine is a multiple of kCpus
+    const long last = std::min(first + (lock.end - lock.begin), kCpus) - 1;
+    return CpuSet::range(static_cast<unsigned>(first), static_cast<unsigned>(last)).intersects(cpus);
+  });
 }
 
 }  // namespace berth

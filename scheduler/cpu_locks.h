@@ -57,8 +57,6 @@ class CpuLocks {
   bool is_behind(const CpuSet& cpus) const;
 
  private:
-  bool is_anybody_in_line(long begin, long end, const CpuSet& cpus) const;
-
   int file_;
   CpuSet wanted_;
   std::optional<long> place_;  // of CPU 0, in the line

@@ -142,15 +142,17 @@ Submission submission(const std::string& name, const JobOptions& options = {}) {
 }
 
 struct Fixture {
-  explicit Fixture(const std::string& topology = "core:2 pu:1", PoolBounds bounds = {})
-      : pool(synthetic_topology(topology, kGibibyte), std::move(bounds)) {}
+  explicit Fixture(const std::string& topology = "core:2 pu:1", PoolBounds bounds = {},
+                   Overlap overlap = Overlap::never)
+      : pool(synthetic_topology(topology, kGibibyte), std::move(bounds)),
+        batch(store, launcher, pool, clock, kSelf, listener, overlap) {}
 
   ManualClock clock;
   FlakyStore store;
   FakeLauncher launcher{clock};
   SlotPool pool;
   Listener listener;
-  Batch batch{store, launcher, pool, clock, kSelf, listener};
+  Batch batch;
 
   /// As berth run does it.
   BatchResult run(std::vector<Submission> submissions, const std::function<void()>& after_wait = {}) {
@@ -171,6 +173,19 @@ struct Fixture {
     CHECK(pool.leases() == 0);
     CHECK(pool.free_memory() == pool.total_memory());
   }
+};
+
+/// On a machine where another berth has CPUs.
+struct SharedFixture : Fixture {
+  explicit SharedFixture(const CpuSet& taken, Overlap overlap = Overlap::never)
+      : Fixture("core:2 pu:1", {}, overlap), other(path) {
+    pool.share(std::make_unique<CpuLocks>(path));
+    REQUIRE(other.lease(taken));
+  }
+
+  TemporaryDirectory folder;
+  std::string path = folder.path() + "/cpus";
+  CpuLocks other;
 };
 
 using Names = std::vector<std::string>;
@@ -679,17 +694,13 @@ TEST_CASE("a thousand jobs of all shapes end, each with one record, none on anot
 }
 
 TEST_CASE("jobs wait for CPUs that another berth has, and say so when it takes long") {
-  const TemporaryDirectory folder;
-  CpuLocks other(folder.path() + "/cpus");
-  Fixture f;
-  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
-  REQUIRE(other.lease({0, 1}));
+  SharedFixture f({0, 1});
   const SteadyTime begin = f.clock.steady_now();
   int looks = 0;
   const BatchResult result = f.run({submission("a"), submission("b")}, [&] {
     ++looks;
     if (f.clock.steady_now() - begin > seconds(10)) {
-      other.give_back({0, 1});
+      f.other.give_back({0, 1});
     } else {
       CHECK(f.launcher.starts.empty());
     }
@@ -700,15 +711,11 @@ TEST_CASE("jobs wait for CPUs that another berth has, and say so when it takes l
   CHECK(f.listener.waits_for_others == 1);
   CHECK(looks < 300);
   f.everything_returned();
-  CHECK(other.taken({0, 1}) == CpuSet{});
+  CHECK(f.other.taken({0, 1}) == CpuSet{});
 }
 
 TEST_CASE("a batch that waits for another berth can be cancelled") {
-  const TemporaryDirectory folder;
-  CpuLocks other(folder.path() + "/cpus");
-  Fixture f;
-  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
-  REQUIRE(other.lease({0}));
+  SharedFixture f({0});
   const BatchResult result = f.run({submission("wide", {2})}, [&] {
     if (f.listener.waits_for_others > 0) {
       f.batch.request_cancel();
@@ -717,53 +724,37 @@ TEST_CASE("a batch that waits for another berth can be cancelled") {
   REQUIRE(result.records.size() == 1);
   CHECK(result.records[0].state == JobState::cancelled);
   CHECK(f.launcher.starts.empty());
-  CHECK_FALSE(other.is_behind({0, 1}));
+  CHECK_FALSE(f.other.is_behind({0, 1}));
 }
 
 TEST_CASE("where jobs may overlap, the first does so at once and the others after a while") {
-  const TemporaryDirectory folder;
-  CpuLocks other(folder.path() + "/cpus");
-  Fixture f;
-  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
-  REQUIRE(other.lease({0, 1}));
+  SharedFixture f({0, 1}, Overlap::last);
   f.launcher.plan = [](const StartRequest&) {
     FakeLauncher::Plan plan;
     plan.duration = seconds(60);  // a service, and who asks it
     return plan;
   };
-  Batch batch(f.store, f.launcher, f.pool, f.clock, kSelf, f.listener, Overlap::last);
-  batch.submit({submission("service"), submission("client")});
-  const BatchResult result = batch.run();
+  const BatchResult result = f.run({submission("service"), submission("client")});
   CHECK(*result.records[0].start - result.records[0].submit < Milliseconds(100));
   CHECK(*result.records[1].start - result.records[1].submit >= Batch::kPatience);
   CHECK(*result.records[1].start - result.records[1].submit < seconds(2));
   CHECK(result.records[0].allocation->cpus != result.records[1].allocation->cpus);
   CHECK(f.listener.waits_for_others == 0);
-  CHECK(CpuLocks(folder.path() + "/cpus").taken({0, 1}) == CpuSet{0, 1});  // what the other has stays locked
+  CHECK(CpuLocks(f.path).taken({0, 1}) == CpuSet{0, 1});  // what the other has stays locked
 }
 
 TEST_CASE("a CPU of its own comes before one of another berth's") {
-  const TemporaryDirectory folder;
-  CpuLocks other(folder.path() + "/cpus");
-  Fixture f;
-  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
-  REQUIRE(other.lease({0}));
-  Batch batch(f.store, f.launcher, f.pool, f.clock, kSelf, f.listener, Overlap::last);
-  batch.submit({submission("a")});
-  const BatchResult result = batch.run();
+  SharedFixture f({0}, Overlap::last);
+  const BatchResult result = f.run({submission("a")});
   CHECK(result.records[0].allocation->cpus == CpuSet{1});
 }
 
 TEST_CASE("no job with a time limit passes one that waits for another berth's CPUs") {
-  const TemporaryDirectory folder;
-  CpuLocks other(folder.path() + "/cpus");
-  Fixture f;
-  f.pool.share(std::make_unique<CpuLocks>(folder.path() + "/cpus"));
-  REQUIRE(other.lease({1}));
+  SharedFixture f({1});
   const SteadyTime begin = f.clock.steady_now();
   f.run({submission("wide", {2}), submission("narrow", {1, 0, Milliseconds(1000)})}, [&] {
     if (f.clock.steady_now() - begin > seconds(5)) {
-      other.give_back({1});
+      f.other.give_back({1});
     }
   });
   CHECK(f.started() == Names{"wide", "narrow"});
