@@ -234,6 +234,8 @@ class Daemon {
   void keep_runners();
   void replace_runners();
   void attach(const std::shared_ptr<RunnerLink>& link);
+  bool lacks_runners() const;
+  void retire_if_outdated(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
   void enqueue(const WaitingJob& job, Timestamp now);
@@ -253,7 +255,7 @@ class Daemon {
   void throttle(JobId array);
   void handle_started(Active& active, const AttemptStart& start);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
-  static void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
+  void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,

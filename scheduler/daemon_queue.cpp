@@ -362,7 +362,7 @@ void Daemon::arm_timer() {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - clock_.system_now());
     sleep = std::clamp<std::chrono::milliseconds>(left, std::chrono::milliseconds(1), sleep);
   }
-  if (links_.size() < wanted_runners()) {
+  if (lacks_runners()) {
     sleep = std::min<std::chrono::milliseconds>(sleep, kRunnerRetry);
   }
   if (waits_for_others()) {

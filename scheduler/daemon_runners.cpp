@@ -120,6 +120,10 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
 void Daemon::take_over(QueueStore& store) {
   FoundRunners runners = find_runners(loop_, runner_paths());
   links_ = std::move(runners.alive);
+  const std::string program = program_identity(config_.runner_program);
+  for (const auto& link : links_) {
+    link->outdated = link->hello().program != program;
+  }
   GivenNumbers running;
   for (const auto& link : links_) {
     for (const AttemptId& id : link->hello().jobs) {
@@ -261,8 +265,14 @@ void Daemon::load_queue(QueueStore& store) {
 
 // -- runners --------------------------------------------------------------------------------------------
 
+bool Daemon::lacks_runners() const {
+  const auto usable =
+      std::count_if(links_.begin(), links_.end(), [](const auto& link) { return !link->outdated; });
+  return static_cast<std::size_t>(usable) < wanted_runners();
+}
+
 void Daemon::keep_runners() {
-  while (links_.size() < wanted_runners()) {
+  while (lacks_runners()) {
     try {
       links_.push_back(start_runner(loop_, runner_paths()));
     } catch (const std::exception& error) {
@@ -287,8 +297,21 @@ void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
               [this](const auto& from) { handle_gone(from); });
 }
 
-/// The one that holds fewest jobs; but jobs of one shared network are held by one runner, which has it. By
-/// its name alone, whoever's it is: the runner keeps users apart.
+/// After an upgrade: runners of the build before go on for as long as they have jobs.
+void Daemon::retire_if_outdated(const std::shared_ptr<RunnerLink>& link) {
+  const auto found = std::find(links_.begin(), links_.end(), link);
+  if (!link->outdated || link->jobs > 0 || found == links_.end()) {
+    return;
+  }
+  log_info("runner " + link->runner().cgroup + " is of another build and has no job: it ends");
+  RunnerMessage message;
+  message.kind = RunnerMessage::Kind::retire;
+  link->send(message);
+  links_.erase(found);
+}
+
+/// The one that holds fewest jobs, of the present build if there is one; but jobs of one shared network are
+/// held by one runner, which has it. By its name alone, whoever's it is: the runner keeps users apart.
 std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network) const {
   if (!shared_network.empty()) {
     for (const auto& [job, active] : active_) {
@@ -298,8 +321,9 @@ std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network
       }
     }
   }
-  const auto least = std::min_element(links_.begin(), links_.end(),
-                                      [](const auto& a, const auto& b) { return a->jobs < b->jobs; });
+  const auto least = std::min_element(links_.begin(), links_.end(), [](const auto& a, const auto& b) {
+    return std::pair(a->outdated, a->jobs) < std::pair(b->outdated, b->jobs);
+  });
   return least == links_.end() ? nullptr : *least;
 }
 
@@ -350,8 +374,9 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
     if (waiting && waiting->attempt < message.id.attempt && message.started_at) {
       finish_unheard_of(link, message);
     } else {
-      acknowledge(link,
-                  message.id);  // its record was committed, and berthd was killed before it could say so
+      // Its record was committed, and berthd was killed before it could say so.
+      --link->jobs;
+      acknowledge(link, message.id);
     }
     return;
   }
@@ -369,11 +394,13 @@ void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptI
   message.kind = RunnerMessage::Kind::acknowledge;
   message.id = id;
   link->send(message);
+  retire_if_outdated(link);
 }
 
 /// The end of what load_queue() holds because it runs.
 void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
   const JobId job = message.id.job_id;
+  --link->jobs;
   waiting_.remove(job);
   forget(job);
   const std::optional<StoredJob> stored = reader_.find_stored(job);
@@ -513,8 +540,9 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   if (stopping_) {
     return;
   }
-  log_error("runner " + link->runner().cgroup + " died");
-  links_.erase(std::remove(links_.begin(), links_.end(), link), links_.end());
+  if (std::erase(links_, link) > 0) {  // else it was retired
+    log_error("runner " + link->runner().cgroup + " died");
+  }
   std::vector<JobId> lost;
   for (const auto& [job, active] : active_) {
     if (active.runner == link && active.start_committed) {  // else commit_start() sees to it

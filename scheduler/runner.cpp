@@ -145,6 +145,7 @@ void Runner::accept_connection() {
   hello.kind = Kind::hello;
   hello.runner = self_;
   hello.knows_umask = true;
+  hello.program = program_identity("/proc/self/exe");
   hello.controllers = executor_.controllers();
   for (const auto& [job_id, job] : jobs_) {
     hello.jobs.push_back(job.id);

@@ -30,7 +30,7 @@ namespace {
 namespace asio = boost::asio;
 using ErrorCode = boost::system::error_code;
 
-constexpr std::chrono::seconds kGreetingPatience{10};
+constexpr std::chrono::seconds kPatience{10};
 
 /// Fails of what berthd lacks, and tells nothing about a runner.
 RunnerLink::Socket open_socket(asio::io_context& loop) {
@@ -40,12 +40,28 @@ RunnerLink::Socket open_socket(asio::io_context& loop) {
   return socket;
 }
 
-/// Connects and waits for the greeting, without the loop: berthd does nothing else meanwhile.
-std::shared_ptr<RunnerLink> connect_runner(RunnerLink::Socket socket, const std::string& path) {
-  const timeval patience{kGreetingPatience.count(), 0};
-  ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  socket.connect(asio::local::stream_protocol::endpoint(path));
-  ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+/// How long all of them may take together, and each at least, however long others took.
+class Patience {
+ public:
+  explicit Patience(std::chrono::milliseconds all) : end_(std::chrono::steady_clock::now() + all) {}
+  std::chrono::milliseconds left() const {
+    const auto rest =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end_ - std::chrono::steady_clock::now());
+    return std::max<std::chrono::milliseconds>(rest, std::chrono::seconds(1));
+  }
+
+ private:
+  std::chrono::steady_clock::time_point end_;
+};
+
+void set_timeout(int socket, int option, std::chrono::milliseconds time) {
+  const timeval value{time.count() / 1000, (time.count() % 1000) * 1000};
+  ::setsockopt(socket, SOL_SOCKET, option, &value, sizeof value);
+}
+
+/// Waits for the greeting, without the loop: berthd does nothing else meanwhile.
+std::shared_ptr<RunnerLink> greet_runner(RunnerLink::Socket socket, const std::string& path,
+                                         const Patience& patience) {
   FrameReader reader;
   std::array<char, 4096> buffer{};
   while (true) {
@@ -53,10 +69,10 @@ std::shared_ptr<RunnerLink> connect_runner(RunnerLink::Socket socket, const std:
       if (message->kind != RunnerMessage::Kind::hello) {
         throw std::runtime_error(path + ": it does not greet as a runner does");
       }
-      const timeval forever{0, 0};
-      ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof forever);
+      set_timeout(socket.native_handle(), SO_RCVTIMEO, std::chrono::milliseconds(0));
       return std::make_shared<RunnerLink>(std::move(socket), std::move(*message), std::move(reader));
     }
+    set_timeout(socket.native_handle(), SO_RCVTIMEO, patience.left());
     const ssize_t count = ::recv(socket.native_handle(), buffer.data(), buffer.size(), 0);
     if (count < 0 && errno == EINTR) {
       continue;
@@ -68,32 +84,40 @@ std::shared_ptr<RunnerLink> connect_runner(RunnerLink::Socket socket, const std:
   }
 }
 
-/// False when it had ended before. Waits for its end, which closes the sockets that its jobs hang on.
-bool kill_runner(const std::string& cgroup) {
-  constexpr int kPatienceMs = 10'000;
+void connect_runner(RunnerLink::Socket& socket, const std::string& path, const Patience& patience) {
+  set_timeout(socket.native_handle(), SO_SNDTIMEO, patience.left());
+  socket.connect(asio::local::stream_protocol::endpoint(path));
+}
+
+/// A descriptor of the process if it lived, and has been killed now; else -1.
+int kill_runner(const std::string& cgroup) {
   const std::optional<Supervisor> runner = supervisor_of_cgroup(cgroup);
   if (!runner || runner->boot_id.empty()) {
-    return false;
+    return -1;
   }
   const int process = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(runner->pid), 0));
   if (process < 0) {
-    return false;
+    return -1;
   }
   // The descriptor is of whoever has the number now, and stays so: it is compared before it is killed.
-  const bool lives =
-      supervisor_alive(*runner) && ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0) == 0;
-  if (lives) {
-    pollfd end{process, POLLIN, 0};
-    int ready = 0;
-    do {
-      ready = ::poll(&end, 1, kPatienceMs);
-    } while (ready < 0 && errno == EINTR);
-    if (ready <= 0) {
-      log_error("runner " + cgroup + " was killed and does not end");
-    }
+  if (supervisor_alive(*runner) && ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0) == 0) {
+    return process;
   }
   ::close(process);
-  return lives;
+  return -1;
+}
+
+/// Its end closes the sockets that its jobs hang on.
+void wait_for_end(int process, const std::string& cgroup, const Patience& patience) {
+  pollfd end{process, POLLIN, 0};
+  int ready = 0;
+  do {
+    ready = ::poll(&end, 1, static_cast<int>(patience.left().count()));
+  } while (ready < 0 && errno == EINTR);
+  if (ready <= 0) {
+    log_error("runner " + cgroup + " was killed and does not end");
+  }
+  ::close(process);
 }
 
 struct Actions {
@@ -229,26 +253,52 @@ void RunnerLink::close() {
 }
 
 FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
-  FoundRunners found;
+  struct Candidate {
+    std::string path;
+    RunnerLink::Socket socket;
+    std::string problem;
+  };
+  std::vector<Candidate> candidates;
+  const Patience greeting(kPatience);
   for (const auto& entry : std::filesystem::directory_iterator(paths.socket_folder)) {
-    if (entry.path().extension() != ".sock") {
-      continue;
+    if (entry.path().extension() == ".sock") {
+      candidates.push_back({entry.path().string(), open_socket(loop), {}});
     }
-    const std::string cgroup = entry.path().stem().string();
-    RunnerLink::Socket socket = open_socket(loop);
+  }
+  // All are connected to before one is waited for, so that they answer at the same time.
+  for (Candidate& candidate : candidates) {
     try {
-      found.alive.push_back(connect_runner(std::move(socket), entry.path().string()));
+      connect_runner(candidate.socket, candidate.path, greeting);
     } catch (const std::exception& error) {
-      if (kill_runner(cgroup)) {
-        log_warning("runner " + cgroup + " was killed: " + error.what());
-        found.killed.push_back(cgroup);
-      } else {
-        log_info("runner " + cgroup + " is gone: " + error.what());
-      }
-      found.dead.push_back(cgroup);
-      std::filesystem::remove(streams_socket_of(paths.socket_folder, found.dead.back()));
-      std::filesystem::remove(entry.path());
+      candidate.problem = error.what();
     }
+  }
+  FoundRunners found;
+  std::vector<std::pair<int, std::string>> ending;
+  for (Candidate& candidate : candidates) {
+    if (candidate.problem.empty()) {
+      try {
+        found.alive.push_back(greet_runner(std::move(candidate.socket), candidate.path, greeting));
+        continue;
+      } catch (const std::exception& error) {
+        candidate.problem = error.what();
+      }
+    }
+    const std::string cgroup = std::filesystem::path(candidate.path).stem().string();
+    if (const int process = kill_runner(cgroup); process >= 0) {
+      log_warning("runner " + cgroup + " was killed: " + candidate.problem);
+      ending.emplace_back(process, cgroup);
+      found.killed.push_back(cgroup);
+    } else {
+      log_info("runner " + cgroup + " is gone: " + candidate.problem);
+    }
+    found.dead.push_back(cgroup);
+    std::filesystem::remove(streams_socket_of(paths.socket_folder, cgroup));
+    std::filesystem::remove(candidate.path);
+  }
+  const Patience end(kPatience);
+  for (const auto& [process, cgroup] : ending) {
+    wait_for_end(process, cgroup, end);
   }
   return found;
 }
@@ -258,11 +308,16 @@ std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPat
   if (path.empty()) {
     throw std::runtime_error("a runner did not start: " + paths.log_file + " says why");
   }
+  const Patience patience(kPatience);
   RunnerLink::Socket socket = open_socket(loop);
   try {
-    return connect_runner(std::move(socket), path);
+    connect_runner(socket, path, patience);
+    return greet_runner(std::move(socket), path, patience);
   } catch (const std::exception&) {
-    kill_runner(std::filesystem::path(path).stem().string());
+    const std::string cgroup = std::filesystem::path(path).stem().string();
+    if (const int process = kill_runner(cgroup); process >= 0) {
+      wait_for_end(process, cgroup, patience);
+    }
     std::filesystem::remove(path);
     throw;
   }

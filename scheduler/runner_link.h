@@ -32,7 +32,8 @@ class RunnerLink : public std::enable_shared_from_this<RunnerLink> {
   bool is_open() const { return open_; }
   void close();
 
-  std::size_t jobs = 0;  ///< that it holds now, for choosing the least busy one
+  std::size_t jobs = 0;   ///< that it holds now, for choosing the least busy one
+  bool outdated = false;  ///< it runs another file than berthd would start now
 
  private:
   void deliver();
@@ -65,8 +66,8 @@ struct FoundRunners {
   std::vector<std::string> killed;  ///< of those of the dead that lived and did not answer
 };
 
-/// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits at most
-/// some seconds for each: one that lives and does not answer is killed, lest it hold on to jobs that berthd
+/// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits some
+/// seconds for all of them: one that lives and does not answer is killed, lest it hold on to jobs that berthd
 /// knows to be over.
 FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
 /// Starts one and waits until it listens. Throws std::runtime_error that says why it did not.

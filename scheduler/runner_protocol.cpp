@@ -1,5 +1,7 @@
 #include "scheduler/runner_protocol.h"
 
+#include <sys/stat.h>
+
 #include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -68,6 +70,7 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["start_time"] = message.runner.start_time;
       header["cgroup"] = message.runner.cgroup;
       header["knows_umask"] = message.knows_umask;
+      header["program"] = message.program;
       header["controllers"] = Json::array();
       for (const ControllerReport::Entry& entry : message.controllers.controllers) {
         header["controllers"].push_back({entry.version, entry.reason});
@@ -147,6 +150,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.runner.start_time = header.at("start_time");
       message.runner.cgroup = header.at("cgroup");
       message.knows_umask = header.value("knows_umask", false);
+      message.program = header.value("program", "");
       for (const Json& entry : header.at("controllers")) {
         message.controllers.controllers.push_back({entry.at(0), entry.at(1)});
       }
@@ -224,6 +228,15 @@ std::string to_frame(const RunnerMessage& message) {
   frame += text;
   frame += message.spec_text;
   return frame;
+}
+
+std::string program_identity(const std::string& path) {
+  struct stat file {};
+  if (::stat(path.c_str(), &file) != 0) {
+    return {};
+  }
+  return std::to_string(file.st_dev) + ":" + std::to_string(file.st_ino) + ":" +
+         std::to_string(file.st_mtim.tv_sec) + "." + std::to_string(file.st_mtim.tv_nsec);
 }
 
 std::optional<RunnerMessage> FrameReader::next() {

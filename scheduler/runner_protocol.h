@@ -67,6 +67,8 @@ struct RunnerMessage {
   bool counters = false;
   /// hello: this runner's build knows the job field `umask`; an older one refuses a job that has it.
   bool knows_umask = false;
+  /// hello: program_identity() of what it runs; empty from builds that do not tell.
+  std::string program;
   // stop
   Cause cause = Cause::cancelled;
   bool at_once = false;  ///< without SIGTERM and grace period
@@ -88,6 +90,10 @@ struct RunnerMessage {
 };
 
 std::string to_frame(const RunnerMessage& message);
+
+/// Of the file that a runner runs: another one after an upgrade, which puts a new file in its place, the same
+/// for as long as it is left alone. Empty when there is no such file.
+std::string program_identity(const std::string& path);
 
 /// Takes frames out of a stream of bytes.
 class FrameReader {

@@ -5,13 +5,14 @@ import grp
 import json
 import os
 import pwd
+import shutil
 import signal
 import sqlite3
 import subprocess
 from datetime import datetime, timezone
 
 from berth_case import BERTH, eventually, main, natively
-from daemon_case import BERTHD, PACE, DaemonCase
+from daemon_case import BERTHD, PACE, RUNNER, DaemonCase
 
 
 class Submitting(DaemonCase):
@@ -479,6 +480,37 @@ class Surviving(DaemonCase):
         self.assertNotIn(pid, self.alive_runners())
         self.assertEqual(self.job_pids(), [])
         self.ok("wait", self.submit("exit", 0))
+        self.assert_one_record_per_attempt()
+
+    def test_runners_of_the_build_before_an_upgrade_end_when_they_have_no_job(self):
+        program = os.path.join(self.directory, "berth-runner")
+        shutil.copy(RUNNER, program)
+        self.write_config(runner_program=program)
+        self.start_daemon()
+        before = self.alive_runners()
+        self.assertEqual(len(before), 2)
+        job = self.submit_until_told()
+        self.wait_for_state(job, "RUNNING")
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        busy = int(running["runner"].split("-")[1])
+        self.kill_daemon()
+        self.start_daemon()
+        self.assertEqual(self.alive_runners(), before)
+
+        self.kill_daemon()
+        shutil.copy(RUNNER, program + ".new")
+        os.rename(program + ".new", program)
+        self.start_daemon()
+        self.assertTrue(eventually(lambda: self.alive_runners() & before == {busy}))
+        self.assertEqual(len(self.alive_runners() - before), 2)
+        self.ok("wait", self.submit("exit", 0))
+        self.assertEqual(self.state(job), "RUNNING")
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        self.assertEqual(int(running["runner"].split("-")[1]), busy)
+        self.let_end()
+        self.ok("wait", job)
+        self.assertTrue(eventually(lambda: not self.alive_runners() & before))
+        self.assertNotIn("died", self.read_log())
         self.assert_one_record_per_attempt()
 
     def test_the_jobs_of_a_runner_that_is_killed_fail_and_others_go_on(self):
