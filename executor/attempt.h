@@ -57,6 +57,8 @@ class Attempt {
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
   void freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }
+  /// Of one that has started: when its first instruction ran.
+  Time started_at() const { return *started_; }
   /// Executor::start_command.
   CommandId start_command(const CommandRequest& request, const PlanContext& context);
   void signal_command(std::uint32_t number, int signal_number);

@@ -266,6 +266,40 @@ IoStat parse_io_stat(std::string_view text, DeviceFilter counts) {
   return stat;
 }
 
+std::optional<NetworkTotals> parse_network_devices(std::string_view text, Loopback loopback) {
+  std::optional<NetworkTotals> totals;
+  std::string_view line;
+  while (next_line(text, line)) {
+    // Two lines of headings, then "  eth0:  1234  5 0 0 0 0 0 0  567  8 0 …": 8 counters of each direction.
+    const std::size_t colon = line.find(':');
+    if (colon == std::string_view::npos) {
+      continue;
+    }
+    std::string_view name = line.substr(0, colon);
+    name.remove_prefix(std::min(name.find_first_not_of(' '), name.size()));
+    if (loopback == Loopback::left_out && name == "lo") {
+      continue;
+    }
+    std::vector<std::uint64_t> values;
+    for (const std::string& word : split(line.substr(colon + 1), ' ')) {
+      const std::optional<std::uint64_t> value = whole_number<std::uint64_t>(word);
+      if (!value) {
+        break;
+      }
+      values.push_back(*value);
+    }
+    if (values.size() < 10) {
+      continue;
+    }
+    totals = totals ? totals : NetworkTotals{};
+    add_saturated(totals->receive_bytes, values[0]);
+    add_saturated(totals->receive_packets, values[1]);
+    add_saturated(totals->transmit_bytes, values[8]);
+    add_saturated(totals->transmit_packets, values[9]);
+  }
+  return totals;
+}
+
 std::uint64_t cpu_shares_from_weight(unsigned weight) {
   constexpr std::uint64_t kMinimumShares = 2, kMaximumShares = 262'144;  // kernel/sched/sched.h
   return std::clamp((std::uint64_t{weight} * 1024 + 50) / 100, kMinimumShares, kMaximumShares);

@@ -1,8 +1,9 @@
-// The text of cgroup control files and of the /proc files about cgroups, parsed. Pure: text in, value out.
+// The text of cgroup control files and of the /proc files that accounting reads, parsed. Pure: text in, value
+// out.
 //
 // A line counts only when its newline is there: a number cut short by a truncated read would be a wrong
 // number. What is malformed, truncated or missing is absent, never 0. Sources: cgroup-v1/*.rst,
-// cgroup-v2.rst ("Format"), proc_pid_mountinfo(5), cgroups(7), accounting/psi.rst.
+// cgroup-v2.rst ("Format"), proc_pid_mountinfo(5), proc_pid_net(5), cgroups(7), accounting/psi.rst.
 #pragma once
 
 #include <sys/types.h>
@@ -75,6 +76,17 @@ struct IoStat {
 };
 /// io.stat, over all devices: a cgroup without I/O has an empty file.
 IoStat parse_io_stat(std::string_view text, DeviceFilter counts = nullptr);
+
+struct NetworkTotals {
+  std::uint64_t receive_bytes = 0;
+  std::uint64_t receive_packets = 0;
+  std::uint64_t transmit_bytes = 0;
+  std::uint64_t transmit_packets = 0;
+  bool operator==(const NetworkTotals&) const = default;
+};
+enum class Loopback { counted, left_out };
+/// /proc/PID/net/dev, over all devices; absent when it tells of none.
+std::optional<NetworkTotals> parse_network_devices(std::string_view text, Loopback loopback);
 
 /// cpu.weight (1-10000) to cpu.shares, as the kernel itself converts a weight to the scheduler's shares:
 /// round(weight * 1024 / 100) (kernel/sched/core.c, sched_weight_from_cgroup). Weight 100 is 1024 shares.

@@ -634,7 +634,9 @@ class Executor::Implementation {
   }
 
   static Started started(Attempt& attempt) {
-    Started event{attempt.job_id(), wall_clock(), {}};
+    // Its first instruction ran before we heard of it.
+    const auto ago = std::max(Attempt::Clock::now() - attempt.started_at(), Time::duration(0));
+    Started event{attempt.job_id(), wall_clock() - std::chrono::duration_cast<Timestamp::duration>(ago), {}};
     if (NetworkEndpoint* network = attempt.sandbox().network()) {
       for (const PublishedPort& port : network->published()) {
         event.published.push_back(published_text(port));

@@ -15,6 +15,7 @@
 #include <csignal>
 #include <cstring>
 
+#include "executor/cgroup_files.h"
 #include "executor/os/message.h"
 #include "executor/os/syscall.h"
 
@@ -27,28 +28,6 @@ namespace {
 
 /// Room for Setup and an inline Plan to wait until init reads them.
 constexpr int kChannelBuffer = 512 * 1024;
-
-/// /proc/PID/net/dev: two heading lines, then "name: rx_bytes rx_packets … tx_bytes tx_packets …".
-void add_network_line(const char* line, Usage& usage) {
-  const char* colon = std::strchr(line, ':');
-  if (colon == nullptr) {
-    return;
-  }
-  std::array<unsigned long long, 16> values{};
-  const char* position = colon + 1;
-  for (unsigned long long& value : values) {
-    char* end = nullptr;
-    value = std::strtoull(position, &end, 10);
-    if (end == position) {
-      return;
-    }
-    position = end;
-  }
-  usage.network_receive_bytes = usage.network_receive_bytes.value_or(0) + values[0];
-  usage.network_receive_packets = usage.network_receive_packets.value_or(0) + values[1];
-  usage.network_transmit_bytes = usage.network_transmit_bytes.value_or(0) + values[8];
-  usage.network_transmit_packets = usage.network_transmit_packets.value_or(0) + values[9];
-}
 
 /// The descriptor when it is the master of a terminal of some devpts instance, and not something that a job
 /// put in its place: char device 5:2 on devpts (pts(4)). Non-blocking.
@@ -220,19 +199,20 @@ void Sandbox::read_network(Usage& usage) {
     return;
   }
   std::array<char, 8192> text{};
-  const ssize_t size = ::pread(network_devices_.get(), text.data(), text.size() - 1, 0);
+  const ssize_t size = ::pread(network_devices_.get(), text.data(), text.size(), 0);
   network_devices_.reset();
   if (size <= 0) {
     return;
   }
-  text[static_cast<std::size_t>(size)] = '\0';
-  for (const char* line = text.data(); line != nullptr; line = std::strchr(line, '\n')) {
-    line += *line == '\n' ? 1 : 0;
-    // What a connected job says to itself never was on the network.
-    const char* name = line + std::strspn(line, " ");
-    if (!is_connected(profile_) || std::strncmp(name, "lo:", 3) != 0) {
-      add_network_line(line, usage);
-    }
+  // What a connected job says to itself never was on the network.
+  const Loopback loopback = is_connected(profile_) ? Loopback::left_out : Loopback::counted;
+  const std::string_view devices(text.data(), static_cast<std::size_t>(size));
+  const std::optional<NetworkTotals> totals = parse_network_devices(devices, loopback);
+  if (totals) {
+    usage.network_receive_bytes = totals->receive_bytes;
+    usage.network_receive_packets = totals->receive_packets;
+    usage.network_transmit_bytes = totals->transmit_bytes;
+    usage.network_transmit_packets = totals->transmit_packets;
   }
   if (network_) {
     network_->read(usage);

@@ -25,6 +25,7 @@
 #include "scheduler/submission.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
+#include "schemas/json_text.h"
 #include "schemas/record_json.h"
 #include "schemas/signals.h"
 
@@ -57,6 +58,24 @@ void refuse_excess(std::string_view body) {
                             std::to_string(kMostValues) +
                             " values in them; send several, or an array of tasks (\"array\")");
   }
+}
+
+/// Of one job: read on the event loop, and copied.
+Json parse_changes(std::string_view body) {
+  constexpr std::size_t kMost = std::size_t{512} * 1024;
+  constexpr TextKind kChanges{"a change of a job", "three", "write an object of fields to change"};
+  if (body.size() > kMost) {
+    throw ApiError(413, "a change of a job is at most 512 KiB");
+  }
+  std::vector<InputFault> faults;
+  std::optional<Json> changes = parse_json(body, "request", faults, kChanges);
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  if (!changes || !changes->is_object()) {
+    throw ApiError(400, "the body is no JSON object of fields to change");
+  }
+  return *std::move(changes);
 }
 
 std::string_view explanation(WaitReason reason) {
@@ -655,10 +674,8 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
 }
 
 void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
-  const Json changes = Json::parse(request.body, nullptr, false);
-  if (!changes.is_object()) {
-    throw ApiError(400, "the body is no JSON object of fields to change");
-  }
+  daemon_.require(job, actor);
+  const Json changes = parse_changes(request.body);
   for (const auto& [name, value] : changes.items()) {
     if (std::find(kChangeable.begin(), kChangeable.end(), name) == kChangeable.end()) {
       throw ApiError(422,

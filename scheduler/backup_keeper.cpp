@@ -19,16 +19,6 @@ constexpr std::chrono::milliseconds kAfterStart = std::chrono::minutes(1);
 constexpr std::chrono::milliseconds kRetryInterval = std::chrono::minutes(10);
 constexpr int kNiceness = 10;
 
-bool is_damage(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const StoreError& failure) {
-    return failure.kind() == StoreError::Kind::damaged;
-  } catch (...) {
-    return false;
-  }
-}
-
 }  // namespace
 
 std::string remedy_for_damage(const DaemonConfig& config, Timestamp now) {

@@ -80,16 +80,24 @@ void Committer::hand_over() {
 
 void Committer::run() {
   bool troubled = false;
+  bool probes = false;
   std::unique_lock lock(mutex_);
   while (true) {
-    arrived_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) {
+    const auto ready = [this] { return stopping_ || !queue_.empty(); };
+    if (probes) {
+      // Nothing may come while berthd refuses what it would have to write: the next try is made without.
+      arrived_.wait_for(lock, kRetryInterval, ready);
+    } else {
+      arrived_.wait(lock, ready);
+    }
+    if (queue_.empty() && stopping_) {
       return;
     }
     std::vector<Item> items = std::exchange(queue_, {});
     lock.unlock();
     std::exception_ptr trouble;
-    const bool written = write(items, trouble);
+    const bool written = items.empty() ? probe(trouble) : write(items, trouble);
+    probes = trouble && !is_damage(trouble);  // what is damaged does not mend itself
     if (written == troubled) {
       troubled = !written;
       boost::asio::post(loop_, [this, trouble] { trouble_(trouble); });
@@ -105,6 +113,16 @@ void Committer::run() {
       }
       arrived_.wait_for(lock, kRetryInterval, [this] { return stopping_; });
     }
+  }
+}
+
+bool Committer::probe(std::exception_ptr& trouble) {
+  try {
+    store_->probe();
+    return true;
+  } catch (const std::exception&) {
+    trouble = std::current_exception();
+    return false;
   }
 }
 

@@ -10,7 +10,8 @@
 //
 // Each piece of work is told on the event loop when it is on the disk, or why it is not. Work that must not
 // be lost (records of jobs that have run) is not told of a failure: it stays, with its order, and is tried
-// again every kRetryInterval until the database works, and the trouble callback is told.
+// again every kRetryInterval until the database works, and the trouble callback is told. Without such work
+// the database itself is tried, as often.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -71,6 +72,7 @@ class Committer {
   void stage(Item item);
   void hand_over();
   void run();
+  bool probe(std::exception_ptr& trouble);
   bool write(std::vector<Item>& items, std::exception_ptr& trouble);
   bool write_as_one(std::vector<Item>& items, std::exception_ptr& trouble);
   void do_work(Item& item);

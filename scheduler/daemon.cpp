@@ -192,15 +192,9 @@ std::vector<Daemon::RunningView> Daemon::running() const {
 }
 
 void Daemon::note_damage(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const StoreError& failure) {
-    if (failure.kind() == StoreError::Kind::damaged && store_damage_.empty()) {
-      store_damage_ = std::string(failure.what()) + "\n" + remedy_for_damage(config_, clock_.system_now());
-      log_error(store_damage_);
-    }
-  } catch (const std::exception&) {
-    // Of something else.
+  if (is_damage(error) && store_damage_.empty()) {
+    store_damage_ = text_of(error) + "\n" + remedy_for_damage(config_, clock_.system_now());
+    log_error(store_damage_);
   }
 }
 

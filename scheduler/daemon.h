@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -216,7 +217,8 @@ class Daemon {
   /// A waiting job that depends on others.
   struct Dependent {
     Dependency dependency;
-    Namesakes namesakes;  ///< of a singleton
+    std::vector<Fulfilment> states;  ///< of its conditions, when they were last looked up
+    Namesakes namesakes;             ///< of a singleton
     bool never = false;
   };
   /// Of an array, one of whose tasks ended, or those that have not started.
@@ -240,7 +242,7 @@ class Daemon {
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
   void enqueue(const WaitingJob& job, Timestamp now);
   void forget(JobId job);
-  void examine(JobId job, Timestamp now);
+  void examine(JobId job, Timestamp now, std::span<const JobId> changed = {});
   void add_after(JobId array, std::set<JobId>& jobs) const;
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);

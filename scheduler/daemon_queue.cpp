@@ -97,28 +97,29 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
 }
 
-/// Does what the job depends on allow it now?
-void Daemon::examine(JobId job, Timestamp now) {
+/// Does what the job depends on allow it now? The jobs that have `changed`; at first all of them.
+void Daemon::examine(JobId job, Timestamp now, std::span<const JobId> changed) {
   const auto found = dependents_.find(job);
   if (found == dependents_.end()) {
     return;
   }
   const Dependency& dependency = found->second.dependency;
-  std::size_t yes = 0;
-  std::size_t never = 0;
-  for (const Dependency::Condition& condition : dependency.conditions) {
-    Fulfilment state = Fulfilment::yes;
+  std::vector<Fulfilment>& states = found->second.states;
+  const std::size_t all = dependency.conditions.size();
+  const bool is_new = states.empty();
+  states.resize(all, Fulfilment::no);
+  for (std::size_t index = 0; index < all; ++index) {
+    const Dependency::Condition& condition = dependency.conditions[index];
     if (condition.type == Dependency::Type::singleton) {
       // The others of its name that wait for that come after the first of them: only that one needs a look.
       const bool is_first = *singletons_.at(found->second.namesakes).begin() == job;
-      state = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
-    } else {
-      state = state_of(condition);
+      states[index] = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
+    } else if (is_new || std::find(changed.begin(), changed.end(), condition.job) != changed.end()) {
+      states[index] = state_of(condition);
     }
-    yes += state == Fulfilment::yes ? 1U : 0U;
-    never += state == Fulfilment::never ? 1U : 0U;
   }
-  const std::size_t all = dependency.conditions.size();
+  const auto yes = static_cast<std::size_t>(std::count(states.begin(), states.end(), Fulfilment::yes));
+  const auto never = static_cast<std::size_t>(std::count(states.begin(), states.end(), Fulfilment::never));
   found->second.never = dependency.any ? never == all : never > 0;
   if (dependency.any ? yes > 0 : yes == all) {
     const Namesakes namesakes = found->second.namesakes;
@@ -187,8 +188,9 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
     waiting.insert(found->second.begin(), found->second.end());
   }
+  const std::array<JobId, 2> changed{ended, array.value_or(ended)};
   for (const JobId job : waiting) {
-    examine(job, now);
+    examine(job, now, changed);
   }
   if (singletons_.empty()) {
     return;

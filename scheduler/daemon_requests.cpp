@@ -38,6 +38,15 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
     throw ApiError(429, "with these more than " + std::to_string(*most) +
                             " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
   }
+  constexpr std::size_t kMostConditions = 100'000;  // each is looked up, on the event loop
+  std::size_t conditions = 0;
+  for (const NewJob& job : jobs) {
+    conditions += job.spec.dependency.empty() ? 0 : parse_dependency(job.spec.dependency).conditions.size();
+  }
+  if (conditions > kMostConditions) {
+    throw ApiError(413, "one request names at most " + std::to_string(kMostConditions) +
+                            " jobs to depend on; send several, or depend on an array");
+  }
   std::vector<InputFault> faults;
   for (const NewJob& job : jobs) {
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {

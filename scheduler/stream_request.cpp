@@ -3,13 +3,14 @@
 #include <nlohmann/json.hpp>
 
 #include "schemas/input_error.h"
+#include "schemas/json_text.h"
 
 namespace berth {
 namespace {
 
-using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;
 
-bool is_text(const Json& value) {
+bool is_text(const OrderedJson& value) {
   return value.is_string() && value.get_ref<const std::string&>().find('\0') == std::string::npos;
 }
 
@@ -17,7 +18,7 @@ class BodyReader {
  public:
   explicit BodyReader(StreamRequest& request) : request_(request) {}
 
-  void read(const std::string& name, const Json& value) {
+  void read(const std::string& name, const OrderedJson& value) {
     if (name == "argv") {
       read_argv(value);
     } else if (name == "environment") {
@@ -41,8 +42,8 @@ class BodyReader {
   std::vector<InputFault> faults;
 
  private:
-  void read_argv(const Json& value) {
-    for (const Json& word : value.is_array() ? value : Json::array({nullptr})) {
+  void read_argv(const OrderedJson& value) {
+    for (const OrderedJson& word : value.is_array() ? value : OrderedJson::array({nullptr})) {
       if (!is_text(word)) {
         refuse("/argv", "is not a list of texts");
         return;
@@ -51,13 +52,14 @@ class BodyReader {
     }
   }
 
-  void read_environment(const Json& value) {
+  void read_environment(const OrderedJson& value) {
     if (!value.is_object()) {
       refuse("/environment", "is not an object of texts");
       return;
     }
     for (const auto& [name, text] : value.items()) {
-      if (name.empty() || name.find('=') != std::string::npos || !is_text(text) || !is_text(Json(name))) {
+      if (name.empty() || name.find('=') != std::string::npos || !is_text(text) ||
+          !is_text(OrderedJson(name))) {
         refuse("/environment/" + name, "is not a variable: a name without =, and a text");
       } else {
         request_.environment[name] = text;
@@ -65,10 +67,10 @@ class BodyReader {
     }
   }
 
-  void read_terminal(const Json& value) {
+  void read_terminal(const OrderedJson& value) {
     TerminalWindow window;
     const auto take = [&](const char* name, std::uint16_t& size) {
-      const Json number = value.value(name, Json(size));
+      const OrderedJson number = value.value(name, OrderedJson(size));
       const bool fits = number.is_number_unsigned() && number.get<std::uint64_t>() <= 0xFFFF;
       if (!fits) {
         refuse("/terminal/" + std::string(name), "is not a number from 0 to 65535");
@@ -88,23 +90,28 @@ class BodyReader {
   StreamRequest& request_;
 };
 
-Json parse_object(std::string_view body) {
+OrderedJson parse_object(std::string_view body) {
   if (body.size() > kLargestStreamRequest) {
     throw InputError("request", "",
                      "arguments and environment are longer than 128 KiB; put them into a file");
   }
-  Json value = Json::parse(body.empty() ? "{}" : body, nullptr, false);
-  if (!value.is_object()) {
+  constexpr TextKind kRequest{"such a request", "two", "write an object"};
+  std::vector<InputFault> faults;
+  std::optional<OrderedJson> value = parse_json(body.empty() ? "{}" : body, "request", faults, kRequest);
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  if (!value || !value->is_object()) {
     throw InputError("request", "", "the body is no JSON object");
   }
-  return value;
+  return *std::move(value);
 }
 
 }  // namespace
 
 StreamRequest parse_stream_request(std::string_view body) {
   StreamRequest request;
-  const Json value = parse_object(body);
+  const OrderedJson value = parse_object(body);
   BodyReader reader(request);
   for (const auto& [name, member] : value.items()) {
     reader.read(name, member);
@@ -121,7 +128,7 @@ StreamRequest parse_stream_request(std::string_view body) {
 StreamRequest parse_attach_request(std::string_view body) {
   StreamRequest request;
   request.attach = true;
-  const Json value = parse_object(body);
+  const OrderedJson value = parse_object(body);
   BodyReader reader(request);
   for (const auto& [name, member] : value.items()) {
     if (name == "terminal") {
@@ -137,7 +144,7 @@ StreamRequest parse_attach_request(std::string_view body) {
 }
 
 std::string to_json_text(const StreamRequest& request) {
-  Json value{
+  OrderedJson value{
       {"job", request.id.job_id},           {"attempt", request.id.attempt},
       {"attach", request.attach},           {"argv", request.argv},
       {"environment", request.environment}, {"current_working_directory", request.current_working_directory}};
@@ -148,7 +155,7 @@ std::string to_json_text(const StreamRequest& request) {
 }
 
 StreamRequest parse_handed_over(std::string_view text) {
-  const Json value = Json::parse(text);
+  const OrderedJson value = OrderedJson::parse(text);
   StreamRequest request;
   request.id = {value.at("job"), value.at("attempt")};
   request.attach = value.value("attach", false);  // a berthd from before there was such a thing

@@ -2,10 +2,15 @@
 
 #include <array>
 #include <charconv>
+#include <set>
 #include <stdexcept>
 
 namespace berth {
 namespace {
+
+/// Each is looked up when the job is submitted.
+constexpr std::size_t kMostConditions = 10'000;
+constexpr std::size_t kLongestText = std::size_t{256} * 1024;
 
 constexpr std::array kTypes{
     std::pair{"after", Dependency::Type::after},
@@ -49,7 +54,20 @@ Dependency::Condition read_condition(Dependency::Type type, std::string_view id)
   return condition;
 }
 
-void read_part(std::string_view part, Dependency& dependency) {
+/// What is said twice counts once.
+void add(const Dependency::Condition& condition, Dependency& dependency,
+         std::set<Dependency::Condition>& seen) {
+  if (!seen.insert(condition).second) {
+    return;
+  }
+  if (seen.size() > kMostConditions) {
+    refuse("it depends on more than " + std::to_string(kMostConditions) +
+           " jobs; make them an array and depend on that");
+  }
+  dependency.conditions.push_back(condition);
+}
+
+void read_part(std::string_view part, Dependency& dependency, std::set<Dependency::Condition>& seen) {
   const std::string_view name = take_until(part, ":");
   for (const auto& [word, type] : kTypes) {
     if (name != word) {
@@ -59,14 +77,14 @@ void read_part(std::string_view part, Dependency& dependency) {
       if (!part.empty()) {
         refuse("\"singleton\" names no job");
       }
-      dependency.conditions.push_back({type, 0});
+      add({type, 0}, dependency, seen);
       return;
     }
     if (part.empty() || part.ends_with(':')) {
       refuse("\"" + std::string(name) + "\" names no job");
     }
     while (!part.empty()) {
-      dependency.conditions.push_back(read_condition(type, take_until(part, ":")));
+      add(read_condition(type, take_until(part, ":")), dependency, seen);
     }
     return;
   }
@@ -79,13 +97,18 @@ void read_part(std::string_view part, Dependency& dependency) {
 }  // namespace
 
 Dependency parse_dependency(std::string_view text) {
+  if (text.size() > kLongestText) {
+    refuse("it is longer than " + std::to_string(kLongestText / 1024) +
+           " KiB; make the jobs an array and depend on that");
+  }
   Dependency dependency;
+  std::set<Dependency::Condition> seen;
   dependency.any = text.find('?') != std::string_view::npos;
   if (dependency.any && text.find(',') != std::string_view::npos) {
     refuse("\",\" (all) and \"?\" (any) cannot be mixed");
   }
   do {
-    read_part(take_until(text, ",?"), dependency);
+    read_part(take_until(text, ",?"), dependency, seen);
   } while (!text.empty());
   return dependency;
 }

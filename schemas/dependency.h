@@ -4,6 +4,7 @@
 // A value. Pure; safe from any thread.
 #pragma once
 
+#include <compare>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,9 +26,10 @@ struct Dependency {
     Type type = Type::afterany;
     JobId job = 0;                                ///< 0: singleton
     std::optional<unsigned> task = std::nullopt;  ///< of the array `job`: this one alone
+    auto operator<=>(const Condition&) const = default;
   };
-  std::vector<Condition> conditions;
-  bool any = false;  ///< one of them is enough
+  std::vector<Condition> conditions;  ///< each once, at most 10,000
+  bool any = false;                   ///< one of them is enough
 };
 
 /// Throws std::invalid_argument whose what() completes `"afterok" …`.

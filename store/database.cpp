@@ -323,6 +323,11 @@ void Database::together(const std::function<void()>& body, bool undoes_parts) {
   });
 }
 
+void Database::probe() {
+  const int version = this->version();
+  together([&] { connection_.exec("PRAGMA user_version = " + std::to_string(version)); }, true);
+}
+
 /// What is committed is in the log, or was moved into the file, which SQLite does not do before that is on
 /// the disk (https://www.sqlite.org/wal.html section 2.2).
 void Database::sync() {

@@ -122,6 +122,8 @@ class Database {
   /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
   /// write() that throws undoes its own part; unless `undoes_parts`, its exception must leave `body`.
   void together(const std::function<void()>& body, bool undoes_parts);
+  /// A durable transaction that changes nothing.
+  void probe();
   /// Puts on the disk what was committed with Durability::process_kill. Uses no connection.
   void sync();
   /// Runs `body`, turning SQLite::Exception into StoreError. One SELECT is one snapshot.

@@ -14,6 +14,17 @@
 #include "store/usage_row.h"
 
 namespace berth {
+
+bool is_damage(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const StoreError& failure) {
+    return failure.kind() == StoreError::Kind::damaged;
+  } catch (...) {
+    return false;
+  }
+}
+
 namespace {
 
 std::int64_t to_column(Timestamp instant) {
@@ -304,6 +315,7 @@ class SqliteJobStore final : public QueueStore {
   }
   void together(const std::function<void()>& body) override { database_->together(body, true); }
   void as_one(const std::function<void()>& body) override { database_->together(body, false); }
+  void probe() override { database_->probe(); }
   void suspend(JobId job, unsigned attempt, bool suspended, Timestamp at) override;
   void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) override;
   void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -35,6 +36,9 @@ class StoreError : public std::runtime_error {
  private:
   Kind kind_;
 };
+
+/// Whether it is a StoreError of a damaged database. `error` is not null.
+bool is_damage(const std::exception_ptr& error);
 
 /// Which running berth supervises an attempt. Identity across restarts is boot id + pid + start time,
 /// never a bare pid (proc_pid_stat(5) field 22, /proc/sys/kernel/random/boot_id).

@@ -83,6 +83,9 @@ class QueueStore : public JobStore {
   static std::unique_ptr<QueueStore> open(const std::string& path);
   static std::unique_ptr<QueueStore> open_existing(const std::string& path);
 
+  /// Writes what is there already: throws when nothing can be written.
+  virtual void probe() = 0;
+
   /// JobStore::configure() of an attempt that another process, `runner`, supervises.
   virtual void configure_on(const Supervisor& runner, JobId job, unsigned attempt,
                             const Allocation& allocation, Timestamp at) = 0;

@@ -10,11 +10,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace berth;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const bool has_line = text.find('\n') != std::string_view::npos;
-  const bool found = parse_number(text) || parse_keyed(text, "total_pgfault") ||
-                     parse_pressure_total(text, "some") || parse_blkio_totals(text) ||
-                     !parse_words(text).empty() || !parse_pids(text).empty() ||
-                     !parse_cgroup_mounts(text).empty() || !parse_cgroup_memberships(text).empty() ||
-                     !parse_kernel_controllers(text).empty();
+  const bool found =
+      parse_number(text) || parse_keyed(text, "total_pgfault") || parse_pressure_total(text, "some") ||
+      parse_blkio_totals(text) || !parse_words(text).empty() || !parse_pids(text).empty() ||
+      !parse_cgroup_mounts(text).empty() || !parse_cgroup_memberships(text).empty() ||
+      !parse_kernel_controllers(text).empty() || parse_network_devices(text, Loopback::counted);
   if (found && !has_line) {
     std::abort();
   }

@@ -374,6 +374,23 @@ class Http(ApiCase):
             self.assertIn(b" 431 ", self.raw_as_far_as_taken(begin + endless))
         self.assertLess(resident() - before, 256 << 20)
 
+    @natively
+    def test_a_request_too_deep_or_too_long_is_refused_and_harms_nobody(self):
+        job = self.submit("exit", 0, hold=True)
+        deep = "[" * 250_000 + "]" * 250_000
+        many = [{"argv": ["true"], "dependency": "afterany" + "".join(f":{number}" for number in range(1, 6001))}] * 17
+        for method, path, body, status, why in (
+            ("PATCH", f"/v1/jobs/{job}", f'{{"retry":{deep}}}', 422, b"nested too deeply"),
+            ("PATCH", "/v1/jobs/99999", f'{{"retry":{deep}}}', 404, b"99999"),
+            ("POST", "/v1/jobs", f'{{"argv":{deep}}}', 422, b"nested too deeply"),
+            ("PATCH", f"/v1/jobs/{job}", '{"comment": "' + "x" * (1 << 20) + '"}', 413, b"512 KiB"),
+            ("POST", "/v1/jobs", json.dumps(many), 413, b"at most 100000 jobs to depend on"),
+        ):
+            answered, _, text = self.ask(method, path, body)
+            self.assertEqual(answered, status, text)
+            self.assertIn(why, text)
+        self.assertIsNone(self.daemon.poll())
+
     def raw_as_far_as_taken(self, data):
         """As raw(), but berthd need not read all of it."""
         with socket.socket(socket.AF_UNIX) as client:

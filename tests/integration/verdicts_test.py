@@ -259,6 +259,18 @@ class Verdicts(BerthCase):
         self.assertGreater(run.usage["network_receive_packets"], 0)
         self.assertEqual(run.usage["network_receive_bytes"], run.usage["network_transmit_bytes"])
 
+    def test_loopback_traffic_is_counted_exactly_and_is_no_network_s(self):
+        code = (
+            "import socket; to = socket.socket(type=socket.SOCK_DGRAM); to.bind(('127.0.0.1', 0))\n"
+            "for i in range(200): socket.socket(type=socket.SOCK_DGRAM).sendto(b'x' * 100, to.getsockname()); to.recv(200)"
+        )
+        for network, packets in (("loopback", 200), ("private", 0)):
+            run = self.run_jobs({"argv": ["python3", "-c", code], "isolation": {"network": network}})
+            self.assert_state(run, "COMPLETED")
+            for direction in ("receive", "transmit"):
+                self.assertEqual(run.usage[f"network_{direction}_packets"], packets, network)
+                self.assertEqual(run.usage[f"network_{direction}_bytes"], packets * (100 + 8 + 20), network)  # UDP, IP; lo has no Ethernet header
+
     def test_output_is_passed_on_byte_for_byte_and_streams_stay_apart(self):
         run = self.run_job("print_both")
         self.assertEqual(run.out, "to output\n")

@@ -191,3 +191,17 @@ TEST_CASE("a quota keeps the default period unless it would be under the kernel'
   CHECK(cpu_bandwidth(0.005) == CpuBandwidth{5000, 1000000});
   CHECK(cpu_bandwidth(0.0001) == CpuBandwidth{1000, 1000000});
 }
+
+TEST_CASE("the counters of network devices are added up, each once") {
+  const std::string text = captured("proc/net_dev");
+  CHECK(parse_network_devices(text, Loopback::counted) == NetworkTotals{222686486, 9757, 2626070, 9682});
+  CHECK(parse_network_devices(text, Loopback::left_out) == NetworkTotals{222444420, 5454, 2384004, 5379});
+  const std::string loopback_alone = text.substr(0, text.find("  ifb0"));
+  CHECK(parse_network_devices(loopback_alone, Loopback::counted) ==
+        NetworkTotals{242066, 4303, 242066, 4303});
+  CHECK_FALSE(parse_network_devices(loopback_alone, Loopback::left_out));
+  CHECK_FALSE(parse_network_devices(text.substr(0, text.find("    lo:")), Loopback::counted));  // headings
+  CHECK_FALSE(parse_network_devices("lo: 1 2 3 4 5 6 7 8 9\n", Loopback::counted));
+  CHECK_FALSE(parse_network_devices("lo: 1 2 3 4 5 6 7 8 9 10", Loopback::counted));
+  CHECK(parse_network_devices("lo: 1 2 3 4 5 6 7 8 9 10\n", Loopback::counted) == NetworkTotals{1, 2, 9, 10});
+}

@@ -88,6 +88,14 @@ TEST_CASE("a damaged database fails a transaction as a whole, and what must not 
   }
 }
 
+TEST_CASE("a database that works again is noticed though nothing is asked for") {
+  Fixture f;
+  f.committer.commit([](QueueStore&) { throw StoreError("full", StoreError::Kind::unwritable); },
+                     f.tell("first"));
+  f.run(3);
+  CHECK(f.told == Words{"trouble", "first failed", "no trouble"});
+}
+
 TEST_CASE("what may be committed soon can be withdrawn until the thread has it") {
   Fixture f;
   const std::uint64_t withdrawn = f.committer.commit_soon(f.submit("withdrawn"), f.tell("withdrawn"));

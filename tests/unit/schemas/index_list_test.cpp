@@ -56,6 +56,21 @@ TEST_CASE("dependencies are read, all of them or any") {
   }
 }
 
+TEST_CASE("a dependency counts what it says twice once, and has an end") {
+  CHECK(parse_dependency("afterany:1:1:2,afterok:1,afterany:2:1_0").conditions.size() == 4);
+  std::string text = "afterany";
+  for (int job = 1; job <= 10'000; ++job) {
+    text += ":" + std::to_string(job);
+  }
+  CHECK(parse_dependency(text + ":1:2").conditions.size() == 10'000);
+  CHECK_THROWS_WITH(parse_dependency(text + ":10001"), Catch::Contains("more than 10000 jobs"));
+  std::string repeated = "afterany";
+  while (repeated.size() <= 256 * 1024) {
+    repeated += ":1";
+  }
+  CHECK_THROWS_WITH(parse_dependency(repeated), Catch::Contains("longer than 256 KiB"));
+}
+
 TEST_CASE("a condition holds, may yet hold, or never") {
   using Type = Dependency::Type;
   CHECK(fulfilment(Type::afterok, JobState::running) == Fulfilment::no);
