@@ -17,12 +17,14 @@
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_query.h"
 #include "scheduler/clock.h"
+#include "scheduler/command_job.h"
 #include "scheduler/listing.h"
 #include "scheduler/log.h"
 #include "scheduler/table.h"
 #include "schemas/coming_instant.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
+#include "schemas/signals.h"
 
 namespace berth {
 namespace {
@@ -37,7 +39,27 @@ std::string path_of(const std::string& job) {
   return "/v1/jobs/" + job;
 }
 
+[[noreturn]] void refuse_option(const std::string& option, const std::string& why) {
+  throw InputError(kCommandLine, "--" + option, why);
+}
+
+/// The value of an option that berthd takes as a number.
+std::string number_of(const CommandLine& line, const char* option, const char* otherwise) {
+  const std::string text = line.value(option).value_or(otherwise);
+  if (text != otherwise) {
+    try {
+      (void)parse_count(text);
+    } catch (const std::invalid_argument& error) {
+      refuse_option(option, "\"" + text + "\" " + error.what());
+    }
+  }
+  return text;
+}
+
 std::string user_number(const CommandLine& line, const std::string& user) {
+  if (user.empty()) {
+    refuse_option("user", "is empty: leave it out to select all");
+  }
   if (user.find_first_not_of("0123456789") == std::string::npos) {
     return user;
   }
@@ -160,10 +182,14 @@ constexpr std::array kSlotColumns{
 };
 constexpr std::size_t kSlotsShown = 4;
 
-/// The words of "a,b" in every value of an option.
+/// The words of "a,b" in every value of an option. A list without any is a fault, as it would select
+/// everything: berth cancel --name "$UNSET".
 std::set<std::string> words_of(const CommandLine& line, const char* option) {
   std::set<std::string> words;
   for (const std::string& list : line.values(option)) {
+    if (list.find_first_not_of(',') == std::string::npos) {
+      refuse_option(option, "is empty: leave it out to select all");
+    }
     std::string_view rest = list;
     while (!rest.empty()) {
       const std::size_t comma = std::min(rest.find(','), rest.size());
@@ -183,8 +209,15 @@ QueryWords selection_query(const CommandLine& line) {
   } else if (const auto user = line.value("user")) {
     query.emplace("user", user_number(line, *user));
   }
-  if (const auto states = line.value("state")) {
-    query.emplace("state", *states);
+  std::string states;
+  for (const std::string& state : words_of(line, "state")) {
+    if (state != "all") {
+      (void)state_named(state);
+    }
+    states += (states.empty() ? "" : ",") + state;
+  }
+  if (!states.empty()) {
+    query.emplace("state", states);
   }
   return query;
 }
@@ -299,8 +332,8 @@ int run_queue(const CommandLine& line) {
   const std::set<std::string> jobs = words_of(line, "jobs");
   (void)job_ids({jobs.begin(), jobs.end()});
   QueryWords query = selection_query(line);
-  if (const auto limit = line.value("limit")) {
-    query.emplace("limit", *limit);
+  if (const std::string limit = number_of(line, "limit", ""); !limit.empty()) {
+    query.emplace("limit", limit);
   }
   ApiClient client(daemon_socket(line));
   const std::string answer = client.request("GET", "/v1/jobs", query);
@@ -349,7 +382,7 @@ int run_wait(const CommandLine& line) {
 int run_logs(const CommandLine& line) {
   const std::string job = job_id(line);
   const bool follow = line.has("follow");
-  std::string offset = line.value("offset").value_or("");
+  std::string offset = number_of(line, "offset", "");
   ApiClient client(daemon_socket(line));
   const auto print_rest = [&] {
     QueryWords query{{"follow", follow ? "1" : "0"}, {"stream", line.has("error") ? "error" : "output"}};
@@ -372,7 +405,7 @@ int run_logs(const CommandLine& line) {
 
 int run_events(const CommandLine& line) {
   const bool follow = line.has("follow");
-  std::string after = line.value("after").value_or("0");
+  std::string after = line.value("after") == "now" ? std::string("now") : number_of(line, "after", "0");
   ApiClient client(daemon_socket(line));
   const auto print_rest = [&] {
     std::string begun;  // of a line; only whole ones are printed, each once
@@ -480,26 +513,24 @@ int run_update(const CommandLine& line) {
       }
     }
   };
-  const auto integer = [](const std::string& text) {
-    std::size_t end = 0;
-    const long long value = std::stoll(text, &end);
-    if (end != text.size()) {
-      throw std::invalid_argument("is not a whole number");
-    }
-    return value;
+  const auto or_none = [](const auto& parse) {
+    return [parse](const std::string& text) { return text == "none" ? Json() : Json(parse(text)); };
   };
   // Resolved here: berthd may have another time zone.
-  const auto instant = [now = SystemClock().system_now()](const std::string& text) {
-    return text == "none" ? Json() : Json(format_instant_utc(parse_coming_instant(text, now)));
-  };
+  const auto instant = or_none([now = SystemClock().system_now()](const std::string& text) {
+    return format_instant_utc(parse_coming_instant(text, now));
+  });
   add("begin", "begin_time", instant);
   add("deadline", "deadline", instant);
-  add("priority", "priority", integer);
-  add("nice", "nice", integer);
-  add("cpus-per-task", "cpus_per_task", integer);
-  add("time", "time_limit", [](const std::string& text) { return format_duration(parse_duration(text)); });
-  add("mem", "memory_per_node",
-      [](const std::string& text) { return std::to_string(parse_size(text, Bytes{1} << 20U)) + "B"; });
+  add("priority", "priority", parse_integer);
+  add("nice", "nice", parse_integer);
+  add("cpus-per-task", "cpus_per_task", parse_integer);
+  add("time", "time_limit", or_none([](const std::string& text) {
+        return is_no_time_limit(text) ? Json() : Json(format_duration(parse_duration(text)));
+      }));
+  add("mem", "memory_per_node", or_none([](const std::string& text) {
+        return std::to_string(parse_size(text, Bytes{1} << 20U)) + "B";
+      }));
   if (changes.empty()) {
     throw UsageError(line.command, "berth update needs an option that says what to change");
   }
@@ -581,6 +612,10 @@ int run_job_action(const CommandLine& line) {
     if (operands.size() < 2) {
       throw UsageError(line.command,
                        "berth signal needs a signal and at least one job: berth signal USR1 36");
+    }
+    if (!parse_signal(operands.front())) {
+      throw UsageError(line.command,
+                       "\"" + operands.front() + "\" is not a signal (use USR1, SIGUSR1 or 10)");
     }
     query.emplace("signal", operands.front());
     operands.erase(operands.begin());

@@ -74,6 +74,16 @@ std::string not_a_job_id(const std::string& text) {
 
 }  // namespace
 
+JobState state_named(const std::string& word) {
+  if (const auto state = parse_job_state(word)) {
+    return *state;
+  }
+  throw InputError(kCommandLine, "--state",
+                   "\"" + word +
+                       "\" is not a state (use PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, "
+                       "OUT_OF_MEMORY, CANCELLED, NODE_FAIL … or a code such as CD)");
+}
+
 JobReference parse_job_reference(const std::string& text, const std::string& source) {
   if (const auto reference = job_reference_of(text)) {
     return *reference;
@@ -96,13 +106,10 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
   filter.accounts = words_of(request.accounts, "--accounts", faults);
   filter.names = words_of(request.names, "--name", faults);
   for (const std::string& word : words_of(request.states, "--state", faults)) {
-    if (const auto state = parse_job_state(word)) {
-      filter.states.push_back(*state);
-    } else {
-      faults.push_back({kCommandLine, "--state",
-                        "\"" + word +
-                            "\" is not a state (use PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, "
-                            "OUT_OF_MEMORY, CANCELLED, NODE_FAIL … or a code such as CD)"});
+    try {
+      filter.states.push_back(state_named(word));
+    } catch (const InputError& error) {
+      faults.insert(faults.end(), error.faults().begin(), error.faults().end());
     }
   }
   for (const std::string& word : words_of(request.jobs, "--jobs", faults)) {

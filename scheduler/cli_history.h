@@ -27,6 +27,9 @@ struct HistoryRequest {
 /// Throws InputError with every fault, each naming its option and what to write instead.
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now);
 
+/// Of a word of --state. Throws InputError naming the option.
+JobState state_named(const std::string& word);
+
 /// "12", or "12_3": task 3 of array 12.
 struct JobReference {
   JobId job = 0;  ///< or the array

@@ -27,12 +27,6 @@
 namespace berth {
 namespace {
 
-/// sbatch(1): zero in any form, or one of its words for none.
-bool is_no_time_limit(const std::string& text) {
-  return (text.starts_with('0') && text.find_first_not_of("0:-") == std::string::npos) ||
-         ::strcasecmp(text.c_str(), "UNLIMITED") == 0 || ::strcasecmp(text.c_str(), "INFINITE") == 0;
-}
-
 using namespace std::string_view_literals;
 
 /// What describes the calling session and not the job: inside, the home, the temporary folder and the user
@@ -109,13 +103,6 @@ Number parse_number(std::string_view text, std::string_view kind) {
     throw std::invalid_argument("is not " + std::string(kind));
   }
   return number;
-}
-
-std::uint64_t parse_count(std::string_view text) {
-  return parse_number<std::uint64_t>(text, "a count (use 1, 2, 3 …)");
-}
-std::int64_t parse_integer(std::string_view text) {
-  return parse_number<std::int64_t>(text, "a whole number");
 }
 
 Bytes checked_product(Bytes size, unsigned count) {
@@ -317,15 +304,10 @@ std::string absolute(const std::string& path, const CallerContext& caller) {
              : (std::filesystem::path(caller.directory) / path).lexically_normal().string();
 }
 
-/// The same for a path with patterns (%j …): a % of the caller's directory stands for itself.
+/// The same for a path with patterns (%j …).
 std::string absolute_pattern(const std::string& path, const CallerContext& caller) {
-  if (path.empty() || path.starts_with('/')) {
-    return path;
-  }
   CallerContext escaped;
-  for (const char c : caller.directory) {
-    escaped.directory.append(c == '%' ? 2 : 1, c);
-  }
+  escaped.directory = escape_pattern(caller.directory);
   return absolute(path, escaped);
 }
 
@@ -618,6 +600,19 @@ std::optional<unsigned> own_umask() {
 }
 
 }  // namespace
+
+std::uint64_t parse_count(std::string_view text) {
+  return parse_number<std::uint64_t>(text, "a count (use 1, 2, 3 …)");
+}
+
+std::int64_t parse_integer(std::string_view text) {
+  return parse_number<std::int64_t>(text, "a whole number");
+}
+
+bool is_no_time_limit(const std::string& text) {
+  return (text.starts_with('0') && text.find_first_not_of("0:-") == std::string::npos) ||
+         ::strcasecmp(text.c_str(), "UNLIMITED") == 0 || ::strcasecmp(text.c_str(), "INFINITE") == 0;
+}
 
 CallerContext caller_context() {
   CallerContext context;

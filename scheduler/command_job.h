@@ -23,6 +23,12 @@ CallerContext caller_context();
 JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, std::string_view script = {},
                          std::string_view script_name = {});
 
+/// Of an option's value; what() of the std::invalid_argument completes `"x" …`.
+std::uint64_t parse_count(std::string_view text);
+std::int64_t parse_integer(std::string_view text);
+/// sbatch(1): zero in any form, or one of its words for none.
+bool is_no_time_limit(const std::string& text);
+
 /// --export's list applied to the caller's environment.
 std::map<std::string, std::string> exported_environment(
     std::string_view list, const std::map<std::string, std::string>& environment);

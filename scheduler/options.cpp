@@ -1431,9 +1431,12 @@ constexpr std::array kUpdateOptions{
            .letter = 'd',
            .argument = "LIST",
            .description = "Waits for other jobs, as in berth submit; \"none\" for no more"},
-    Option{.name = "time", .letter = 't', .argument = "TIME", .description = "Wall time"},
+    Option{.name = "time",
+           .letter = 't',
+           .argument = "TIME",
+           .description = "Wall time; UNLIMITED for no limit"},
     Option{.name = "cpus-per-task", .letter = 'c', .argument = "N", .description = "Whole CPUs"},
-    Option{.name = "mem", .argument = "SIZE", .description = "Memory"},
+    Option{.name = "mem", .argument = "SIZE", .description = "Memory; \"none\" for the default"},
 };
 constexpr std::array kUpdateUsage{"update OPTION… JOBID…"sv};
 constexpr std::array kUpdateDescription{

@@ -44,7 +44,7 @@ std::string host_name() {
 void complete(JobSpec& spec) {
   if (spec.standard_output.empty()) {
     const std::string& folder = spec.current_working_directory;
-    spec.standard_output = folder + (folder.ends_with('/') ? "" : "/") +
+    spec.standard_output = escape_pattern(folder) + (folder.ends_with('/') ? "" : "/") +
                            (spec.array.empty() ? "berth-%j.out" : "berth-%A_%a.out");
   }
 }

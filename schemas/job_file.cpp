@@ -109,6 +109,14 @@ std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& f
   return parse_jobs(text, file_name, directory, Gate::readers);
 }
 
+std::string escape_pattern(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    escaped.append(c == '%' ? 2 : 1, c);
+  }
+  return escaped;
+}
+
 JsonExtent extent_of_json(std::string_view text) {
   JsonExtent extent{1, 1};
   std::size_t depth = 0;

@@ -22,6 +22,9 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
 std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
                                      const std::filesystem::path& directory);
 
+/// As a part of a path with patterns (%j …) that stands for itself: a percent sign twice.
+std::string escape_pattern(std::string_view text);
+
 /// How much a JSON text holds, told without parsing it: what parsing it would take is some hundred bytes for
 /// each value and some thousand for each job.
 struct JsonExtent {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "schemas/cpu_set.h"
+#include "schemas/job_file.h"
 #include "schemas/queue_reader.h"
 #include "schemas/signals.h"
 #include "schemas/terminal_text.h"
@@ -131,15 +132,8 @@ std::string without_directory_patterns(const std::string& path, const std::strin
   if (written.front() == '/') {
     return path;
   }
-  const std::string folder = tidy_absolute(directory.string());
-  std::string result;
-  for (std::size_t index = 0; index < path.size(); ++index) {
-    result += path[index];
-    if (index < folder.size() && path[index] == '%') {
-      result += '%';
-    }
-  }
-  return result;
+  const std::size_t folder = std::min(tidy_absolute(directory.string()).size(), path.size());
+  return escape_pattern(path.substr(0, folder)) + path.substr(folder);
 }
 
 template <auto Part>

@@ -179,6 +179,12 @@ class Queueing(DaemonCase):
         job = self.submit("hold", 600, cpus_per_task=2)
         self.ok("update", "-c", 1, "--mem", "70M", "-t", "1:00", "--job-name", "changed", job)
         self.assertEqual(self.cli("update", "-c", 4000, job)[0], 1)
+        status, _, err = self.cli("update", "--nice", "x", job)
+        self.assertEqual((status, '--nice: "x" is not a whole number' in err), (2, True), err)
+        for none in ("UNLIMITED", "0", "none"):
+            self.ok("update", "-t", none, job)
+            self.assertNotIn("time_limit", self.records(job)[-1]["spec"])
+            self.ok("update", "-t", "1:00", job)
         self.assertEqual(self.cli("update", "-t", 1, first)[0], 1)
         self.ok("cancel", first)
         self.wait_for_state(job, "RUNNING")

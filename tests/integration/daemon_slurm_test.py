@@ -23,6 +23,15 @@ class Submitting(DaemonCase):
     def spec(self, job):
         return self.records(job)[-1]["spec"]
 
+    def test_a_per_cent_sign_of_the_folder_is_no_pattern(self):
+        folder = os.path.join(self.work, "100%j 5%done")
+        os.mkdir(folder)
+        os.chmod(folder, 0o777)
+        job = self.submit("print_both", current_working_directory=folder)
+        self.ok("wait", job)
+        self.assertIn("to output", self.logs(job))
+        self.assertEqual(os.listdir(folder), [f"berth-{job}.out"])
+
     def test_a_script_is_read_from_standard_input(self):
         text = b"#!/bin/sh\n#SBATCH -J piped -t 5\necho $SLURM_JOB_NAME\n"
         for arguments in ((), ("-",), ("--comment", "x")):
@@ -191,6 +200,12 @@ class Listings(DaemonCase):
         self.ok("cancel", "--name", "second,first", "-t", "PENDING")
         self.assertEqual(self.listed(), ["first"])
         self.assertEqual(self.cli("cancel")[0], 2)
+        for option in ("--name", "-n", "--user", "-u", "--account", "-A", "--state", "-t"):
+            status, _, err = self.cli("cancel", option, "")
+            self.assertEqual((status, "is empty" in err), (2, True), err)
+        self.assertEqual(self.cli("cancel", "--name", ",")[0], 2)
+        self.assertEqual(self.cli("queue", "--name", "")[0], 2)
+        self.assertEqual(self.listed(), ["first"])
         more = [self.submit("hold", 600, name="many") for _ in range(3)]
         self.ok("cancel", f"{more[0]}-{more[-1]}")
         self.assertEqual(self.listed(), ["first"])
