@@ -554,6 +554,22 @@ class Authorisation(ApiCase):
         self.assertEqual({self.state(job) for job in (mine, array, held)}, {"RUNNING", "PENDING"})
         self.ok("cancel", "--now", mine, array, held)
 
+    def test_a_users_link_as_a_device_does_not_tell_what_root_sees(self):
+        links = [os.path.join("/dev/shm", f"{os.path.basename(self.directory)}-{number}") for number in range(2)]
+        secret = os.path.join(self.state_folder, "berthd.db")
+        self.assertTrue(os.path.exists(secret))
+        for link, target in zip(links, (secret, secret + "-there-is-none")):
+            os.symlink(target, link)
+            os.chown(link, pwd.getpwnam("postgres").pw_uid, -1, follow_symlinks=False)
+        answers = []
+        for link in links:
+            for asked in ({"isolation": {"devices": [link]}}, {"limits": {"io": [{"device": link, "read_bps": 1}]}}):
+                status, text = self.ask_as("postgres", "POST", "/v1/jobs", json.dumps({"argv": ["true"], **asked}))
+                answers.append((status, text.replace(link, "LINK")))
+            os.unlink(link)
+        self.assertEqual({status for status, _ in answers}, {422}, answers)
+        self.assertEqual(answers[:2], answers[2:])
+
     def test_users_narrow_their_own_history_by_user_and_see_nobody_elses(self):
         jobs = {user: self.submit("exit", 0, user=user) for user in ("postgres", "redis")}
         self.ok("wait", *jobs.values())
