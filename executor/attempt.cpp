@@ -140,6 +140,9 @@ bool Attempt::handle_reports(Time now) {
         break;
     }
   }
+  if (just_started) {
+    send_pending();
+  }
   if (just_started && latched_ == Cause::output_limit) {  // before it was known to run
     stop(Cause::output_limit, request_.spec.grace_period, now);
   }
@@ -207,7 +210,40 @@ CommandId Attempt::start_command(const CommandRequest& request, const PlanContex
 
 void Attempt::signal_command(std::uint32_t number, int signal_number) {
   if (commands_.contains(number)) {
-    sandbox_->send_signal(signal_number, number);
+    signal_process(signal_number, number);
+  }
+}
+
+void Attempt::signal_process(int signal_number, std::uint32_t target) {
+  const PendingSignal signal{signal_number, target};
+  if (std::find(pending_signals_.begin(), pending_signals_.end(), signal) == pending_signals_.end()) {
+    pending_signals_.push_back(signal);
+  }
+  send_pending();
+}
+
+/// Never waits for init, which may be frozen with its job, or starved by it.
+void Attempt::send_pending() {
+  constexpr std::chrono::milliseconds kAgain{50};
+  send_again_at_.reset();
+  if (!started_ || frozen_at_) {
+    return;
+  }
+  bool has_room = true;
+  if (pending_pause_ > Time::duration::zero()) {
+    has_room = sandbox_->send_pause(pending_pause_);
+    pending_pause_ = has_room ? Time::duration::zero() : pending_pause_;
+  }
+  std::size_t sent = 0;
+  while (has_room && sent < pending_signals_.size()) {
+    const PendingSignal& signal = pending_signals_[sent];
+    has_room = sandbox_->send_signal(signal.number, signal.target);
+    sent += has_room ? 1U : 0U;
+  }
+  pending_signals_.erase(pending_signals_.begin(),
+                         pending_signals_.begin() + static_cast<std::ptrdiff_t>(sent));
+  if (!has_room) {
+    send_again_at_ = Clock::now() + kAgain;
   }
 }
 
@@ -268,14 +304,20 @@ void Attempt::freeze(bool frozen, Time now) {
     return;
   }
   const auto pause = now - *frozen_at_;
-  sandbox_->send_pause(pause);  // first: init is frozen too, and finds it when it goes on
-  sandbox_->cgroup().freeze(false);
   frozen_at_.reset();
   frozen_for_ += pause;
   for (std::optional<Time>* deadline : {&wall_deadline_, &warning_at_, &silence_deadline_}) {
     if (*deadline) {
       **deadline += pause;
     }
+  }
+  pending_pause_ += pause;
+  send_pending();  // first: init is frozen too, and finds it when it goes on
+  try {
+    sandbox_->cgroup().freeze(false);
+  } catch (const CgroupError&) {
+    frozen_at_ = now;
+    throw;
   }
 }
 
@@ -289,14 +331,20 @@ void Attempt::stop(Cause cause, milliseconds grace, Time now) {
   if (wait_status_) {
     return;  // its main process has ended by itself
   }
-  freeze(false, now);
+  bool thawed = true;
+  try {
+    freeze(false, now);
+  } catch (const CgroupError&) {
+    thawed = false;
+    frozen_at_.reset();  // for handle_time()
+  }
   latch(cause);  // before the first signal, so that its effect is never taken for the cause
-  const bool graceful = started_ && grace > milliseconds::zero();
+  const bool graceful = started_ && thawed && grace > milliseconds::zero();
   if (!graceful) {
     kill(now);
   } else if (!kill_at_) {
-    sandbox_->send_signal(SIGTERM);
-    sandbox_->send_signal(SIGCONT);
+    signal(SIGTERM, false);
+    signal(SIGCONT, false);
     kill_at_ = now + grace;
   }
 }
@@ -341,6 +389,9 @@ void Attempt::handle_time(Time now) {
   if (frozen_at_) {
     return;  // no limit of time counts
   }
+  if (is_due(send_again_at_, now)) {
+    send_pending();
+  }
   if (is_due(warning_at_, now)) {
     warning_at_.reset();
     signal(request_.spec.kill_warning_signal, request_.spec.kill_warning_batch_job);
@@ -372,7 +423,7 @@ std::optional<Attempt::Time> Attempt::next_deadline() const {
     return launch_deadline_;
   }
   for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_,
-                               cpu_check_at_, sample_at_, kill_at_}) {
+                               cpu_check_at_, sample_at_, kill_at_, send_again_at_}) {
     if (deadline && (!next || *deadline < *next)) {
       next = deadline;
     }

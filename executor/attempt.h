@@ -51,8 +51,10 @@ class Attempt {
 
   void fail(LaunchFailure failure);
   void stop(Cause cause, std::chrono::milliseconds grace, Time now);
+  /// Of a job that has not started, is frozen, or whose init does not get to read: delivered when it does,
+  /// each number once, as the kernel does with signals that are pending.
   void signal(int signal_number, bool batch_job) {
-    sandbox_->send_signal(signal_number, batch_job ? sandbox::kMainProcess : 0);
+    signal_process(signal_number, batch_job ? sandbox::kMainProcess : 0);
   }
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
   void freeze(bool frozen, Time now);
@@ -81,6 +83,8 @@ class Attempt {
   std::string explain(const sandbox::Report& report) const;
   void latch(Cause cause);
   void kill(Time now);
+  void signal_process(int signal_number, std::uint32_t target);
+  void send_pending();
   std::string explain_command(const sandbox::Report& report) const;
   void take_terminal(std::uint32_t number);
   void end_command(CommandEnded ended);
@@ -118,6 +122,14 @@ class Attempt {
   std::optional<Time> kill_at_;
   std::optional<Time> frozen_at_;
   Time::duration frozen_for_{};  ///< before that
+  struct PendingSignal {
+    int number;
+    std::uint32_t target;
+    bool operator==(const PendingSignal&) const = default;
+  };
+  std::vector<PendingSignal> pending_signals_;  ///< that init has not been told of
+  Time::duration pending_pause_{};              ///< likewise
+  std::optional<Time> send_again_at_;
   std::optional<Time> sample_at_;
   std::chrono::milliseconds sample_interval_{10};
   std::set<std::uint32_t> commands_;  // that have not ended

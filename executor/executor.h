@@ -191,6 +191,8 @@ void check_network_permission(const JobSpec& spec, const NetworkSettings& settin
 /// The part of Executor::check_supported() that asks about limits, for an Executor of another process. Throws
 /// LaunchError naming the first limit that the user asked for and its machine cannot enforce.
 void check_limits(const JobSpec& spec, const ControllerReport& report);
+/// Likewise, when that machine cannot freeze a job.
+void check_suspension(const ControllerReport& report);
 
 class Executor {
  public:

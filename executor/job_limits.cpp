@@ -198,6 +198,16 @@ ControllerReport::Entry entry_of(const CgroupTree& tree, Controller controller) 
   return {tree.version(controller), tree.reason_unusable(controller)};
 }
 
+Support support_of(const ControllerReport& report) {
+  const auto entry = [&report](Controller controller) {
+    const auto index = static_cast<std::size_t>(controller);
+    return index < report.controllers.size()
+               ? report.controllers[index]
+               : ControllerReport::Entry{0, "the berth-runner of this machine does not know it"};
+  };
+  return {entry, report.accounts_swap};
+}
+
 }  // namespace
 
 void leave_init_out(Usage& usage) {
@@ -213,13 +223,11 @@ void check_limits(const JobSpec& spec, const CgroupTree& tree) {
 }
 
 void check_limits(const JobSpec& spec, const ControllerReport& report) {
-  const auto entry = [&](Controller controller) {
-    const auto index = static_cast<std::size_t>(controller);
-    return index < report.controllers.size()
-               ? report.controllers[index]
-               : ControllerReport::Entry{0, "the berth-runner of this machine does not know it"};
-  };
-  require_support(spec, Support(entry, report.accounts_swap));
+  require_support(spec, support_of(report));
+}
+
+void check_suspension(const ControllerReport& report) {
+  support_of(report).require(true, "suspension", Controller::freezer);
 }
 
 ControllerReport report_controllers(const CgroupTree& tree) {

@@ -154,14 +154,14 @@ void Sandbox::send_held_plan(const JobSpec& spec, const std::string& hostname) {
   send_plan(held.plan, held.streams[0].get(), held.streams[1].get(), held.streams[2].get());
 }
 
-void Sandbox::send_signal(int signal_number, std::uint32_t command) {
+bool Sandbox::send_signal(int signal_number, std::uint32_t command) {
   const sandbox::SignalMessage message{sandbox::MessageKind::signal, signal_number, command};
-  send_message(channel_.get(), &message, sizeof message, {});  // init gone: nobody left to signal
+  return send_message(channel_.get(), &message, sizeof message, {}, MessageWait::poll) != EAGAIN;
 }
 
-void Sandbox::send_pause(std::chrono::nanoseconds pause) {
+bool Sandbox::send_pause(std::chrono::nanoseconds pause) {
   const sandbox::ExtendMessage message{sandbox::MessageKind::extend, 0, pause.count()};
-  send_message(channel_.get(), &message, sizeof message, {});
+  return send_message(channel_.get(), &message, sizeof message, {}, MessageWait::poll) != EAGAIN;
 }
 
 std::optional<sandbox::Report> Sandbox::receive_report(bool* closed) {

@@ -51,10 +51,11 @@ class Sandbox {
   void set_network(std::unique_ptr<NetworkEndpoint> network) { network_ = std::move(network); }
   /// Of init, while it is not reaped; 0 before take().
   pid_t pid() const { return pid_; }
-  /// To every process of the job; or to the process group of a further command.
-  void send_signal(int signal_number, std::uint32_t command = 0);
-  /// The job was frozen for so long, which its time limit leaves out of account.
-  void send_pause(std::chrono::nanoseconds pause);
+  /// To every process of the job; or to the process group of a further command. False when init has not read
+  /// what it was sent before, and there is no room for more.
+  bool send_signal(int signal_number, std::uint32_t command);
+  /// The job was frozen for so long, which its time limit leaves out of account. False likewise.
+  bool send_pause(std::chrono::nanoseconds pause);
   /// A further command beside the job, in the namespaces and the cgroup of init, which forks it. Returns 0 or
   /// errno (EAGAIN: init does not take what it was sent before); never waits.
   int send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);

@@ -78,6 +78,14 @@ Json parse_changes(std::string_view body) {
   return *std::move(changes);
 }
 
+void require_suspension(const ControllerReport& controllers) {
+  try {
+    check_suspension(controllers);
+  } catch (const LaunchError& error) {
+    throw ApiError(422, error.what());
+  }
+}
+
 std::string_view explanation(WaitReason reason) {
   switch (reason) {
     case WaitReason::resources:
@@ -736,6 +744,8 @@ void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& a
     case ApiCall::requeue:
       return daemon_.requeue(job, actor, reply);
     case ApiCall::suspend:
+      require_suspension(daemon_.controllers());
+      [[fallthrough]];
     case ApiCall::resume:
       return daemon_.suspend(job, actor, call == ApiCall::suspend, reply);
     default:

@@ -540,9 +540,11 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   if (stopping_) {
     return;
   }
-  if (std::erase(links_, link) > 0) {  // else it was retired
-    log_error("runner " + link->runner().cgroup + " died");
+  if (std::erase(links_, link) == 0) {
+    return;  // it was retired, and removes what it has by itself
   }
+  end_runner(link->runner().cgroup);  // before its jobs are said to be over
+  log_error("runner " + link->runner().cgroup + " died");
   std::vector<JobId> lost;
   for (const auto& [job, active] : active_) {
     if (active.runner == link && active.start_committed) {  // else commit_start() sees to it

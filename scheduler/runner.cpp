@@ -194,12 +194,21 @@ void Runner::read_connection() {
     reader_.append(buffer.data(), static_cast<std::size_t>(count));
     try {
       while (const std::optional<RunnerMessage> message = reader_.next()) {
-        handle(*message);
+        try_to_handle(*message);
       }
     } catch (const std::runtime_error& error) {
       log_error(std::string("berthd sent what is no message: ") + error.what());
       drop_connection();
     }
+  }
+}
+
+/// What goes wrong with one job is none of the others'.
+void Runner::try_to_handle(const RunnerMessage& message) {
+  try {
+    handle(message);
+  } catch (const std::exception& error) {
+    log_error(name_of(message.id) + ": " + error.what());
   }
 }
 

@@ -64,6 +64,7 @@ class Runner {
   void flush();
   void send(const RunnerMessage& message);
   void handle(const RunnerMessage& message);
+  void try_to_handle(const RunnerMessage& message);
   void start(const RunnerMessage& message);
   void launch(const RunnerMessage& message, Job& job);
   /// How an output file is opened.

@@ -303,6 +303,12 @@ FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
   return found;
 }
 
+void end_runner(const std::string& cgroup) {
+  if (const int process = kill_runner(cgroup); process >= 0) {
+    wait_for_end(process, cgroup, Patience(kPatience));
+  }
+}
+
 std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPaths& paths) {
   const std::string path = spawn_runner(paths);
   if (path.empty()) {
@@ -314,10 +320,7 @@ std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPat
     connect_runner(socket, path, patience);
     return greet_runner(std::move(socket), path, patience);
   } catch (const std::exception&) {
-    const std::string cgroup = std::filesystem::path(path).stem().string();
-    if (const int process = kill_runner(cgroup); process >= 0) {
-      wait_for_end(process, cgroup, patience);
-    }
+    end_runner(std::filesystem::path(path).stem().string());
     std::filesystem::remove(path);
     throw;
   }

@@ -646,5 +646,46 @@ class Authorisation(ApiCase):
         self.ok("wait", hung, user="postgres")
 
 
+class OneRunner(ApiCase):
+    configuration = {"runners": 1}
+
+    @natively
+    def test_signals_to_a_suspended_job_hold_up_no_other_and_come_when_it_goes_on(self):
+        script = "trap 'echo usr1' USR1; trap 'exit 3' USR2; while :; do sleep 0.05; done"
+        suspended = self.submit(argv=["/bin/sh", "-c", script], name="trap")
+        other = self.submit_until_told()
+        self.wait_for_state(other, "RUNNING")
+        self.wait_for_state(suspended, "RUNNING")
+        self.ok("suspend", suspended)
+        for signal_name in 1000 * ["USR1", "URG", "CONT"]:
+            self.assertEqual(self.ask("POST", f"/v1/jobs/{suspended}/signal?signal={signal_name}")[0], 200)
+        self.let_end()
+        self.ok("wait", other)
+        self.ok("signal", "USR2", suspended)
+        self.ok("resume", suspended)
+        self.assertEqual(self.cli("wait", suspended)[0], 3)
+        self.assertEqual(self.logs(suspended).count("usr1"), 1)
+        frozen = self.submit("hold", 600)
+        self.wait_for_state(frozen, "RUNNING")
+        self.ok("suspend", frozen)
+        for _ in range(10):
+            self.ok("signal", "URG", frozen)
+        self.ok("cancel", frozen)
+        self.assertEqual(self.cli("wait", frozen)[0], 143)
+
+
+class WithoutFreezer(ApiCase):
+    daemon_prefix = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh")
+
+    @natively
+    def test_a_suspension_is_refused_and_jobs_go_on(self):
+        job = self.submit_until_told(memory_per_node=None)
+        self.wait_for_state(job, "RUNNING")
+        status, _, text = self.ask("POST", f"/v1/jobs/{job}/suspend")
+        self.assertEqual((status, b"suspension cannot be enforced here" in text), (422, True), text)
+        self.let_end()
+        self.ok("wait", job)
+
+
 if __name__ == "__main__":
     main()
