@@ -52,6 +52,12 @@ bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) {
 
 }  // namespace
 
+Timestamp wall_clock_at(Attempt::Time instant) {
+  const auto ago = std::max(Attempt::Clock::now() - instant, Attempt::Time::duration(0));
+  return std::chrono::time_point_cast<Micros>(std::chrono::system_clock::now()) -
+         std::chrono::duration_cast<Micros>(ago);
+}
+
 Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, UniqueFd output, UniqueFd error,
                  Time now)
     : request_(std::move(request)),
@@ -112,6 +118,9 @@ bool Attempt::handle_reports(Time now) {
         sample_at_ = now + sample_interval_;
         break;
       }
+      case sandbox::ReportKind::overdue:
+        latch(Cause::wall_time);
+        break;
       case sandbox::ReportKind::exited:
         wait_status_ = report->wait_status;
         main_ended_ = Time(std::chrono::nanoseconds(report->at));
@@ -491,13 +500,10 @@ Ended Attempt::finish(Time now) {
   for (const std::uint32_t number : std::exchange(commands_, {})) {
     command_events_.emplace_back(CommandEnded{{job_id(), number}, SIGKILL, 0, "", "its job has ended"});
   }
-  if (started_ && !wait_status_ && !latched_ && is_due(wall_deadline_, now)) {
-    latched_ = Cause::wall_time;  // init ended it while we were stopped
-  }
   const CgroupCounters counters = sandbox_->cgroup().read();
   Ended ended;
   ended.job_id = request_.job_id;
-  ended.at = std::chrono::time_point_cast<Micros>(std::chrono::system_clock::now());
+  ended.at = wall_clock_at(main_ended_.value_or(now));
   ended.outcome = decide_outcome(observe(counters), request_.spec, request_.allocation.memory);
   ended.usage = total_usage(counters, now);
   return ended;

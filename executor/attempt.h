@@ -137,4 +137,7 @@ class Attempt {
   std::vector<ExecutorEvent> command_events_;
 };
 
+/// What the wall clock, as it is set now, showed at a past instant.
+Timestamp wall_clock_at(Attempt::Time instant);
+
 }  // namespace berth

@@ -635,8 +635,7 @@ class Executor::Implementation {
 
   static Started started(Attempt& attempt) {
     // Its first instruction ran before we heard of it.
-    const auto ago = std::max(Attempt::Clock::now() - attempt.started_at(), Time::duration(0));
-    Started event{attempt.job_id(), wall_clock() - std::chrono::duration_cast<Timestamp::duration>(ago), {}};
+    Started event{attempt.job_id(), wall_clock_at(attempt.started_at()), {}};
     if (NetworkEndpoint* network = attempt.sandbox().network()) {
       for (const PublishedPort& port : network->published()) {
         event.published.push_back(published_text(port));

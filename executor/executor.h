@@ -165,7 +165,7 @@ struct Started {
 };
 struct Ended {
   JobId job_id = 0;
-  Timestamp at;
+  Timestamp at;  ///< when its main process ended; of one that was killed with its init, when that was noticed
   Outcome outcome;
   Usage usage;
 };

@@ -29,6 +29,7 @@ enum class MessageKind : uint32_t { setup = 1, plan, signal, command, extend };
 enum class ReportKind : uint32_t {
   ready = 1,
   started,
+  overdue,  ///< init ends it: its time is long over, and the executor does nothing about it
   exited,
   gone,
   failed,

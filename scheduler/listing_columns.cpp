@@ -93,7 +93,8 @@ constexpr std::array kListingColumns{
                   [](Record r, Time time) { return format_instant(r.submit, time); }},
     ListingColumn{"Start", 19, "When its first instruction ran",
                   [](Record r, Time time) { return instant_cell(r.start, time); }},
-    ListingColumn{"End", 19, "When it ended", [](Record r, Time time) { return instant_cell(r.end, time); }},
+    ListingColumn{"End", 19, "When its main process ended",
+                  [](Record r, Time time) { return instant_cell(r.end, time); }},
     ListingColumn{
         "Elapsed", 10, "Wall time, [D-]HH:MM:SS",
         [](Record r, Time time) { return duration_cell(elapsed_time(r, time.now).value_or(Micros(0))); }},

@@ -276,11 +276,13 @@ int64_t time_to_wait() {
   return end_at != 0 && left < 0 ? 0 : left;
 }
 
-/// Time limits are the executor's, but one that is stopped (SIGSTOP, a debugger) enforces none. To exit ends
-/// the whole namespace (pid_namespaces(7)).
+/// Time limits are the executor's, but one that is stopped (SIGSTOP, a debugger) enforces none. Then the main
+/// process ends as any does, so that the executor is told when, and of what all of it used.
 void end_overdue_job() {
   if (end_at != 0 && read_clock(1 /* CLOCK_MONOTONIC */) >= end_at) {
-    sys(SYS_exit_group, 124);
+    end_at = 0;
+    sys(SYS_kill, -1, SIGKILL);  // under one lock: no fork escapes it
+    report(sandbox::ReportKind::overdue, 0);
   }
 }
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from datetime import datetime
 
 from berth_case import BerthCase, eventually, main, read
 
@@ -208,10 +209,29 @@ class Verdicts(BerthCase):
         self.wait_for_job(process, word="hold")
         process.send_signal(signal.SIGSTOP)
         try:
+            before = time.monotonic()
             self.assertTrue(eventually(lambda: not self.job_pids("hold"), 30), "it outlives its time_limit")
+            ran = time.monotonic() - before
+            time.sleep(3)  # during which it does not run
         finally:
             process.send_signal(signal.SIGCONT)
-        self.assert_state(self.run_finish(process), "TIMEOUT", "wall_time", 124)
+        run = self.run_finish(process)
+        self.assert_state(run, "TIMEOUT", "wall_time", 124)
+        self.assertLess(run.usage["wall_usec"], (ran + 2) * 1e6)
+        self.assertIn("voluntary_switches", run.usage)
+
+    def test_a_job_ends_when_it_does_and_not_when_berth_hears_of_it(self):
+        process = self.run_start(self.job("hold", 1))
+        self.wait_for_job(process, word="hold")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            self.assertTrue(eventually(lambda: not self.job_pids("hold")))
+            time.sleep(2)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        run = self.run_finish(process)
+        start, end = (datetime.fromisoformat(run.record[key].replace("Z", "+00:00")) for key in ("start", "end"))
+        self.assertAlmostEqual((end - start).total_seconds(), run.usage["wall_usec"] / 1e6, delta=0.1)
 
     def test_a_berth_that_is_told_to_stop_stops_its_jobs_and_their_time(self):
         output = os.path.join(self.work, "lines")
