@@ -183,7 +183,7 @@ class JobCgroup {
   virtual CgroupCounters read() = 0;
   /// Opens ahead what read() reads, some 20 files, so that a job's end need not wait for it.
   virtual void open_counters() = 0;
-  /// Closes them again, when read() has been called for the last time.
+  /// Closes them again, when read() and limiting_cgroup() have been called for the last time.
   virtual void close_counters() = 0;
   /// Cheap sample of what v1 keeps no peak of (memory.stat rss/cache/swap, pids.current); folded into read().
   virtual void sample() = 0;
@@ -196,7 +196,8 @@ class JobCgroup {
   virtual bool empty() = 0;
   /// Path shown to people for a controller: below its mount ("/berth/run-1/job-1.1").
   virtual std::string path(Controller controller) const = 0;
-  /// When an oom_kill was counted: the cgroup whose limit was hit (this one or an ancestor), as a path.
+  /// When an oom_kill was counted: the cgroup at whose limit memory ran out (this one or an ancestor), as a
+  /// path; "/": the machine's. Empty when the kernel does not tell.
   virtual std::string limiting_cgroup() = 0;
   /// rmdir in every hierarchy, retried while busy for at most `patience`; returns false when it is still
   /// busy. `Traceless::keep`: v1 cgroups that hold no trace of the job are kept for the next job of the tree

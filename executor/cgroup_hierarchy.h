@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "executor/cgroup.h"
+#include "executor/cgroup_oom.h"
 #include "executor/os/unique_fd.h"
 
 namespace berth {
@@ -84,9 +85,10 @@ struct Hierarchy {
   };
   std::vector<Spare> spares;
 
-  /// memory: hits of the limits of tree, berth, own … up to the root when last looked at. A job keeps those
-  /// of the time when it was made.
-  std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits;
+  /// memory, executor/cgroup_oom.h: how often it ran out at the limits above the jobs when last looked at;
+  /// null: not known. A job keeps those of the time when it was made.
+  std::shared_ptr<const OomCounts> ancestor_ooms;
+  std::vector<OomEvents> oom_events;  ///< v1, in the same order
 
   std::string berth_path() const { return own_path == "/" ? "/berth" : own_path + "/berth"; }
 };

@@ -82,8 +82,12 @@ void OpenJobCgroup::open(Hierarchy& hierarchy, const CgroupLimits& limits) {
     return;  // nothing was left there
   }
   directories_.push_back(std::move(directory));
-  if (hierarchy.controllers.contains(Controller::memory)) {
-    ancestor_hits_ = hierarchy.ancestor_hits;
+  if (kind_ == Kind::fresh && hierarchy.controllers.contains(Controller::memory)) {
+    if (hierarchy.version == 1) {
+      count_ancestor_ooms(hierarchy);
+      oom_events_ = OomEvents(directories_.back().fd.get());
+    }
+    ancestor_ooms_ = hierarchy.ancestor_ooms;
   }
 }
 
@@ -271,6 +275,7 @@ void OpenJobCgroup::open_counters() {
 }
 
 void OpenJobCgroup::close_counters() {
+  oom_events_ = {};
   for (JobDirectory& directory : directories_) {
     if (!can_be_spare(*directory.hierarchy)) {  // those few serve the next job
       directory.kept.clear();

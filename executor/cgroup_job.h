@@ -78,12 +78,10 @@ class OpenJobCgroup final : public JobCgroup {
   Age age_;
   JobTraces traces_;
   mutable std::vector<JobDirectory> directories_;
-  Usage peaks_;                                                      // only the sampled ones
-  std::shared_ptr<const std::vector<std::uint64_t>> ancestor_hits_;  ///< when this was made; null: unknown
+  Usage peaks_;                                     // only the sampled ones
+  std::shared_ptr<const OomCounts> ancestor_ooms_;  ///< when this was made; null: unknown
+  OomEvents oom_events_;                            ///< v1: of its own cgroup
 };
-
-/// Remembers how often the memory limits above the jobs were hit, to tell later which one was.
-void note_ancestor_hits(Hierarchy& hierarchy);
 
 /// The controllers that `limits` needs.
 ControllerSet controllers_of(const CgroupLimits& limits);

@@ -238,7 +238,8 @@ void OpenCgroupTree::examine_memory() {
     const auto has = [&](const char* file) { return ::faccessat(memory->tree.get(), file, F_OK, 0) == 0; };
     accounts_swap_ = has(is_v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max");
     tree_->keeps_swap_peak = !is_v1 && has("memory.swap.peak");
-    note_ancestor_hits(*memory);
+    watch_ancestors(*memory);
+    count_ancestor_ooms(*memory);
   }
   if (const Hierarchy* pids = hierarchy_of(Controller::pids)) {
     tree_->keeps_pids_peak = ::faccessat(pids->tree.get(), "pids.peak", F_OK, 0) == 0;

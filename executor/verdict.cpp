@@ -131,6 +131,9 @@ void apply_out_of_memory(Outcome& outcome, const Observation& observation, const
         "ran out of memory: its limit of " + outcome.limit->value + " (" +
         (spec.memory_per_node ? "memory_per_node" : "its share of the pool's memory; set memory_per_node") +
         ") was reached in cgroup " + observation.own_cgroup;
+  } else if (observation.limiting_cgroup.empty()) {
+    outcome.message = "killed because memory ran out, at its own limit of " + format_size(memory_limit) +
+                      ", at that of a cgroup above it or the machine's: this kernel does not tell";
   } else {
     outcome.limit = LimitHit{"ancestor memory limit", "", observation.limiting_cgroup};
     outcome.message =

@@ -331,11 +331,47 @@ TEST_CASE("kill_all ends a fork bomb") {
 
 namespace {
 
+void write_control(const fs::path& file, const std::string& value) {
+  std::ofstream(file) << value;
+}
+
+bool memory_is_v1() {
+  return machine().at(Controller::memory).version == 1;
+}
+
+/// Limits the memory of a cgroup above jobs, but not yet its swap.
+void limit_memory(const fs::path& cgroup, Bytes size) {
+  write_control(cgroup / (memory_is_v1() ? "memory.limit_in_bytes" : "memory.max"), std::to_string(size));
+}
+/// To what its memory is limited to.
+void allow_no_swap(const fs::path& cgroup, Bytes memory) {
+  write_control(cgroup / (memory_is_v1() ? "memory.memsw.limit_in_bytes" : "memory.swap.max"),
+                std::to_string(memory_is_v1() ? memory : 0));
+}
+
 int use_64_mib() {
   constexpr std::size_t kSize = 64 * kMiB;
   void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   std::memset(memory, 1, kSize);
   return 0;
+}
+
+/// Uses memory, page by page, until `enough`, and gives it back.
+int use_until(const std::function<bool()>& enough) {
+  constexpr std::size_t kPage = 4096;
+  constexpr std::size_t kSize = 64 * kMiB;
+  void* memory = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ::madvise(memory, kSize, MADV_NOHUGEPAGE);
+  for (std::size_t used = 0; used < kSize && !enough(); used += kPage) {
+    static_cast<char*>(memory)[used] = 1;
+  }
+  return enough() ? 0 : 1;
+}
+
+/// Whether hardly any memory is left of the limit.
+bool is_nearly_full(const fs::path& cgroup, Bytes limit) {
+  const std::string usage = slurp(cgroup / (memory_is_v1() ? "memory.usage_in_bytes" : "memory.current"));
+  return std::stoull(usage) + 32 * 1024 >= limit;
 }
 
 }  // namespace
@@ -370,10 +406,8 @@ TEST_CASE("a job killed by a limit above it names the cgroup with that limit") {
   const auto tree = CgroupTree::create(machine(), tree_name());
   const auto job = tree->make_job("job-1.1", {});
   const fs::path above = fs::path(directory(*job, Controller::memory)).parent_path();
-  const bool v1 = machine().at(Controller::memory).version == 1;
-  const auto limit = [&](const char* file, const char* value) { std::ofstream(above / file) << value; };
-  limit(v1 ? "memory.limit_in_bytes" : "memory.max", "16777216");
-  limit(v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? "16777216" : "0");
+  limit_memory(above, 16 * kMiB);
+  allow_no_swap(above, 16 * kMiB);
   Child child{spawn_in(*job, use_64_mib)};
   CHECK(WTERMSIG(child.wait()) == SIGKILL);
   CHECK(job->read().usage.oom_kills == 1U);
@@ -386,10 +420,8 @@ TEST_CASE("a limit above kills several jobs and is named for each of them, but f
   const auto one = tree->make_job("job-1.1", {});
   const auto other = tree->make_job("job-2.1", {});
   const fs::path above = fs::path(directory(*one, Controller::memory)).parent_path();
-  const bool v1 = machine().at(Controller::memory).version == 1;
-  const auto limit = [&](const char* file, const char* value) { std::ofstream(above / file) << value; };
-  limit(v1 ? "memory.limit_in_bytes" : "memory.max", "16777216");
-  limit(v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? "16777216" : "0");
+  limit_memory(above, 16 * kMiB);
+  allow_no_swap(above, 16 * kMiB);
   for (JobCgroup* job : {one.get(), other.get()}) {
     Child child{spawn_in(*job, use_64_mib)};
     CHECK(WTERMSIG(child.wait()) == SIGKILL);
@@ -397,9 +429,48 @@ TEST_CASE("a limit above kills several jobs and is named for each of them, but f
   const std::string limited = fs::path(one->path(Controller::memory)).parent_path();
   CHECK(one->limiting_cgroup() == limited);
   CHECK(other->limiting_cgroup() == limited);
-  if (!v1) {  // v1 may not count hits: there the highest use speaks, and it stays
-    CHECK(tree->make_job("job-3.1", {})->limiting_cgroup() == "/");
+  CHECK(tree->make_job("job-3.1", {})->limiting_cgroup() == "/");
+}
+
+TEST_CASE("a limit above that had been run into before is named when it kills a job") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  const auto filler = tree->make_job("job-1.1", {});
+  const fs::path above = fs::path(directory(*filler, Controller::memory)).parent_path();
+  limit_memory(above, 16 * kMiB);
+  const auto has_run_into_it = [&] {
+    return memory_is_v1() ? slurp(above / "memory.failcnt") != "0" : is_nearly_full(above, 16 * kMiB);
+  };
+  CHECK(Child{spawn_in(*filler, [&] { return use_until(has_run_into_it); })}.wait() == 0);
+  CHECK(filler->limiting_cgroup() != filler->path(Controller::memory));
+  allow_no_swap(above, 16 * kMiB);
+  const auto job = tree->make_job("job-2.1", {});
+  CHECK(WTERMSIG(Child{spawn_in(*job, use_64_mib)}.wait()) == SIGKILL);
+  CHECK(job->limiting_cgroup() == fs::path(job->path(Controller::memory)).parent_path());
+}
+
+TEST_CASE("a job that had used all its memory before is told whose limit killed it") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::create(machine(), tree_name());
+  CgroupLimits limits;
+  limits.memory = 32 * kMiB;
+  if (tree->accounts_swap()) {
+    limits.swap = 0;
   }
+  const auto job = tree->make_job("job-1.1", limits);
+  const fs::path own = directory(*job, Controller::memory);
+  const fs::path above = own.parent_path();
+  CHECK(Child{spawn_in(*job, [&] {
+          return use_until([&] { return is_nearly_full(own, 32 * kMiB); });
+        })}.wait() == 0);
+  limit_memory(above, 16 * kMiB);
+  allow_no_swap(above, 16 * kMiB);
+  CHECK(WTERMSIG(Child{spawn_in(*job, use_64_mib)}.wait()) == SIGKILL);
+  CHECK(job->limiting_cgroup() == fs::path(job->path(Controller::memory)).parent_path());
+  allow_no_swap(above, 64 * kMiB);
+  limit_memory(above, 64 * kMiB);
+  CHECK(WTERMSIG(Child{spawn_in(*job, use_64_mib)}.wait()) == SIGKILL);
+  CHECK(job->limiting_cgroup() == job->path(Controller::memory));
 }
 
 TEST_CASE("a job whose name is taken in one hierarchy is made in none") {

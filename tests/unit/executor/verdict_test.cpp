@@ -110,6 +110,16 @@ TEST_CASE("a child lost to the OOM killer does not fail a main process that exit
   CHECK(outcome.message.find("1 of its processes") != std::string::npos);
 }
 
+TEST_CASE("where the kernel does not tell whose limit it was, the verdict names none", "[verdict]") {
+  const Outcome outcome = decide_outcome(oom_killed(signalled(SIGKILL), ""), JobSpec{}, kLimit);
+  CHECK(outcome.state == JobState::out_of_memory);
+  CHECK_FALSE(outcome.limit);
+  CHECK(outcome.message ==
+        "killed because memory ran out, at its own limit of 64M, at that of a cgroup above it or the "
+        "machine's: "
+        "this kernel does not tell");
+}
+
 TEST_CASE("init lost to the OOM killer is OUT_OF_MEMORY", "[verdict]") {
   Observation observation = oom_killed(0);
   observation.wait_status.reset();
