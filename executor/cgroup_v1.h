@@ -22,10 +22,10 @@ void read_v1(const ControlFiles& files, Controller controller, std::span<char> b
 /// charged first, so with no swap allowed every hit is one of memsw. Some kernels (6.18) do not count those
 /// in memory.memsw.failcnt: a zero is not to be believed when v1_memory_limit_reached().
 std::optional<std::uint64_t> v1_memory_hits(const ControlFiles& files);
-/// A charge that ends in an OOM kill is of a few pages at most (larger folios fall back to smaller ones), so
-/// the highest use lies that near below the limit.
-inline constexpr std::uint64_t kLargestMemoryCharge = std::uint64_t{64} * 1024;
-/// Whether the highest use, of memory or of memory+swap, was the limit.
+/// What a charge that hits the limit asks for at most: a huge page, or a folio of page cache that is read
+/// ahead. So the highest use of a cgroup that hit its limit lies no further below it.
+inline constexpr std::uint64_t kLargestMemoryCharge = std::uint64_t{2} * 1024 * 1024;
+/// Whether the highest use, of memory or of memory+swap, was the limit, or near enough to have hit it.
 bool v1_memory_limit_reached(int directory);
 
 /// Since Linux 6.10 blkio.throttle.io_* of a disk stay empty until somebody limits that disk: writes "no

@@ -107,6 +107,16 @@ class Limits(BerthCase):
         self.assert_state(run, "COMPLETED")
         self.assertLess(run.usage["memory_peak"], 48 << 20, "what is beyond went to swap")
 
+    def test_hits_of_the_memory_limit_by_page_cache_are_not_recorded_as_none(self):
+        path = os.path.join(self.work, "holes")
+        with open(path, "wb") as file:
+            file.truncate(256 << 20)
+        run = self.run_jobs(self.job(argv=["sh", "-c", 'cat "$0" >/dev/null', path], memory_per_node="64M"))
+        self.assert_state(run, "COMPLETED")
+        if run.usage["memory_peak"] < 60 << 20:
+            self.skip("reading a file of this file system charges nothing")
+        self.assertNotEqual(run.usage.get("memory_limit_hits"), 0, str(run.usage))
+
     def test_oom_group_ends_the_whole_job_or_is_refused_on_v1(self):
         if self.memory_is_v1():
             self.assert_refused(self.run_job("exit", 0, limits={"oom_group": True}), "limits.oom_group", "v2")
