@@ -60,6 +60,13 @@ std::string efficiency(const ReportRow& row) {
   return text.data();
 }
 
+/// JSON's numbers are not bound to 64 bits: larger ones come with an exponent.
+nlohmann::ordered_json whole_number(double value) {
+  constexpr double kBound = 0x1p64;
+  return value < kBound ? nlohmann::ordered_json(static_cast<std::uint64_t>(value))
+                        : nlohmann::ordered_json(value);
+}
+
 struct Column {
   std::string_view name;
   int width;
@@ -204,7 +211,7 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
                     {"elapsed_usec", row.elapsed.count()},
                     {"cpu_granted_usec", row.cpu_granted.count()},
                     {"cpu_total_usec", row.cpu_used.count()},
-                    {"memory_granted_byte_seconds", static_cast<std::uint64_t>(row.memory_granted)},
+                    {"memory_granted_byte_seconds", whole_number(row.memory_granted)},
                     {"oom_kills", row.oom_kills}});
   }
   const Json report{{"by", key_name(key).name}, {"rows", std::move(list)}};

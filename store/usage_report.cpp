@@ -127,7 +127,7 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     row.elapsed += elapsed;
     row.cpu_granted += elapsed * static_cast<std::int64_t>(cpus);
     row.cpu_used += std::chrono::microseconds{query.integer(5)};
-    row.memory_granted += static_cast<double>(query.integer(6));
+    row.memory_granted += query.real(6);
     row.oom_kills += static_cast<std::uint64_t>(query.integer(7));
   }
   std::vector<ReportRow> list;

@@ -86,5 +86,16 @@ TEST_CASE("the JSON of a report names its key as --by does") {
         "\n");
 }
 
+TEST_CASE("memory times hours beyond 64 bits is told as it is") {
+  std::vector<ReportRow> large = rows();
+  large.front().memory_granted = 0x1p40 * 1e9;  // 1 TiB for 30 years
+  ListingStyle style;
+  style.header = false;
+  style.form = ListingStyle::Form::parsable2;
+  CHECK(format_report(large, ReportKey::account, "MemGiBh", style) == "284444444.44\n");
+  CHECK_THAT(report_json(large, ReportKey::account),
+             Contains("\"memory_granted_byte_seconds\":1.099511627776e+21,"));
+}
+
 }  // namespace
 }  // namespace berth

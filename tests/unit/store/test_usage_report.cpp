@@ -1,0 +1,33 @@
+#include <limits>
+
+#include "store/queue_store.h"
+#include "tests/unit/store/store_fixtures.h"
+
+namespace berth {
+namespace {
+
+/// An attempt from the first second on.
+void run_to_end(QueueStore& store, Bytes memory, const Usage& usage, const Outcome& outcome = completed()) {
+  const JobId job = store.submit({sample_job()}, sample_supervisor()).at(0);
+  store.configure(job, 1, {"cpu0-1", CpuSet{0, 1}, CpuSet{0}, memory}, at(0));
+  store.run(job, 1, at(1));
+  REQUIRE(store.finish(job, 1, outcome, usage, at(1001)));
+}
+
+}  // namespace
+
+TEST_CASE("a sum of memory times hours may have more than 64 bits") {
+  const auto store = QueueStore::open(":memory:");
+  constexpr std::int64_t kYear = 31'536'000;
+  constexpr Bytes kTebibyte = Bytes{1} << 40;
+  Usage usage;
+  usage.wall = std::chrono::seconds(kYear);
+  run_to_end(*store, kTebibyte, usage);
+  run_to_end(*store, kTebibyte, usage);
+  const std::vector<ReportRow> rows = store->report({});
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0].memory_granted == Approx(2.0 * static_cast<double>(kTebibyte) * kYear));
+  CHECK(rows[0].memory_granted > static_cast<double>(std::numeric_limits<std::uint64_t>::max()));
+}
+
+}  // namespace berth
