@@ -30,7 +30,7 @@ struct Usage {
   std::optional<Count> memory_limit_hits;     ///< memory.failcnt | memory.events.local max
   std::optional<Count> page_faults;           ///< memory.stat pgfault
   std::optional<Count> major_page_faults;     ///< memory.stat pgmajfault
-  std::optional<Count> voluntary_switches;    ///< wait4(2) rusage of the whole tree, through init
+  std::optional<Count> voluntary_switches;    ///< wait4(2) rusage of all that was waited for, through init
   std::optional<Count> involuntary_switches;  ///< likewise
   std::optional<Bytes> io_read_bytes;         ///< blkio.throttle.io_service_bytes | io.stat rbytes
   std::optional<Bytes> io_write_bytes;
