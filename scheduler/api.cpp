@@ -276,6 +276,9 @@ Json summary_value(const JobSummary& job) {
   if (job.end) {
     value["end"] = format_instant_utc(*job.end);
   }
+  if (job.wall) {
+    value["wall_usec"] = job.wall->count();
+  }
   if (!job.slot.empty()) {
     value["slot"] = job.slot;
     value["allocated_cpus"] = job.cpus;

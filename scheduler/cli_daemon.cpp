@@ -70,14 +70,19 @@ std::string user_number(const CommandLine& line, const std::string& user) {
   return std::to_string(entry->pw_uid);
 }
 
+/// Empty when it was not measured.
 std::string elapsed(const Json& job, Timestamp now) {
   if (!job.contains("start")) {
     return "0:00";
   }
-  const Timestamp start = parse_instant(job["start"].get<std::string>(), now);
-  const Timestamp end = job.contains("end") ? parse_instant(job["end"].get<std::string>(), now) : now;
-  const std::chrono::microseconds suspended(job.value("suspended_usec", std::int64_t{0}));
-  return format_duration(std::chrono::duration_cast<Milliseconds>(end - start - suspended));
+  std::chrono::microseconds time(job.value("wall_usec", std::int64_t{0}));
+  if (!job.contains("end")) {
+    const std::chrono::microseconds suspended(job.value("suspended_usec", std::int64_t{0}));
+    time = now - parse_instant(job["start"].get<std::string>(), now) - suspended;
+  } else if (!job.contains("wall_usec")) {
+    return "";
+  }
+  return format_duration(std::chrono::duration_cast<Milliseconds>(time));
 }
 
 /// "36", "36_4" for a task, "36_[5-99]" for the rest of an array.

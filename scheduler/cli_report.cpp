@@ -54,9 +54,9 @@ std::string efficiency(const ReportRow& row) {
     return "";
   }
   std::array<char, 64> text{};
-  (void)std::snprintf(
-      text.data(), text.size(), "%.1f%%",
-      100.0 * static_cast<double>(row.cpu_used.count()) / static_cast<double>(row.cpu_granted.count()));
+  (void)std::snprintf(text.data(), text.size(), "%.1f%%",
+                      100.0 * static_cast<double>(row.cpu_used_of_granted.count()) /
+                          static_cast<double>(row.cpu_granted.count()));
   return text.data();
 }
 
@@ -89,12 +89,13 @@ constexpr std::array kReportColumns{
            [](const ReportRow& row) {
              return std::to_string(in_state(row, JobState::preempted) + in_state(row, JobState::deadline));
            }},
-    Column{"Elapsed", 12, "wall time", [](const ReportRow& row) { return duration(row.elapsed); }},
-    Column{"CPUTime", 12, "wall time of every CPU that was granted",
+    Column{"Elapsed", 12, "wall time that was measured",
+           [](const ReportRow& row) { return duration(row.elapsed); }},
+    Column{"CPUTime", 12, "that of every CPU that was granted",
            [](const ReportRow& row) { return duration(row.cpu_granted); }},
     Column{"TotalCPU", 12, "CPU time that was used",
            [](const ReportRow& row) { return duration(row.cpu_used); }},
-    Column{"CPUEff", 7, "TotalCPU of CPUTime", efficiency},
+    Column{"CPUEff", 7, "TotalCPU of CPUTime, of attempts of which both were measured", efficiency},
     Column{"MemGiBh", 10, "GiB of memory that were granted, times hours", gibibyte_hours},
     Column{"OOMKills", 8, "processes that the kernel killed for memory",
            [](const ReportRow& row) { return std::to_string(row.oom_kills); }},

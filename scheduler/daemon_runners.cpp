@@ -151,7 +151,8 @@ void Daemon::take_over(QueueStore& store) {
     const Outcome outcome = is_lost ? ended_before_start(JobState::node_fail, Cause::node_fail, kRecordLost)
                                     : node_failure(open.supervisor, id, usage, was_killed(open.supervisor));
     store.together([&] {
-      store.finish(open.job_id, open.attempt, outcome, usage, clock_.system_now());
+      store.finish(open.job_id, open.attempt, outcome, usage,
+                   latest_end(of_this_boot(open.supervisor), open.start, clock_.system_now()));
       settle_attempt(store, id, outcome);
     });
     log_warning(job_name(open.job_id) + ": " + outcome.message + "; recorded NODE_FAIL");

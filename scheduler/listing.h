@@ -71,9 +71,10 @@ std::string format_listing(std::span<const AccountingRecord> records, std::span<
 /// {"jobs":[…]} with the complete records, one a line.
 std::string listing_json(std::span<const AccountingRecord> records);
 
-/// Elapsed time: the measured wall time, else end (or now, while it runs) minus start; nothing before start.
+/// Elapsed time: the measured wall time, or while it runs now minus start. Nothing before the start, and
+/// nothing of an attempt that ended unmeasured: its berth died with it.
 std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& record, Timestamp now);
-/// Elapsed time of every CPU that was granted; nothing before start.
+/// Elapsed time of every CPU that was granted, or nothing likewise.
 std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now);
 
 /// A cell of a table: exactly |width| characters (of UTF-8 text), aligned left when the width is negative,

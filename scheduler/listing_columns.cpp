@@ -21,6 +21,10 @@ std::string duration_cell(const std::optional<Micros>& duration) {
 std::string seconds_cell(const std::optional<Micros>& duration) {
   return duration ? std::to_string(std::chrono::duration_cast<std::chrono::seconds>(*duration).count()) : "";
 }
+/// Before the start it is zero.
+std::optional<Micros> since_start(Record record, const std::optional<Micros>& duration) {
+  return record.start ? duration : Micros(0);
+}
 std::string cpu_cell(const std::optional<Micros>& duration) {
   return duration ? format_cpu_time(*duration) : "";
 }
@@ -93,14 +97,15 @@ constexpr std::array kListingColumns{
                   [](Record r, Time time) { return format_instant(r.submit, time); }},
     ListingColumn{"Start", 19, "When its first instruction ran",
                   [](Record r, Time time) { return instant_cell(r.start, time); }},
-    ListingColumn{"End", 19, "When its main process ended",
+    ListingColumn{"End", 19,
+                  "When its main process ended; of NODE_FAIL, when it can have ended at the latest",
                   [](Record r, Time time) { return instant_cell(r.end, time); }},
     ListingColumn{
         "Elapsed", 10, "Wall time, [D-]HH:MM:SS",
-        [](Record r, Time time) { return duration_cell(elapsed_time(r, time.now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return duration_cell(since_start(r, elapsed_time(r, time.now))); }},
     ListingColumn{
         "ElapsedRaw", 10, "Wall time in seconds",
-        [](Record r, Time time) { return seconds_cell(elapsed_time(r, time.now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return seconds_cell(since_start(r, elapsed_time(r, time.now))); }},
     ListingColumn{
         "Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
         [](Record r, Time) { return r.spec.time_limit ? format_duration(*r.spec.time_limit) : "UNLIMITED"; }},
@@ -138,10 +143,10 @@ constexpr std::array kListingColumns{
                   [](Record r, Time) { return cpu_cell(r.usage.cpu_system); }},
     ListingColumn{
         "CPUTime", 10, "Elapsed times AllocCPUS, [D-]HH:MM:SS",
-        [](Record r, Time time) { return duration_cell(granted_cpu_time(r, time.now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return duration_cell(since_start(r, granted_cpu_time(r, time.now))); }},
     ListingColumn{
         "CPUTimeRAW", 10, "Elapsed times AllocCPUS, in seconds",
-        [](Record r, Time time) { return seconds_cell(granted_cpu_time(r, time.now).value_or(Micros(0))); }},
+        [](Record r, Time time) { return seconds_cell(since_start(r, granted_cpu_time(r, time.now))); }},
     ListingColumn{"Throttled", 10, "Time for which limits.cpu_quota held it back",
                   [](Record r, Time) { return cpu_cell(r.usage.throttled_time); }},
     ListingColumn{"ThrottledPeriods", 16, "Quota periods in which it was held back",
@@ -212,11 +217,11 @@ std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& re
   if (record.usage.wall) {
     return record.usage.wall;
   }
-  if (!record.start) {
-    return std::nullopt;
+  if (!record.start || record.end) {
+    return std::nullopt;  // the end of one that was not measured is the latest that is possible
   }
   // The wall clock may have been set back in between.
-  return std::max(record.end.value_or(now) - *record.start - record.suspended, Micros(0));
+  return std::max(now - *record.start - record.suspended, Micros(0));
 }
 
 std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now) {

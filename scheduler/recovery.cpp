@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <ctime>
 #include <exception>
 #include <string_view>
 #include <system_error>
@@ -95,7 +96,8 @@ class DeadSupervisor {
     store.together([&] {
       for (const auto& [open, usage] : ends) {
         const Outcome outcome = node_failure(supervisor_, same_boot_, open.attempt > 0);
-        if (store.finish(open.job_id, open.attempt, outcome, usage, now)) {
+        const Timestamp end = latest_end(same_boot_, open.start, now);
+        if (store.finish(open.job_id, open.attempt, outcome, usage, end)) {
           failed.push_back(open.job_id);
         }
       }
@@ -177,6 +179,18 @@ bool supervisor_alive(const Supervisor& supervisor, const std::string& proc) {
   const std::optional<ProcessStat> stat = read_stat(proc, std::to_string(supervisor.pid));
   const bool ended = !stat || stat->state == "Z" || stat->state == "X";
   return !ended && stat->start_time == supervisor.start_time;
+}
+
+Timestamp boot_instant(Timestamp now) {
+  timespec since{};
+  ::clock_gettime(CLOCK_BOOTTIME, &since);
+  return now - std::chrono::seconds(since.tv_sec) -
+         std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::nanoseconds(since.tv_nsec));
+}
+
+Timestamp latest_end(bool same_boot, const std::optional<Timestamp>& start, Timestamp now) {
+  const Timestamp end = same_boot ? now : boot_instant(now);
+  return start ? std::max(end, *start) : end;
 }
 
 RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestamp now) {

@@ -35,6 +35,12 @@ bool supervisor_alive(const Supervisor& supervisor, const std::string& proc = "/
 /// True when the machine was not restarted since: only then can something of it be left.
 bool of_this_boot(const Supervisor& supervisor, const std::string& proc = "/proc");
 
+/// When the machine was started, by the clock that shows `now`.
+Timestamp boot_instant(Timestamp now);
+/// The latest instant at which an attempt of a dead supervisor can have ended: now, or when the machine was
+/// started again (`same_boot` is false), but not before its `start`.
+Timestamp latest_end(bool same_boot, const std::optional<Timestamp>& start, Timestamp now);
+
 /// What recovery needs from the world. collect and remove may be empty, and are called for supervisors of
 /// this boot alone: no cgroup outlives one, and its name could be another's by now.
 struct RecoveryActions {

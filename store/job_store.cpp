@@ -809,12 +809,13 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
     }
     std::string sql =
         "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
-        "a.end_us, "
+        "a.end_us, u.wall, "
         "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
         "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
         "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = "
         "j.attempt AND "
-        "j.state <> 'PENDING' LEFT JOIN queue q ON q.job_id = j.id WHERE ";
+        "j.state <> 'PENDING' LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt LEFT JOIN "
+        "queue q ON q.job_id = j.id WHERE ";
     sql +=
         states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")" + index_condition(filter.states);
     // An array all of whose tasks have rows of their own is told of by those.
@@ -844,6 +845,9 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
       summary.submit = to_instant(row.integer());
       summary.start = to_instant(row.optional_integer());
       summary.end = to_instant(row.optional_integer());
+      if (const auto wall = row.optional_integer()) {
+        summary.wall = std::chrono::microseconds(*wall);
+      }
       summary.slot = row.text();
       summary.cpus = row.text();
       if (const auto memory = row.optional_integer()) {

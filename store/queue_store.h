@@ -48,7 +48,8 @@ struct JobSummary {
   std::string account;
   Timestamp submit;
   std::optional<Timestamp> start;
-  std::optional<Timestamp> end;  ///< of its last attempt
+  std::optional<Timestamp> end;                   ///< of its last attempt
+  std::optional<std::chrono::microseconds> wall;  ///< that was measured of it
   std::string slot;
   std::string cpus;  ///< granted, as a list
   std::optional<Bytes> memory;

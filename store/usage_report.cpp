@@ -92,9 +92,6 @@ class ReportConditions {
   std::string text_;
 };
 
-// As listings tell it: the difference of its instants is another one when the clock was set meanwhile.
-constexpr const char* kElapsed = "coalesce(u.wall, max(a.end_us - a.start_us, 0))";
-
 }  // namespace
 
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
@@ -113,8 +110,10 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     }
   }
   SQLite::Statement statement = database.prepare(
-      "SELECT " + key + ", a.cpus, a.state, count(*), total(" + kElapsed + "), total(u.cpu_total), total(" +
-      kElapsed + " / 1e6 * a.memory), total(u.oom_kills)" + conditions.text() + " GROUP BY 1, 2, 3");
+      "SELECT " + key +
+      ", a.cpus, a.state, count(*), total(u.wall), total(u.cpu_total), total(u.wall / 1e6 * a.memory), "
+      "total(u.oom_kills), total(CASE WHEN u.wall IS NOT NULL THEN u.cpu_total END)" +
+      conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);
   while (query.step()) {
@@ -129,6 +128,7 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     row.cpu_used += std::chrono::microseconds{query.integer(5)};
     row.memory_granted += query.real(6);
     row.oom_kills += static_cast<std::uint64_t>(query.integer(7));
+    row.cpu_used_of_granted += std::chrono::microseconds{query.integer(8)};
   }
   std::vector<ReportRow> list;
   list.reserve(rows.size());

@@ -34,13 +34,14 @@ struct ReportFilter {
 
 struct ReportRow {
   std::string key;
-  std::uint64_t jobs = 0;                    ///< that had an attempt which ended
-  std::uint64_t attempts = 0;                ///< also those that ended without ever having started
-  std::map<JobState, std::uint64_t> states;  ///< of the attempts
-  std::chrono::microseconds elapsed{0};      ///< from start to end
-  std::chrono::microseconds cpu_granted{0};  ///< elapsed times CPUs
-  std::chrono::microseconds cpu_used{0};     ///< user and system
-  double memory_granted = 0;                 ///< byte seconds: elapsed times the memory limit
+  std::uint64_t jobs = 0;                            ///< that had an attempt which ended
+  std::uint64_t attempts = 0;                        ///< also those that ended without ever having started
+  std::map<JobState, std::uint64_t> states;          ///< of the attempts
+  std::chrono::microseconds elapsed{0};              ///< wall time, of the attempts of which it was measured
+  std::chrono::microseconds cpu_granted{0};          ///< elapsed times CPUs
+  std::chrono::microseconds cpu_used{0};             ///< user and system
+  std::chrono::microseconds cpu_used_of_granted{0};  ///< of it, by those attempts: what cpu_granted is for
+  double memory_granted = 0;                         ///< byte seconds: elapsed times the memory limit
   std::uint64_t oom_kills = 0;
 };
 

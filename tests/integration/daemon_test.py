@@ -655,7 +655,10 @@ class Trouble(DaemonCase):
             database.execute("UPDATE supervisors SET boot_id = 'another' WHERE pid <> 0")
         self.start_daemon()
         self.assertEqual([self.state(job), self.state(waiting)], ["NODE_FAIL", "PENDING"])
-        self.assertIn("restarted", self.records(job)[-1]["outcome"]["message"])
+        record = self.records(job)[-1]
+        self.assertIn("restarted", record["outcome"]["message"])
+        self.assertEqual(record["end"], record["start"], "it ended with the machine, which was before")
+        self.assertEqual(self.ok("queue", "-t", "NODE_FAIL", "-n", "-P", "-o", "Time"), "\n")
         self.assertEqual(self.queue()[again]["attempt"], 1)
         self.ok("cancel", again)
         self.ok("undrain")

@@ -92,7 +92,17 @@ class Store(BerthCase):
         first = self.history()[0]
         self.assertEqual((first["state"], first["outcome"]["cause"]), ("NODE_FAIL", "node_fail"))
         self.assertIn("end", first)
+        self.assertNotIn("wall_usec", first["usage"])
         self.check_integrity()
+        job = str(first["job_id"])
+        listed = self.berth("history", "--database", self.database, "-n", "-P", "-o", "Elapsed,ElapsedRaw,CPUTime,CPUTimeRAW", job)
+        self.assertEqual(listed[1], "|||\n")
+        self.assertNotIn("Elapsed", self.berth("show", "--database", self.database, job)[1])
+        efficiency = self.berth("efficiency", "--database", self.database, job)[1]
+        self.assertIn("Job Wall-clock time: not measured\n", efficiency)
+        rows = json.loads(self.berth("report", "--database", self.database, "--by", "name", "--json")[1])["rows"]
+        sums = next(row for row in rows if row["name"] == first["spec"]["name"])
+        self.assertEqual((sums["states"], sums["elapsed_usec"], sums["memory_granted_byte_seconds"]), ({"NODE_FAIL": 1}, 0, 0))
 
     def test_record_of_a_killed_berth_tells_what_the_cgroup_still_knew(self):
         process = self.run_start(self.job("allocate", 50, 1000))

@@ -148,6 +148,23 @@ TEST_CASE("after a restart of the machine no cgroup is touched") {
         "the machine was restarted under the berth that ran it (pid 13)");
 }
 
+TEST_CASE("after a restart of the machine a job ended when that was, but not before it started") {
+  const auto store = JobStore::open(":memory:");
+  const std::vector<JobId> jobs = store->submit({new_job("a"), new_job("b")}, kOldBoot);
+  const std::vector<Timestamp> starts{kNow - std::chrono::hours(24 * 365 * 50),
+                                      kNow - std::chrono::seconds(1)};
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    store->configure(jobs[i], 1, allocation(), starts[i]);
+    store->run(jobs[i], 1, starts[i]);
+  }
+  World world;
+  recover(*store, world.actions(), kNow);
+  const auto since = store->find(jobs[0]).back().end.value() - boot_instant(kNow);
+  CHECK((since >= std::chrono::seconds(0) && since < std::chrono::minutes(1)));
+  CHECK(boot_instant(kNow) < starts[1]);
+  CHECK(store->find(jobs[1]).back().end == starts[1]);
+}
+
 TEST_CASE("each dead berth's cgroup is removed once, after all its jobs") {
   const auto store = JobStore::open(":memory:");
   const std::vector<JobId> jobs = store->submit({new_job("a"), new_job("b"), new_job("c")}, kDead);

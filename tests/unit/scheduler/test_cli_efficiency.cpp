@@ -50,6 +50,15 @@ TEST_CASE("what was not measured is said, not taken for zero") {
   CHECK_THAT(text, Contains("Memory Utilized: not measured\nMemory Efficiency: not measured\n"));
 }
 
+TEST_CASE("the time between start and end is no wall time that was measured") {
+  AccountingRecord record = ended_record();
+  record.usage.wall.reset();
+  CHECK_THAT(efficiency_text(record, at(100), artists),
+             Contains("CPU Utilized: 00:00:30\nCPU Efficiency: not measured\n"
+                      "Job Wall-clock time: not measured\n"));
+  CHECK_THAT(efficiency_json(record, at(100), artists), !Contains("wall") && !Contains("cpu_efficiency"));
+}
+
 TEST_CASE("a job of no duration divides by nothing") {
   AccountingRecord record = ended_record();
   record.usage.wall = std::chrono::microseconds(0);

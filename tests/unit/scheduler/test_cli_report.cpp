@@ -86,6 +86,17 @@ TEST_CASE("the JSON of a report names its key as --by does") {
         "\n");
 }
 
+TEST_CASE("CPU efficiency is of the attempts of which the granted time was measured") {
+  std::vector<ReportRow> some = rows();
+  some.front().cpu_granted = std::chrono::seconds(40);
+  some.front().cpu_used = std::chrono::seconds(60);
+  some.front().cpu_used_of_granted = std::chrono::seconds(30);
+  ListingStyle style;
+  style.header = false;
+  style.form = ListingStyle::Form::parsable2;
+  CHECK(format_report(some, ReportKey::account, "TotalCPU,CPUEff", style) == "00:01:00|75.0%\n");
+}
+
 TEST_CASE("memory times hours beyond 64 bits is told as it is") {
   std::vector<ReportRow> large = rows();
   large.front().memory_granted = 0x1p40 * 1e9;  // 1 TiB for 30 years

@@ -154,7 +154,20 @@ TEST_CASE("the reason of a pending job and a failed launch show") {
 TEST_CASE("elapsed time never runs backwards") {
   AccountingRecord record = running_record();
   CHECK(cell("Elapsed", record) == "00:01:30");
-  record.end = at(5);  // the wall clock was set back
+  record.start = at(105);  // the wall clock was set back
+  CHECK(cell("Elapsed", record) == "00:00:00");
+}
+
+TEST_CASE("elapsed time that was not measured is an empty cell, though there are instants") {
+  AccountingRecord record = ended_record();
+  record.state = JobState::node_fail;
+  record.usage.wall.reset();
+  for (const char* column : {"Elapsed", "ElapsedRaw", "CPUTime", "CPUTimeRAW"}) {
+    INFO(column);
+    CHECK(cell(column, record).empty());
+  }
+  CHECK(cell("End", record) == "2026-11-23T17:01:10");
+  record.start.reset();  // it never ran
   CHECK(cell("Elapsed", record) == "00:00:00");
 }
 

@@ -30,4 +30,21 @@ TEST_CASE("a sum of memory times hours may have more than 64 bits") {
   CHECK(rows[0].memory_granted > static_cast<double>(std::numeric_limits<std::uint64_t>::max()));
 }
 
+TEST_CASE("an attempt of which no wall time was measured is left out of sums over time") {
+  const auto store = QueueStore::open(":memory:");
+  Usage usage;
+  usage.cpu_total = std::chrono::seconds(30);
+  run_to_end(*store, 1 << 20, usage, ended(JobState::node_fail, Cause::node_fail));
+  usage.wall = std::chrono::seconds(20);
+  run_to_end(*store, 1 << 20, usage);
+  const std::vector<ReportRow> rows = store->report({});
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0].attempts == 2);
+  CHECK(rows[0].elapsed == std::chrono::seconds(20));
+  CHECK(rows[0].cpu_granted == std::chrono::seconds(40));
+  CHECK(rows[0].cpu_used == std::chrono::seconds(60));
+  CHECK(rows[0].cpu_used_of_granted == std::chrono::seconds(30));
+  CHECK(rows[0].memory_granted == Approx(20.0 * (1 << 20)));
+}
+
 }  // namespace berth
