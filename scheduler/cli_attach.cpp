@@ -66,6 +66,9 @@ class Attachment {
       if (!last_.message.empty()) {
         say("job " + job_ + ": " + last_.message);
       }
+      if (last_.attempt == 0) {
+        return last_.exit_status;  // its runner does not take this client
+      }
     }
   }
 

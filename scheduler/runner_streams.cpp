@@ -23,6 +23,18 @@ UniqueFd non_blocking(UniqueFd fd) {
   return fd;
 }
 
+/// Of one user, at all its jobs here.
+constexpr unsigned kMostOfUser = 128;
+
+/// Who has connected; berthd hands over sockets alone.
+uid_t user_of(const UniqueFd& client) {
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  check(::getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &size), "getsockopt",
+        "SO_PEERCRED");
+  return credentials.uid;
+}
+
 /// As berth run's: the command's own, 128 + n for a signal, 126 and 127 when it could not be executed.
 int exit_status_of(const CommandEnded& ended) {
   if (ended.error_number != 0) {
@@ -39,6 +51,8 @@ RunnerStreams::RunnerStreams(Executor& executor, std::string socket_path,
     : executor_(executor),
       path_(std::move(socket_path)),
       look_(std::move(look)),
+      // A new descriptor has the lowest free number: one from here on says that those below are taken.
+      first_reserved_(static_cast<int>(::sysconf(_SC_OPEN_MAX) / 4 * 3)),
       attachments_(loop_, [this](JobId job, int number) { executor_.signal(job, number); }),
       // Only root may write to it: who hands a connection over has found out whose it is.
       socket_(bind_private(path_, SOCK_DGRAM)),
@@ -73,20 +87,37 @@ void RunnerStreams::take_over() {
 void RunnerStreams::take_over(std::size_t size, Descriptors& descriptors) {
   try {
     const StreamRequest request = parse_handed_over({packet_.data(), size});
-    if (request.attach) {
-      attachments_.add(request, look_(request.id), descriptors.take(0));
+    UniqueFd client = descriptors.take(0);
+    const uid_t user = user_of(client);
+    unsigned& of_user = of_users_[user];
+    if (const std::string why = refusal(user, client); !why.empty()) {
+      StreamSession(loop_, std::move(client), of_user, {}).end(125, why);
+    } else if (request.attach) {
+      attachments_.add(request, look_(request.id), std::move(client), of_user);
     } else {
-      run(request, descriptors.take(0));
+      run(request, std::move(client), of_user);
     }
   } catch (const std::exception& error) {
     log_error(std::string("berthd handed over what is no request: ") + error.what());
   }
 }
 
-void RunnerStreams::run(const StreamRequest& request, UniqueFd client) {
+/// Why this client is one too many; empty: it is not.
+std::string RunnerStreams::refusal(uid_t user, const UniqueFd& client) {
+  if (of_users_[user] >= kMostOfUser) {
+    return "you have " + std::to_string(kMostOfUser) +
+           " commands (berth exec) and attached clients at this runner, which are the most; end one";
+  }
+  if (user != 0 && client.get() >= first_reserved_) {
+    return "the runner needs the descriptors that it has left for jobs (LimitNOFILE=); try again later";
+  }
+  return "";
+}
+
+void RunnerStreams::run(const StreamRequest& request, UniqueFd client, unsigned& of_user) {
   const auto id = std::make_shared<CommandId>();
   const auto session = std::make_shared<StreamSession>(
-      loop_, std::move(client),
+      loop_, std::move(client), of_user,
       StreamSession::Requests{[this, id](int number) { executor_.signal_command(*id, number); },
                               [this, id](TerminalWindow window) {
                                 const auto found = commands_.find(*id);

@@ -1,9 +1,12 @@
 // RunnerStreams: the further commands beside a runner's jobs (berth exec), and the clients that are attached
 // to the jobs themselves (scheduler/stream_attachments.h). Takes connections over from berthd
-// (scheduler/stream_request.h).
+// (scheduler/stream_request.h); so many of one user, and so many in all, that the runner, which has other
+// users' jobs too, keeps memory and descriptors for these.
 //
 // Part of a Runner, single-threaded; the runner passes on what its Executor tells.
 #pragma once
+
+#include <sys/types.h>
 
 #include <functional>
 #include <map>
@@ -43,7 +46,8 @@ class RunnerStreams {
 
   void take_over();
   void take_over(std::size_t size, Descriptors& descriptors);
-  void run(const StreamRequest& request, UniqueFd client);
+  std::string refusal(uid_t user, const UniqueFd& client);
+  void run(const StreamRequest& request, UniqueFd client, unsigned& of_user);
   void start(const StreamRequest& request, const std::shared_ptr<StreamSession>& session, CommandId& id);
   void sweep();
 
@@ -51,6 +55,8 @@ class RunnerStreams {
   const std::string path_;
   const std::function<AttemptView(AttemptId)> look_;
   DescriptorLoop loop_;
+  const int first_reserved_;            // descriptor that is kept for jobs
+  std::map<uid_t, unsigned> of_users_;  // how many streams each has, for the sessions below
   StreamAttachments attachments_;
   UniqueFd socket_;
   std::vector<char> packet_;

@@ -20,18 +20,25 @@ std::string message_of(const Outcome& outcome) {
   return outcome.cause == Cause::exited ? std::string() : outcome.message;
 }
 
+void tell_attached(StreamSession& session, AttemptId id, bool terminal) {
+  const nlohmann::json told{{"attempt", id.attempt}, {"terminal", terminal}};
+  session.tell(StreamFrame::Kind::attached, told.dump());
+}
+
 }  // namespace
 
 StreamAttachments::StreamAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal)
     : loop_(loop), signal_(std::move(signal)) {}
 
-void StreamAttachments::add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client) {
+void StreamAttachments::add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client,
+                            unsigned& of_user) {
   const JobId job = request.id.job_id;
   auto session = std::make_shared<StreamSession>(
-      loop_, std::move(client),
+      loop_, std::move(client), of_user,
       StreamSession::Requests{[this, job](int number) { signal_(job, number); },
                               [this, job](TerminalWindow window) { resize(job, window); }});
   if (attempt.state == AttemptView::State::ended) {
+    tell_attached(*session, request.id, false);
     session->end(exit_status(*attempt.outcome), message_of(*attempt.outcome));
     ending_.push_back(std::move(session));
     return;
@@ -59,8 +66,7 @@ void StreamAttachments::add(const StreamRequest& request, const AttemptView& att
 }
 
 void StreamAttachments::join(Target& target, StreamSession& session) {
-  const nlohmann::json told{{"attempt", target.id.attempt}, {"terminal", target.terminal}};
-  session.tell(StreamFrame::Kind::attached, told.dump());
+  tell_attached(session, target.id, target.terminal);
   if (!target.terminal) {
     session.ignore_input();
   } else if (target.master) {

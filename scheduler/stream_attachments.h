@@ -34,7 +34,8 @@ class StreamAttachments {
   StreamAttachments(DescriptorLoop& loop, std::function<void(JobId, int)> signal);
 
   /// A client whose attempt is unknown waits here: berthd hands it over just before the attempt's start.
-  void add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client);
+  /// `of_user` as StreamSession's.
+  void add(const StreamRequest& request, const AttemptView& attempt, UniqueFd client, unsigned& of_user);
   /// What the terminal of a job that is about to start is to be like.
   TerminalWindow window_of(JobId job) const;
 

@@ -40,7 +40,7 @@ std::optional<TerminalWindow> parse_window(std::string_view payload);
 /// Takes frames out of a stream of bytes.
 class StreamFrameReader {
  public:
-  static constexpr std::size_t kLargestPayload = 1u << 20;
+  static constexpr std::size_t kLargestPayload = std::size_t{64} << 10U;
 
   void append(std::string_view bytes) { buffer_ += bytes; }
   /// The next whole frame; nothing when more bytes are needed. Throws std::runtime_error on what is no frame.

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
@@ -20,13 +21,16 @@ constexpr std::size_t kAhead = std::size_t{256} * 1024;
 constexpr std::size_t kPiece = std::size_t{32} * 1024;
 /// What waits for a slow client of a job, whose output cannot be held up for it.
 constexpr std::size_t kBehind = std::size_t{1} << 20U;
+/// What waits for all the streams of a user together, in either direction.
+constexpr std::size_t kOfUser = std::size_t{16} << 20U;
 /// A pipe holds 64 KiB; one that others go on writing to has no end.
 constexpr int kDrainedPieces = 16;
 
 }  // namespace
 
-StreamSession::StreamSession(DescriptorLoop& loop, UniqueFd client, Requests requests)
-    : loop_(loop), requests_(std::move(requests)), client_(std::move(client)) {
+StreamSession::StreamSession(DescriptorLoop& loop, UniqueFd client, unsigned& of_user, Requests requests)
+    : loop_(loop), requests_(std::move(requests)), client_(std::move(client)), of_user_(of_user) {
+  ++of_user_;
   ::fcntl(client_.get(), F_SETFL, ::fcntl(client_.get(), F_GETFL) | O_NONBLOCK);
   update();
 }
@@ -52,7 +56,7 @@ void StreamSession::tell(StreamFrame::Kind kind, std::string_view payload) {
   if (!client_ || ending_) {
     return;
   }
-  if (to_client_.size() >= kBehind) {
+  if (to_client_.size() >= share_of(kBehind)) {
     missed_ += payload.size();
     return;
   }
@@ -69,6 +73,11 @@ void StreamSession::tell_what_was_missed() {
                      " bytes are left out here, as they were not read in time; berth logs has them\r\n");
     missed_ = 0;
   }
+}
+
+/// Of what waits: `most`, or less when its user has many streams.
+std::size_t StreamSession::share_of(std::size_t most) const {
+  return std::min(most, kOfUser / of_user_);
 }
 
 void StreamSession::set_interest(Channel& channel, std::uint32_t events,
@@ -91,7 +100,7 @@ void StreamSession::update() {
   if (!client_) {
     return;
   }
-  const std::uint32_t reading = to_command_.size() < kAhead ? std::uint32_t{EPOLLIN} : 0U;
+  const std::uint32_t reading = to_command_.size() < share_of(kAhead) ? std::uint32_t{EPOLLIN} : 0U;
   const std::uint32_t wanted = reading | EPOLLRDHUP | (to_client_.empty() ? 0U : std::uint32_t{EPOLLOUT});
   if (client_interest_ == 0) {
     loop_.watch(client_.get(), wanted, [this](std::uint32_t ready) { handle_client(ready); });
@@ -100,7 +109,7 @@ void StreamSession::update() {
   }
   client_interest_ = wanted;
   set_interest(input_, to_command_.empty() ? 0U : std::uint32_t{EPOLLOUT}, &StreamSession::handle_input);
-  const std::uint32_t more = to_client_.size() < kAhead ? std::uint32_t{EPOLLIN} : 0U;
+  const std::uint32_t more = to_client_.size() < share_of(kAhead) ? std::uint32_t{EPOLLIN} : 0U;
   set_interest(output_, more, &StreamSession::handle_output);
   set_interest(error_, more, &StreamSession::handle_error);
 }
@@ -118,6 +127,7 @@ void StreamSession::abandon() {
   if (client_) {
     loop_.forget(client_.get());
     client_.reset();
+    --of_user_;
   }
   close(input_);
   close(output_);

@@ -3,8 +3,8 @@
 //
 // Copies between the client's frames and the command's pipes or terminal, never more than some hundred KiB
 // ahead, so that a slow client holds up its own command and nothing else. What a job writes is told to it; a
-// client that is too slow for that misses some, and is told how much. Single-threaded, on a DescriptorLoop;
-// never blocks.
+// client that is too slow for that misses some, and is told how much. The more streams a user has, the less
+// is kept for each. Single-threaded, on a DescriptorLoop; never blocks.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,9 @@ class StreamSession {
     std::function<void(TerminalWindow window)> window;
   };
 
-  /// `loop` outlives it.
-  StreamSession(DescriptorLoop& loop, UniqueFd client, Requests requests);
+  /// `loop` and `of_user` outlive it: how many streams its user has in this runner, this one too until its
+  /// client is gone.
+  StreamSession(DescriptorLoop& loop, UniqueFd client, unsigned& of_user, Requests requests);
   ~StreamSession();
   StreamSession(const StreamSession&) = delete;
   StreamSession& operator=(const StreamSession&) = delete;
@@ -50,6 +51,7 @@ class StreamSession {
     std::uint32_t interest = 0;
   };
 
+  std::size_t share_of(std::size_t most) const;
   void set_interest(Channel& channel, std::uint32_t events, void (StreamSession::*handler)(std::uint32_t));
   void update();
   void close(Channel& channel);
@@ -67,6 +69,7 @@ class StreamSession {
   DescriptorLoop& loop_;
   Requests requests_;
   UniqueFd client_;
+  unsigned& of_user_;
   std::uint32_t client_interest_ = 0;
   Channel input_, output_, error_;
   StreamFrameReader reader_;

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -322,6 +323,44 @@ class WithoutTerminal(AttachCase):
         self.assertIn(b"runner went away", err)
         self.assertEqual(self.state(job), "NODE_FAIL")
         self.note_runners()
+
+    def stream(self, job):
+        """A client of the job that has been attached, and reads nothing from then on."""
+        client = socket.socket(socket.AF_UNIX)
+        self.addCleanup(client.close)
+        client.settimeout(20)
+        client.connect(self.socket)
+        client.sendall(f"POST /v1/jobs/{job}/attach HTTP/1.1\r\nHost: berth\r\nConnection: Upgrade\r\n"
+                       "Upgrade: berth-stream\r\nContent-Length: 0\r\n\r\n".encode())
+        received = b""
+        while b'"attempt":1' not in received:
+            received += client.recv(4096)
+        return client
+
+    @natively
+    def test_clients_of_one_user_take_neither_the_runners_descriptors_nor_its_memory(self):
+        self.stop_daemon()
+        self.end_runners()
+        self.write_config(runners=1)
+        self.start_daemon()
+        job = self.submit(argv=["sh", "-c", "until test -e go; do sleep 0.05; done; head -c 6000000 /dev/zero; exec sleep 100"])
+        other = self.submit("hold", 100, user="www-data")
+        for one in (job, other):
+            self.wait_for_state(one, "RUNNING")
+        clients = [self.stream(job) for _ in range(128)]
+        for command in (("attach", job), ("exec", job, "--", "true")):
+            status, _, err = self.cli(*command)
+            self.assertEqual((status, "128 commands" in err), (125, True), err)
+        self.assertEqual(self.cli("exec", other, "--", "echo", "in", user="www-data")[1], "in\n")
+        with open(os.path.join(self.work, "go"), "w", encoding="utf-8"):
+            pass
+        self.assertTrue(eventually(lambda: os.path.getsize(os.path.join(self.work, f"berth-{job}.out")) == 6_000_000))
+        (runner,) = self.alive_runners()
+        with open(f"/proc/{runner}/status", encoding="utf-8") as file:
+            memory = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+        self.assertLess(memory, 64 * 1024, "KiB of the runner's for clients that do not read")
+        clients[1].close()
+        self.assertTrue(eventually(lambda: self.cli("exec", job, "--", "true")[0] == 0), "a client that is gone is still counted")
 
     @natively
     def test_without_an_upgrade_the_api_says_how_to_ask(self):
