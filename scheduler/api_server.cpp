@@ -563,6 +563,7 @@ void ApiServer::Implementation::accept() {
       self->retry_.async_wait([self](const ErrorCode&) { self->accept(); });
       return;
     }
+    self->accept();  // first: what goes wrong with one connection keeps nobody out
     ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
     if (const std::optional<Peer> peer = peer_of(socket.native_handle());
         peer && self->enter(peer->user_id)) {
@@ -570,7 +571,6 @@ void ApiServer::Implementation::accept() {
     } else {
       refuse_connection(std::move(socket), self->refused_);
     }
-    self->accept();
   });
 }
 

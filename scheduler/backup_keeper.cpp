@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -76,18 +77,23 @@ void BackupKeeper::arm(std::chrono::milliseconds pause) {
 
 void BackupKeeper::begin() {
   is_copying_ = true;
-  thread_ = std::jthread(
-      [this, database = config_.database(), copy = config_.backup_file()](const std::stop_token& stopped) {
-        (void)::setpriority(PRIO_PROCESS, 0,
-                            kNiceness);  // of this thread alone (setpriority(2), "C library/kernel")
-        std::exception_ptr error;
-        try {
-          (void)write_backup(database, copy, [&stopped] { return stopped.stop_requested(); });
-        } catch (...) {
-          error = std::current_exception();
-        }
-        boost::asio::post(loop_, [this, error] { finish(error); });
-      });
+  const auto copy_it = [this, database = config_.database(),
+                        copy = config_.backup_file()](const std::stop_token& stopped) {
+    (void)::setpriority(PRIO_PROCESS, 0,
+                        kNiceness);  // of this thread alone (setpriority(2), "C library/kernel")
+    std::exception_ptr error;
+    try {
+      (void)write_backup(database, copy, [&stopped] { return stopped.stop_requested(); });
+    } catch (...) {
+      error = std::current_exception();
+    }
+    boost::asio::post(loop_, [this, error] { finish(error); });
+  };
+  try {
+    thread_ = std::jthread(copy_it);
+  } catch (const std::system_error&) {  // no thread for now
+    finish(std::current_exception());
+  }
 }
 
 void BackupKeeper::finish(const std::exception_ptr& error) {

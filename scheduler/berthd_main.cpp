@@ -228,7 +228,7 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   while (!loop.stopped()) {
     try {
       loop.run();
-    } catch (const StoreError& error) {
+    } catch (const std::exception& error) {
       log_error(error.what());  // of one request or job; the others go on
       daemon.note_damage(std::current_exception());
     }

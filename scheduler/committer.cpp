@@ -5,6 +5,8 @@
 #include <iterator>
 #include <utility>
 
+#include "scheduler/loop_error.h"
+
 namespace berth {
 
 Committer::Committer(std::unique_ptr<QueueStore> store, boost::asio::io_context& loop, Trouble trouble)
@@ -200,9 +202,13 @@ void Committer::give_back(std::vector<Item>& items, bool written) {
   }
   items = std::move(again);
   if (!decided.empty()) {
-    boost::asio::post(loop_, [decided = std::move(decided)] {
+    boost::asio::post(loop_, [this, decided = std::move(decided)] {
       for (const auto& [done, error] : decided) {
-        done(error);
+        try {
+          done(error);
+        } catch (...) {
+          throw_from(loop_);  // the others are decided too
+        }
       }
     });
   }

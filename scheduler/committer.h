@@ -34,7 +34,8 @@ namespace berth {
 class Committer {
  public:
   using Work = std::function<void(QueueStore&)>;
-  /// Null: it is on the disk. Called on the event loop, in the order of the work.
+  /// Null: it is on the disk. Called on the event loop, in the order of the work; what it throws comes from
+  /// the loop, and keeps it from no other.
   using Done = std::function<void(std::exception_ptr)>;
   /// Told on the event loop: why the database fails; null when it works again.
   using Trouble = std::function<void(const std::exception_ptr&)>;

@@ -185,6 +185,7 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
         if ((submitting_[user_id] -= shared->size()) == 0) {
           submitting_.erase(user_id);
         }
+        reply(error, *ids);
         if (!error) {
           const Timestamp now = clock_.system_now();
           for (std::size_t index = 0; index < ids->size(); ++index) {
@@ -193,7 +194,6 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply re
           }
           schedule();
         }
-        reply(error, *ids);
         committed();
       });
 }

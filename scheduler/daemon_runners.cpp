@@ -558,13 +558,17 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
     const Outcome outcome = node_failure(link->runner(), active.id, usage);
     finish(active, outcome, usage, clock_.system_now(), nullptr);
   }
-  if (leftovers_.remove) {
-    leftovers_.remove(link->runner());
+  try {
+    if (leftovers_.remove) {
+      leftovers_.remove(link->runner());
+    }
+  } catch (const std::exception& error) {
+    log_warning("leftovers of runner " + link->runner().cgroup + ": " + error.what());
   }
-  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
-  std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
   replace_runners();
   schedule();
+  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
+  std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
 }
 
 }  // namespace berth

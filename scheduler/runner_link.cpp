@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "scheduler/log.h"
+#include "scheduler/loop_error.h"
 #include "scheduler/recovery.h"
 #include "scheduler/stream_request.h"
 
@@ -183,17 +184,22 @@ void RunnerLink::start(Handler handler, Gone gone) {
 }
 
 void RunnerLink::deliver() {
-  try {
-    while (open_) {
-      const std::optional<RunnerMessage> message = reader_.next();
-      if (!message) {
-        return;
-      }
-      handler_(shared_from_this(), *message);
+  while (open_) {
+    std::optional<RunnerMessage> message;
+    try {
+      message = reader_.next();
+    } catch (const std::runtime_error& error) {
+      log_error("runner " + runner().cgroup + ": " + error.what());
+      fail();
     }
-  } catch (const std::runtime_error& error) {
-    log_error("runner " + runner().cgroup + ": " + error.what());
-    fail();
+    if (!message) {
+      return;
+    }
+    try {
+      handler_(shared_from_this(), *message);
+    } catch (...) {
+      throw_from(socket_.get_executor());  // no fault of the runner's
+    }
   }
 }
 

@@ -513,6 +513,22 @@ class Surviving(DaemonCase):
         self.assertNotIn("died", self.read_log())
         self.assert_one_record_per_attempt()
 
+    def test_what_goes_wrong_with_one_runner_or_job_ends_no_berthd(self):
+        self.start_daemon()
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        name = os.path.join(self.run_folder, "runners", running["runner"] + ".sock")
+        os.unlink(name)
+        os.makedirs(name + "/in the way")  # of removing what the runner leaves
+        os.kill(int(running["runner"].split("-")[1]), signal.SIGKILL)
+        self.wait_for_state(job, "NODE_FAIL")
+        self.assertTrue(eventually(lambda: "Directory not empty" in self.read_log()))
+        self.assertEqual(json.loads(self.ok("slots", "--json"))["runners"], 2)
+        self.assertEqual(self.cli("wait", self.submit("exit", 0))[0], 0)
+        self.assertIsNone(self.daemon.poll())
+        shutil.rmtree(name)
+
     def test_the_jobs_of_a_runner_that_is_killed_fail_and_others_go_on(self):
         self.start_daemon()
         first = self.submit("hold", 600)

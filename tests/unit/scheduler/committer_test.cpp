@@ -2,6 +2,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <catch2/catch.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,15 @@ TEST_CASE("work of one transaction that throws undoes itself alone, and all is t
   f.run(4);
   CHECK(f.told == Words{"first", "second failed", "third", "looked"});
   CHECK(f.names == Words{"first", "third"});
+}
+
+TEST_CASE("who throws when told keeps nobody else from being told, and the loop throws it") {
+  Fixture f;
+  f.committer.commit(f.submit("first"), [](const auto&) { throw std::runtime_error("told badly"); });
+  f.committer.commit(f.submit("second"), f.tell("second"));
+  f.run(1);
+  CHECK(f.told == Words{"second"});
+  CHECK_THROWS_WITH(f.loop.run(), "told badly");
 }
 
 TEST_CASE("a damaged database fails a transaction as a whole, and what must not be lost is tried again") {
