@@ -47,6 +47,9 @@ struct VethEnd {
 };
 /// `near` in the socket's namespace, up; `far`, down, in `far_namespace`.
 void add_veth(NetlinkBatch& batch, const VethEnd& near, int master, const VethEnd& far, int far_namespace);
+/// The port of a bridge gets what is for `mac` and nothing else; nobody else's port gets that. It learns no
+/// other addresses.
+void add_port_rules(NetlinkBatch& batch, int port, const MacAddress& mac);
 /// tc-tbf(8): `rate` bytes per second leave the device.
 void add_token_bucket(NetlinkBatch& batch, int device, Bytes rate);
 

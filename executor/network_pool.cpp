@@ -353,6 +353,8 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
  private:
   IpAddress v4() const { return pool_.block_.v4_at(index_); }
   IpAddress v6() const { return pool_.block_.v6_at(index_); }
+  /// The router's end of its veth pair.
+  int port() const { return kFirstPort + static_cast<int>(index_); }
   void connect(pid_t pid);
   void release();
 
@@ -379,8 +381,9 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   }));
   const AddressBlock& block = pool_.block_;
   NetlinkBatch router;
-  add_veth(router, {port_name(index_), kFirstPort + static_cast<int>(index_), std::nullopt}, bridge_,
+  add_veth(router, {port_name(index_), port(), std::nullopt}, bridge_,
            {kJobDeviceName, kJobDevice, mac_of(index_)}, job.descriptor());
+  add_port_rules(router, port(), mac_of(index_));
   if (key_) {
     for (const IpAddress& own : pool_.in_use(index_)) {
       const IpAddress gateway =
@@ -414,7 +417,7 @@ void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, co
   applied_ = true;
   if (network.rate_in) {
     NetlinkBatch batch;
-    add_token_bucket(batch, kFirstPort + static_cast<int>(index_), *network.rate_in);
+    add_token_bucket(batch, port(), *network.rate_in);
     pool_.router_links_.commit(batch);
   }
   if (network.rate_out) {

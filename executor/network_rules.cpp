@@ -238,13 +238,12 @@ std::string router_rules(const AddressBlock& block, std::uint32_t connections) {
          "nd-redirect } drop\n"
          "  iifname . ether saddr . ip6 saddr @sources6 accept\n }\n"
          " chain ports {\n  type filter hook forward priority 0; policy drop;\n }\n"
-         // Nor has the bridge's own IPv6: what a job receives is counted, and should be what it asked for.
+         // Nor has the router to groups and everybody, which its bridges would hand to every port: what a job
+         // receives is counted, and should be what it asked for.
          " chain own {\n  type filter hook output priority 0; policy accept;\n"
-         "  ether type arp drop\n"
-         // nor redirects, after which a job would send to its neighbour and not to the router.
-         "  icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, "
-         "nd-redirect, mld-listener-query, mld-listener-report, mld2-listener-report, mld-listener-done } "
-         "drop\n }\n}\n"
+         "  ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop\n"
+         // Nor redirects, after which a job would send to its neighbour and not to the router.
+         "  icmpv6 type nd-redirect drop\n }\n}\n"
          "table inet " +
          table + " {\n" + policy_sets() + " set shared { type ifname . ifname; }\n" +
          (connections == 0 ? "" : connection_sets(connections)) +

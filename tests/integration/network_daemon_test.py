@@ -111,6 +111,42 @@ class Private(NetworkDaemonCase):
         self.end(job)
 
 
+class OneBridge(NetworkDaemonCase):
+    configuration = {"runners": 1, "armed_ahead": 1}  # all private jobs are behind one router
+
+    @natively
+    def test_what_is_for_one_job_reaches_no_other(self):
+        """Another user's counters and rate are not hit, by what a job receives in silence, after its end, or shouts."""
+        self.start_daemon()
+        done, ready, go, told = (os.path.join(self.work, name) for name in ("done", "ready", "go", "told"))
+        idle = self.lab_submit("wait", done, network="private", rate={"in": "100K"}, user=OTHER, name="idle")
+        count, silent = 200, {"network": "private", "publish": ["127.0.0.1:9999:9999/udp"]}
+        server = self.lab_submit("silent", 9999, count, ready, name="silent", **silent)
+        self.assertTrue(eventually(lambda: os.path.exists(ready)))
+        self.wait_for_state(idle, "RUNNING")
+        send = (
+            "import socket\nsender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"for _ in range({count}): sender.sendto(bytes(100), ('127.0.0.1', 9999))"
+        )
+        self.lab.run("host", PYTHON, "-c", send)
+        self.wait_for_state(server, "COMPLETED", 60)
+        self.assertEqual(self.records(server)[-1]["usage"]["network_receive_packets"], count)
+        # Replies to a job that is no more.
+        self.lab.serve("internet", "insist", 7, count, go, told)
+        goner = self.lab_submit("tell", "203.0.113.1", 7, 1, ready, network="private", name="goner")
+        self.wait_for_state(goner, "COMPLETED", 60)
+        with open(go, "w", encoding="utf-8"):
+            pass
+        self.assertTrue(eventually(lambda: os.path.exists(told)))
+        loud = self.lab_submit("shout", network="private", name="loud")
+        self.wait_for_state(loud, "COMPLETED", 60)
+        with open(done, "w", encoding="utf-8"):
+            pass
+        self.wait_for_state(idle, "COMPLETED", 60)
+        usage = self.records(idle)[-1]["usage"]
+        self.assertEqual((usage["network_receive_packets"], usage["network_receive_bytes"]), (0, 0))
+
+
 class Settings(NetworkDaemonCase):
     @natively
     def test_the_hosts_network_is_the_administrators_to_allow(self):

@@ -198,6 +198,29 @@ def serve_udp(port):
         server.sendto(data.upper(), address)
 
 
+def silent(port, count, ready):
+    """Takes so many datagrams and answers none; `ready` says that it does."""
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", int(port)))
+    touch(ready)
+    for _ in range(int(count)):
+        server.recv(2048)
+
+
+def insist(port, count, go, done):
+    """Answers one datagram with so many, once there is a file `go`, whether anybody is there or not; `done` says that it has."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("", int(port)))
+    print("ready", flush=True)
+    address = server.recvfrom(2048)[1]
+    wait_for(go)
+    for _ in range(int(count)):
+        server.sendto(bytes(100), address)
+    touch(done)
+    time.sleep(3600)
+
+
 def dns_answer(query, zone):
     end, labels = 12, []
     while query[end]:
@@ -276,8 +299,7 @@ def listen(host, port, waiting, file):
         connection.sendall(f"later {file}\n".encode())
         stream = connection.makefile("rb")
         stream.readline()
-        with open(waiting, "w", encoding="utf-8"):
-            pass
+        touch(waiting)
         print("later", stream.readline().decode().strip(), flush=True)
 
 
@@ -347,6 +369,45 @@ def flood(host, count, more="0"):
             for _ in range(int(more)):
                 sender.sendto(b"x", (host, 10000))
     print("sent", count, flush=True)
+
+
+def wait_for(file):
+    while not os.path.exists(file):
+        time.sleep(0.02)
+
+
+def touch(file):
+    with open(file, "w", encoding="utf-8"):
+        pass
+
+
+def received():
+    """Packets that the job's device has received."""
+    with open("/proc/net/dev", encoding="utf-8") as file:
+        return next(int(line.split()[2]) for line in file if line.strip().startswith("eth0:"))
+
+
+def tell(host, port, count, ready):
+    """Sends so many datagrams, once there is a file `ready`; what came back meanwhile."""
+    wait_for(ready)
+    address = socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+    before = received()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(int(count)):
+            sender.sendto(bytes(100), address)  # small: a receiver's buffer holds some hundred of them
+    print("returned", received() - before)
+
+
+def shout():
+    """To everybody and to all nodes, in both families."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        for address in ("255.255.255.255", "224.0.0.1"):
+            sender.sendto(b"hear me", (address, 9999))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        with contextlib.suppress(OSError):  # no route without IPv6
+            sender.sendto(b"hear me", ("ff02::1", 9999, 0, socket.if_nametoindex("eth0")))
+    print("shouted ok")
 
 
 def datagram(host, port):
@@ -426,6 +487,10 @@ def main(words):
         serve_tcp(rest)
     elif command == "udp":  # PORT
         serve_udp(*rest)
+    elif command == "silent":  # PORT COUNT READY
+        silent(*rest)
+    elif command == "insist":  # PORT COUNT GO DONE
+        insist(*rest)
     elif command == "dns":  # LOG ZONE
         serve_dns(*rest)
     elif command == "connect":  # HOST PORT…: each pair is tried
@@ -453,6 +518,12 @@ def main(words):
         stuff(*rest)
     elif command == "mute":  # PORT LOG
         serve_mute(*rest)
+    elif command == "wait":  # FILE
+        wait_for(*rest)
+    elif command == "tell":  # HOST PORT COUNT READY
+        tell(*rest)
+    elif command == "shout":
+        shout()
     elif command == "datagram":  # HOST PORT
         datagram(*rest)
     elif command == "flood":  # HOST COUNT [MORE]

@@ -514,6 +514,18 @@ class Shared(NetworkCase):
         self.assertIn("redirects 0\n", run.out, str(run))
 
     @natively
+    def test_what_one_sends_to_a_silent_one_does_not_come_back(self):
+        """The bridge knows who is where without having heard of them."""
+        self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), "{}")
+        shared = {"network": "shared:app", "dns": {"servers": ["203.0.113.1"]}}
+        count, ready = 200, os.path.join(self.work, "ready")
+        run = self.run_jobs(
+            self.server("silent", 9999, count, ready, name="db", **shared), self.lab_job("tell", "db", 9999, count, ready, name="web", **shared)
+        )
+        self.assertIn("returned 0\n", run.out, str(run))
+        self.assertEqual(run.by_name("db")["usage"]["network_receive_packets"], count)
+
+    @natively
     def test_nothing_is_heard_of_others(self):
         """A private job reaches neither another private one nor a shared network's jobs, by any address."""
         process = self.run_start(self.server("tcp", 80), self.server("tcp", 80, name="db", network="shared:app"))
