@@ -3,14 +3,24 @@
 #include <cstdio>
 #include <string>
 
+#include "scheduler/run_jobs_input.h"
 #include "schemas/job_file.h"
 
 namespace berth {
 namespace {
 
+/// As berth submit takes it.
+std::size_t jobs_of_script(const JobText& script, const std::string& path) {
+  CommandLine line;
+  line.command = find_command("submit");
+  line.operands = {path};
+  return script_job(with_batch_options(line, script), script).jobs.size();
+}
+
 bool check_file(const std::string& path) {
   try {
-    const std::size_t jobs = load_job_file(path).size();
+    const JobText file = read_job_text(path);
+    const std::size_t jobs = file.is_script() ? jobs_of_script(file, path) : file.parse().size();
     std::printf("%s: ok, %zu %s\n", path.c_str(), jobs, jobs == 1 ? "job" : "jobs");
     return true;
   } catch (const InputError& error) {

@@ -1,4 +1,4 @@
-// `berth check`: job files validated without running them.
+// `berth check`: job files and scripts validated without running them.
 #pragma once
 
 #include "scheduler/command_line.h"

@@ -643,13 +643,13 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
 
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
 /// and in the reverse of which all of it is undone.
-int run_jobs(const CommandLine& given) {
+int run_jobs(const CommandLine& given, JobTexts& texts) {
   // While this process is small; it sets itself up while the request is read, and ends with a refused one.
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
-  const std::optional<std::string> script = read_script(given);
-  const CommandLine line = script ? with_batch_options(given, *script, given.operands[0]) : given;
+  const JobText* script = texts.script_of(given);
+  const CommandLine line = script != nullptr ? with_batch_options(given, *script) : given;
   const PoolWishes wishes = pool_wishes(line);
-  RequestedJobs requested = script ? script_job(line, *script, line.operands[0]) : requested_jobs(line);
+  RequestedJobs requested = script != nullptr ? script_job(line, *script) : requested_jobs(line, texts);
   refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
   std::optional<TerminalBridge> bridge;

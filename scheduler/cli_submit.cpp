@@ -4,9 +4,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -34,30 +31,15 @@ struct Request {
   std::string directory;  ///< where its relative paths start
 };
 
-std::string text_of(std::istream& file) {
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-/// The script that a job is made of, and where it is from.
-struct Script {
-  std::string text;
-  std::string name;
-};
-
-/// As sbatch: without a file, without a command, and for "-", what comes on standard input.
-bool reads_input(const CommandLine& line) {
-  if (line.operands.empty()) {
-    return !line.job_command && !line.has("wrap") && ::isatty(STDIN_FILENO) == 0;
+/// As sbatch: without a file and without a command the job is what comes on standard input.
+CommandLine with_input(const CommandLine& line, JobTexts& texts) {
+  const bool has_job = !line.operands.empty() || line.job_command || line.has("wrap");
+  if (has_job || ::isatty(STDIN_FILENO) == 1 || texts.of("-").text.empty()) {
+    return line;
   }
-  return line.operands.size() == 1 && line.operands[0] == "-";
-}
-
-std::optional<Script> script_of(const CommandLine& line, const std::string& input) {
-  if (line.operands.empty() || line.operands[0] == "-") {
-    return input.starts_with("#!") ? std::optional(Script{input, "stdin"}) : std::nullopt;
-  }
-  std::optional<std::string> text = read_script(line);
-  return text ? std::optional(Script{std::move(*text), line.operands[0]}) : std::nullopt;
+  CommandLine with = line;
+  with.operands = {"-"};
+  return with;
 }
 
 void resolve_instants(nlohmann::ordered_json& job, Timestamp now) {
@@ -95,27 +77,10 @@ std::string with_instants_in_utc(std::string text) {
   return file->dump();
 }
 
-/// A job file's text, which berthd alone has to parse then; nothing for what is none.
-std::optional<Request> job_file(const CommandLine& line, const std::string& input) {
-  if (line.operands.size() != 1 || line.job_command) {
-    return std::nullopt;
-  }
-  const std::string& path = line.operands[0];
-  std::ifstream file(path, std::ios::binary);
-  std::error_code ignored;
-  if (path != "-" && std::filesystem::is_directory(path, ignored)) {
-    throw InputError(path, "", "is a folder; name a job file or a script");
-  }
-  std::string text = path == "-" ? input : text_of(file);
-  const std::size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos || (text[first] != '{' && text[first] != '[')) {
-    return std::nullopt;
-  }
+/// A single job file, which berthd alone has to parse then.
+Request request_of(const CommandLine& line, JobText& file) {
   refuse_job_options(line);
-  const std::filesystem::path current = std::filesystem::current_path();
-  const std::filesystem::path folder =
-      path == "-" ? current : std::filesystem::absolute(path).lexically_normal().parent_path();
-  return Request{with_instants_in_utc(std::move(text)), path, folder.string()};
+  return {with_instants_in_utc(std::move(file.text)), file.name, file.directory.string()};
 }
 
 CommandLine with_wrap(const CommandLine& line) {
@@ -176,19 +141,18 @@ int test_only(ApiClient& client, const QueryWords& query, const std::string& tex
 
 }  // namespace
 
-int run_submit(const CommandLine& given) {
-  CommandLine line = given;
-  const std::string input = reads_input(line) ? text_of(std::cin) : "";
+int run_submit(const CommandLine& given, JobTexts& texts) {
+  CommandLine line = with_wrap(with_input(given, texts));
   ApiClient client(daemon_socket(line));
   Request request;
-  if (std::optional<Request> file = job_file(line, input)) {
-    request = std::move(*file);
-  } else if (const std::optional<Script> script = script_of(line, input)) {
-    line = with_exclusive(with_batch_options(line, script->text, script->name), client);
-    request = request_of(script_job(line, script->text, script->name));
+  if (const JobText* script = texts.script_of(line)) {
+    line = with_exclusive(with_batch_options(line, *script), client);
+    request = request_of(script_job(line, *script));
+  } else if (line.operands.size() == 1 && !line.job_command) {
+    request = request_of(line, texts.of(line.operands[0]));
   } else {
-    line = with_exclusive(with_wrap(line), client);
-    request = request_of(requested_jobs(line));
+    line = with_exclusive(line, client);
+    request = request_of(requested_jobs(line, texts));
   }
   const QueryWords query{{"directory", request.directory}, {"file", request.file}};
   if (line.has("test-only")) {

@@ -23,6 +23,7 @@
 #include "scheduler/command_line.h"
 #include "scheduler/help.h"
 #include "scheduler/log.h"
+#include "scheduler/run_jobs_input.h"
 #include "schemas/input_error.h"
 
 namespace berth {
@@ -69,16 +70,25 @@ struct DaemonCommand {
   int (*run)(const CommandLine& line);
 };
 constexpr DaemonCommand kDaemonCommands[] = {
-    {"submit", run_submit},      {"queue", run_queue},
-    {"wait", run_wait},          {"logs", run_logs},
-    {"slots", run_slots},        {"drain", run_drain},
-    {"undrain", run_drain},      {"events", run_events},
-    {"cancel", run_cancel},      {"hold", run_job_action},
-    {"release", run_job_action}, {"requeue", run_job_action},
-    {"suspend", run_job_action}, {"resume", run_job_action},
-    {"signal", run_job_action},  {"why", run_why},
-    {"update", run_update},      {"exec", run_exec},
-    {"attach", run_attach},      {"top", run_top},
+    {"queue", run_queue},
+    {"wait", run_wait},
+    {"logs", run_logs},
+    {"slots", run_slots},
+    {"drain", run_drain},
+    {"undrain", run_drain},
+    {"events", run_events},
+    {"cancel", run_cancel},
+    {"hold", run_job_action},
+    {"release", run_job_action},
+    {"requeue", run_job_action},
+    {"suspend", run_job_action},
+    {"resume", run_job_action},
+    {"signal", run_job_action},
+    {"why", run_why},
+    {"update", run_update},
+    {"exec", run_exec},
+    {"attach", run_attach},
+    {"top", run_top},
 };
 const DaemonCommand* find_daemon_command(std::string_view name) {
   for (const DaemonCommand& command : kDaemonCommands) {
@@ -91,8 +101,12 @@ const DaemonCommand* find_daemon_command(std::string_view name) {
 
 int dispatch(const CommandLine& line) {
   const std::string_view name = line.command->name;
+  JobTexts texts;
   if (name == "run") {
-    return run_jobs(line);
+    return run_jobs(line, texts);
+  }
+  if (name == "submit") {
+    return run_submit(line, texts);
   }
   if (const auto* command = find_daemon_command(name)) {
     return command->run(line);

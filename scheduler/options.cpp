@@ -616,9 +616,8 @@ constexpr std::array kCheckOptions{
 };
 constexpr std::array kCheckUsage{"check FILE…"sv, "check --schema"sv};
 constexpr std::array kCheckDescription{
-    "Validates job files without running anything and prints every fault of every file, one line each: file, "
-    "JSON "
-    "pointer, what is wrong, and what to do."sv,
+    "Validates job files and scripts (as berth submit takes them) without running anything and prints every "
+    "fault of every file, one line each: file, JSON pointer, what is wrong, and what to do."sv,
     "Exits with 0 when all files are valid and with 1 otherwise."sv,
 };
 constexpr std::array kCheckExamples{
@@ -628,7 +627,7 @@ constexpr std::array kCheckExamples{
 };
 constexpr std::array kCheckSeeAlso{"berth-run(1)"sv};
 constexpr CommandSpec kCheck{.name = "check",
-                             .summary = "Validate job files without running them",
+                             .summary = "Validate job files and scripts without running them",
                              .usage = kCheckUsage,
                              .description = kCheckDescription,
                              .options = kCheckOptions,
@@ -991,9 +990,8 @@ constexpr std::array kSubmitDescription{
     "isolation.user runs as an id that owns nothing."sv,
     "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
     "line "
-    "override them. Without a file and without a command the script is read from standard input, as it is "
-    "for "
-    "\"-\"; that may also be a job file."sv,
+    "override them. Without a file and without a command the script or job file is read from standard "
+    "input, as it is for \"-\"."sv,
     "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
     "with "
     "it all jobs of the same command."sv,

@@ -5,30 +5,27 @@
 
 #include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <iterator>
-#include <optional>
 #include <stdexcept>
 
 #include "scheduler/batch_script.h"
 #include "scheduler/command_job.h"
-#include "schemas/job_file.h"
 
 namespace berth {
 namespace {
 
 constexpr std::size_t kLargestScript = std::size_t{4} * 1024 * 1024;  // slurm.conf(5), max_script_size
 
-void append_job_file(const std::string& path, RequestedJobs& requested, std::vector<InputFault>& faults) {
-  if (path != "-" && ::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
-    faults.push_back(
-        {path, "", "there is no such job file or script (a command goes after --: -- " + path + " …)"});
-    return;
-  }
+void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& requested,
+                     std::vector<InputFault>& faults) {
   requested.input_is_read = requested.input_is_read || path == "-";
   try {
-    for (JobSpec& spec : load_job_file(path)) {
-      requested.jobs.push_back({std::move(spec), path});
+    const JobText& file = texts.of(path);
+    if (file.is_script()) {
+      faults.push_back({file.name, "", "is a script; run it alone, as the first of the words"});
+      return;
+    }
+    for (JobSpec& spec : file.parse()) {
+      requested.jobs.push_back({std::move(spec), file.name});
     }
   } catch (const InputError& error) {
     faults.insert(faults.end(), error.faults().begin(), error.faults().end());
@@ -57,22 +54,30 @@ void refuse_job_options(const CommandLine& line) {
   }
 }
 
-std::optional<std::string> read_script(const CommandLine& line) {
-  if (line.operands.empty() || line.operands[0] == "-") {
-    return std::nullopt;
+JobText& JobTexts::of(const std::string& operand) {
+  const auto found = texts_.find(operand);
+  if (found == texts_.end() && operand != "-" && ::access(operand.c_str(), F_OK) != 0 && errno == ENOENT) {
+    throw InputError(operand, "",
+                     "there is no such job file or script (a command goes after --: -- " + operand + " …)");
   }
-  std::ifstream file(line.operands[0], std::ios::binary);
-  char begin[2] = {};
-  if (!file.read(begin, sizeof begin) || begin[0] != '#' || begin[1] != '!') {
-    return std::nullopt;
-  }
-  file.seekg(0);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return text;
+  return found != texts_.end() ? found->second
+                               : texts_.emplace(operand, read_job_text(operand)).first->second;
 }
 
-CommandLine with_batch_options(const CommandLine& line, const std::string& script, const std::string& name) {
-  std::vector<std::string> words = batch_options(script, name);
+const JobText* JobTexts::script_of(const CommandLine& line) {
+  if (line.operands.empty()) {
+    return nullptr;
+  }
+  try {
+    const JobText& text = of(line.operands[0]);
+    return text.is_script() ? &text : nullptr;
+  } catch (const InputError&) {
+    return nullptr;  // told where job files are read
+  }
+}
+
+CommandLine with_batch_options(const CommandLine& line, const JobText& script) {
+  std::vector<std::string> words = batch_options(script.text, script.name);
   if (words.empty()) {
     return line;
   }
@@ -91,14 +96,14 @@ CommandLine with_batch_options(const CommandLine& line, const std::string& scrip
     }
     merged.inherit(from_script);
   } catch (const UsageError& error) {
-    throw InputError(name, "#SBATCH", error.what());
+    throw InputError(script.name, "#SBATCH", error.what());
   }
   return merged;
 }
 
-RequestedJobs script_job(const CommandLine& line, const std::string& script, const std::string& name) {
-  if (script.size() > kLargestScript) {
-    throw InputError(name, "",
+RequestedJobs script_job(const CommandLine& line, const JobText& script) {
+  if (script.text.size() > kLargestScript) {
+    throw InputError(script.name, "",
                      "is larger than 4M, which is the most that a script may be; let a small script run it");
   }
   // As sbatch: the words after the script are its arguments.
@@ -110,13 +115,19 @@ RequestedJobs script_job(const CommandLine& line, const std::string& script, con
     }
     with_arguments.job_command = std::move(arguments);
   }
+  const bool is_input = line.operands[0] == "-";
+  if (is_input && !line.has("job-name")) {
+    with_arguments.add("job-name", "stdin");
+  }
   RequestedJobs requested;
-  requested.jobs.push_back({job_from_options(with_arguments, caller_context(), script, name), name});
+  requested.jobs.push_back(
+      {job_from_options(with_arguments, caller_context(), script.text, script.name), script.name});
   requested.from_options = true;
+  requested.input_is_read = is_input;
   return requested;
 }
 
-RequestedJobs requested_jobs(const CommandLine& line) {
+RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts) {
   RequestedJobs requested;
   if (line.operands.empty()) {
     if (!line.job_command || line.job_command->empty()) {
@@ -134,7 +145,7 @@ RequestedJobs requested_jobs(const CommandLine& line) {
   refuse_job_options(line);
   std::vector<InputFault> faults;
   for (const std::string& path : line.operands) {
-    append_job_file(path, requested, faults);
+    append_job_file(path, texts, requested, faults);
   }
   if (!faults.empty()) {
     throw InputError(std::move(faults));

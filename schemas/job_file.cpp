@@ -62,13 +62,17 @@ std::string read_all(std::FILE* file, const std::string& name) {
   return text;
 }
 
-/// Where relative paths of a file start: its folder; for a pipe the current directory.
+/// Where relative paths of a file start. What is read through a descriptor ("/dev/stdin", "/dev/fd/3") has no
+/// folder that the caller could mean.
 std::filesystem::path directory_of(const std::string& path) {
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return std::filesystem::current_path();
+  if (path != "-" && std::filesystem::is_regular_file(path, error)) {
+    std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal().parent_path();
+    if (folder != "/dev" && folder != "/dev/fd" && !folder.string().starts_with("/proc/")) {
+      return folder;
+    }
   }
-  return std::filesystem::absolute(path).lexically_normal().parent_path();
+  return std::filesystem::current_path();
 }
 
 }  // namespace
@@ -212,16 +216,15 @@ JobSpec parse_stored_job(std::string_view text, const std::string& name) {
   return spec;
 }
 
-std::vector<JobSpec> load_job_file(const std::string& path) {
+JobText read_job_text(const std::string& path) {
   if (path == "-") {
-    return parse_job_file(read_all(stdin, "standard input"), "standard input",
-                          std::filesystem::current_path());
+    return {"standard input", read_all(stdin, "standard input"), directory_of(path)};
   }
   const std::unique_ptr<std::FILE, FileCloser> file(std::fopen(path.c_str(), "re"));
   if (!file) {
     refuse_file(path, "open", errno);
   }
-  return parse_job_file(read_all(file.get(), path), path, directory_of(path));
+  return {path, read_all(file.get(), path), directory_of(path)};
 }
 
 JobSpec validated(const JobSpec& spec, const std::string& source) {

@@ -43,8 +43,19 @@ std::vector<std::string> split_job_array(std::string_view text, std::size_t most
 /// Schema.
 JobSpec parse_stored_job(std::string_view text, const std::string& name);
 
-/// Reads and parses; "-" is standard input. A file that cannot be read is an InputError too.
-std::vector<JobSpec> load_job_file(const std::string& path);
+/// What a user names as a job: a job file or a script.
+struct JobText {
+  std::string name;                 ///< for faults: as it was given, "standard input" for "-"
+  std::string text;                 ///< the whole
+  std::filesystem::path directory;  ///< where relative paths start: the file's folder, else the current one
+
+  bool is_script() const { return text.starts_with("#!"); }
+  /// By the rules of job files.
+  std::vector<JobSpec> parse() const { return parse_job_file(text, name, directory); }
+};
+
+/// Reads all of a file or a pipe, to its end; "-" is standard input. What cannot be read is an InputError.
+JobText read_job_text(const std::string& path);
 
 /// Checks a JobSpec that was not parsed from a file (command-line options) by the same rules:
 /// it is rendered to JSON, parsed, and faults come out with `source` as their file.

@@ -306,6 +306,17 @@ class BerthCase(unittest.TestCase):
             options["stdin"] = subprocess.PIPE
         return self.finish(self.start(*arguments, **options), timeout, given)
 
+    def berth_piped(self, text, *arguments, **options):
+        """As berth(); in the words {pipe} is what a shell calls <(printf TEXT)."""
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, text.encode())
+            os.close(writer)
+            words = [str(word).replace("{pipe}", f"/dev/fd/{reader}") for word in arguments]
+            return self.berth(*words, pass_fds=(reader,), **options)
+        finally:
+            os.close(reader)
+
     def run_start(self, *jobs, arguments=(), **options):
         """Starts `berth run` on a job file; finish with run_finish()."""
         result = os.path.join(self.results, f"{len(self.berths)}.json")

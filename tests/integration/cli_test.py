@@ -98,6 +98,13 @@ class WithoutJobs(BerthCase):
         self.assertEqual(status, 0)
         self.assertIn("ok, 1 job", out)
 
+    def test_check_takes_scripts_and_pipes(self):
+        self.assertEqual(self.berth_piped('[{"argv": ["x"]}, {"argv": ["y"]}]', "check", "{pipe}")[0], 0)
+        self.assertEqual(self.berth_piped("#!/bin/sh\n#SBATCH -t 5\ntrue\n", "check", "{pipe}")[0], 0)
+        self.assertIn("-: ok, 1 job", self.berth("check", "-", given=b"#!/bin/sh\ntrue\n")[1])
+        status, _, err = self.berth("check", "-", given=b"#!/bin/sh\n#SBATCH --partition=long\n")
+        self.assertEqual((status, "there are no partitions" in err), (1, True), err)
+
     def test_schema_is_json_schema_draft_7(self):
         status, out, _ = self.berth("check", "--schema")
         self.assertEqual(status, 0)
@@ -236,6 +243,24 @@ class WithJobs(BerthCase):
     def test_job_file_on_standard_input(self):
         text = json.dumps([self.job("exit", 5)]).encode()
         self.assertEqual(self.berth("run", "--database", self.database, "-", given=text)[0], 5)
+        self.assertEqual(self.berth("run", "--database", self.database, "/dev/stdin", given=text)[0], 5)
+
+    def test_a_pipe_is_read_once_and_starts_in_the_current_directory(self):
+        run = ("run", "-q", "--database", self.database)
+        job = json.dumps({"argv": ["sh", "-c", "pwd; exit 5"], "standard_output": "out"})
+        self.assertEqual(self.berth_piped(job, *run, "{pipe}")[::2], (5, ""))
+        self.assertEqual(read(os.path.join(self.work, "out")), self.work + "\n")
+        script = "#!/bin/sh\n#SBATCH --comment=x\necho script $#; exit 4\n"
+        self.assertEqual(self.berth_piped(script, *run, "{pipe}"), (4, "script 0\n", ""))
+        name = '#!/bin/sh\necho "$SLURM_JOB_NAME"; cat\n'
+        self.assertEqual(self.berth(*run, "-", given=name.encode()), (0, "stdin\n", ""))
+
+    def test_a_script_is_given_alone(self):
+        script = os.path.join(self.directory, "script")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n")
+        status, _, err = self.berth("run", "--database", self.database, self.job_file(self.job("exit", 0)), script)
+        self.assertEqual((status, f"{script}: is a script" in err), (125, True), err)
 
     def prepare(self):
         self.run_jobs(self.job("exit", 0, name="good", account="a"), self.job("exit", 3, name="bad", account="b"), arguments=["--slots", "1"])

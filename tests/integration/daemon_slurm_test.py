@@ -38,11 +38,19 @@ class Submitting(DaemonCase):
             job = int(self.ok("submit", "--parsable", *arguments, given=text))
             self.ok("wait", job)
             self.assertEqual((self.logs(job), self.spec(job)["time_limit"]), ("piped\n", "00:05:00"))
-        job = int(self.ok("submit", "--parsable", "-", given=json.dumps(self.job("exit", 0)).encode()))
-        self.ok("wait", job)
-        status, _, err = self.cli("submit", given=b"echo no\n")
-        self.assertEqual(status, 125)
-        self.assertIn("needs a job", err)
+        for arguments in ((), ("-",), ("/dev/stdin",)):
+            self.assertEqual(self.cli("submit", "--wait", *arguments, given=json.dumps(self.job("exit", 3)).encode())[0], 3)
+        for text, said in ((b"echo no\n", "standard input: "), (b"", "needs a job")):
+            status, _, err = self.cli("submit", given=text)
+            self.assertEqual((status, said in err), (125, True), err)
+
+    def test_a_pipe_is_read_once_and_starts_in_the_current_directory(self):
+        submit = ("submit", "--socket", self.socket, "--wait", "{pipe}")
+        status, _, err = self.berth_piped(json.dumps({"argv": ["sh", "-c", "pwd; exit 5"], "standard_output": "out"}), *submit)
+        self.assertEqual(status, 5, err)
+        with open(os.path.join(self.work, "out"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), self.work + "\n")
+        self.assertEqual(self.berth_piped("#!/bin/sh\n#SBATCH -o script.out\nexit 6\n", *submit)[0], 6)
 
     def test_words_after_a_script_are_its_arguments(self):
         path = self.script("#!/bin/sh\necho \"$#:$*\"\n")

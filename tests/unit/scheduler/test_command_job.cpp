@@ -240,7 +240,10 @@ TEST_CASE("a script is a job whose arguments follow two dashes") {
   const std::string path = directory.path() + "/nightly.sh";
   std::ofstream(path) << "#!/bin/sh\necho $1\n";
   const CommandLine line = parse_command_line({"run", "-c", "2", path, "--", "one"});
-  const RequestedJobs requested = script_job(line, read_script(line).value(), path);
+  JobTexts texts;
+  const JobText* script = texts.script_of(line);
+  REQUIRE(script != nullptr);
+  const RequestedJobs requested = script_job(line, *script);
   REQUIRE(requested.jobs.size() == 1);
   const JobSpec& spec = requested.jobs[0].spec;
   CHECK(spec.script == "#!/bin/sh\necho $1\n");
@@ -257,13 +260,14 @@ TEST_CASE(
   std::ofstream(directory.path() + "/bad.json") << R"({"argvv":["a"]})";
   const std::string good = directory.path() + "/good.json";
   const std::string bad = directory.path() + "/bad.json";
-  CHECK(requested_jobs(parse_command_line({"run", good, good})).jobs.size() == 4);
-  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", "--mem", "1G", good})), UsageError);
-  CHECK_NOTHROW(requested_jobs(parse_command_line({"run", "--slots", "1", "--json", good})));
-  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", good, "--", "make"})), UsageError);
-  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run"})), UsageError);
+  JobTexts texts;
+  CHECK(requested_jobs(parse_command_line({"run", good, good}), texts).jobs.size() == 4);
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", "--mem", "1G", good}), texts), UsageError);
+  CHECK_NOTHROW(requested_jobs(parse_command_line({"run", "--slots", "1", "--json", good}), texts));
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run", good, "--", "make"}), texts), UsageError);
+  CHECK_THROWS_AS(requested_jobs(parse_command_line({"run"}), texts), UsageError);
   try {
-    requested_jobs(parse_command_line({"run", bad, good, directory.path() + "/none.json"}));
+    requested_jobs(parse_command_line({"run", bad, good, directory.path() + "/none.json"}), texts);
     FAIL("accepted");
   } catch (const InputError& error) {
     CHECK(error.faults().front().file == bad);

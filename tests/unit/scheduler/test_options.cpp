@@ -222,8 +222,9 @@ TEST_CASE("help of check reads so") {
   CHECK_THAT(command_help(*find_command("check"), 80), Catch::StartsWith(R"(Usage: berth check FILE…
        berth check --schema
 
-Validates job files without running anything and prints every fault of every
-file, one line each: file, JSON pointer, what is wrong, and what to do.
+Validates job files and scripts (as berth submit takes them) without running
+anything and prints every fault of every file, one line each: file, JSON
+pointer, what is wrong, and what to do.
 
 Exits with 0 when all files are valid and with 1 otherwise.
 

@@ -351,16 +351,16 @@ TEST_CASE("relative paths of a loaded file start at its own folder") {
   const TemporaryFolder folder;
   const std::filesystem::path file = folder.path() / "job.json";
   std::ofstream(file) << R"({"argv": ["true"], "standard_output": "out.txt"})";
-  const JobSpec spec = load_job_file(file.string()).at(0);
+  const JobSpec spec = read_job_text(file.string()).parse().at(0);
   CHECK(spec.current_working_directory == folder.path());
   CHECK(spec.standard_output == folder.path() / "out.txt");
 }
 
 TEST_CASE("a file that cannot be read is a fault that names it") {
   CHECK_THROWS_WITH(
-      load_job_file("/nonexistent/job.json"),
+      read_job_text("/nonexistent/job.json"),
       "/nonexistent/job.json: cannot open it: No such file or directory; check the path and its permissions");
-  CHECK_THROWS_WITH(load_job_file("/tmp"), Contains("/tmp: cannot read it: Is a directory"));
+  CHECK_THROWS_WITH(read_job_text("/tmp"), Contains("/tmp: cannot read it: Is a directory"));
 }
 
 }  // namespace
