@@ -40,10 +40,36 @@ const Option* find_option(std::span<const Option> table, std::string_view typed)
   return found == table.end() ? nullptr : &*found;
 }
 
-/// "--database FILE" before the sub-command: is the next word its value?
-bool takes_next_word(std::string_view typed) {
-  const Option* option = find_option(global_options(), typed);
-  return option != nullptr && !option->argument.empty();
+const Option* find_option(const CommandSpec* command, std::string_view typed) {
+  const Option* option = command == nullptr ? nullptr : find_option(command->options, typed);
+  return option != nullptr ? option : find_option(global_options(), typed);
+}
+
+/// "--database FILE", "-vc 2": is the next word this one's value?
+bool takes_next_word(const CommandSpec* command, std::string_view typed) {
+  const auto takes_value = [&](std::string_view name) {
+    const Option* option = find_option(command, name);
+    return option != nullptr && !option->argument.empty();
+  };
+  if (typed.starts_with("--")) {
+    return takes_value(typed);
+  }
+  for (std::size_t i = 1; i < typed.size(); ++i) {
+    if (takes_value(std::string("-") + typed[i])) {
+      return i + 1 == typed.size();  // else the rest of the word is its value
+    }
+  }
+  return false;
+}
+
+using Words = std::vector<std::string>::const_iterator;
+
+/// The first word that is neither an option nor an option's value; `end` when there is none.
+Words first_operand(Words word, Words end, const CommandSpec* command) {
+  while (word != end && word->size() > 1 && word->front() == '-') {
+    word += takes_next_word(command, *word) && word + 1 != end ? 2 : 1;
+  }
+  return word;
 }
 
 /// Boost's name of an unknown option has its value too: "--memm=1".
@@ -94,20 +120,8 @@ std::string unknown_option_message(const CommandSpec* command, std::string_view 
                                               : "; did you mean \"" + near + "\"?"));
 }
 
-/// The sub-command's position in `arguments`; their size when there is none.
-std::size_t find_command_position(const std::vector<std::string>& arguments) {
-  std::size_t i = 0;
-  while (i < arguments.size() && arguments[i].size() > 1 && arguments[i][0] == '-') {
-    i += takes_next_word(arguments[i]) ? 2U : 1U;
-  }
-  return std::min(i, arguments.size());
-}
-
 std::string missing_argument_message(const CommandSpec* command, std::string_view typed) {
-  const Option* option = command == nullptr ? nullptr : find_option(command->options, typed);
-  if (option == nullptr) {
-    option = find_option(global_options(), typed);
-  }
+  const Option* option = find_option(command, typed);
   std::string message = std::string(typed) + " needs a value";
   if (option != nullptr) {
     message += ": --" + std::string(option->name) + "=" + std::string(option->argument);
@@ -230,25 +244,29 @@ const Option* CommandLine::first_of_section(std::string_view section) const {
   return nullptr;
 }
 
-CommandLine parse_command_line(const std::vector<std::string>& arguments) {
+CommandLine parse_command_line(const std::vector<std::string>& arguments,
+                               const std::function<bool(const std::string&)>& is_script) {
   CommandLine line;
-  const std::size_t position = find_command_position(arguments);
-  std::vector<std::string> words(arguments.begin(),
-                                 arguments.begin() + static_cast<std::ptrdiff_t>(position));
+  const Words position = first_operand(arguments.begin(), arguments.end(), nullptr);
+  std::vector<std::string> words(arguments.begin(), position);
   std::vector<std::string> after_dashes;
-  if (position < arguments.size()) {
-    line.command = find_command(arguments[position]);
+  if (position != arguments.end()) {
+    line.command = find_command(*position);
     if (line.command == nullptr) {
-      fail_unknown_command(arguments[position]);
+      fail_unknown_command(*position);
     }
-    const auto rest = arguments.begin() + static_cast<std::ptrdiff_t>(position) + 1;
-    const auto dashes = std::find(rest, arguments.end(), "--");
-    words.insert(words.end(), rest, dashes);
-    if (dashes != arguments.end()) {
+    const Words rest = position + 1;
+    const Words dashes = std::find(rest, arguments.end(), "--");
+    const Words operand = first_operand(rest, dashes, line.command);
+    const bool has_script =
+        line.command->takes_script && is_script && operand != dashes && is_script(*operand);
+    words.insert(words.end(), rest, has_script ? operand + 1 : dashes);
+    if (has_script) {
+      line.job_command.emplace(operand + 1, arguments.end());
+    } else if (dashes != arguments.end() && line.command->takes_command) {
+      line.job_command.emplace(dashes + 1, arguments.end());
+    } else if (dashes != arguments.end()) {
       after_dashes.assign(dashes + 1, arguments.end());
-      if (line.command->takes_command) {
-        line.job_command = after_dashes;
-      }
     }
   }
   run_parser(words, line);
@@ -258,9 +276,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
     }
     return line;
   }
-  if (!line.command->takes_command) {
-    line.operands.insert(line.operands.end(), after_dashes.begin(), after_dashes.end());
-  }
+  line.operands.insert(line.operands.end(), after_dashes.begin(), after_dashes.end());
   if (!is_help_request(line)) {
     check_operands(line);
   }

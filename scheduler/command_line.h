@@ -2,6 +2,7 @@
 // Boost.Program_options is command_line.cpp.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -33,7 +34,7 @@ class CommandLine {
   /// Null only when no command was given, with --help or --version.
   const CommandSpec* command = nullptr;
   std::vector<std::string> operands;
-  /// What follows "--" of a command that takes one; absent without "--".
+  /// What follows "--" of a command that takes one, or a script: the script's arguments. Else absent.
   std::optional<std::vector<std::string>> job_command;
 
   bool has(std::string_view option) const { return count(option) > 0; }
@@ -59,8 +60,10 @@ class CommandLine {
   std::vector<std::pair<std::string, std::string>> given_;
 };
 
-/// `arguments` is argv without the program's name. Throws UsageError.
-CommandLine parse_command_line(const std::vector<std::string>& arguments);
+/// `arguments` is argv without the program's name. `is_script` is asked about the first operand of a command
+/// that takes scripts; without it none is one. Throws UsageError.
+CommandLine parse_command_line(const std::vector<std::string>& arguments,
+                               const std::function<bool(const std::string& operand)>& is_script = {});
 
 /// The word of `known` that `typed` is most likely a slip of; empty when none is near.
 std::string nearest_word(std::string_view typed, const std::vector<std::string_view>& known);

@@ -99,9 +99,8 @@ const DaemonCommand* find_daemon_command(std::string_view name) {
   return nullptr;
 }
 
-int dispatch(const CommandLine& line) {
+int dispatch(const CommandLine& line, JobTexts& texts) {
   const std::string_view name = line.command->name;
-  JobTexts texts;
   if (name == "run") {
     return run_jobs(line, texts);
   }
@@ -142,7 +141,7 @@ int dispatch(const CommandLine& line) {
   throw UsageError(line.command, "berth " + std::string(name) + " is not part of this build");
 }
 
-int run_command(const CommandLine& line) {
+int run_command(const CommandLine& line, JobTexts& texts) {
   if (line.has("version")) {
     print_version(false);
     return 0;
@@ -153,7 +152,7 @@ int run_command(const CommandLine& line) {
     return 0;
   }
   configure_log(line);
-  return dispatch(line);
+  return dispatch(line, texts);
 }
 
 int report_failure(const std::string& text, int status) {
@@ -175,9 +174,11 @@ int failure_status(const CommandLine& line, const InputError& error) {
 
 int run_program(const std::vector<std::string>& arguments) {
   CommandLine line;
+  JobTexts texts;
   try {
-    line = parse_command_line(arguments);
-    const int status = run_command(line);
+    line =
+        parse_command_line(arguments, [&](const std::string& operand) { return texts.is_script(operand); });
+    const int status = run_command(line, texts);
     // A full disk behind standard output is noticed here, not lost.
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
       return report_failure("berth: cannot write standard output", failure_status(line));

@@ -559,7 +559,7 @@ constexpr std::array kRunOwnOptions{
 constexpr auto kRunOptions = join(kJobOptions, kRunStreamOptions, kMoreJobOptions, kRunOwnOptions);
 
 constexpr std::array kRunUsage{"run [OPTION…] -- COMMAND [ARGUMENT…]"sv, "run [OPTION…] JOB.json…"sv,
-                               "run [OPTION…] SCRIPT [-- ARGUMENT…]"sv};
+                               "run [OPTION…] SCRIPT [ARGUMENT…]"sv};
 constexpr std::array kRunDescription{
     "Runs jobs to their end, each in its own namespaces and cgroups and under its limits, without a daemon; "
     "records "
@@ -568,8 +568,8 @@ constexpr std::array kRunDescription{
     "(\"-\" is "
     "standard input). Options describe the job of the first two forms, and a script's lines \"#SBATCH "
     "OPTION…\" "
-    "do, where the command line does not say otherwise. With JSON files only the options of "
-    "the pool "
+    "do, where the command line does not say otherwise. What follows a script's name are the script's "
+    "arguments. With JSON files only the options of the pool "
     "and of output and results are taken: a job file says itself what its jobs are."sv,
     "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and "
     "memory "
@@ -605,6 +605,7 @@ constexpr CommandSpec kRun{.name = "run",
                            .options = kRunOptions,
                            .operands = {"FILE", false, true, Completion::file},
                            .takes_command = true,
+                           .takes_script = true,
                            .examples = kRunExamples,
                            .see_also = kRunSeeAlso,
                            .usage_status = 125};
@@ -978,7 +979,7 @@ constexpr std::array kSubmitOwnOptions{
 constexpr auto kSubmitOptions =
     join(kJobOptions, kSubmitStreamOptions, kMoreJobOptions, kQueueingOptions, kSubmitOwnOptions);
 constexpr std::array kSubmitUsage{"submit [OPTION…] -- COMMAND [ARGUMENT…]"sv, "submit [OPTION…] JOB.json…"sv,
-                                  "submit [OPTION…] SCRIPT [ARGUMENT…] [-- ARGUMENT…]"sv,
+                                  "submit [OPTION…] SCRIPT [ARGUMENT…]"sv,
                                   "submit [OPTION…] --wrap COMMAND"sv};
 constexpr std::array kSubmitDescription{
     "Hands jobs to berthd, prints their ids and returns at once. When it has returned the jobs are on the "
@@ -989,8 +990,8 @@ constexpr std::array kSubmitDescription{
     "unless options or the job file name another; berth logs prints it. A root without a job file's "
     "isolation.user runs as an id that owns nothing."sv,
     "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
-    "line "
-    "override them. Without a file and without a command the script or job file is read from standard "
+    "line, which come before the script's name, override them: what follows it are the script's arguments. "
+    "Without a file and without a command the script or job file is read from standard "
     "input, as it is for \"-\"."sv,
     "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
     "with "
@@ -1012,6 +1013,7 @@ constexpr CommandSpec kSubmit{.name = "submit",
                               .options = kSubmitOptions,
                               .operands = {"FILE", false, true, Completion::file},
                               .takes_command = true,
+                              .takes_script = true,
                               .examples = kSubmitExamples,
                               .see_also = kSubmitSeeAlso,
                               .usage_status = 125};

@@ -21,7 +21,7 @@ void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& re
   try {
     const JobText& file = texts.of(path);
     if (file.is_script()) {
-      faults.push_back({file.name, "", "is a script; run it alone, as the first of the words"});
+      faults.push_back({file.name, "", "is a script, and comes alone: its name, then its arguments"});
       return;
     }
     for (JobSpec& spec : file.parse()) {
@@ -64,16 +64,16 @@ JobText& JobTexts::of(const std::string& operand) {
                                : texts_.emplace(operand, read_job_text(operand)).first->second;
 }
 
-const JobText* JobTexts::script_of(const CommandLine& line) {
-  if (line.operands.empty()) {
-    return nullptr;
-  }
+bool JobTexts::is_script(const std::string& operand) {
   try {
-    const JobText& text = of(line.operands[0]);
-    return text.is_script() ? &text : nullptr;
+    return of(operand).is_script();
   } catch (const InputError&) {
-    return nullptr;  // told where job files are read
+    return false;  // told where job files are read
   }
+}
+
+const JobText* JobTexts::script_of(const CommandLine& line) {
+  return !line.operands.empty() && is_script(line.operands[0]) ? &of(line.operands[0]) : nullptr;
 }
 
 CommandLine with_batch_options(const CommandLine& line, const JobText& script) {
@@ -106,22 +106,14 @@ RequestedJobs script_job(const CommandLine& line, const JobText& script) {
     throw InputError(script.name, "",
                      "is larger than 4M, which is the most that a script may be; let a small script run it");
   }
-  // As sbatch: the words after the script are its arguments.
-  CommandLine with_arguments = line;
-  if (line.operands.size() > 1) {
-    std::vector<std::string> arguments(line.operands.begin() + 1, line.operands.end());
-    if (line.job_command) {
-      arguments.insert(arguments.end(), line.job_command->begin(), line.job_command->end());
-    }
-    with_arguments.job_command = std::move(arguments);
-  }
+  CommandLine named = line;
   const bool is_input = line.operands[0] == "-";
   if (is_input && !line.has("job-name")) {
-    with_arguments.add("job-name", "stdin");
+    named.add("job-name", "stdin");
   }
   RequestedJobs requested;
   requested.jobs.push_back(
-      {job_from_options(with_arguments, caller_context(), script.text, script.name), script.name});
+      {job_from_options(named, caller_context(), script.text, script.name), script.name});
   requested.from_options = true;
   requested.input_is_read = is_input;
   return requested;

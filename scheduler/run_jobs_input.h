@@ -29,7 +29,9 @@ class JobTexts {
  public:
   /// Throws InputError for what cannot be read.
   JobText& of(const std::string& operand);
-  /// The first operand's, where that is a script; null where it is none or cannot be read.
+  /// False also for what cannot be read.
+  bool is_script(const std::string& operand);
+  /// The first operand's, where that is a script, else null.
   const JobText* script_of(const CommandLine& line);
 
  private:
@@ -43,7 +45,7 @@ RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts);
 /// for what the command does not take, or not from a script.
 CommandLine with_batch_options(const CommandLine& line, const JobText& script);
 
-/// The job of a script; further operands are its arguments. Throws InputError.
+/// The job of a script, the only operand. Throws InputError.
 RequestedJobs script_job(const CommandLine& line, const JobText& script);
 
 /// Throws UsageError when an option describes a job, beside files that do so themselves.

@@ -239,6 +239,8 @@ class WithJobs(BerthCase):
             file.write("#!/bin/sh\necho script $#; exit 4\n")
         status, out, _ = self.berth("run", "-q", "--database", self.database, "-D", self.work, path)
         self.assertEqual((status, out), (4, "script 0\n"))
+        status, out, _ = self.berth("run", "-q", "--database", self.database, path, "-v", "--", "--json")
+        self.assertEqual((status, out), (4, "script 3\n"))
 
     def test_job_file_on_standard_input(self):
         text = json.dumps([self.job("exit", 5)]).encode()

@@ -125,9 +125,7 @@ class DaemonCase(BerthCase):
 
     def cli(self, *arguments, user=None, given=None, timeout=60):
         """(exit status, standard output, standard error) of `berth`, as root or as another user."""
-        command = [BERTH, *map(str, arguments), "--socket", self.socket]
-        if "--" in command:  # what follows it is the job's
-            command = [BERTH, arguments[0], "--socket", self.socket, *map(str, arguments[1:])]
+        command = [BERTH, arguments[0], "--socket", self.socket, *map(str, arguments[1:])]
         if user is not None:
             entry = pwd.getpwnam(user)
             command = ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", *command]

@@ -49,10 +49,10 @@ class Crashing(DaemonCase):
 
         def client(pause):
             for _ in range(3):
-                status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, "--", pause)
+                status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, pause)
                 if status == 0:
                     acknowledged["jobs"].append(int(out))
-                status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", "-H", script, "--", pause)
+                status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", "-H", script, pause)
                 if status == 0:
                     acknowledged["jobs"].append(int(out))
                     if self.cli("cancel", out.strip())[0] == 0:
@@ -68,7 +68,7 @@ class Crashing(DaemonCase):
             self.cli("wait", job)
             acknowledged["requeued"].append(job)  # also when the answer is lost
             self.cli("requeue", job)
-        status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, "--", "600")
+        status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, "600")
         if status == 0:
             acknowledged["jobs"].append(int(out))
             eventually(lambda: self.daemon.poll() is not None or self.cli("show", out.strip())[1].find("RUNNING") >= 0, 5)

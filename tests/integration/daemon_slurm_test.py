@@ -54,10 +54,10 @@ class Submitting(DaemonCase):
 
     def test_words_after_a_script_are_its_arguments(self):
         path = self.script("#!/bin/sh\necho \"$#:$*\"\n")
-        for arguments in (("a", "b c"), ("--", "a", "b c"), ("a", "--", "b c")):
+        for arguments in (("a", "b c"), ("-c", "2"), ("--foo", "--", "-v"), ("x", "--socket", "y"), ("--help",)):
             job = int(self.ok("submit", "--parsable", path, *arguments))
             self.ok("wait", job)
-            self.assertEqual(self.logs(job), "2:a b c\n", arguments)
+            self.assertEqual(self.logs(job), f"{len(arguments)}:{' '.join(arguments)}\n")
 
     def test_one_task_on_one_machine_is_what_a_job_is(self):
         path = self.script("#!/bin/sh\n#SBATCH --nodes=1\n#SBATCH --ntasks=1 --ntasks-per-node=1\n"

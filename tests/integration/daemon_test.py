@@ -50,7 +50,7 @@ class Submitting(DaemonCase):
         script = os.path.join(self.directory, "script")
         with open(script, "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\nexit $1\n")
-        self.assertEqual(self.cli("submit", "--wait", script, "--", "6")[0], 6)
+        self.assertEqual(self.cli("submit", "--wait", script, "6")[0], 6)
 
     @natively
     def test_the_sbatch_lines_of_a_script_are_options_that_the_command_line_overrides(self):

@@ -235,19 +235,21 @@ TEST_CASE("--env is stronger than --export and keeps commas") {
   CHECK(environment == std::map<std::string, std::string>{{"X", "1,2"}, {"CI", "true"}});
 }
 
-TEST_CASE("a script is a job whose arguments follow two dashes") {
+TEST_CASE("a script is a job whose arguments follow it") {
   const TemporaryDirectory directory;
   const std::string path = directory.path() + "/nightly.sh";
   std::ofstream(path) << "#!/bin/sh\necho $1\n";
-  const CommandLine line = parse_command_line({"run", "-c", "2", path, "--", "one"});
   JobTexts texts;
+  const CommandLine line =
+      parse_command_line({"run", "-c", "2", path, "one", "-c", "3"},
+                         [&](const std::string& operand) { return texts.is_script(operand); });
   const JobText* script = texts.script_of(line);
   REQUIRE(script != nullptr);
   const RequestedJobs requested = script_job(line, *script);
   REQUIRE(requested.jobs.size() == 1);
   const JobSpec& spec = requested.jobs[0].spec;
   CHECK(spec.script == "#!/bin/sh\necho $1\n");
-  CHECK(spec.argv == Words{"one"});
+  CHECK(spec.argv == Words{"one", "-c", "3"});
   CHECK(spec.name == "nightly.sh");
   CHECK(spec.cpus_per_task == 2);
   CHECK(requested.from_options);

@@ -51,6 +51,30 @@ TEST_CASE("everything after two dashes belongs to the job's command") {
   CHECK(line.operands.empty());
 }
 
+TEST_CASE("what follows a script is the script's, and what follows another file is not") {
+  const auto parse = [](const Words& words) {
+    return parse_command_line(words, [](const std::string& operand) { return operand.ends_with(".sh"); });
+  };
+  // Values of options are no operands, however the option is written.
+  for (const Words& begin :
+       {Words{"run", "-vqc", "2"}, Words{"run", "-vqc2"}, Words{"run", "--cpus-per-task", "2"},
+        Words{"run", "--cpus-per-task=2"}, Words{"run", "-J", "x.sh", "-c", "2"}}) {
+    Words words = begin;
+    words.insert(words.end(), {"a.sh", "-c", "3", "--", "b.sh"});
+    const CommandLine line = parse(words);
+    CHECK(line.value("cpus-per-task") == "2");
+    CHECK(line.operands == Words{"a.sh"});
+    CHECK(line.job_command == Words{"-c", "3", "--", "b.sh"});
+  }
+  CHECK(parse({"submit", "a.sh"}).job_command == Words{});
+  const CommandLine files = parse({"run", "a.json", "--slots", "2", "b.json"});
+  CHECK(files.value("slots") == "2");
+  CHECK(files.operands == Words{"a.json", "b.json"});
+  CHECK(parse({"run", "--", "a.sh", "-c"}).job_command == Words{"a.sh", "-c"});
+  CHECK(parse({"check", "a.sh", "--schema"}).has("schema"));
+  CHECK_THROWS_AS(parse({"run", "--no-such", "a.sh"}), UsageError);
+}
+
 TEST_CASE("two dashes end the options of a command that takes files") {
   const CommandLine line = parse_command_line({"check", "--", "--odd.json"});
   CHECK(line.operands == Words{"--odd.json"});
