@@ -61,7 +61,8 @@ bool write_all(int fd, const char* data, std::size_t size) noexcept {
 void occupy_standard_streams() noexcept {
   for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
     // The lowest free number is taken (open(2)). Not close-on-exec: it is the stream of what we start, too.
-    if (::fcntl(descriptor, F_GETFD) < 0 && ::open("/dev/null", O_RDWR | O_NOCTTY) != descriptor) {
+    const int mode = descriptor == STDOUT_FILENO ? O_RDONLY : O_RDWR;
+    if (::fcntl(descriptor, F_GETFD) < 0 && ::open("/dev/null", mode | O_NOCTTY) != descriptor) {
       ::_exit(125);  // no /dev/null, and nowhere to say so
     }
   }

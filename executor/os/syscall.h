@@ -49,7 +49,8 @@ struct FdPair {
 };
 /// Opens those of descriptors 0, 1 and 2 that the caller left closed, before any descriptor of ours can take
 /// their place and be read from, written to or handed to a job in the belief that it is the caller's stream.
-/// What is opened is /dev/null. First in main().
+/// What is opened is /dev/null; as standard output for reading alone, so that what is written there is not
+/// taken for printed (EBADF). First in main().
 void occupy_standard_streams() noexcept;
 
 /// pipe2(O_CLOEXEC): first is the read end.

@@ -125,11 +125,12 @@ class WithoutJobs(BerthCase):
                 self.assertTrue(finding["remedy"], f"no remedy: {finding}")
         self.assertEqual(status, 1 if any(finding["level"] == "missing" for finding in findings) else 0)
 
-    def test_full_standard_output_is_noticed(self):
+    def test_full_or_closed_standard_output_is_noticed(self):
         with open("/dev/full", "w", encoding="utf-8") as full:
-            status, _, err = self.berth("check", "--schema", stdout=full)
-        self.assertNotEqual(status, 0)
-        self.assertIn("standard output", err)
+            for words in ({"stdout": full}, {"program": ("sh", "-c", 'exec "$@" >&-', "sh")}):
+                status, _, err = self.berth("check", "--schema", **words)
+                self.assertEqual(status, 1)
+                self.assertIn("standard output", err)
 
 
 class WithJobs(BerthCase):
@@ -159,11 +160,13 @@ class WithJobs(BerthCase):
             return ("sh", "-c", f'exec "$@" {words}', "sh")
 
         self.assertEqual(self.run_command("copy_input", arguments=["-q"], program=closed("<&-")), (0, "", ""))
-        self.assertEqual(self.run_command("print_both", arguments=["-q"], program=closed(">&-")), (0, "", "to error\n"))
         self.assertEqual(self.run_command("print_both", arguments=["-q"], program=closed("2>&-")), (0, "to output\n", ""))
+        self.assertEqual(self.run_command("exit", 0, arguments=["-q"], program=closed(">&-"))[0], 0)
+        status, out, err = self.run_command("print_both", arguments=["-q"], program=closed(">&-"))
+        self.assertEqual((status, out, "to error\n" in err, "cannot write to standard output: Bad file descriptor" in err), (125, "", True, True))
         result = os.path.join(self.results, "closed.json")
         status, _, _ = self.run_command("print_both", arguments=["--json", "--result", result], program=closed("<&- >&- 2>&-"))
-        self.assertEqual((status, self.read_records(result)[0]["usage"]["output_bytes"]), (0, 19))
+        self.assertEqual((status, self.read_records(result)[0]["usage"]["output_bytes"]), (125, 19))
 
     def test_output_that_is_lost_to_a_full_disk_is_a_failure_of_the_run(self):
         for arguments, command, expected in (
