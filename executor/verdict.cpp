@@ -16,6 +16,7 @@ std::string signal_name(int number) {
 }
 
 void take_wait_status(Outcome& outcome, const std::optional<int>& status) {
+  outcome.exit_code = 0;
   if (!status) {
     outcome.signal = SIGKILL;  // the whole namespace was killed, the main process with it
   } else if (WIFSIGNALED(*status)) {
@@ -50,10 +51,6 @@ Outcome launch_failed(const LaunchFailure& failure) {
   outcome.cause = Cause::launch_failed;
   outcome.stage = failure.stage;
   outcome.error_number = failure.error_number;
-  outcome.exit_code = 125;
-  if (failure.stage == "exec") {
-    outcome.exit_code = failure.error_number == ENOENT ? 127 : 126;
-  }
   outcome.message = failure.message.empty()
                         ? "could not start: " + failure.stage + ": " +
                               std::generic_category().message(failure.error_number) + remedy_of(failure)
@@ -175,7 +172,7 @@ Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Byte
     outcome.cause = Cause::exited;
     outcome.state = outcome.exit_code == 0 ? JobState::completed : JobState::failed;
     outcome.message =
-        outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(outcome.exit_code);
+        outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(*outcome.exit_code);
     if (observation.oom_kills > 0) {
       outcome.message +=
           "; " + std::to_string(observation.oom_kills) + " of its processes were killed for lack of memory";

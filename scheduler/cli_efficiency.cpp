@@ -81,8 +81,8 @@ std::string duration_text(const std::optional<Micros>& duration) {
 
 std::string state_text(const AccountingRecord& record) {
   std::string text(to_string(record.state));
-  if (record.outcome) {
-    text += " (exit code " + std::to_string(record.outcome->exit_code);
+  if (record.outcome && record.outcome->exit_code) {
+    text += " (exit code " + std::to_string(*record.outcome->exit_code);
     text += record.outcome->signal != 0 ? ", signal " + std::to_string(record.outcome->signal) + ")" : ")";
   }
   return text;
@@ -149,8 +149,8 @@ std::string efficiency_json(const AccountingRecord& record, Timestamp now, const
   nlohmann::ordered_json object{
       {"job_id", record.job_id}, {"attempt", record.attempt},         {"cluster", record.host},
       {"user", record.user},     {"group", group_of(record.user_id)}, {"state", to_string(record.state)}};
-  if (record.outcome) {
-    object["exit_code"] = record.outcome->exit_code;
+  if (record.outcome && record.outcome->exit_code) {
+    object["exit_code"] = *record.outcome->exit_code;
     object["signal"] = record.outcome->signal;
   }
   object["nodes"] = 1;

@@ -42,8 +42,12 @@ std::string limit_cell(Record record, std::string LimitHit::*member) {
   return record.outcome && record.outcome->limit ? (*record.outcome->limit).*member : "";
 }
 
+/// sacct has 0:0 of what has not ended. Of the tasks of an array that did not complete each has its own.
 std::string exit_code_cell(Record record, Time) {
-  return record.outcome ? exit_code_field(*record.outcome) : "0:0";
+  if (record.outcome) {
+    return exit_code_field(*record.outcome);
+  }
+  return is_final(record.state) && record.state != JobState::completed ? "" : "0:0";
 }
 
 std::string command_cell(Record record, Time) {

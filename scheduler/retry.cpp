@@ -11,7 +11,7 @@ constexpr unsigned kMostDoublings = 20;
 
 bool matches(const Retry& retry, const Outcome& outcome) {
   const bool has_code = outcome.cause == Cause::exited || outcome.cause == Cause::launch_failed;
-  if (has_code && std::find(retry.exit_codes.begin(), retry.exit_codes.end(), outcome.exit_code) !=
+  if (has_code && std::find(retry.exit_codes.begin(), retry.exit_codes.end(), exit_status(outcome)) !=
                       retry.exit_codes.end()) {
     return true;
   }

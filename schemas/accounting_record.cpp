@@ -52,9 +52,13 @@ Value read_counter(std::string_view digits) {
 }
 
 Json outcome_value(const Outcome& outcome) {
-  Json object{{"state", to_string(outcome.state)},   {"cause", to_string(outcome.cause)},
-              {"exit_code", outcome.exit_code},      {"signal", outcome.signal},
-              {"exit_status", exit_status(outcome)}, {"core_dumped", outcome.core_dumped}};
+  Json object{{"state", to_string(outcome.state)}, {"cause", to_string(outcome.cause)}};
+  if (outcome.exit_code) {
+    object["exit_code"] = *outcome.exit_code;
+    object["signal"] = outcome.signal;
+  }
+  object["exit_status"] = exit_status(outcome);
+  object["core_dumped"] = outcome.core_dumped;
   if (outcome.limit) {
     object["limit"] = {{"name", outcome.limit->name}, {"value", outcome.limit->value}};
     if (!outcome.limit->cgroup.empty()) {
@@ -105,7 +109,9 @@ Outcome outcome_from(const Json& object) {
   outcome.state = require_known(parse_job_state(state), state);
   const auto cause = object.at("cause").get<std::string>();
   outcome.cause = require_known(parse_cause(cause), cause);
-  outcome.exit_code = object.value("exit_code", 0);
+  if (const auto code = object.find("exit_code"); code != object.end()) {
+    outcome.exit_code = code->get<int>();
+  }
   outcome.signal = object.value("signal", 0);
   outcome.core_dumped = object.value("core_dumped", false);
   if (const auto limit = object.find("limit"); limit != object.end()) {

@@ -33,7 +33,8 @@ int stopped_status(const Outcome& outcome) {
   if (outcome.signal != 0) {
     return kSignalBase + outcome.signal;
   }
-  return outcome.exit_code != 0 ? outcome.exit_code : kSignalBase + SIGTERM;
+  const int code = outcome.exit_code.value_or(0);
+  return code != 0 ? code : kSignalBase + SIGTERM;
 }
 
 }  // namespace
@@ -71,14 +72,14 @@ int exit_status(const Outcome& outcome) {
     case Cause::signalled:
       return kSignalBase + outcome.signal;
     case Cause::exited:
-      return outcome.exit_code;
+      return outcome.exit_code.value_or(kBerthFailed);
   }
   return kBerthFailed;
 }
 
 std::string exit_code_field(const Outcome& outcome) {
-  const int code = outcome.cause == Cause::launch_failed ? exit_status(outcome) : outcome.exit_code;
-  return std::to_string(code) + ":" + std::to_string(outcome.signal);
+  return std::to_string(outcome.exit_code ? *outcome.exit_code : exit_status(outcome)) + ":" +
+         std::to_string(outcome.signal);
 }
 
 }  // namespace berth

@@ -40,8 +40,9 @@ struct LimitHit {
 struct Outcome {
   JobState state = JobState::failed;  ///< always a final state
   Cause cause = Cause::exited;
-  int exit_code = 0;  ///< of the main process; 0 when a signal ended it
-  int signal = 0;     ///< that ended the main process; 0 when it exited
+  /// Of the main process; 0 when a signal ended it. Absent when it never ran, or nobody saw its end.
+  std::optional<int> exit_code;
+  int signal = 0;  ///< that ended the main process; 0 when it exited, and without an exit code
   bool core_dumped = false;
   std::optional<LimitHit> limit;
   std::string stage;     ///< launch_failed: the step, e.g. "exec", "mount /data"
@@ -56,7 +57,7 @@ struct Outcome {
 /// exited 0 counts as ended by SIGTERM (143), never as a success.
 int exit_status(const Outcome& outcome);
 
-/// sacct's ExitCode: "code:signal". A failed launch shows its exit_status as code.
+/// sacct's ExitCode: "code:signal". Without an exit code its exit_status is in its place, which is never 0.
 std::string exit_code_field(const Outcome& outcome);
 
 }  // namespace berth

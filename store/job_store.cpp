@@ -108,7 +108,18 @@ std::optional<Allocation> read_allocation(Row& row) {
   return allocation;
 }
 
-std::optional<Outcome> read_outcome(Row& row, JobState state) {
+/// Berths before recorded 0 and signal 0, or its exit status, of a job that never ran.
+bool is_made_up(const Outcome& outcome, bool started) {
+  const bool says_success = outcome.exit_code == 0 && outcome.signal == 0;
+  return outcome.cause == Cause::launch_failed || (says_success && outcome.cause == Cause::node_fail) ||
+         (says_success && outcome.cause == Cause::cancelled && !started);
+}
+
+std::optional<int> exit_code_of(std::optional<std::int64_t> column) {
+  return column ? std::optional(static_cast<int>(*column)) : std::nullopt;
+}
+
+std::optional<Outcome> read_outcome(Row& row, JobState state, bool started) {
   if (row.next_is_null()) {
     row.skip(10);
     return std::nullopt;
@@ -116,8 +127,11 @@ std::optional<Outcome> read_outcome(Row& row, JobState state) {
   Outcome outcome;
   outcome.state = state;
   outcome.cause = parse_cause(row.text()).value_or(Cause::exited);
-  outcome.exit_code = static_cast<int>(row.integer());
+  outcome.exit_code = exit_code_of(row.optional_integer());
   outcome.signal = static_cast<int>(row.integer());
+  if (is_made_up(outcome, started)) {
+    outcome.exit_code.reset();
+  }
   outcome.core_dumped = row.integer() != 0;
   if (row.next_is_null()) {
     row.skip(3);
@@ -161,7 +175,7 @@ AccountingRecord read_record(const std::string& path, const Query& query) {
   record.start = to_instant(row.optional_integer());
   record.end = to_instant(row.optional_integer());
   record.allocation = read_allocation(row);
-  record.outcome = read_outcome(row, record.state);
+  record.outcome = read_outcome(row, record.state, record.start.has_value());
   record.usage = read_usage(query, row.column());
   return record;
 }
@@ -1041,7 +1055,7 @@ std::vector<Outcome> SqliteJobStore::array_outcomes(JobId array_job) {
       Outcome& outcome = outcomes.emplace_back();
       outcome.state = to_state(database_->path(), row.text());
       outcome.cause = parse_cause(row.text()).value_or(Cause::exited);
-      outcome.exit_code = static_cast<int>(row.integer());
+      outcome.exit_code = exit_code_of(row.optional_integer());
       outcome.signal = static_cast<int>(row.integer());
       outcome.stage = row.text();
       outcome.error_number = static_cast<int>(row.integer());
@@ -1277,11 +1291,16 @@ void SqliteJobStore::write_end(JobId job, unsigned attempt, std::optional<Timest
   write_outcome(job, attempt, start, outcome, at);
   write_usage(job, attempt, usage);
   Query event = database_->query(
-      "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
-      "json_object('cause', ?, 'exit_code', ?, 'signal', ?, 'message', ?))");
+      outcome.exit_code ? "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
+                          "json_object('cause', ?, 'exit_code', ?, 'signal', ?, 'message', ?))"
+                        : "INSERT INTO events (job_id, attempt, at_us, state, detail) VALUES (?, ?, ?, ?, "
+                          "json_object('cause', ?, 'message', ?))");
   event.bind(job).bind(std::int64_t{attempt}).bind(to_column(at)).bind(to_string(outcome.state));
-  event.bind(to_string(outcome.cause)).bind(std::int64_t{outcome.exit_code});
-  event.bind(std::int64_t{outcome.signal}).bind(outcome.message).execute();
+  event.bind(to_string(outcome.cause));
+  if (outcome.exit_code) {
+    event.bind(std::int64_t{*outcome.exit_code}).bind(std::int64_t{outcome.signal});
+  }
+  event.bind(outcome.message).execute();
 }
 
 void SqliteJobStore::write_outcome(JobId job, unsigned attempt, std::optional<Timestamp> start,
@@ -1297,9 +1316,12 @@ void SqliteJobStore::write_outcome(JobId job, unsigned attempt, std::optional<Ti
     query.bind_null();
   }
   query.bind(to_string(outcome.state)).bind(to_column(at));
-  query.bind(to_string(outcome.cause))
-      .bind(std::int64_t{outcome.exit_code})
-      .bind(std::int64_t{outcome.signal});
+  query.bind(to_string(outcome.cause));
+  if (outcome.exit_code) {
+    query.bind(std::int64_t{*outcome.exit_code}).bind(std::int64_t{outcome.signal});
+  } else {
+    query.bind_null().bind_null();
+  }
   query.bind(std::int64_t{outcome.core_dumped ? 1 : 0});
   if (outcome.limit) {
     query.bind(outcome.limit->name).bind(outcome.limit->value).bind(outcome.limit->cgroup);

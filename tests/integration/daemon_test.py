@@ -103,6 +103,23 @@ class Submitting(DaemonCase):
         for user in ("2147400000", "2147400000:2147400000"):
             self.assertEqual(self.cli("submit", "--user", user, "--", "true", user="www-data")[0], 125, user)
 
+    def test_a_job_that_never_ran_has_no_exit_code_that_reads_as_a_success(self):
+        lost = self.submit("exit", 0, standard_output="/nope/out")
+        missing = self.submit("exit", 0, argv=["/nope/program"])
+        held = self.submit("exit", 0, hold=True)
+        self.ok("cancel", held)
+        for job, status, cell in ((lost, 125, "125:0"), (missing, 127, "127:0"), (held, 143, "143:0")):
+            self.assertEqual(self.cli("wait", job)[0], status)
+            outcome = self.records(job)[-1]["outcome"]
+            self.assertFalse({"exit_code", "signal"} & set(outcome), outcome)
+            self.assertEqual(outcome["exit_status"], status)
+            self.assertEqual(self.ok("history", "-n", "-P", "-o", "ExitCode", "-j", job).strip(), cell)
+            self.assertNotIn("exit_code", self.ok("efficiency", "--json", job))
+            self.assertNotIn("exit_code", self.ok("show", "--json", job))
+        array = self.submit("exit", 11, array="0-1")
+        self.assertEqual(self.cli("wait", array)[0], 11)
+        self.assertEqual(self.ok("history", "-n", "-P", "-o", "State,ExitCode", "-j", array).splitlines()[0], "FAILED|")
+
     def test_a_user_names_itself_its_groups_and_root_inside_alone(self):
         account = pwd.getpwnam("www-data")
         shadow = grp.getgrnam("shadow").gr_gid

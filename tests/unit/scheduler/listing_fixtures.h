@@ -67,6 +67,7 @@ inline AccountingRecord ended_record() {
   Outcome outcome;
   outcome.state = JobState::out_of_memory;
   outcome.cause = Cause::out_of_memory;
+  outcome.exit_code = 0;
   outcome.signal = 9;
   outcome.limit = LimitHit{"memory_per_node", "512M", "/berth/run-1-2/job-12.1"};
   outcome.message = "out of memory: the job reached memory_per_node 512M";

@@ -88,7 +88,9 @@ TEST_CASE("a job that waits or runs is warned about") {
 TEST_CASE("a job that ended without running has no efficiency") {
   AccountingRecord record = ended_record();
   record.start.reset();
-  CHECK_THAT(efficiency_text(record, at(100), artists), Contains("never ran"));
+  record.outcome->exit_code.reset();
+  CHECK_THAT(efficiency_text(record, at(100), artists), Contains("never ran") && !Contains("exit code"));
+  CHECK_THAT(efficiency_json(record, at(100), artists), !Contains("exit_code") && !Contains("signal"));
 }
 
 TEST_CASE("the JSON has the figures as numbers and leaves out what was not measured") {

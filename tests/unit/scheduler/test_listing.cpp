@@ -151,6 +151,15 @@ TEST_CASE("the reason of a pending job and a failed launch show") {
   CHECK(cell("ExitCode", record) == "127:0");
 }
 
+TEST_CASE("an array that did not complete has no exit code") {
+  AccountingRecord record = pending_record();
+  CHECK(cell("ExitCode", record) == "0:0");
+  record.state = JobState::completed;
+  CHECK(cell("ExitCode", record) == "0:0");
+  record.state = JobState::failed;
+  CHECK(cell("ExitCode", record).empty());
+}
+
 TEST_CASE("elapsed time never runs backwards") {
   AccountingRecord record = running_record();
   CHECK(cell("Elapsed", record) == "00:01:30");

@@ -30,6 +30,7 @@ Outcome oom_outcome() {
   Outcome outcome;
   outcome.state = JobState::out_of_memory;
   outcome.cause = Cause::out_of_memory;
+  outcome.exit_code = 0;
   outcome.signal = 9;
   outcome.core_dumped = true;
   outcome.limit = LimitHit{"memory_per_node", "512M", "/berth/run-1/job-1.1"};
@@ -120,6 +121,15 @@ TEST_CASE("outcomes and allocations read back") {
   CHECK(parse_outcome(to_json_text(failed)) == failed);
   const Allocation allocation{"cpu0-1", CpuSet{0, 1}, CpuSet{0}, 4096};
   CHECK(parse_allocation(to_json_text(allocation)) == allocation);
+}
+
+TEST_CASE("an outcome of a job that never ran has neither exit code nor signal") {
+  Outcome outcome;
+  outcome.cause = Cause::launch_failed;
+  const json object = json::parse(to_json_text(outcome));
+  CHECK_FALSE(object.contains("exit_code"));
+  CHECK_FALSE(object.contains("signal"));
+  CHECK(object["exit_status"] == 125);
 }
 
 TEST_CASE("a record holds every field, with times in UTC and the spec in the words of a job file") {

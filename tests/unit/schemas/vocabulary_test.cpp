@@ -85,7 +85,8 @@ Outcome ended(Cause cause, int exit_code, int signal) {
 }
 
 Outcome not_launched(const char* stage, int error_number) {
-  Outcome outcome = ended(Cause::launch_failed, 0, 0);
+  Outcome outcome;
+  outcome.cause = Cause::launch_failed;
   outcome.stage = stage;
   outcome.error_number = error_number;
   return outcome;
@@ -120,7 +121,16 @@ TEST_CASE("a job that was stopped never looks like a success") {
 TEST_CASE("ExitCode is sacct's code:signal") {
   CHECK(exit_code_field(ended(Cause::exited, 3, 0)) == "3:0");
   CHECK(exit_code_field(ended(Cause::signalled, 0, 9)) == "0:9");
+}
+
+TEST_CASE("ExitCode of what never ran is no success") {
   CHECK(exit_code_field(not_launched("exec", ENOENT)) == "127:0");
+  CHECK(exit_code_field(not_launched("open /nope/x", ENOENT)) == "125:0");
+  Outcome outcome;
+  outcome.cause = Cause::cancelled;
+  CHECK(exit_code_field(outcome) == "143:0");
+  outcome.cause = Cause::node_fail;
+  CHECK(exit_code_field(outcome) == "125:0");
 }
 
 TEST_CASE("signals are named with or without SIG, in any case, or by number") {

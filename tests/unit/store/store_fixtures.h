@@ -96,6 +96,12 @@ inline Outcome ended(JobState state, Cause cause, int exit_code = 0, int signal 
   return outcome;
 }
 
+inline Outcome never_ran(JobState state, Cause cause) {
+  Outcome outcome = ended(state, cause);
+  outcome.exit_code.reset();
+  return outcome;
+}
+
 inline Outcome completed() {
   return ended(JobState::completed, Cause::exited);
 }

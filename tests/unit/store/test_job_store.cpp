@@ -114,7 +114,7 @@ TEST_CASE("a failed launch keeps its stage and errno") {
   const auto store = memory_store();
   const JobId id = submit_one(*store);
   store->configure(id, 1, sample_allocation(), at(1));
-  Outcome outcome = ended(JobState::failed, Cause::launch_failed);
+  Outcome outcome = never_ran(JobState::failed, Cause::launch_failed);
   outcome.stage = "mount /data";
   outcome.error_number = 13;
   REQUIRE(store->finish(id, 1, outcome, {}, at(2)));
@@ -234,6 +234,27 @@ TEST_CASE("replaying a job's events gives its state") {
   CHECK(events[3].at == at(3));
   CHECK(std::is_sorted(events.begin(), events.end(),
                        [](const JobEvent& a, const JobEvent& b) { return a.sequence < b.sequence; }));
+}
+
+TEST_CASE("the record and the event of a job that never ran have no exit code") {
+  const auto store = memory_store();
+  const JobId id = submit_one(*store);
+  store->configure(id, 1, sample_allocation(), at(1));
+  store->finish(id, 1, never_ran(JobState::failed, Cause::launch_failed), {}, at(2));
+  CHECK(store->find(id).at(0).outcome == never_ran(JobState::failed, Cause::launch_failed));
+  CHECK(store->events(id).back().detail == R"({"cause":"launch_failed","message":"it ended"})");
+}
+
+TEST_CASE("the 0 that a berth before recorded of a job that never ran is none") {
+  const auto store = memory_store();
+  for (const Cause cause : {Cause::launch_failed, Cause::node_fail, Cause::cancelled}) {
+    const JobId id = submit_one(*store);
+    store->finish(id, 0, ended(JobState::failed, cause), {}, at(2));
+    CHECK(store->find(id).at(0).outcome == never_ran(JobState::failed, cause));
+  }
+  const JobId stopped =
+      run_to_end(*store, sample_job(), 2, 3, ended(JobState::cancelled, Cause::cancelled, 0, 0));
+  CHECK(store->find(stopped).at(0).outcome.value().exit_code == 0);
 }
 
 TEST_CASE("events that no job can have are refused by replay") {
@@ -464,7 +485,7 @@ TEST_CASE("an array whose tasks never start ends, as it was told, with the last 
   const JobId task = start_task(*store, array, 0, "1-9");
   CHECK_FALSE(store->close_array(task, completed(), at(4)));
   CHECK_FALSE(store->closing(array));
-  const Outcome outcome = ended(JobState::deadline, Cause::cancelled);
+  const Outcome outcome = never_ran(JobState::deadline, Cause::cancelled);
   REQUIRE(store->close_array(array, outcome, at(4)));
   CHECK_FALSE(store->settle_array(array, at(4)));
   CHECK(store->find(array).at(0).state == JobState::pending);
