@@ -213,7 +213,7 @@ void read_warning_flags(const Field& field, JobSpec& spec) {
 }
 
 void read_schema_version(const Field& field, JobSpec& /*spec*/) {
-  if (field.value() != 1) {
+  if (!field.value().is_number_integer() || field.value() != 1) {
     field.refuse("is not a version that this berth knows; use 1");
   }
 }

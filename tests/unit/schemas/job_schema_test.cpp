@@ -103,6 +103,87 @@ TEST_CASE("the schema accepts what the parser accepts, and refuses what breaks i
   }
 }
 
+/// A job that runs `true`, with the members of `more`.
+std::string job_with(const std::string& more) {
+  return R"({"argv": ["true"], )" + more + "}";
+}
+
+TEST_CASE("the schema alone refuses what can be stated of one field") {
+  for (const char* job : {"{}", "[{}]", R"({"argv": []})", R"({"argv": [""]})", R"({"script": "#!"})"}) {
+    INFO(job);
+    CHECK(schema_fault(job, "f"));
+  }
+  for (const char* more :
+       {R"("time_limit": "0")",
+        R"("time_limit": "00:00")",
+        R"("memory_per_node": "0")",
+        R"("qos": "x")",
+        R"("memory_per_node": "0.0G")",
+        R"("array": "x")",
+        R"("array": "1-")",
+        R"("array": "1,,2")",
+        R"("array": "1-2-3")",
+        R"("array": "1%0")",
+        R"("array": "")",
+        R"("dependency": "before:1")",
+        R"("dependency": "afterok:x")",
+        R"("dependency": "afterok:1+5")",
+        R"("dependency": "")",
+        R"("begin_time": "soon")",
+        R"("begin_time": "now+")",
+        R"("deadline": "x")",
+        R"("retry": {"on": ["COMPLETED"]})",
+        R"("kill_warning_signal": "USR1")",
+        R"("isolation": {"rate": {"in": "1M"}})",
+        R"("isolation": {"network": "shared:-x"})",
+        R"("isolation": {"tmpfs": {"/proc/x": "1M"}})",
+        R"("isolation": {"user": "1000:"})",
+        R"("isolation": {"mounts": [{"target": "/a"}]})",
+        R"("name": "..")",
+        R"("isolation": {"mounts": [{"type": "tmpfs", "target": "/a", "size": 1, "read_only": true}]})"}) {
+    INFO(more);
+    CHECK(schema_fault(job_with(more), "f"));
+  }
+}
+
+TEST_CASE("the schema takes every form that the parser does") {
+  for (const char* more : {R"("array": "1,3,5-7")",
+                           R"("array": "0-20:4%2")",
+                           R"("array": "5:2,")",
+                           R"("dependency": "singleton")",
+                           R"("dependency": "after:1,afterany:2:3_4,singleton")",
+                           R"("dependency": "afterok:1?afternotok:2")",
+                           R"("begin_time": "2026-11-24")",
+                           R"("begin_time": "20:30:15.5")",
+                           R"("begin_time": "7:30 PM")",
+                           R"("begin_time": "NOW+2hours")",
+                           R"("begin_time": "now")",
+                           R"("begin_time": "Tomorrow")",
+                           R"("begin_time": "fika")",
+                           R"("begin_time": "12/24")",
+                           R"("begin_time": "12.24.26")",
+                           R"("begin_time": "1224")",
+                           R"("begin_time": "2026-11-24T06:00:00+01:00")",
+                           R"("memory_per_node": ".5G")",
+                           R"("time_limit": "0:00:01")",
+                           R"("grace_period": "0")",
+                           R"("limits": {"swap": "0", "net_class": "0:1"})",
+                           R"("retry": {"max": 1, "on": ["failed", "NF"]})",
+                           R"("isolation": {"mounts": [{"source": "/x", "target": "//./process"}]})",
+                           R"("isolation": {"devices": ["/./dev/fuse"], "egress": "public", "publish": []})",
+                           R"("isolation": {"root": {"path": "/r", "writable": true}, "overlay": false})"}) {
+    INFO(more);
+    CHECK_NOTHROW(parse_many_jobs(job_with(more), "f", "/"));
+    CHECK_FALSE(schema_fault(job_with(more), "f"));
+  }
+  CHECK_NOTHROW(parse_job_file(R"({"script": "#! /bin/sh\n", "argv": []})", "f", "/"));
+}
+
+TEST_CASE("a job is refused alike with the schema and without it") {
+  CHECK_THROWS_AS(parse_many_jobs(job_with(R"("schema_version": 1.0)"), "f", "/"), InputError);
+  CHECK_THROWS_AS(parse_job_file(job_with(R"("schema_version": 1.0)"), "f", "/"), InputError);
+}
+
 constexpr const char* kGateFault = "does not match the schema";
 
 /// What the parser says; kGateFault is in it when only the gate behind its own checks refused.
