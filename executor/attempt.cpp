@@ -67,22 +67,50 @@ Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, Unique
       created_(now),
       launch_deadline_(now + kLaunchPatience) {}
 
+/// Of a working directory that is not there because a mount is in its place.
+std::string Attempt::hiding_mount(const std::string& directory) const {
+  const std::vector<Mount>& mounts = request_.spec.isolation.mounts;
+  const auto hides = [&](const Mount& mount) { return (directory + '/').starts_with(mount.target + '/'); };
+  const auto mount = std::find_if(mounts.rbegin(), mounts.rend(), hides);
+  return mount == mounts.rend() ? "" : mount->target;
+}
+
+std::string Attempt::explain_mount(const sandbox::Report& report) const {
+  const std::string problem = std::string("cannot mount at ") + report.object + ": ";
+  switch (report.error) {
+    case ENOENT:
+    case EROFS:
+    case EACCES:
+      return problem + std::generic_category().message(report.error) +
+             "; use a target that exists, a new one directly below /, or one below /tmp";
+    case EISDIR:
+      return problem + "it is a folder in the job, and what is mounted is a file; name a file as the target";
+    case ENOTDIR:
+      return problem +
+             "it, or a part of its path, is a file in the job; mount a folder on a folder, and a file "
+             "on a file";
+    default:
+      return {};  // stage and errno say it
+  }
+}
+
 std::string Attempt::explain(const sandbox::Report& report) const {
   const std::string why = std::generic_category().message(report.error);
-  const bool no_mount_point = report.error == ENOENT || report.error == EROFS || report.error == EACCES;
   switch (report.step) {
     case sandbox::Step::exec:
       return std::string("cannot execute ") + report.object + ": " + why;
     case sandbox::Step::change_directory:
+      if (const std::string mount = hiding_mount(report.object); report.error == ENOENT && !mount.empty()) {
+        return std::string("there is no working directory ") + report.object + " in what is mounted at " +
+               mount + "; choose another (-D), or mount elsewhere";
+      }
       return "the job's user " + request_.identity.name + " (uid " +
              std::to_string(request_.identity.outside_uid) +
              " on the host) cannot enter its working directory " + report.object + ": " + why +
              "; choose another (-D), open it to that user, or name a user that may (--user)";
     case sandbox::Step::mount_bind:
     case sandbox::Step::mount_tmpfs:
-      return no_mount_point ? std::string("cannot mount at ") + report.object + ": " + why +
-                                  "; use a target that exists, a new one directly below /, or one below /tmp"
-                            : std::string();
+      return explain_mount(report);
     default:
       return {};  // stage and errno say it
   }

@@ -81,6 +81,8 @@ class Attempt {
  private:
   /// A sentence with the remedy for a failed step, or nothing where there is no better one than the step.
   std::string explain(const sandbox::Report& report) const;
+  std::string explain_mount(const sandbox::Report& report) const;
+  std::string hiding_mount(const std::string& directory) const;
   void latch(Cause cause);
   void kill(Time now);
   void signal_process(int signal_number, std::uint32_t target);

@@ -112,8 +112,31 @@ Bytes checked_product(Bytes size, unsigned count) {
   return size * count;
 }
 
+/// What the options that are written may not say together, in their own words.
+void check_long_mount(const Mount& mount, bool says_read_only) {
+  if (mount.target.empty()) {
+    throw std::invalid_argument("names no target; add target=PATH");
+  }
+  if (mount.kind == Mount::Kind::bind) {
+    if (mount.size) {
+      throw std::invalid_argument("is a bind mount, which has no size; remove it, or use type=tmpfs");
+    }
+    return;
+  }
+  if (!mount.size) {
+    throw std::invalid_argument("is a tmpfs without a size; add one, e.g. size=64M");
+  }
+  if (!mount.source.empty()) {
+    throw std::invalid_argument("is a tmpfs, which has no source; remove it, or use type=bind");
+  }
+  if (says_read_only) {
+    throw std::invalid_argument("is a tmpfs, which is always writable; remove ro");
+  }
+}
+
 Mount parse_long_mount(std::string_view text) {
   Mount mount;
+  bool says_read_only = false;
   for (const std::string_view part : split(text, ',')) {
     const std::size_t equals = part.find('=');
     const std::string_view key = part.substr(0, equals);
@@ -131,9 +154,9 @@ Mount parse_long_mount(std::string_view text) {
         throw std::invalid_argument("has a size that " + std::string(error.what()));
       }
     } else if (key == "ro" || key == "readonly") {
-      mount.read_only = true;
+      mount.read_only = says_read_only = true;
     } else if (key == "rw") {
-      mount.read_only = false;
+      mount.read_only = says_read_only = false;
     } else {
       throw std::invalid_argument("is not a mount: \"" + std::string(part) +
                                   "\" is none of type=bind|tmpfs, source=, target=, size=, ro, rw");
@@ -142,6 +165,7 @@ Mount parse_long_mount(std::string_view text) {
   if (mount.target.empty() && mount.kind == Mount::Kind::bind) {
     mount.target = mount.source;
   }
+  check_long_mount(mount, says_read_only);
   return mount;
 }
 
@@ -441,6 +465,9 @@ class SpecBuilder {
     each("mount", [&](const std::string& text) { isolation.mounts.push_back(parse_mount(text)); });
     each("root", [&](const std::string& text) { isolation.root = absolute(text, caller_); });
     isolation.root_writable = line_.has("root-writable");
+    if (isolation.root_writable && !line_.has("root")) {
+      faults_.push_back({kCommandLine, "--root-writable", "says nothing without --root; add it"});
+    }
     isolation.overlay = line_.has("overlay");
     each("user", [&](const std::string& text) { isolation.user = text; });
     each("hostname", [&](const std::string& text) { isolation.hostname = text; });

@@ -308,7 +308,7 @@ void check_network(const Field& isolation, const NetworkSpec& network) {
       isolation.context().faults.push_back(
           {isolation.context().file, isolation.pointer() + "/" + key,
            "means nothing with the network \"" + network_mode_text(network) +
-               "\"; set \"network\" to \"private\" or \"shared:NAME\", or remove it"});
+               "\"; make the network \"private\" or \"shared:NAME\", or remove it"});
     }
   };
   needs_device(network.egress != Egress{}, "egress");

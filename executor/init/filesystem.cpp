@@ -33,6 +33,9 @@ constexpr int kCurrent = -100;           // AT_FDCWD
 constexpr int kMsPrivate = 1 << 18;
 constexpr long kEnoent = -2;
 constexpr long kEexist = -17;
+constexpr long kEnotdir = -20;
+constexpr long kEisdir = -21;
+constexpr long kEinval = -22;
 
 constexpr unsigned kPlainAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
@@ -132,7 +135,8 @@ bool exists(const char* path) {
 }
 
 /// Moves a detached mount to `target`, which is made when it can be. Symbolic links in `target` are resolved
-/// inside the job's root, which is already "/"; magic links are not followed.
+/// inside the job's root, which is already "/"; magic links are not followed. A folder goes on a folder
+/// alone, and anything else on what is none: the kernel's EINVAL is told as ENOTDIR or EISDIR.
 void place(long tree, const char* target, Step step) {
   if (!exists(target)) {
     expect(make_mount_point(target, is_directory(tree)), step, target);
@@ -141,8 +145,12 @@ void place(long tree, const char* target, Step step) {
   how.flags = O_PATH | kCloexec;
   how.resolve = RESOLVE_NO_MAGICLINKS;
   const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
-  expect(sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), step,
-         target);
+  const long moved =
+      sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+  if (moved == kEinval && is_directory(tree) != is_directory(point)) {
+    fail(step, is_directory(tree) ? kEnotdir : kEisdir, target);
+  }
+  expect(moved, step, target);
   sys(SYS_close, point);
   sys(SYS_close, tree);
 }

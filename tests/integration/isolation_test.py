@@ -276,6 +276,27 @@ class Isolation(BerthCase):
         self.assertEqual(run.status, 125, str(run))
         self.assertIn("/no/such", run.err + str(run.records))
 
+    def test_a_file_on_a_folder_and_a_folder_on_a_file_are_named(self):
+        for source, target, said in (
+            ("/etc/passwd", "/mnt", "it is a folder in the job, and what is mounted is a file"),
+            ("/etc", "/etc/passwd", "is a file in the job; mount a folder on a folder"),
+        ):
+            run = self.run_job("exit", 0, isolation={"mounts": [{"source": source, "target": target}]})
+            self.assertEqual(run.status, 125, str(run))
+            self.assertIn(f"cannot mount at {target}: ", run.outcome["message"])
+            self.assertIn(said, run.outcome["message"])
+        run = self.run_job("exit", 0, isolation={"tmpfs": {"/etc/passwd": "1M"}})
+        self.assertIn("is a file in the job", run.outcome["message"])
+
+    def test_a_mount_that_hides_the_working_directory_is_named(self):
+        folder = os.path.join(self.directory, "hidden")
+        os.makedirs(os.path.join(folder, "inner"))
+        run = self.run_job(
+            "exit", 0, current_working_directory=folder + "/inner", isolation={"tmpfs": {folder: "1M"}}
+        )
+        self.assertEqual(run.status, 125, str(run))
+        self.assertIn(f"no working directory {folder}/inner in what is mounted at {folder}", run.outcome["message"])
+
     def test_tmpfs_mount_has_its_size(self):
         run = self.run_job("fill", "/scratch", isolation={"tmpfs": {"/scratch": "4M"}})
         self.assertEqual(run.out, f"filled {4 << 20} ENOSPC\n", str(run))

@@ -198,6 +198,22 @@ TEST_CASE("all faults come at once, each with its option and its text") {
   CHECK_THAT(all, Catch::Contains("--mount: \"/a:/b:/c\""));
 }
 
+TEST_CASE("mounts and roots that contradict themselves are refused in the words of the options") {
+  const auto fault = [](const Words& options) {
+    const Words found = faults(options);
+    REQUIRE(found.size() == 1);
+    return found[0];
+  };
+  CHECK_THAT(fault({"--mount", "type=tmpfs,target=/s"}), Catch::EndsWith("add one, e.g. size=64M"));
+  CHECK_THAT(fault({"--mount", "ro,type=tmpfs,target=/s,size=1M"}), Catch::EndsWith("remove ro"));
+  CHECK_THAT(fault({"--mount", "type=tmpfs,source=/x,target=/s,size=1M"}),
+             Catch::Contains("has no source") && !Catch::Contains("\"source\""));
+  CHECK_THAT(fault({"--mount", "source=/x,size=1M"}), Catch::Contains("bind mount, which has no size"));
+  CHECK_THAT(fault({"--mount", "type=tmpfs,size=1M"}), Catch::EndsWith("add target=PATH"));
+  CHECK_THAT(fault({"--root-writable"}), Catch::Contains("--root-writable: says nothing without --root"));
+  CHECK(job({"--mount", "type=tmpfs,target=/s,size=1M,rw"}).isolation.mounts.size() == 1);
+}
+
 TEST_CASE("what only the job file's rules find is named by option too") {
   const Words found = faults({"-c", "0", "--cpu-weight", "20000"});
   REQUIRE(found.size() == 2);
