@@ -2,6 +2,7 @@
 
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #include "executor/network_namespace.h"
 #include "executor/network_rules.h"
 #include "executor/nft_tables.h"
+#include "executor/os/syscall.h"
 #include "executor/port_relay.h"
 
 namespace berth {
@@ -35,6 +37,13 @@ constexpr int kFirstSharedBridge = 1000;
 constexpr int kFirstPort = 1'000'000;
 constexpr const char* kJobDeviceName = "eth0";
 constexpr const char* kPrivateBridgeName = "private";
+
+/// Half the descriptors that this process may have, at two each.
+std::size_t most_relayed_clients() {
+  rlimit limit{};
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit", "RLIMIT_NOFILE");
+  return limit.rlim_cur / 4;
+}
 
 }  // namespace
 
@@ -116,6 +125,7 @@ class NetworkPool::Implementation {
   DescriptorLoop loop_;
   std::optional<ConnectionCounter> connections_;
   std::optional<DnsForwarder> names_;
+  RelayedClients relayed_{most_relayed_clients(), 0};
   std::map<NetworkKey, Network> networks_;
   int last_bridge_ = kFirstSharedBridge;
 };
@@ -426,7 +436,7 @@ void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, co
     inside_->commit(batch);
   }
   if (!network.publish.empty()) {
-    relay_.emplace(pool_.loop_, pool_.router_, pool_.in_use(index_));
+    relay_.emplace(pool_.loop_, pool_.router_, pool_.in_use(index_), pool_.relayed_);
     for (const PublishedPort& port : network.publish) {
       published_.push_back(relay_->publish(port));
     }

@@ -21,6 +21,7 @@ constexpr int kBacklog = 128;
 constexpr std::size_t kBuffer = std::size_t{64} * 1024;
 constexpr std::size_t kMostConnections = 4096;
 constexpr std::size_t kMostSessions = 1024;
+constexpr std::size_t kAlwaysOfOneJob = 32;  // connections and sessions, also while others have the most
 constexpr std::chrono::seconds kSessionIdle{120};  // as nf_conntrack_udp_timeout_stream
 constexpr int kFreePortTries = 32;
 
@@ -69,10 +70,8 @@ class PortRelay::Connection {
   struct Side {
     UniqueFd fd;
     bool watched = false;
-    bool ended = false;       ///< nothing more comes from it
-    bool told_ended = false;  ///< it knows that nothing more comes to it
-    std::vector<char> out;    ///< on its way to it
-    std::size_t sent = 0;
+    bool ended = false;  ///< nothing more comes from it, which the other one knows
+    bool full = false;   ///< it takes no more at present
   };
 
   void watch(std::size_t which, std::uint32_t events) {
@@ -114,51 +113,46 @@ class PortRelay::Connection {
         return;
       }
     }
-    if (sides_[kClient].told_ended && sides_[kJob].told_ended) {
+    if (sides_[kClient].ended && sides_[kJob].ended) {
       close(false);
       return;
     }
     for (const std::size_t side : {kClient, kJob}) {
-      const bool reads = !sides_.at(side).ended && sides_.at(1 - side).out.empty();
-      const bool writes = !sides_.at(side).out.empty();
-      const std::uint32_t events = (reads ? unsigned{EPOLLIN} : 0U) | (writes ? unsigned{EPOLLOUT} : 0U);
+      const bool reads = !sides_.at(side).ended && !sides_.at(1 - side).full;
+      const std::uint32_t events =
+          (reads ? unsigned{EPOLLIN} : 0U) | (sides_.at(side).full ? unsigned{EPOLLOUT} : 0U);
       // One that has hung up would be reported for ever while the other side takes its time.
       events != 0 ? watch(side, events) : unwatch(sides_.at(side));
     }
   }
 
-  /// What can be moved without waiting. False when the connection is broken.
-  static bool pump(Side& from, Side& to) {
-    for (int turn = 0; turn < 16; ++turn) {
-      if (to.out.empty() && !from.ended) {
-        to.out.resize(kBuffer);
-        const ssize_t size = retry_eintr([&] { return ::recv(from.fd.get(), to.out.data(), kBuffer, 0); });
-        const int error_number = errno;
-        to.out.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
-        to.sent = 0;
-        if (size < 0) {
-          return error_number == EAGAIN;
-        }
-        from.ended = size == 0;
+  /// What can be moved without waiting; the rest stays in the socket that it came by, where the kernel makes
+  /// its sender wait. False when the connection is broken.
+  bool pump(Side& from, Side& to) {
+    std::vector<char>& buffer = relay_.buffer();
+    to.full = false;
+    for (int turn = 0; turn < 16 && !from.ended; ++turn) {
+      const ssize_t size =
+          retry_eintr([&] { return ::recv(from.fd.get(), buffer.data(), buffer.size(), MSG_PEEK); });
+      if (size < 0) {
+        return errno == EAGAIN;
       }
-      if (!to.out.empty()) {
-        const ssize_t size = retry_eintr([&] {
-          return ::send(to.fd.get(), to.out.data() + to.sent, to.out.size() - to.sent, MSG_NOSIGNAL);
-        });
-        if (size < 0) {
-          return errno == EAGAIN;
-        }
-        to.sent += static_cast<std::size_t>(size);
-        if (to.sent == to.out.size()) {
-          to.out.clear();
-        }
-      }
-      if (to.out.empty() && from.ended) {
-        if (!to.told_ended) {
-          to.told_ended = true;
-          ::shutdown(to.fd.get(), SHUT_WR);
-        }
+      if (size == 0) {
+        from.ended = true;
+        ::shutdown(to.fd.get(), SHUT_WR);
         return true;
+      }
+      const ssize_t sent = retry_eintr(
+          [&] { return ::send(to.fd.get(), buffer.data(), static_cast<std::size_t>(size), MSG_NOSIGNAL); });
+      if (sent < 0) {
+        to.full = errno == EAGAIN;
+        return to.full;
+      }
+      // tcp(7): with MSG_TRUNC they are dropped where they are.
+      const ssize_t taken = retry_eintr(
+          [&] { return ::recv(from.fd.get(), nullptr, static_cast<std::size_t>(sent), MSG_TRUNC); });
+      if (taken != sent) {
+        return false;
       }
     }
     return true;
@@ -170,7 +164,7 @@ class PortRelay::Connection {
       const linger now{1, 0};
       ::setsockopt(sides_[kClient].fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
     }
-    relay_.connections_.erase(number_);
+    relay_.end_connection(number_);
   }
 
   PortRelay& relay_;
@@ -263,10 +257,12 @@ bool is_datagram(const PublishedPort& port) {
 
 }  // namespace
 
-PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job)
-    : loop_(loop), router_(router), job_(std::move(job)), clients_(loop) {}
+PortRelay::PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job,
+                     RelayedClients& all)
+    : loop_(loop), router_(router), job_(std::move(job)), all_(all), clients_(loop) {}
 
 PortRelay::~PortRelay() {
+  all_.now -= connections_.size() + sessions_.size();
   connections_.clear();
   for (const auto& [client, session] : sessions_) {
     loop_.forget(session->socket.get());
@@ -276,6 +272,11 @@ PortRelay::~PortRelay() {
       loop_.forget(listener->socket.get());
     }
   }
+}
+
+std::vector<char>& PortRelay::buffer() {
+  buffer_.resize(kBuffer);
+  return buffer_;
 }
 
 std::vector<PortRelay::Listener> PortRelay::open_sockets(const PublishedPort& port) {
@@ -384,24 +385,33 @@ UniqueFd PortRelay::connect_to_job(int type, std::uint16_t port, const IpAddress
   return socket;
 }
 
+/// No job's clients keep those of others out, nor take the descriptors that jobs need to start.
+bool PortRelay::has_room() const {
+  return all_.now < all_.most || connections_.size() + sessions_.size() < kAlwaysOfOneJob;
+}
+
 void PortRelay::take_client(const Listener& listener, UniqueFd client) {
-  if (connections_.size() >= kMostConnections) {
+  if (connections_.size() >= kMostConnections || !has_room()) {
     return;
   }
   const std::uint64_t number = ++last_connection_;
   const auto [entry, is_new] = connections_.emplace(
       number,
       std::make_unique<Connection>(*this, number, std::move(client), listener.port.port, listener.v6));
+  ++all_.now;
   if (!entry->second->connect()) {
-    connections_.erase(entry);
+    end_connection(number);
   }
 }
 
+void PortRelay::end_connection(std::uint64_t number) {
+  all_.now -= connections_.erase(number);
+}
+
 void PortRelay::receive_datagrams(const Listener& listener) {
-  std::vector<char> buffer(kBuffer);
   for (int turn = 0; turn < kMostDatagramsPerTurn; ++turn) {
     Envelope client;
-    const ssize_t size = client.receive(listener.socket.get(), buffer);
+    const ssize_t size = client.receive(listener.socket.get(), buffer());
     if (size < 0) {
       return;
     }
@@ -422,8 +432,8 @@ void PortRelay::receive_datagrams(const Listener& listener) {
       const int job = session->socket.get();
       const int host = listener.socket.get();
       Session& entry = *session;
-      loop_.watch(job, EPOLLIN, [job, host, &entry](std::uint32_t) {
-        std::vector<char> answer(kBuffer);
+      loop_.watch(job, EPOLLIN, [this, job, host, &entry](std::uint32_t) {
+        std::vector<char>& answer = buffer();
         for (int answers = 0; answers < kMostDatagramsPerTurn; ++answers) {
           const ssize_t got = retry_eintr([&] { return ::recv(job, answer.data(), answer.size(), 0); });
           if (got < 0) {
@@ -434,9 +444,10 @@ void PortRelay::receive_datagrams(const Listener& listener) {
         }
       });
       found = sessions_.emplace(key, std::move(session)).first;
+      ++all_.now;
     }
     found->second->used = Clock::now();
-    (void)!::send(found->second->socket.get(), buffer.data(), static_cast<std::size_t>(size), MSG_NOSIGNAL);
+    (void)!::send(found->second->socket.get(), buffer_.data(), static_cast<std::size_t>(size), MSG_NOSIGNAL);
   }
 }
 
@@ -446,9 +457,9 @@ void PortRelay::make_room_for_session() {
   const auto oldest = std::min_element(sessions_.begin(), sessions_.end(), [](const auto& a, const auto& b) {
     return a.second->used < b.second->used;
   });
-  const Clock::time_point limit =
-      sessions_.size() >= kMostSessions ? oldest->second->used : now - kSessionIdle;
-  std::erase_if(sessions_, [&](const auto& entry) {
+  const bool too_many = !sessions_.empty() && (sessions_.size() >= kMostSessions || !has_room());
+  const Clock::time_point limit = too_many ? oldest->second->used : now - kSessionIdle;
+  all_.now -= std::erase_if(sessions_, [&](const auto& entry) {
     const bool over = entry.second->used <= limit;
     if (over) {
       loop_.forget(entry.second->socket.get());

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <vector>
@@ -18,10 +20,18 @@
 
 namespace berth {
 
+/// Connections and exchanges of datagrams that all jobs' published ports have open, and may have; of two
+/// descriptors each at most.
+struct RelayedClients {
+  std::size_t most = 0;
+  std::size_t now = 0;
+};
+
 class PortRelay {
  public:
-  /// Connects from `router` to the job, whose addresses these are. Both outlive it.
-  PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job);
+  /// Connects from `router` to the job, whose addresses these are. All that it refers to outlives it.
+  PortRelay(DescriptorLoop& loop, const NetworkNamespace& router, std::vector<IpAddress> job,
+            RelayedClients& all);
   ~PortRelay();
   PortRelay(const PortRelay&) = delete;
   PortRelay& operator=(const PortRelay&) = delete;
@@ -44,7 +54,10 @@ class PortRelay {
   static std::vector<Listener> open_sockets(const PublishedPort& port);
   /// The same, for a free port with several tries.
   static std::vector<Listener> open_listeners(const PublishedPort& port);
+  std::vector<char>& buffer();
+  bool has_room() const;
   void take_client(const Listener& listener, UniqueFd client);
+  void end_connection(std::uint64_t number);
   void receive_datagrams(const Listener& listener);
   /// Empty when it cannot be had.
   UniqueFd open_in_router(int family, int type);
@@ -54,11 +67,13 @@ class PortRelay {
   DescriptorLoop& loop_;
   const NetworkNamespace& router_;
   std::vector<IpAddress> job_;
+  RelayedClients& all_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;
   std::map<std::string, std::unique_ptr<Session>> sessions_;  ///< by listener and client
   std::uint64_t last_connection_ = 0;
-  StreamListeners clients_;  ///< of TCP; goes before the sockets
+  std::vector<char> buffer_;  ///< for what passes in one step; empty until there is a client
+  StreamListeners clients_;   ///< of TCP; goes before the sockets
 };
 
 }  // namespace berth

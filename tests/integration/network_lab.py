@@ -188,6 +188,18 @@ def stuff(host, port):
     time.sleep(3600)
 
 
+def press(host, port, count, size):
+    """So many connections that have sent so much, or what is taken of it, and stay."""
+    held = []
+    for _ in range(int(count)):
+        with contextlib.suppress(OSError):
+            held.append(socket.create_connection((host, int(port)), timeout=10))
+            held[-1].setblocking(False)
+            held[-1].send(bytes(int(size)))
+    print("ready", flush=True)
+    time.sleep(3600)
+
+
 def serve_udp(port):
     server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -516,6 +528,8 @@ def main(words):
         serve_deaf(*rest)
     elif command == "stuff":  # HOST PORT
         stuff(*rest)
+    elif command == "press":  # HOST PORT COUNT BYTES
+        press(*rest)
     elif command == "mute":  # PORT LOG
         serve_mute(*rest)
     elif command == "wait":  # FILE

@@ -18,6 +18,10 @@ from network_lab import PYTHON, open_lab, results
 PUBLIC, PUBLIC_V6 = "8.8.8.8", "2001:4860::8"
 
 
+def resident_memory(pid):
+    return int(read(f"/proc/{pid}/status").split("VmRSS:")[1].split()[0]) << 10
+
+
 class NetworkCase(BerthCase):
     def setUp(self):
         super().setUp()
@@ -429,6 +433,36 @@ class Ports(NetworkCase):
         self.assertLess(cpu_seconds(process.pid) - before, 0.3, "seconds of CPU in four seconds of waiting")
         self.wait_until("host", "127.0.0.1", 8080)
         self.stop(process)
+
+    @natively
+    def test_what_waits_for_the_job_takes_no_memory_of_berths(self):
+        """It stays in the sockets, where its sender waits."""
+        log, count = os.path.join(self.work, "taken"), 200
+        process = self.run_start(self.server("mute", 80, log, publish=["127.0.0.1:8080:80"]))
+        self.assertTrue(eventually(lambda: self.lab.ask("host", "connect", "127.0.0.1", 8080) == {"127.0.0.1 8080": "timeout"}, 20))
+        before = resident_memory(process.pid)
+        self.lab.serve("host", "press", "127.0.0.1", 8080, count, 1 << 20)
+        self.assertTrue(eventually(lambda: len(read(log)) > count, 20), read(log))
+        self.assertLess(resident_memory(process.pid) - before, 4 << 20)
+        self.stop(process)
+
+    @natively
+    def test_clients_leave_descriptors_for_other_jobs(self):
+        log, go, limit = os.path.join(self.work, "taken"), os.path.join(self.work, "go"), 400
+        process = self.run_start(
+            self.server("mute", 80, log, publish=["127.0.0.1:8080:80"]),
+            self.lab_job("wait", go, name="first"),
+            *(self.lab_job("connect", name=f"then{number}") for number in range(6)),  # more than were made ahead
+            program=("prlimit", f"--nofile={limit}:{limit}"),
+        )
+        self.assertTrue(eventually(lambda: self.lab.ask("host", "connect", "127.0.0.1", 8080) == {"127.0.0.1 8080": "timeout"}, 20))
+        self.lab.serve("host", "press", "127.0.0.1", 8080, limit, 1)
+        self.assertTrue(eventually(lambda: len(read(log)) == limit // 4, 20), f"{len(read(log))} clients")
+        with open(go, "w", encoding="utf-8"):
+            pass
+        self.assertTrue(eventually(lambda: len(self.history("-s", "COMPLETED,FAILED")) == 7, 40))
+        run = self.stop(process)
+        self.assertEqual({run.by_name(f"then{number}")["state"] for number in range(6)}, {"COMPLETED"}, run.err)
 
     def pings(self, address, name="host"):
         try:
