@@ -23,6 +23,7 @@
 #include "executor/job_limits.h"
 #include "executor/launcher_process.h"
 #include "executor/network_pool.h"
+#include "executor/nft_tables.h"
 #include "executor/os/syscall.h"
 #include "executor/own_cpus.h"
 #include "executor/plan.h"
@@ -189,6 +190,7 @@ class Executor::Implementation {
     }
     tree_ = CgroupTree::create(machine_, options_.cgroup);
     descriptor_limit_ = raise_descriptor_limit(inherited_limit_);
+    NftTables::keep_descriptors();
     watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
   }

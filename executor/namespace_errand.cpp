@@ -34,6 +34,9 @@ void tell_failure(Result& result, int error_number, const std::string& stage, co
 
 [[noreturn]] void run_child(pid_t pid, int socket, const std::function<std::vector<UniqueFd>()>& errand) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // It needs no other of berth's, and libnftables a low number (nft_tables.h).
+  ::close_range(STDERR_FILENO + 1, static_cast<unsigned>(socket - 1), 0);
+  ::close_range(static_cast<unsigned>(socket + 1), ~0U, 0);
   Result result{};
   std::vector<UniqueFd> made;
   try {

@@ -15,7 +15,8 @@
 namespace berth {
 
 /// Runs `errand` in the namespaces of `pid`, which is a child that is not reaped yet, and waits for its end.
-/// Throws LaunchError with what it threw.
+/// None of this process's descriptors is open there but the standard streams. Throws LaunchError with what it
+/// threw.
 Descriptors run_in_network_of(pid_t pid, const std::function<std::vector<UniqueFd>()>& errand);
 
 }  // namespace berth

@@ -1,10 +1,16 @@
 #include "executor/nft_tables.h"
 
 #include <dlfcn.h>
+#include <sys/eventfd.h>
+#include <sys/select.h>
 
 #include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "executor/executor.h"
+#include "executor/os/unique_fd.h"
 
 namespace berth {
 namespace {
@@ -52,12 +58,49 @@ const Library& library() {
   return kLoaded;
 }
 
-}  // namespace
+UniqueFd open_any() {
+  return UniqueFd{::eventfd(0, EFD_CLOEXEC)};
+}
 
-NftTables::NftTables() : context_(library().make(NFT_CTX_DEFAULT), library().free) {
-  if (!context_) {
+/// Opened only to be closed when a context is about to be made.
+std::vector<UniqueFd>& kept_descriptors() {
+  static std::vector<UniqueFd> kept;
+  return kept;
+}
+
+/// A new context. Its socket has the lowest number that is free.
+nft_ctx* make_context() {
+  const Library& loaded = library();
+  if (!kept_descriptors().empty()) {
+    kept_descriptors().pop_back();
+  }
+  UniqueFd lowest = open_any();
+  if (!lowest || lowest.get() >= FD_SETSIZE) {
+    throw LaunchError("nftables", EMFILE,
+                      "nftables: libnftables needs a descriptor below " + std::to_string(FD_SETSIZE) +
+                          ", and berth has all of them open; run fewer jobs at once");
+  }
+  lowest.reset();
+  nft_ctx* context = loaded.make(NFT_CTX_DEFAULT);
+  if (context == nullptr) {
     throw LaunchError("nftables", ENOMEM, "nftables: no memory for a context");
   }
+  return context;
+}
+
+}  // namespace
+
+void NftTables::keep_descriptors() {
+  constexpr std::size_t kContexts = 2;
+  static bool done = false;
+  if (!std::exchange(done, true)) {
+    for (std::size_t number = 0; number < kContexts; ++number) {
+      kept_descriptors().push_back(open_any());
+    }
+  }
+}
+
+NftTables::NftTables() : context_(make_context(), library().free) {
   library().buffer_output(context_.get());
   library().buffer_error(context_.get());
   // Names of ports, users and hosts are never looked up: only numbers are given.

@@ -17,6 +17,10 @@ class NftTables {
   /// installed: it is loaded here, because it brings five others that a job without a network need not wait
   /// for.
   NftTables();
+  /// Sees to it, once per process, that the first two contexts (a NetworkPool's) find a descriptor below 1024
+  /// (FD_SETSIZE) however many are open by then: libnftables waits with select(2), which ends the whole
+  /// process for a higher one. Without, such a context is refused.
+  static void keep_descriptors();
   /// Throws LaunchError("nftables") with what libnftables says.
   void run(const std::string& commands);
 

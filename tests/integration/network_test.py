@@ -60,6 +60,11 @@ class NetworkCase(BerthCase):
         mount = 'mount -t overlay -o "ro,lowerdir=$1:/etc" overlay /etc && shift && exec "$@"'
         return ("unshare", "--mount", "sh", "-c", mount, "sh", folder)
 
+    def holding(self, first):
+        """What to put in front of a command that is to have all descriptors from `first` on open, more than 1024."""
+        script = f"import os, sys\nfor number in range({first}, 1100): os.dup2(0, number)\nos.execvp(sys.argv[1], sys.argv[1:])"
+        return ("prlimit", "--nofile=1200:1200", PYTHON, "-c", script)
+
     def server(self, *words, name="server", **isolation):
         return self.lab_job(*words, name=name, **isolation)
 
@@ -638,6 +643,26 @@ class Shared(NetworkCase):
         return [line.split()[3].split("/")[0] for line in text.splitlines()]
 
 
+class Descriptors(NetworkCase):
+    """More than 1024 open ones, for which libnftables is not made."""
+
+    @natively
+    def test_a_network_may_come_late(self):
+        """Its rules have numbers kept for them; what else berth opens comes first."""
+        self.lab.serve("internet", "tcp", 80)
+        run = self.run_jobs(self.lab_job("connect", PUBLIC, 80), program=self.holding(40))
+        self.assert_state(run, "COMPLETED")
+        self.assertIn("ok", run.out)
+
+    @natively
+    def test_without_a_low_one_the_job_is_refused(self):
+        """And berth goes on."""
+        run = self.run_jobs(self.lab_job("connect", PUBLIC, 80), {"argv": ["/bin/true"], "name": "other"}, program=self.holding(3))
+        self.assertEqual(run.by_name("client")["outcome"]["cause"], "launch_failed", str(run))
+        self.assertIn("below 1024", run.by_name("client")["outcome"]["message"])
+        self.assertEqual(run.by_name("other")["state"], "COMPLETED")
+
+
 class Measures(NetworkCase):
     SIZE = 8_000_000
 
@@ -868,6 +893,11 @@ class Rootless(NetworkCase):
             self.assertLess(run.usage[f"network_{direction}_bytes"], size * 1.07)
         seen, _ = self.ask("transfer", PUBLIC, 80, "take", size, rate={"out": 2_000_000})
         self.assertGreater(float(seen["seconds"]), size / 2_000_000 * 0.9)
+
+    def test_more_than_1024_open_descriptors(self):
+        self.lab.serve("internet", "tcp", 80)
+        run = self.run_jobs(self.lab_job("connect", PUBLIC, 80), program=(*self.as_user(), *self.holding(3)))
+        self.assert_state(run, "COMPLETED")
 
     def test_kill_leaves_nothing(self):
         process = self.run_start(self.server("tcp", 80, publish=["8001:80"]))
