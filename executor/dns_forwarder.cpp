@@ -27,6 +27,7 @@ constexpr std::size_t kMostOfOneJob = 128;
 constexpr std::size_t kAlwaysOfOneJob = 8;   // also while others have the most that there may be
 constexpr std::size_t kMostAddresses = 128;  // of one answer that are let through
 constexpr std::uint32_t kJobNameTtl = 1;     // a job may end at any time
+constexpr int kQueryBuffer = 4 << 20;        // bytes: a burst of each of many jobs (network_rules.cpp)
 
 std::uint16_t random_id() {
   std::uint16_t id = 0;
@@ -98,6 +99,8 @@ std::vector<UniqueFd> open_dns_sockets(const std::vector<IpAddress>& addresses) 
       check(::bind(socket.get(), &local.storage.any, local.size), "bind", "DNS " + address.to_text());
       if (type == SOCK_STREAM) {
         check(::listen(socket.get(), 64), "listen", "DNS");
+      } else {
+        ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kQueryBuffer, sizeof kQueryBuffer);
       }
       sockets.push_back(std::move(socket));
     }

@@ -60,9 +60,9 @@ Findings examine_network() {
   const std::string modules =
       "use a kernel with CONFIG_VETH, CONFIG_BRIDGE, CONFIG_NET_SCH_TBF, CONFIG_NF_TABLES (inet, bridge), "
       "CONFIG_NFT_CT, CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_REJECT_INET, CONFIG_NFT_FIB_INET, "
-      "CONFIG_NFT_DUP_IPV4 and _IPV6; or: "
+      "CONFIG_NFT_CONNLIMIT, CONFIG_NFT_LIMIT, CONFIG_NFT_DUP_IPV4 and _IPV6; or: "
       "modprobe -a veth bridge sch_tbf nf_tables nft_ct nft_nat nft_masq nft_reject_inet nft_fib_inet "
-      "nft_dup_ipv4 "
+      "nft_connlimit nft_limit nft_dup_ipv4 "
       "nft_dup_ipv6";
   Findings findings;
   if (const int error_number = errno_in_child([] { return try_network(false); })) {

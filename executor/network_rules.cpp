@@ -109,6 +109,16 @@ std::string connection_sets(std::uint32_t most) {
          over + "  add @connections6 { ip6 saddr" + over + " }\n";
 }
 
+/// Jobs share the sockets of the name server: what it cannot answer in time would fill them, and keep others
+/// from asking. More than a resolver asks; a burst is what the forwarder takes of one job at once.
+std::string query_limit() {
+  const std::string over = " limit rate over 2000/second burst 128 packets } drop\n";
+  return dynamic_sets("queries") +
+         " chain queries {\n"
+         "  update @queries4 { ip saddr" +
+         over + "  update @queries6 { ip6 saddr" + over + " }\n";
+}
+
 }  // namespace
 
 IpAddress AddressBlock::v6_at(std::uint32_t index) const {
@@ -246,7 +256,7 @@ std::string router_rules(const AddressBlock& block, std::uint32_t connections) {
          "  icmpv6 type nd-redirect drop\n }\n}\n"
          "table inet " +
          table + " {\n" + policy_sets() + " set shared { type ifname . ifname; }\n" +
-         (connections == 0 ? "" : connection_sets(connections)) +
+         (connections == 0 ? "" : connection_sets(connections)) + query_limit() +
          " map policies4 { type ipv4_addr : verdict; }\n"
          " map policies6 { type ipv6_addr : verdict; }\n"
          " chain forward {\n  type filter hook forward priority 0; policy drop;\n"
@@ -263,6 +273,8 @@ std::string router_rules(const AddressBlock& block, std::uint32_t connections) {
          "  goto public\n }\n"
          " chain input {\n  type filter hook input priority 0; policy drop;\n"
          "  iifname \"lo\" accept\n"
+         "  udp dport 53 jump queries\n"
+         "  tcp dport 53 tcp flags syn jump queries\n"
          "  ct state established,related accept\n"
          "  iifname \"" +
          kUplinkInRouter + "\" drop\n" + limit + "  ip daddr " + gateways_v4 +

@@ -336,6 +336,32 @@ def stream_queries(*names):
             print(name, struct.unpack(">H", reply[6:8])[0], flush=True)
 
 
+def datagram_queries(count, ready):
+    """How many of so many queries are answered, one after the other, once there is a file `ready`."""
+    wait_for(ready)
+    answered = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2)
+        client.connect(resolver())
+        for _ in range(int(count)):
+            with contextlib.suppress(socket.timeout):
+                client.send(dns_query("a.test")[2:])
+                answered += len(client.recv(512)) > 0
+            time.sleep(0.01)
+    print("answered", answered)
+
+
+def drown(ready):
+    """Queries as fast as they go."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(resolver())
+        query = dns_query("a.test")[2:]
+        touch(ready)
+        while True:
+            with contextlib.suppress(OSError):
+                client.send(query)
+
+
 def break_query(name):
     """Asks over a connection and breaks it; then again, in order."""
     connection = socket.create_connection(resolver(), timeout=10)
@@ -522,6 +548,10 @@ def main(words):
         stream_queries(*rest)
     elif command == "break-query":  # NAME
         break_query(*rest)
+    elif command == "datagram-queries":  # COUNT READY
+        datagram_queries(*rest)
+    elif command == "drown":  # READY
+        drown(*rest)
     elif command == "hold-streams":  # READY
         hold_streams(*rest)
     elif command == "deaf":  # PORT

@@ -253,6 +253,15 @@ class NameServer(NetworkCase):
         self.assertIn("a.test 80 ok", self.stop(process).out)
 
     @natively
+    def test_no_jobs_datagrams_drown_those_of_another(self):
+        ready = os.path.join(self.work, "ready")
+        process = self.run_start(
+            self.lab_job("drown", ready, egress="deny", name="loud"), self.lab_job("datagram-queries", 60, ready, egress="deny", name="asker")
+        )
+        self.assertTrue(eventually(lambda: os.path.exists(self.database) and self.history("-s", "COMPLETED"), 160))
+        self.assertIn("answered 60\n", self.stop(process).out)
+
+    @natively
     def test_domains_are_searched_past_those_that_are_denied(self):
         self.lab.serve("internet", "dns", os.path.join(self.work, "queries"), '{"db.second.test": ["8.8.8.8"]}')
         self.lab.serve("internet", "tcp", 80)
