@@ -247,7 +247,7 @@ class Daemon {
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);
   std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);
-  void give_task_back(JobId array);
+  void give_task_back(const WaitingJob& array, unsigned task);
   bool store_holds_as_waiting(JobId job);
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);

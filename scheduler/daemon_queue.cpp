@@ -422,9 +422,9 @@ bool Daemon::start(const WaitingJob& job) {
   }
   const auto stored = std::make_shared<std::optional<StoredJob>>();
   committer_->commit(
-      [job, task, left = tasks.to_text(), attempt = active.id.attempt, allocation = lease->allocation(),
+      [job = job.job_id, task, attempt = active.id.attempt, allocation = lease->allocation(),
        runner = active.runner->runner(), at = clock_.system_now(), stored](QueueStore& store) {
-        const JobId id = task ? store.add_task(job.job_id, *task, left, at) : job.job_id;
+        const JobId id = task ? store.add_task(job, *task, at) : job;
         store.configure_on(runner, id, attempt, allocation, at);
         *stored = store.find_stored(id);
         crash_point("start.before_commit");
@@ -489,7 +489,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     end_waiting(waiting, active.waiting.attempt,
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
   } else if (active.task) {
-    give_task_back(waiting);
+    give_task_back(active.waiting, *active.task);
   } else if (store_holds_as_waiting(waiting)) {
     enqueue(active.waiting, clock_.system_now());
   }
@@ -498,13 +498,17 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   }
 }
 
-/// The database has the truth about which tasks have not started.
-void Daemon::give_task_back(JobId array) {
-  for (const JobSummary& job : reader_.summaries({std::nullopt, {JobState::pending}, std::nullopt})) {
-    if (job.job_id == array && job.queue) {
-      enqueue({array, job.user_id, 0, *job.queue}, clock_.system_now());
-    }
+/// A task that could not be committed waits in its array again, unless that is over; beside those that wait
+/// there now, as other tasks may be being committed. `array` as it was, if all its tasks have left it.
+void Daemon::give_task_back(const WaitingJob& array, unsigned task) {
+  if (!reader_.has_unstarted(array.job_id, task)) {
+    return;
   }
+  WaitingJob rest = waiting_.find(array.job_id).value_or(array);
+  IndexList tasks = IndexList::parse(rest.facts.array_tasks);
+  tasks.insert(task);
+  rest.facts.array_tasks = tasks.to_text();
+  enqueue(rest, clock_.system_now());
 }
 
 bool Daemon::store_holds_as_waiting(JobId job) {

@@ -232,7 +232,7 @@ void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Re
   const auto array_end = std::make_shared<ArrayEnd>();
   committer_->commit_surely(
       [job, attempt, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
-        if (store.close_array(job, of_unstarted_tasks(outcome), at)) {
+        if (store.close_array(job, of_unstarted_tasks(outcome), at) || store.closing(job)) {
           *array_end = {job, store.settle_array(job, at)};
         } else {
           const std::optional<StoredJob> stored = store.find_stored(job);
@@ -774,15 +774,15 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
   separating_.emplace(std::pair{array, task}, "");
   const auto id = std::make_shared<JobId>(0);
   committer_->commit(
-      [array, task, single, id, left = tasks.to_text(), at = clock_.system_now()](QueueStore& store) {
-        *id = store.add_task(array, task, left, at);
+      [array, task, single, id, at = clock_.system_now()](QueueStore& store) {
+        *id = store.add_task(array, task, at);
         store.change(*id, single.facts, at, R"({"action":"separate"})", "");
       },
       [this, array, task, single, id, reply = std::move(reply)](const std::exception_ptr& error) mutable {
         const std::string canceller = separating_.extract({array, task}).mapped();
         if (error) {
           if (canceller.empty()) {
-            give_task_back(array);
+            give_task_back(single, task);
           } else {
             end_waiting(array, 0, cancelled_before_start(canceller), {});
           }

@@ -98,6 +98,14 @@ bool IndexList::erase(unsigned index) {
   return false;
 }
 
+void IndexList::insert(unsigned index) {
+  if (!contains(index)) {
+    const auto next = std::find_if(ranges_.begin(), ranges_.end(),
+                                   [index](const Range& range) { return range.first > index; });
+    ranges_.insert(next, {index, index, 1});
+  }
+}
+
 std::string IndexList::to_text() const {
   std::string text;
   for (const Range& range : ranges_) {

@@ -23,6 +23,8 @@ class IndexList {
   /// Takes out and returns the lowest; nothing when empty.
   std::optional<unsigned> take_first();
   bool erase(unsigned index);
+  /// Puts back what was taken out.
+  void insert(unsigned index);
   bool contains(unsigned index) const;
   std::string to_text() const;
   bool operator==(const IndexList&) const = default;

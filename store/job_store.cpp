@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "schemas/index_list.h"
 #include "schemas/job_file.h"
 #include "store/database.h"
 #include "store/read_report.h"
@@ -344,7 +345,7 @@ class SqliteJobStore final : public QueueStore {
   GivenNumbers given_numbers() override;
   void leave_out(const GivenNumbers& numbers) override;
   void move_log() override { database_->move_log(); }
-  JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) override;
+  JobId add_task(JobId array_job, unsigned task, Timestamp at) override;
   bool close_array(JobId job, const Outcome& outcome, Timestamp at) override;
   std::optional<Outcome> closing(JobId array_job) override;
   std::optional<JobState> settle_array(JobId array_job, Timestamp at) override;
@@ -352,6 +353,7 @@ class SqliteJobStore final : public QueueStore {
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
   bool has_started(JobId array_job) override;
+  bool has_unstarted(JobId array_job, unsigned task) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool has_cancel(JobId job, unsigned attempt) override;
@@ -386,6 +388,7 @@ class SqliteJobStore final : public QueueStore {
   std::vector<JobEvent> read_events(Query& query) const;
   void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
   void leave_queue(JobId job);
+  std::optional<std::string> unstarted_tasks(JobId job);
   void reopen_array(JobId array_job, Timestamp at);
   bool is_cancelled_array(JobId array_job);
   bool end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
@@ -700,8 +703,10 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     if (!spec_text.empty()) {
       database_->query("UPDATE jobs SET spec = ? WHERE id = ?").bind(spec_text).bind(job).execute();
     }
+    QueueFacts next = facts;
+    next.array_tasks = unstarted_tasks(job).value_or(facts.array_tasks);
     leave_queue(job);
-    insert_into_queue(job, stored->user_id, stored->attempt, facts);
+    insert_into_queue(job, stored->user_id, stored->attempt, next);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
     return true;
   });
@@ -936,8 +941,24 @@ void SqliteJobStore::leave_out(const GivenNumbers& numbers) {
   });
 }
 
-JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) {
+/// Of an array, as a list; nothing when the job is not in the queue.
+std::optional<std::string> SqliteJobStore::unstarted_tasks(JobId job) {
+  Query query = database_->query("SELECT array_tasks FROM queue WHERE job_id = ?");
+  return query.bind(job).step() ? std::optional(query.text(0)) : std::nullopt;
+}
+
+bool SqliteJobStore::has_unstarted(JobId array_job, unsigned task) {
+  return database_->read(
+      [&] { return IndexList::parse(unstarted_tasks(array_job).value_or("")).contains(task); });
+}
+
+/// Of the row as it is, whatever its caller took it to be: commits that it reckoned with may have failed.
+JobId SqliteJobStore::add_task(JobId array_job, unsigned task, Timestamp at) {
   return database_->write([&] {
+    IndexList tasks = IndexList::parse(unstarted_tasks(array_job).value_or(""));
+    if (!tasks.erase(task)) {
+      refuse(array_job, "its task " + std::to_string(task) + " does not wait any more");
+    }
     Query insert = database_->query(
         "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
         "state, "
@@ -949,11 +970,11 @@ JobId SqliteJobStore::add_task(JobId array_job, unsigned task, const std::string
       refuse(array_job, "is over, so no task of it starts");
     }
     const JobId id = database_->last_row();
-    if (left.empty()) {
+    if (tasks.empty()) {
       leave_queue(array_job);
     } else {
       Query update = database_->query("UPDATE queue SET array_tasks = ? WHERE job_id = ?");
-      update.bind(left).bind(array_job).execute();
+      update.bind(tasks.to_text()).bind(array_job).execute();
     }
     insert_event(id, 0, at, JobState::pending,
                  "{\"array_job_id\":" + std::to_string(array_job) +

@@ -95,7 +95,8 @@ class QueueStore : public JobStore {
   /// A job that ended, or whose attempt came to nothing, waits again; `detail` is a JSON object for its
   /// event. The array that it is a task of is not over any more.
   virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
-  /// What a waiting job is scheduled by changes. `spec_text`, when not empty, replaces its spec.
+  /// What a waiting job is scheduled by changes, but not which tasks of an array have not started.
+  /// `spec_text`, when not empty, replaces its spec.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
                       const std::string& spec_text) = 0;
   /// Records that somebody asked for the end of a job's attempt, so that none follows it; `detail` as in
@@ -114,9 +115,9 @@ class QueueStore : public JobStore {
   virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
                                              std::optional<unsigned> user_id) = 0;
   virtual std::int64_t last_event() = 0;
-  /// A job of its own for one task of an array, as a copy of the array's job. `left` are the tasks that have
-  /// not started after it; when there are none the array leaves the queue.
-  virtual JobId add_task(JobId array_job, unsigned task, const std::string& left, Timestamp at) = 0;
+  /// A job of its own for one task of an array, as a copy of the array's job; refused unless the task is one
+  /// of those that have not started. With the last of them the array leaves the queue.
+  virtual JobId add_task(JobId array_job, unsigned task, Timestamp at) = 0;
   /// When the job is an array that waits, those of its tasks that have not started never will: that, and why,
   /// is recorded, and true returned. Else nothing is done.
   virtual bool close_array(JobId job, const Outcome& outcome, Timestamp at) = 0;
@@ -134,6 +135,8 @@ class QueueStore : public JobStore {
   virtual bool has_earlier_namesake(JobId job) = 0;
   /// Whether all tasks of the array have started, and none of them waits to run again.
   virtual bool has_started(JobId array_job) = 0;
+  /// Whether the array waits in the queue, and the task in it.
+  virtual bool has_unstarted(JobId array_job, unsigned task) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
 

@@ -2,9 +2,11 @@
 folder cannot be written."""
 
 import collections
+import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 
 from berth_case import eventually, main, natively
 from daemon_case import BERTHD, PACE, DaemonCase
@@ -62,6 +64,48 @@ class Durability(DaemonCase):
         causes = [self.records(job)[-1]["outcome"]["cause"] for job in (slow, silent)]
         self.assertEqual(causes, ["wall_time", "no_output"])
         self.assertEqual(self.final_records(), {(slow, 1): 1, (silent, 1): 1})
+
+
+class Locked(DaemonCase):
+    """The database is somebody else's for longer than a transaction waits for it (10 s), which then fails."""
+
+    configuration = {"pool": {"slots": 2, "memory": "2G"}, "armed_ahead": 0}
+
+    @contextlib.contextmanager
+    def locked(self):
+        database = sqlite3.connect(f"{self.state_folder}/berthd.db", isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            database.close()
+
+    def wait_for_failure(self):
+        self.assertTrue(eventually(lambda: "database is locked" in self.read_log(), 30), self.read_log())
+
+    def submit_until(self, file):
+        return int(self.ok("submit", "--parsable", "--wrap", f"until [ -e {file} ]; do sleep 0.05; done"))
+
+    def leave(self, name):
+        with open(os.path.join(self.work, name), "w", encoding="utf-8"):
+            pass
+
+    @natively
+    def test_each_task_of_an_array_runs_once_although_starts_could_not_be_committed(self):
+        self.start_daemon()
+        for job in (self.submit_until("one"), self.submit_until("two")):
+            self.wait_for_state(job, "RUNNING")
+        array = int(self.ok("submit", "--parsable", "-a", "1-4", "-o", "/dev/null", "--wrap", "echo $SLURM_ARRAY_TASK_ID >> ran"))
+        with self.locked():
+            self.leave("one")  # its end and the start of task 1 are the transaction that fails
+            time.sleep(3)
+            self.leave("two")  # behind which that of task 2 waits
+            self.wait_for_failure()
+        self.ok("wait", array)
+        with open(os.path.join(self.work, "ran"), encoding="utf-8") as file:
+            self.assertEqual(sorted(file.read().split()), ["1", "2", "3", "4"])
+        tasks = self.ok("history", "-n", "-P", "-o", "JobID", array).split()
+        self.assertEqual(sorted(tasks), [str(array), *(f"{array}_{task}" for task in range(1, 5))])
 
 
 class ReadOnly(DaemonCase):

@@ -25,6 +25,9 @@ TEST_CASE("lists of array indexes are read, taken from and written") {
   IndexList split = IndexList::parse("0-9");
   CHECK(split.erase(4));
   CHECK(split.to_text() == "0-3,5-9");
+  split.insert(4);
+  split.insert(7);
+  CHECK(split.to_text() == "0-3,4,5-9");
   CHECK(IndexList::parse("0-999999").size() == 1'000'000);
 }
 

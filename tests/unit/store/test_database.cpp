@@ -116,6 +116,26 @@ TEST_CASE("an older database is backed up and migrated, and keeps its rows") {
   CHECK(backup->check_integrity().empty());
 }
 
+TEST_CASE("a database that holds a task of an array twice is migrated") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  {
+    const auto database = Database::open(path, Missing::create, migrations().first(7));
+    database->prepare("INSERT INTO supervisors VALUES (1, '', 0, 0, 'berthd')").exec();
+    SQLite::Statement task = database->prepare(
+        "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
+        "state, submit_us, array_job_id, array_task_id) "
+        "VALUES (1, '', 0, '', 0, '', '', '', '{}', 'PENDING', 0, 7, 2)");
+    task.exec();
+    task.reset();
+    task.exec();
+  }
+  const auto database = Database::open(path, Missing::refuse);
+  Query tasks = database->query("SELECT count(*) FROM jobs WHERE array_job_id = 7 AND array_task_id = 2");
+  REQUIRE(tasks.step());
+  CHECK(tasks.integer(0) == 2);
+}
+
 TEST_CASE("a new database is not backed up") {
   const TemporaryFolder folder;
   Database::open(folder.file("berth.db"), Missing::create, kSecondVersion);

@@ -438,9 +438,9 @@ JobId submit_array(QueueStore& store, const std::string& tasks) {
   return submit_one(store, job);
 }
 
-/// The next task of the array, which runs; `left` are those after it.
-JobId start_task(QueueStore& store, JobId array, unsigned task, const std::string& left) {
-  const JobId id = store.add_task(array, task, left, at(1));
+/// A task of the array, which runs.
+JobId start_task(QueueStore& store, JobId array, unsigned task) {
+  const JobId id = store.add_task(array, task, at(1));
   store.configure(id, 1, sample_allocation(), at(2));
   store.run(id, 1, at(3));
   return id;
@@ -448,13 +448,40 @@ JobId start_task(QueueStore& store, JobId array, unsigned task, const std::strin
 
 }  // namespace
 
+TEST_CASE("a task leaves its array once, whatever else is written of that") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_array(*store, "0-2");
+  const auto left = [&] {
+    std::string tasks;
+    store->visit_queue([&](const WaitingJob& job) { tasks = job.facts.array_tasks; });
+    return tasks;
+  };
+  const JobId second = start_task(*store, array, 1);
+  CHECK(store->find_task(array, 1) == second);
+  CHECK(left() == "0,2");
+  CHECK_THAT(store_error([&] { store->add_task(array, 1, at(1)); }), Contains("does not wait any more"));
+  QueueFacts facts;
+  facts.priority = 7;
+  facts.array_tasks = "1-2";
+  store->change(array, facts, at(2), "", "");
+  CHECK(left() == "0,2");
+  CHECK(store->has_unstarted(array, 2));
+  CHECK_FALSE(store->has_unstarted(array, 1));
+  start_task(*store, array, 0);
+  start_task(*store, array, 2);
+  CHECK(left().empty());
+  CHECK_FALSE(store->has_unstarted(array, 2));
+  CHECK_THAT(store_error([&] { store->add_task(array, 2, at(3)); }), Contains("does not wait any more"));
+  CHECK(store->array_tasks(array).size() == 3);
+}
+
 TEST_CASE("an array has started when each of its tasks has, and none waits to run again") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-1");
   CHECK_FALSE(store->has_started(array));
-  const JobId first = start_task(*store, array, 0, "1");
+  const JobId first = start_task(*store, array, 0);
   CHECK_FALSE(store->has_started(array));
-  start_task(*store, array, 1, "");
+  start_task(*store, array, 1);
   CHECK(store->has_started(array));
   store->finish(first, 1, ended(JobState::failed, Cause::exited, 1), {}, at(4));
   CHECK(store->has_started(array));
@@ -473,16 +500,16 @@ TEST_CASE("an array is listed while tasks of it have no rows of their own") {
     return jobs;
   };
   CHECK(listed() == std::vector<JobId>{array});
-  const JobId first = start_task(*store, array, 0, "1");
+  const JobId first = start_task(*store, array, 0);
   CHECK(listed() == std::vector<JobId>{array, first});
-  const JobId second = start_task(*store, array, 1, "");
+  const JobId second = start_task(*store, array, 1);
   CHECK(listed() == std::vector<JobId>{first, second});
 }
 
 TEST_CASE("an array whose tasks never start ends, as it was told, with the last of those that run") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-9");
-  const JobId task = start_task(*store, array, 0, "1-9");
+  const JobId task = start_task(*store, array, 0);
   CHECK_FALSE(store->close_array(task, completed(), at(4)));
   CHECK_FALSE(store->closing(array));
   const Outcome outcome = never_ran(JobState::deadline, Cause::cancelled);
@@ -512,7 +539,7 @@ TEST_CASE("an array whose tasks never start ends, as it was told, with the last 
 TEST_CASE("an array all of whose tasks started is what they are, and cancelled when it was") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0");
-  const JobId task = start_task(*store, array, 0, "");
+  const JobId task = start_task(*store, array, 0);
   store->note_cancel(array, 0, at(4), R"({"action":"cancel","by":"ada"})");
   store->finish(task, 1, ended(JobState::cancelled, Cause::cancelled), {}, at(5));
   CHECK(store->settle_array(array, at(5)) == JobState::cancelled);
