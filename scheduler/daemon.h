@@ -277,7 +277,7 @@ class Daemon {
   static void stop(Active& active, const RunnerMessage& message);
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
   bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
-  void end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply);
+  void end_waiting(JobId job, const Outcome& outcome, Reply reply);
   bool leads_back(const Dependency& dependency, const StoredJob& own);
   void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
                              std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);

@@ -317,7 +317,7 @@ void Daemon::decide() {
   for (const JobId job : waiting_.take_overdue(now)) {
     forget(job);
     end_waiting(
-        job, 0,
+        job,
         ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
         {});
   }
@@ -335,7 +335,7 @@ void Daemon::decide() {
     if (next->facts.deadline && next->facts.stay < kUnlimited &&
         now + next->facts.stay > *next->facts.deadline) {
       forget(next->job_id);
-      end_waiting(next->job_id, next->attempt,
+      end_waiting(next->job_id,
                   ended_before_start(JobState::deadline, Cause::cancelled,
                                      "its time limit would have ended after its deadline"),
                   {});
@@ -486,7 +486,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   }
   const JobId waiting = active.waiting.job_id;  // of a task: its array's
   if (active.stop) {
-    end_waiting(waiting, active.waiting.attempt,
+    end_waiting(waiting,
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
   } else if (active.task) {
     give_task_back(active.waiting, *active.task);

@@ -228,15 +228,15 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
 }
 
 /// Of an array: that of its tasks which have not started; it ends with the last of those that have.
-void Daemon::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Reply reply) {
+void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
   const auto array_end = std::make_shared<ArrayEnd>();
   committer_->commit_surely(
-      [job, attempt, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
+      [job, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
         if (store.close_array(job, of_unstarted_tasks(outcome), at) || store.closing(job)) {
           *array_end = {job, store.settle_array(job, at)};
         } else {
           const std::optional<StoredJob> stored = store.find_stored(job);
-          store.finish(job, stored ? stored->attempt : attempt, outcome, {}, at);
+          store.end_waiting(job, outcome, at);
           if (stored && stored->array_job_id) {
             *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
           }
@@ -273,7 +273,7 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
   }
   if (active != nullptr) {  // its end is being committed, with which it may wait for another attempt
     active->cancelled = true;
-    end_waiting(job, active->id.attempt, cancelled_before_start(actor.name), std::move(reply));
+    end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
   if (waiting_.contains(job)) {
@@ -287,11 +287,10 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
         [](const std::exception_ptr&) {});
   }
   const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
-  if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
-    waiting_.remove(job);
+  if (waiting_.remove(job)) {
     forget(job);
     schedule();  // others may have waited behind it
-    end_waiting(job, waiting->attempt, cancelled_before_start(actor.name), std::move(reply));
+    end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
   if (has_tasks && !is_final(stored.state)) {
@@ -375,9 +374,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
           for (const unsigned task : nameless) {
             const std::optional<JobId> id = store.find_task(array, task);
             const std::optional<StoredJob> stored = id ? store.find_stored(*id) : std::nullopt;
-            if (stored && stored->state == JobState::pending) {
-              store.finish(*id, stored->attempt, outcome, {}, at);
-            } else if (stored) {
+            if (stored && !store.end_waiting(*id, outcome, at)) {
               store.note_cancel(*id, stored->attempt, at, detail);
             }
           }
@@ -784,7 +781,7 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
           if (canceller.empty()) {
             give_task_back(single, task);
           } else {
-            end_waiting(array, 0, cancelled_before_start(canceller), {});
+            end_waiting(array, cancelled_before_start(canceller), {});
           }
           tell_task(array, task, 0);
           reply(error, 0);
@@ -792,7 +789,7 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
         }
         single.job_id = *id;
         if (!canceller.empty()) {
-          end_waiting(*id, 0, cancelled_before_start(canceller), {});
+          end_waiting(*id, cancelled_before_start(canceller), {});
         } else {
           enqueue(single, clock_.system_now());
           schedule();

@@ -70,6 +70,9 @@ void Daemon::take_in_spool(QueueStore& store) {
   for (const RunnerMessage& record : records) {
     try {
       store.together([&] {
+        if (store.has_record(record.id.job_id, record.id.attempt)) {
+          return;  // with what followed from it; berthd ended before it could remove the file
+        }
         const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
         const bool is_unheard_of = stored && stored->state == JobState::pending &&
                                    record.id.attempt > stored->attempt && record.started_at;

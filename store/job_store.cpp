@@ -357,6 +357,8 @@ class SqliteJobStore final : public QueueStore {
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool has_cancel(JobId job, unsigned attempt) override;
+  bool end_waiting(JobId job, const Outcome& outcome, Timestamp at) override;
+  bool has_record(JobId job, unsigned attempt) override;
   std::size_t forget_ended(const Retention& rule, std::size_t most) override;
   std::size_t give_back_pages(std::size_t most) override { return database_->give_back_pages(most); }
   std::vector<OpenAttempt> running_attempts() override;
@@ -391,7 +393,6 @@ class SqliteJobStore final : public QueueStore {
   std::optional<std::string> unstarted_tasks(JobId job);
   void reopen_array(JobId array_job, Timestamp at);
   bool is_cancelled_array(JobId array_job);
-  bool end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at);
   void insert_event(JobId job, unsigned attempt, Timestamp at, JobState state, const std::string& detail);
   std::optional<Standing> standing(JobId job);
   Standing require_transition(JobId job, JobState to);
@@ -400,7 +401,6 @@ class SqliteJobStore final : public QueueStore {
   void set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end);
   bool finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
               const Usage& usage, Timestamp at, Database::Durability durability);
-  bool has_record(JobId job, unsigned attempt);
   void insert_unstarted(JobId job, unsigned attempt);
   void write_end(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
                  const Usage& usage, Timestamp at);
@@ -1254,7 +1254,7 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* sta
   }
   const auto write_record = [&] {
     if (has_record(job, attempt)) {
-      return end_waiting(job, attempt, outcome, at);
+      return false;
     }
     // Recorded at once, RUNNING is an event and a time, but no state that anybody could read.
     const std::optional<Standing> now = start != nullptr ? standing(job) : std::nullopt;
@@ -1277,25 +1277,27 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* sta
   return database_->write(write_record, durability);
 }
 
-/// Whether the attempt has ended.
 bool SqliteJobStore::has_record(JobId job, unsigned attempt) {
-  Query recorded =
-      database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
-  return recorded.bind(job).bind(std::int64_t{attempt}).step();
+  return database_->read([&] {
+    Query recorded =
+        database_->query("SELECT 1 FROM attempts WHERE job_id = ? AND attempt = ? AND end_us IS NOT NULL");
+    return recorded.bind(job).bind(std::int64_t{attempt}).step();
+  });
 }
 
-/// A job that waits again after its attempt `attempt` ends without another one: that is a record of its own,
-/// of the attempt that it waited for.
-bool SqliteJobStore::end_waiting(JobId job, unsigned attempt, const Outcome& outcome, Timestamp at) {
-  const std::optional<Standing> now = standing(job);
-  if (!now || now->state != JobState::pending || now->attempt != attempt) {
-    return false;
-  }
-  set_state(job, outcome.state, attempt + 1, at);
-  leave_queue(job);
-  insert_unstarted(job, attempt + 1);
-  write_end(job, attempt + 1, std::nullopt, outcome, {}, at);
-  return true;
+bool SqliteJobStore::end_waiting(JobId job, const Outcome& outcome, Timestamp at) {
+  return database_->write([&] {
+    const std::optional<Standing> now = standing(job);
+    if (!now || now->state != JobState::pending) {
+      return false;
+    }
+    const unsigned attempt = now->attempt == 0 ? 0 : now->attempt + 1;
+    set_state(job, outcome.state, attempt, at);
+    leave_queue(job);
+    insert_unstarted(job, attempt);
+    write_end(job, attempt, std::nullopt, outcome, {}, at);
+    return true;
+  });
 }
 
 /// The row of an attempt that was never configured: attempt 0, or one after others, whose slot has no name.

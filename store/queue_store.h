@@ -104,6 +104,11 @@ class QueueStore : public JobStore {
   virtual void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) = 0;
   /// Whether note_cancel() was called for the attempt.
   virtual bool has_cancel(JobId job, unsigned attempt) = 0;
+  /// A job that waits ends without another attempt, which is a record of its own: attempt 0 of one that never
+  /// had an attempt, else of the one that it waited for. False, and nothing is done, when it does not wait.
+  virtual bool end_waiting(JobId job, const Outcome& outcome, Timestamp at) = 0;
+  /// Whether the attempt has ended.
+  virtual bool has_record(JobId job, unsigned attempt) = 0;
   /// What a waiting job depended on is fulfilled; does nothing when it does not wait any more.
   virtual void forget_dependency(JobId job) = 0;
   /// Every row of the queue, in the order of job ids.

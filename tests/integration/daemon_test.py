@@ -470,6 +470,28 @@ class Surviving(DaemonCase):
         self.start_daemon()
         self.assert_one_record_per_attempt()
 
+    @natively
+    def test_a_record_that_is_spooled_twice_ends_no_attempt_that_waits(self):
+        self.start_daemon()
+        script = "until [ -e end ]; do sleep 0.05; done; exit 3"
+        job = self.submit(argv=["/bin/sh", "-c", script], retry={"max": 2, "backoff": "1h"})
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.let_end()
+        self.assertTrue(eventually(self.spooled), "no record was spooled")
+        [name] = self.spooled()
+        record = os.path.join(self.state_folder, "spool", name)
+        copy = os.path.join(self.directory, name)
+        shutil.copy2(record, copy)
+        self.start_daemon()
+        self.assertEqual(self.queue()[job]["state"], "PENDING")
+        self.kill_daemon()
+        shutil.copy2(copy, record)  # as though it had been killed before it removed the file
+        self.start_daemon()
+        self.assertEqual([record["state"] for record in self.records(job)], ["FAILED"])
+        self.assertEqual(self.queue()[job]["state"], "PENDING")
+        self.assert_one_record_per_attempt()
+
     def test_a_record_is_taken_in_though_its_runner_is_gone_too(self):
         self.start_daemon()
         job = self.submit_until_told()

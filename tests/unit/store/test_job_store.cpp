@@ -448,6 +448,25 @@ JobId start_task(QueueStore& store, JobId array, unsigned task) {
 
 }  // namespace
 
+TEST_CASE("a record told again ends no attempt that waits; that ends as an attempt of its own") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId job = run_to_end(*store, sample_job(), 2, 3, ended(JobState::failed, Cause::exited, 1));
+  store->requeue(job, {}, at(4), "");
+  CHECK(store->has_record(job, 1));
+  CHECK_FALSE(store->has_record(job, 2));
+  CHECK_FALSE(store->finish(job, 1, ended(JobState::failed, Cause::exited, 1), {}, at(5)));
+  CHECK(store->find_stored(job)->state == JobState::pending);
+  REQUIRE(store->end_waiting(job, ended(JobState::cancelled, Cause::cancelled), at(6)));
+  CHECK_FALSE(store->end_waiting(job, ended(JobState::cancelled, Cause::cancelled), at(7)));
+  const std::vector<AccountingRecord> records = store->find(job);
+  REQUIRE(records.size() == 2);
+  CHECK(records[1].attempt == 2);
+  CHECK(records[1].state == JobState::cancelled);
+  const JobId never_started = submit_one(*store);
+  REQUIRE(store->end_waiting(never_started, ended(JobState::deadline, Cause::cancelled), at(6)));
+  CHECK(store->find(never_started).at(0).attempt == 0);
+}
+
 TEST_CASE("a task leaves its array once, whatever else is written of that") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-2");
