@@ -701,7 +701,10 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
       refuse(job, "does not wait any more");
     }
     if (!spec_text.empty()) {
-      database_->query("UPDATE jobs SET spec = ? WHERE id = ?").bind(spec_text).bind(job).execute();
+      const JobSpec spec = read_spec(database_->path(), job, spec_text, stored->name, "");
+      Query update = database_->query("UPDATE jobs SET spec = ?, name = ?, account = ? WHERE id = ?");
+      update.bind_in_place(spec_text).bind_in_place(spec.name).bind_in_place(spec.account);
+      update.bind(job).execute();
     }
     QueueFacts next = facts;
     next.array_tasks = unstarted_tasks(job).value_or(facts.array_tasks);

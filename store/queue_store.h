@@ -96,7 +96,7 @@ class QueueStore : public JobStore {
   /// event. The array that it is a task of is not over any more.
   virtual void requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) = 0;
   /// What a waiting job is scheduled by changes, but not which tasks of an array have not started.
-  /// `spec_text`, when not empty, replaces its spec.
+  /// `spec_text`, when not empty, replaces its spec, and its name and account with it.
   virtual void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
                       const std::string& spec_text) = 0;
   /// Records that somebody asked for the end of a job's attempt, so that none follows it; `detail` as in

@@ -197,6 +197,24 @@ class Queueing(DaemonCase):
         self.cli("wait", job)
 
     @natively
+    def test_a_job_goes_by_its_new_name_and_account_everywhere(self):
+        job = self.submit("exit", 0, name="before", account="old", hold=True)
+        self.ok("update", "-J", "after", "-A", "acc", job)
+        self.assertEqual(self.ok("queue", "-n", "-P", "-o", "JobID,JobName,Account", "--name", "after").strip(), f"{job}|after|acc")
+        self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-A", "acc").strip(), str(job))
+        self.assertEqual(self.ok("queue", "-n", "--name", "before"), "")
+        self.ok("release", job)
+        self.ok("wait", job)
+        self.assertEqual([row["account"] for row in json.loads(self.ok("report", "--by", "account", "--json"))["rows"]], ["acc"])
+        first, second = (self.submit("hold", 600, name=name, dependency="singleton", hold=True) for name in ("x", "y"))
+        self.ok("update", "-J", "x", second)
+        self.ok("release", first, second)
+        self.wait_for_state(first, "RUNNING")
+        self.assertEqual(self.queue()[second]["reason"], "Dependency")
+        self.ok("cancel", "--name", "x")
+        self.assertTrue(eventually(lambda: not self.queue()))
+
+    @natively
     def test_what_waits_behind_a_cancelled_job_starts_at_once(self):
         running = self.submit("hold", 600, cpus_per_task=1)
         self.wait_for_state(running, "RUNNING")
