@@ -18,7 +18,6 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -221,6 +220,13 @@ class Daemon {
     Namesakes namesakes;             ///< of a singleton
     bool never = false;
   };
+  /// What others may depend on: a job has started, ended or is waited for again.
+  struct Change {
+    JobId job = 0;                 ///< of an array: all its tasks too
+    std::optional<JobId> array;    ///< whose task it is
+    std::optional<unsigned> task;  ///< which
+    bool concerns(const Dependency::Condition& condition) const;
+  };
   /// Of an array, one of whose tasks ended, or those that have not started.
   struct ArrayEnd {
     std::optional<JobId> array;
@@ -242,7 +248,7 @@ class Daemon {
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
   void enqueue(const WaitingJob& job, Timestamp now);
   void forget(JobId job);
-  void examine(JobId job, Timestamp now, std::span<const JobId> changed = {});
+  void examine(JobId job, Timestamp now, const std::optional<Change>& changed = std::nullopt);
   void add_after(JobId array, std::set<JobId>& jobs) const;
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);

@@ -82,6 +82,10 @@ void Daemon::forget(JobId job) {
   }
 }
 
+bool Daemon::Change::concerns(const Dependency::Condition& condition) const {
+  return condition.job == job || (condition.job == array && (!condition.task || condition.task == task));
+}
+
 Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   const std::optional<JobId> on =
       condition.task ? reader_.find_task(condition.job, *condition.task) : condition.job;
@@ -97,8 +101,8 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
 }
 
-/// Does what the job depends on allow it now? The jobs that have `changed`; at first all of them.
-void Daemon::examine(JobId job, Timestamp now, std::span<const JobId> changed) {
+/// Does what the job depends on allow it now? What has `changed` is looked up; at first all of it.
+void Daemon::examine(JobId job, Timestamp now, const std::optional<Change>& changed) {
   const auto found = dependents_.find(job);
   if (found == dependents_.end()) {
     return;
@@ -114,7 +118,7 @@ void Daemon::examine(JobId job, Timestamp now, std::span<const JobId> changed) {
       // The others of its name that wait for that come after the first of them: only that one needs a look.
       const bool is_first = *singletons_.at(found->second.namesakes).begin() == job;
       states[index] = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
-    } else if (is_new || std::find(changed.begin(), changed.end(), condition.job) != changed.end()) {
+    } else if (is_new || (changed && changed->concerns(condition))) {
       states[index] = state_of(condition);
     }
   }
@@ -185,10 +189,12 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
     add_after(*array, waiting);
   }
   // On its tasks: of one of them, or of an array that ended without some.
+  Change changed{ended, array, std::nullopt};
   if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
     waiting.insert(found->second.begin(), found->second.end());
+    const std::optional<StoredJob> task = array ? reader_.find_stored(ended) : std::nullopt;
+    changed.task = task ? task->array_task_id : std::nullopt;
   }
-  const std::array<JobId, 2> changed{ended, array.value_or(ended)};
   for (const JobId job : waiting) {
     examine(job, now, changed);
   }

@@ -84,6 +84,23 @@ class Queueing(DaemonCase):
         self.ok("wait", never)
 
     @natively
+    def test_a_job_waits_for_those_tasks_of_an_array_that_it_names(self):
+        array = int(self.ok("submit", "--parsable", "-a", "1-4", "--wrap", "until [ -e go-$SLURM_ARRAY_TASK_ID ]; do sleep 0.05; done"))
+        both = self.submit("exit", 0, dependency=f"afterok:{array}_1:{array}_3", cpus_per_task=1)
+        either = self.submit("exit", 0, dependency=f"afterok:{array}_4?afterok:{array}_2")
+        whole = self.submit("exit", 0, dependency=f"afterok:{array}")
+        ran = []
+        for task, freed in ((2, either), (1, None), (3, both), (4, whole)):
+            with open(os.path.join(self.work, f"go-{task}"), "w", encoding="utf-8"):
+                pass
+            self.ok("wait", f"{array}_{task}")
+            ran += [freed] if freed else []
+            if freed:
+                self.ok("wait", freed)
+            waiting = {job for job in self.queue() if job in (both, either, whole)}
+            self.assertEqual(waiting, {both, either, whole} - set(ran), f"after task {task}")
+
+    @natively
     def test_singletons_run_one_after_another(self):
         first = self.submit("hold", 600, name="one")
         self.wait_for_state(first, "RUNNING")

@@ -116,6 +116,14 @@ TEST_CASE("an older database is backed up and migrated, and keeps its rows") {
   CHECK(backup->check_integrity().empty());
 }
 
+TEST_CASE("a task of an array is found by its number, not among all of them") {
+  const auto database = Database::open(":memory:", Missing::create);
+  Query plan =
+      database->query("EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE array_job_id = ? AND array_task_id = ?");
+  REQUIRE(plan.step());
+  CHECK_THAT(plan.text(3), Contains("(array_job_id=? AND array_task_id=?)"));
+}
+
 TEST_CASE("a database that holds a task of an array twice is migrated") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
