@@ -701,8 +701,8 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
           value.is_null() ? spec_json.erase(name) : (spec_json[name] = value, 0U);
         }
         const JobSpec spec = parse_job_file(spec_json.dump(), "request", "/").at(0);
-        const std::int64_t most =
-            std::max<std::int64_t>(0, effective_priority(parse_stored_job(spec_text, "job")));
+        const JobSpec old = parse_stored_job(spec_text, "job");
+        const std::int64_t most = std::max<std::int64_t>(0, effective_priority(old));
         if (!actor.administrator && effective_priority(spec) > most) {
           throw ApiError(403, "only administrators raise a priority");
         }
@@ -722,8 +722,8 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
         if (changes.contains("deadline")) {
           daemon_.check_deadline(facts);
         }
-        if (facts.dependency != before.dependency) {
-          daemon_.check_dependency(facts.dependency, actor, changed);
+        if (facts.dependency != before.dependency || spec.name != old.name) {
+          daemon_.check_dependency(facts.dependency, actor, changed, spec.name);
         }
         spec_text = to_json_text(spec);
       },

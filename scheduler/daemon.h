@@ -102,9 +102,10 @@ class Daemon {
   void check(const std::vector<NewJob>& jobs, const Actor& actor);
   /// Throws ApiError for one that has passed.
   void check_deadline(const QueueFacts& facts) const;
-  /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent` on
-  /// itself.
-  void check_dependency(const std::string& text, const Actor& actor, JobId dependent = 0);
+  /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent`, which
+  /// waits already and is called `name` from now on, on itself.
+  void check_dependency(const std::string& text, const Actor& actor, JobId dependent = 0,
+                        const std::string& name = "");
   /// When the job would start at the latest, submitted now; nothing when that cannot be told.
   std::optional<Timestamp> would_start(const NewJob& job);
   /// All or none; as check().
@@ -213,11 +214,13 @@ class Daemon {
     std::optional<unsigned> task;  ///< which, while it has no number yet
   };
   using Namesakes = std::pair<unsigned, std::string>;  ///< user and name
+  using Turn = std::pair<JobId, JobId>;                ///< place_of() a singleton, and itself
   /// A waiting job that depends on others.
   struct Dependent {
     Dependency dependency;
     std::vector<Fulfilment> states;  ///< of its conditions, when they were last looked up
     Namesakes namesakes;             ///< of a singleton
+    Turn turn;                       ///< of a singleton
     bool never = false;
   };
   /// What others may depend on: a job has started, ended or is waited for again.
@@ -246,7 +249,7 @@ class Daemon {
   void retire_if_outdated(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
-  void enqueue(const WaitingJob& job, Timestamp now);
+  void enqueue(const WaitingJob& job, Timestamp now, bool is_named = true);
   void forget(JobId job);
   void examine(JobId job, Timestamp now, const std::optional<Change>& changed = std::nullopt);
   void add_after(JobId array, std::set<JobId>& jobs) const;
@@ -325,7 +328,7 @@ class Daemon {
   std::unordered_map<JobId, Dependent> dependents_;
   std::unordered_map<JobId, std::set<JobId>> task_depended_on_;  ///< on single tasks: by array
   std::unordered_map<JobId, std::set<JobId>> depended_on_;       ///< on a job: who waits for it
-  std::map<Namesakes, std::set<JobId>> singletons_;              ///< those that wait for their turn
+  std::map<Namesakes, std::set<Turn>> singletons_;               ///< those that wait for their turn
   std::unordered_map<JobId, unsigned> arrays_;                   ///< how many tasks of an array run
   /// Tasks with numbers of their own that wait, of arrays with a throttle.
   std::unordered_map<JobId, std::set<JobId>> throttled_;

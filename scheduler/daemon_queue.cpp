@@ -29,8 +29,9 @@ std::string without_umask(const std::string& spec_text) {
 
 // -- dependencies and arrays ----------------------------------------------------------------------------
 
-/// Into the queue, blocked while it depends on something.
-void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
+/// Into the queue, blocked while it depends on something; which is looked up now, unless its name, by which
+/// singletons go, is still being committed.
+void Daemon::enqueue(const WaitingJob& job, Timestamp now, bool is_named) {
   const QueueFacts& facts = job.facts;
   forget(job.job_id);
   if (!facts.dependency.empty()) {
@@ -40,7 +41,8 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
       if (condition.type == Dependency::Type::singleton) {
         const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
         dependent.namesakes = {job.user_id, stored ? stored->name : ""};
-        singletons_[dependent.namesakes].insert(job.job_id);
+        dependent.turn = {stored ? place_of(*stored) : job.job_id, job.job_id};
+        singletons_[dependent.namesakes].insert(dependent.turn);
       } else {
         (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job.job_id);
       }
@@ -51,7 +53,7 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now) {
     throttled_[*array].insert(job.job_id);
   }
   waiting_.add(job, now, dependents_.contains(job.job_id) || is_barred(array.value_or(job.job_id), facts));
-  if (committer_) {  // not while the queue is being loaded
+  if (committer_ && is_named) {  // not while the queue is being loaded
     examine(job.job_id, now);
   }
 }
@@ -65,7 +67,7 @@ void Daemon::forget(JobId job) {
   for (const Dependency::Condition& condition : dependent.mapped().dependency.conditions) {
     if (condition.type == Dependency::Type::singleton) {
       if (const auto group = singletons_.find(dependent.mapped().namesakes); group != singletons_.end()) {
-        group->second.erase(job);
+        group->second.erase(dependent.mapped().turn);
         if (group->second.empty()) {
           singletons_.erase(group);
         }
@@ -115,8 +117,10 @@ void Daemon::examine(JobId job, Timestamp now, const std::optional<Change>& chan
   for (std::size_t index = 0; index < all; ++index) {
     const Dependency::Condition& condition = dependency.conditions[index];
     if (condition.type == Dependency::Type::singleton) {
-      // The others of its name that wait for that come after the first of them: only that one needs a look.
-      const bool is_first = *singletons_.at(found->second.namesakes).begin() == job;
+      // The others of its name that wait for that come after the first of them, or that one's array: only
+      // these need a look.
+      const bool is_first =
+          singletons_.at(found->second.namesakes).begin()->first == found->second.turn.first;
       states[index] = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
     } else if (is_new || (changed && changed->concerns(condition))) {
       states[index] = state_of(condition);
@@ -137,7 +141,7 @@ void Daemon::examine(JobId job, Timestamp now, const std::optional<Change>& chan
       committer_->commit_soon([job](QueueStore& store) { store.forget_dependency(job); },
                               [](const std::exception_ptr&) {});
     }
-    if (singletons_.contains(namesakes)) {  // a task that was separated from its array does not wait for it
+    if (singletons_.contains(namesakes)) {
       boost::asio::post(loop_, [this, namesakes] { examine_first(namesakes); });
     }
   }
@@ -156,8 +160,17 @@ void Daemon::unblock(JobId job, Timestamp now) {
 }
 
 void Daemon::examine_first(const Namesakes& namesakes) {
-  if (const auto group = singletons_.find(namesakes); group != singletons_.end()) {
-    examine(*group->second.begin(), clock_.system_now());
+  const auto group = singletons_.find(namesakes);
+  if (group == singletons_.end()) {
+    return;
+  }
+  const std::set<Turn>& turns = group->second;
+  std::vector<JobId> first;  // examine() may change the group
+  for (auto turn = turns.begin(); turn != turns.end() && turn->first == turns.begin()->first; ++turn) {
+    first.push_back(turn->second);
+  }
+  for (const JobId job : first) {
+    examine(job, clock_.system_now());
   }
 }
 
@@ -208,13 +221,13 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
 
 /// After a job has got another name.
 void Daemon::examine_singletons() {
-  std::vector<JobId> first;
-  first.reserve(singletons_.size());
-  for (const auto& [namesakes, jobs] : singletons_) {
-    first.push_back(*jobs.begin());
+  std::vector<Namesakes> all;
+  all.reserve(singletons_.size());
+  for (const auto& [namesakes, turns] : singletons_) {
+    all.push_back(namesakes);
   }
-  for (const JobId job : first) {
-    examine(job, clock_.system_now());
+  for (const Namesakes& namesakes : all) {
+    examine_first(namesakes);
   }
 }
 

@@ -76,7 +76,8 @@ void Daemon::check_deadline(const QueueFacts& facts) const {
 
 /// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over
 /// whatever way.
-void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent) {
+void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent,
+                              const std::string& name) {
   if (text.empty()) {
     return;
   }
@@ -92,8 +93,11 @@ void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId
           404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
     }
   }
-  if (const auto own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
-      own && leads_back(dependency, *own)) {
+  std::optional<StoredJob> own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
+  if (own) {
+    own->name = name;
+  }
+  if (own && leads_back(dependency, *own)) {
     throw ApiError(422, job_name(dependent) + " would wait for itself");
   }
 }
@@ -135,7 +139,7 @@ bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
 /// `asking`, if it is one.
 void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
                                    std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs) {
-  if (asking.job_id < singleton.job_id && asking.user_id == singleton.user_id &&
+  if (place_of(asking) < place_of(singleton) && asking.user_id == singleton.user_id &&
       asking.name == singleton.name) {
     jobs.push_back(asking.job_id);
   }
@@ -144,10 +148,10 @@ void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& 
     return;
   }
   JobId& last = added[group->first];
-  for (auto job = group->second.upper_bound(last); job != group->second.end() && *job < singleton.job_id;
-       ++job) {
-    jobs.push_back(*job);
-    last = *job;
+  for (auto turn = group->second.lower_bound({last + 1, 0});
+       turn != group->second.end() && turn->first < place_of(singleton); ++turn) {
+    jobs.push_back(turn->second);
+    last = turn->first;
   }
 }
 
@@ -396,7 +400,7 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
                      });
   // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
   // waiting, so that it can be cancelled, or changed again, meanwhile.
-  enqueue(job, clock_.system_now());
+  enqueue(job, clock_.system_now(), spec_text.empty());
 }
 
 /// The change is on the disk, or could not be. The job may have started, ended or been changed again since.

@@ -1098,10 +1098,14 @@ std::optional<JobId> SqliteJobStore::find_task(JobId array_job, unsigned task) {
 
 bool SqliteJobStore::has_earlier_namesake(JobId job) {
   return database_->read([&] {
+    // Earlier by their own numbers; or tasks with later ones of arrays that are, and are not over before
+    // them.
     Query query = database_->query(
-        "SELECT 1 FROM jobs j JOIN jobs e ON e.user_id = j.user_id AND e.name = j.name AND e.id < j.id WHERE "
-        "j.id = ? AND e.end_us IS NULL AND (j.array_job_id IS NULL OR (e.id <> j.array_job_id AND "
-        "e.array_job_id IS NOT j.array_job_id)) LIMIT 1");
+        "WITH own AS (SELECT user_id, name, coalesce(array_job_id, id) AS place FROM jobs WHERE id = ?) "
+        "SELECT 1 FROM own WHERE EXISTS (SELECT 1 FROM jobs e WHERE e.end_us IS NULL AND e.id < own.place "
+        "AND e.user_id = own.user_id AND e.name = own.name) OR EXISTS (SELECT 1 FROM jobs p JOIN jobs e ON "
+        "e.array_job_id = p.id WHERE p.end_us IS NULL AND p.id < own.place AND p.user_id = own.user_id AND "
+        "e.end_us IS NULL AND e.name = own.name)");
     return query.bind(job).step();
   });
 }

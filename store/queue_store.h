@@ -136,7 +136,8 @@ class QueueStore : public JobStore {
   virtual std::vector<Outcome> array_outcomes(JobId array_job) = 0;
   /// The job that is this task; nothing when there is none yet.
   virtual std::optional<JobId> find_task(JobId array_job, unsigned task) = 0;
-  /// Whether an earlier job of the same user and name waits or runs; of a task one outside its array.
+  /// Whether an earlier job of the same user and name waits or runs. A task is as early as its array,
+  /// whenever it got a number of its own, and the tasks of one array are no namesakes.
   virtual bool has_earlier_namesake(JobId job) = 0;
   /// Whether all tasks of the array have started, and none of them waits to run again.
   virtual bool has_started(JobId array_job) = 0;

@@ -214,6 +214,17 @@ class Queueing(DaemonCase):
         self.cli("wait", job)
 
     @natively
+    def test_a_task_that_got_its_number_late_keeps_its_place_among_singletons(self):
+        first = self.submit_until_told()
+        array = int(self.ok("submit", "--parsable", "-J", "until-told", "-d", "singleton", "-a", "1-2", "--wrap", "true"))
+        last = self.submit("exit", 0, name="until-told", dependency="singleton")
+        self.ok("hold", f"{array}_1")
+        self.ok("release", f"{array}_1")
+        self.let_end()
+        self.ok("wait", first, f"{array}_1", array, last, timeout=30)
+        self.assertEqual(self.order(f"{array}_1", last)[1], last)
+
+    @natively
     def test_a_job_goes_by_its_new_name_and_account_everywhere(self):
         job = self.submit("exit", 0, name="before", account="old", hold=True)
         self.ok("update", "-J", "after", "-A", "acc", job)
@@ -224,7 +235,7 @@ class Queueing(DaemonCase):
         self.ok("wait", job)
         self.assertEqual([row["account"] for row in json.loads(self.ok("report", "--by", "account", "--json"))["rows"]], ["acc"])
         first, second = (self.submit("hold", 600, name=name, dependency="singleton", hold=True) for name in ("x", "y"))
-        self.ok("update", "-J", "x", second)
+        self.ok("update", "-J", "x", "-d", "singleton", second)
         self.ok("release", first, second)
         self.wait_for_state(first, "RUNNING")
         self.assertEqual(self.queue()[second]["reason"], "Dependency")
@@ -293,6 +304,11 @@ class Queueing(DaemonCase):
         second = self.submit("exit", 0, name="one", dependency="singleton")
         self.assertIn("would wait for itself", self.cli("update", "-d", f"afterok:{second}", first)[2])
         self.ok("cancel", array, after, second, first)
+        other = self.submit("exit", 0, name="two", hold=True)
+        third = self.submit("exit", 0, name="one", dependency="singleton", hold=True)
+        self.ok("update", "-d", f"afterok:{third}", other)
+        self.assertIn("would wait for itself", self.cli("update", "-J", "one", other)[2])
+        self.ok("cancel", other, third)
 
     @natively
     def test_the_throttle_of_an_array_holds_for_its_tasks_with_numbers_of_their_own(self):
