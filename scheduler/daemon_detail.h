@@ -79,6 +79,13 @@ inline RunnerMessage stop_message(const AttemptId& id, bool at_once, Cause cause
   return message;
 }
 
+inline RunnerMessage pause_message(const AttemptId& id, bool suspended) {
+  RunnerMessage message;
+  message.kind = suspended ? RunnerMessage::Kind::suspend : RunnerMessage::Kind::resume;
+  message.id = id;
+  return message;
+}
+
 inline std::string action_detail(const std::string& action, const Actor& actor) {
   return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
 }

@@ -557,10 +557,7 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
 }
 
 void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
-  RunnerMessage message;
-  message.kind = suspended ? RunnerMessage::Kind::suspend : RunnerMessage::Kind::resume;
-  message.id = active.id;
-  active.runner->send(message);
+  active.runner->send(pause_message(active.id, suspended));
   active.state = suspended ? JobState::suspended : JobState::running;
   // Its limits of time wait meanwhile (Executor::freeze).
   active.latest_end += suspended ? SteadyTime::duration(kUnlimited) : SteadyTime::duration(-kUnlimited);

@@ -215,7 +215,12 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   if (active.array) {
     ++arrays_[*active.array];
   }
-  if (!active.sent) {
+  if (active.sent) {
+    // What the berthd before told the runner may not have come into the database.
+    boost::asio::post(loop_, [link, id, suspended = active.state == JobState::suspended] {
+      link->send(pause_message(id, suspended));
+    });
+  } else {
     if (active.cancelled) {
       active.stop = stop_message(id, true);
     }

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 
-from berth_case import eventually, main, natively
+from berth_case import BERTH, eventually, main, natively
 from daemon_case import BERTHD, PACE, DaemonCase
 
 FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE")
@@ -89,6 +89,32 @@ class Locked(DaemonCase):
     def leave(self, name):
         with open(os.path.join(self.work, name), "w", encoding="utf-8"):
             pass
+
+    @natively
+    def test_a_suspension_that_was_not_recorded_is_none_after_a_restart(self):
+        self.start_daemon()
+        job = self.submit(argv=["/bin/sh", "-c", "until [ -e end ]; do echo >> ticks; sleep 0.05; done"])
+        ticks = os.path.join(self.work, "ticks")
+        self.assertTrue(eventually(lambda: os.path.exists(ticks)))
+        self.wait_for_state(job, "RUNNING")
+        with self.locked():
+            suspend = subprocess.Popen(  # pylint: disable=consider-using-with
+                [BERTH, "suspend", str(job), "--socket", self.socket], env=self.environment(), stderr=subprocess.DEVNULL
+            )
+            self.assertTrue(eventually(lambda: self.frozen(ticks)), "it was not suspended")
+            self.kill_daemon()
+            suspend.wait(20)
+        self.start_daemon()
+        self.assertEqual(self.state(job), "RUNNING")
+        self.assertTrue(eventually(lambda: not self.frozen(ticks)), "it is still suspended")
+        self.let_end()
+        self.ok("wait", job)
+
+    def frozen(self, ticks):
+        """The file does not grow, which it does all 50 ms else."""
+        before = os.path.getsize(ticks)
+        time.sleep(0.6)
+        return os.path.getsize(ticks) == before
 
     @natively
     def test_each_task_of_an_array_runs_once_although_starts_could_not_be_committed(self):
