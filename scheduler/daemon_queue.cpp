@@ -504,7 +504,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     task_left(*active.array);
   }
   const JobId waiting = active.waiting.job_id;  // of a task: its array's
-  if (active.stop) {
+  if (active.cancelled) {
     end_waiting(waiting,
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
   } else if (active.task) {

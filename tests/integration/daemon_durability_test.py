@@ -91,6 +91,26 @@ class Locked(DaemonCase):
             pass
 
     @natively
+    def test_a_job_that_is_requeued_while_its_start_cannot_be_committed_waits_again(self):
+        self.start_daemon()
+        job = self.submit("exit", 0, hold=True)
+        self.ok("release", job)
+        self.ok("wait", job)
+        held = self.submit_until_told(hold=True, cpus_per_task=1)
+        first = [self.submit_until(name) for name in ("one", "two")]
+        for one in first:
+            self.wait_for_state(one, "RUNNING")
+        self.ok("release", held)
+        with self.locked():
+            self.leave("one")  # with whose end the other's start is committed
+            self.assertTrue(eventually(lambda: self.cli("requeue", held)[0] == 0, 8), "it does not start")
+            self.wait_for_failure()
+        self.wait_for_state(held, "RUNNING")
+        self.let_end()
+        self.leave("two")
+        self.ok("wait", held, *first)
+
+    @natively
     def test_a_suspension_that_was_not_recorded_is_none_after_a_restart(self):
         self.start_daemon()
         job = self.submit(argv=["/bin/sh", "-c", "until [ -e end ]; do echo >> ticks; sleep 0.05; done"])
