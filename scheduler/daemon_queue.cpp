@@ -97,7 +97,7 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
   if (other && condition.type == Dependency::Type::after && other->state == JobState::pending &&
       reader_.has_started(*on)) {
-    return Fulfilment::yes;  // an array, which is PENDING until its last task has ended
+    return Fulfilment::yes;  // it waits to run again, or is an array, PENDING until its last task has ended
   }
   // What is not there was removed from the history, or is a task of an array that ended without it.
   return other ? fulfilment(condition.type, other->state) : Fulfilment::never;

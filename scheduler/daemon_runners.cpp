@@ -517,6 +517,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           // cancel() ends it.
         } else if (again) {
           enqueue(*again, clock_.system_now());
+          release_dependents(id.job_id, array);  // those that wait for its start alone
           schedule();
         } else {
           tell_end(id.job_id, {outcome.state, exit_status(outcome)});

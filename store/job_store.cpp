@@ -352,7 +352,7 @@ class SqliteJobStore final : public QueueStore {
   std::vector<Outcome> array_outcomes(JobId array_job) override;
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
-  bool has_started(JobId array_job) override;
+  bool has_started(JobId job) override;
   bool has_unstarted(JobId array_job, unsigned task) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
@@ -1110,15 +1110,16 @@ bool SqliteJobStore::has_earlier_namesake(JobId job) {
   });
 }
 
-bool SqliteJobStore::has_started(JobId array_job) {
+bool SqliteJobStore::has_started(JobId job) {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs "
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM attempts WHERE job_id = ?1 AND start_us IS NOT NULL) OR NOT "
+        "EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs "
         "WHERE "
         "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs WHERE array_job_id = ?1 AND state IN "
         "('PENDING', "
         "'CONFIGURING'))");
-    return query.bind(array_job).step();
+    return query.bind(job).step();
   });
 }
 

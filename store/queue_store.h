@@ -139,8 +139,9 @@ class QueueStore : public JobStore {
   /// Whether an earlier job of the same user and name waits or runs. A task is as early as its array,
   /// whenever it got a number of its own, and the tasks of one array are no namesakes.
   virtual bool has_earlier_namesake(JobId job) = 0;
-  /// Whether all tasks of the array have started, and none of them waits to run again.
-  virtual bool has_started(JobId array_job) = 0;
+  /// Whether an attempt of the job has started; of an array whether all its tasks have, and none of them
+  /// waits to run again.
+  virtual bool has_started(JobId job) = 0;
   /// Whether the array waits in the queue, and the task in it.
   virtual bool has_unstarted(JobId array_job, unsigned task) = 0;
   /// The tasks of an array that have rows of their own.

@@ -145,6 +145,16 @@ class Queueing(DaemonCase):
         self.assertTrue(eventually(lambda: not self.queue()))
 
     @natively
+    def test_after_a_job_is_after_its_first_attempt_however_short(self):
+        held = self.submit("exit", 3, hold=True, retry={"max": 2, "backoff": "1h"})
+        after = self.submit("exit", 0, dependency=f"after:{held}")
+        self.ok("release", held)
+        self.ok("wait", after, timeout=20)
+        self.assertEqual(self.queue()[held]["reason"], "BeginTime")
+        self.ok("wait", self.submit("exit", 0, dependency=f"after:{held}"), timeout=20)
+        self.ok("cancel", held)
+
+    @natively
     def test_a_job_that_fails_runs_again_as_often_as_it_may(self):
         job = self.submit("exit", 75, retry={"max": 2, "exit_codes": [75]})
         self.assertEqual(self.cli("wait", job)[0], 75)

@@ -506,6 +506,7 @@ TEST_CASE("an array has started when each of its tasks has, and none waits to ru
   CHECK(store->has_started(array));
   store->requeue(first, {}, at(5), "");
   CHECK_FALSE(store->has_started(array));
+  CHECK(store->has_started(first));
 }
 
 TEST_CASE("an array is listed while tasks of it have no rows of their own") {
