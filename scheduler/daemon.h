@@ -206,6 +206,7 @@ class Daemon {
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
     std::optional<bool> requeue = false;
+    bool stopping = false;           ///< its runner has been told to end it, or will be
     bool cancelled = false;          ///< no attempt follows, however this one ends
     AttemptStart start;              ///< told by the runner
     std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
@@ -283,7 +284,7 @@ class Daemon {
   Outcome node_failure(const Supervisor& runner, AttemptId id, Usage& usage, bool was_killed = false);
   RunnerPaths runner_paths() const;
   unsigned wanted_runners() const;
-  static void stop(Active& active, const RunnerMessage& message);
+  void stop(Active& active, const RunnerMessage& message);
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
   bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
@@ -301,6 +302,7 @@ class Daemon {
   void change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit, Reply reply);
   std::vector<JobId> runs_of(JobId job, const Actor& actor);
   void suspend_one(Active& active, bool suspended, Reply reply);
+  void note_suspension(Active& active, bool suspended, Reply reply);
   Active& require_active(JobId job, const Actor& actor);
   void change(const WaitingJob& job, const std::string& action, const Actor& actor,
               const std::string& spec_text, Reply reply);

@@ -308,8 +308,12 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
 
 /// At once, or as soon as its start is sent.
 void Daemon::stop(Active& active, const RunnerMessage& message) {
+  active.stopping = true;
   if (active.sent) {
     active.runner->send(message);
+    if (active.state == JobState::suspended) {
+      note_suspension(active, false, [](const std::exception_ptr&) {});  // it must run to end in order
+    }
   } else {
     active.stop = message;
   }
@@ -549,6 +553,10 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
     throw ApiError(409, job_name(job) + " is " + std::string(to_string(state)) + ", not " +
                             std::string(to_string(wanted)));
   }
+  std::erase_if(jobs, [&](JobId one) { return active_.at(one).stopping; });
+  if (jobs.empty()) {
+    throw ApiError(409, job_name(job) + " is being ended: it cannot be suspended any more");
+  }
   require_store();
   const Reply each = joined(jobs.size(), std::move(reply));
   for (const JobId one : jobs) {
@@ -558,6 +566,11 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
 
 void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
   active.runner->send(pause_message(active.id, suspended));
+  note_suspension(active, suspended, std::move(reply));
+}
+
+/// What the runner does by now.
+void Daemon::note_suspension(Active& active, bool suspended, Reply reply) {
   active.state = suspended ? JobState::suspended : JobState::running;
   // Its limits of time wait meanwhile (Executor::freeze).
   active.latest_end += suspended ? SteadyTime::duration(kUnlimited) : SteadyTime::duration(-kUnlimited);

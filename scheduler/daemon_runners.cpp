@@ -210,7 +210,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
   active.rule = {spec.requeue, spec.retry};
   active.requeue.reset();
-  active.cancelled = reader_.has_cancel(id.job_id, id.attempt);
+  active.cancelled = active.stopping = reader_.has_cancel(id.job_id, id.attempt);
   active.array = stored.array_job_id;
   if (active.array) {
     ++arrays_[*active.array];

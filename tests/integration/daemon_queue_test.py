@@ -277,6 +277,22 @@ class Queueing(DaemonCase):
         self.ok("wait", large)
 
     @natively
+    def test_a_job_that_is_being_ended_is_not_suspended(self):
+        script = "trap '' TERM; touch ready-$BERTH_JOB_ID; until [ -e end ]; do sleep 0.05; done"
+        first, second = (self.submit(argv=["/bin/sh", "-c", script], grace_period="60s") for _ in range(2))
+        for job in (first, second):
+            self.assertTrue(eventually(lambda job=job: os.path.exists(os.path.join(self.work, f"ready-{job}"))))
+        self.ok("cancel", first)
+        self.assertIn("is being ended", self.cli("suspend", first)[2])
+        self.ok("suspend", second)
+        self.ok("cancel", second)
+        self.assertEqual([self.state(job) for job in (first, second)], ["RUNNING", "RUNNING"])
+        self.let_end()
+        for job in (first, second):
+            self.cli("wait", job)
+            self.assertEqual(self.state(job), "CANCELLED")
+
+    @natively
     def test_a_job_cancelled_between_two_attempts_has_a_record_of_that(self):
         job = self.submit("exit", 3, retry={"max": 3, "backoff": "1h"})
         self.assertTrue(eventually(lambda: self.queue().get(job, {}).get("reason") == "BeginTime"))
