@@ -117,7 +117,7 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
       : api_(api), read_(std::move(read)), user_id_(user_id), after_(after), follow_(follow) {}
 
   void next(std::function<void(std::string)> give) override {
-    const auto found = std::make_shared<std::vector<JobEvent>>();
+    const auto found = std::make_shared<Found>();
     // Before the look: a commit between the look and the wait is not missed.
     changed_ = false;
     wake_ = std::make_shared<std::function<void()>>([this] {
@@ -129,9 +129,11 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
     if (follow_) {
       api_.when_changed(wake_);
     }
-    read_([found, after = after_,
-           user = user_id_](QueueStore& store) { *found = store.events_after(after, kEventsAtOnce, user); },
-          [self = shared_from_this(), found, give = std::move(give)] { self->take(*found, give); });
+    read_(
+        [found, after = after_, user = user_id_](QueueStore& store) {
+          found->events = store.events_after(after, kEventsAtOnce, user, found->looked_at);
+        },
+        [self = shared_from_this(), found, give = std::move(give)] { self->take(*found, give); });
   }
 
   void lose() {
@@ -142,12 +144,17 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
   }
 
  private:
-  void take(const std::vector<JobEvent>& events, const std::function<void(std::string)>& give) {
+  struct Found {
+    std::vector<JobEvent> events;
+    std::int64_t looked_at = 0;
+  };
+
+  void take(const Found& found, const std::function<void(std::string)>& give) {
     std::string lines;
-    for (const JobEvent& event : events) {
+    for (const JobEvent& event : found.events) {
       lines += event_line(event);
-      after_ = event.sequence;
     }
+    after_ = std::max(after_, found.looked_at);  // others' events are passed over once
     if (!lines.empty() || !follow_ || lost_) {
       give(lost_ ? std::string() : std::move(lines));
     } else if (changed_) {

@@ -340,7 +340,7 @@ class SqliteJobStore final : public QueueStore {
   void forget_dependency(JobId job) override;
   std::vector<JobSummary> summaries(const SummaryFilter& filter) override;
   std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
-                                     std::optional<unsigned> user_id) override;
+                                     std::optional<unsigned> user_id, std::int64_t& looked_at) override;
   std::int64_t last_event() override;
   GivenNumbers given_numbers() override;
   void leave_out(const GivenNumbers& numbers) override;
@@ -888,8 +888,9 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
 }
 
 std::vector<JobEvent> SqliteJobStore::events_after(std::int64_t sequence, std::size_t limit,
-                                                   std::optional<unsigned> user_id) {
+                                                   std::optional<unsigned> user_id, std::int64_t& looked_at) {
   return database_->read([&] {
+    const std::int64_t last = last_event();  // before the others: what is committed in between is found later
     Query query = database_->query(
         "SELECT e.sequence, e.job_id, e.attempt, e.at_us, e.state, e.detail FROM events e JOIN jobs j ON "
         "j.id "
@@ -901,7 +902,12 @@ std::vector<JobEvent> SqliteJobStore::events_after(std::int64_t sequence, std::s
       query.bind_null();
     }
     query.bind(static_cast<std::int64_t>(limit));
-    return read_events(query);
+    std::vector<JobEvent> events = read_events(query);
+    looked_at = events.size() < limit ? std::max(last, sequence) : sequence;
+    if (!events.empty()) {
+      looked_at = std::max(looked_at, events.back().sequence);
+    }
+    return events;
   });
 }
 

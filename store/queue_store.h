@@ -116,9 +116,10 @@ class QueueStore : public JobStore {
   virtual std::optional<StoredJob> find_stored(JobId job) = 0;
   /// Without arrays that run: those whose tasks have rows of their own, all of them.
   virtual std::vector<JobSummary> summaries(const SummaryFilter& filter) = 0;
-  /// Events after `sequence`, oldest first, at most `limit`; only of one user's jobs when given.
+  /// Events after `sequence`, oldest first, at most `limit`; only of one user's jobs when given. `looked_at`
+  /// is the last one that need not be looked at again, whosever it is.
   virtual std::vector<JobEvent> events_after(std::int64_t sequence, std::size_t limit,
-                                             std::optional<unsigned> user_id) = 0;
+                                             std::optional<unsigned> user_id, std::int64_t& looked_at) = 0;
   virtual std::int64_t last_event() = 0;
   /// A job of its own for one task of an array, as a copy of the array's job; refused unless the task is one
   /// of those that have not started. With the last of them the array leaves the queue.

@@ -448,6 +448,25 @@ JobId start_task(QueueStore& store, JobId array, unsigned task) {
 
 }  // namespace
 
+TEST_CASE("events of others are looked at once") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId own = submit_one(*store);
+  NewJob other = sample_job();
+  other.user_id = 7;
+  for (int count = 0; count < 3; ++count) {
+    submit_one(*store, other);
+  }
+  std::int64_t looked_at = 0;
+  CHECK(store->events_after(0, 10, 1001, looked_at).size() == 1);
+  CHECK(looked_at == store->last_event());
+  CHECK(store->events_after(looked_at, 10, 1001, looked_at).empty());
+  CHECK(looked_at == store->last_event());
+  CHECK(store->events_after(0, 1, std::nullopt, looked_at).at(0).job_id == own);
+  CHECK(looked_at == 1);
+  CHECK(store->events_after(100, 10, std::nullopt, looked_at).empty());
+  CHECK(looked_at == 100);
+}
+
 TEST_CASE("a record told again ends no attempt that waits; that ends as an attempt of its own") {
   const auto store = QueueStore::open(":memory:");
   const JobId job = run_to_end(*store, sample_job(), 2, 3, ended(JobState::failed, Cause::exited, 1));
