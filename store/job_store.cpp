@@ -69,12 +69,12 @@ JobState to_state(const std::string& path, const std::string& word) {
 const std::string& record_select() {
   static const std::string kSelect =
       "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
-      "j.submit_us, j.end_us, j.spec, j.array_job_id, j.array_task_id, "
+      "j.submit_us, j.end_us, coalesce(s.text, j.spec), j.array_job_id, j.array_task_id, "
       "a.attempt, a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
       "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, a.stage, "
       "a.error_number, a.message, " +
       usage_columns("u.") +
-      " FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id"
+      " FROM jobs j LEFT JOIN specs s ON s.id = j.spec_id LEFT JOIN attempts a ON a.job_id = j.id"
       " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
   return kSelect;
 }
@@ -297,6 +297,9 @@ Conditions conditions_of(const HistoryFilter& filter) {
   return conditions;
 }
 
+/// jobs.spec where specs has the text.
+const std::string kSharedSpec;
+
 /// Rows of one statement where there are many.
 constexpr std::size_t kRowsAtOnce = 32;
 
@@ -389,6 +392,7 @@ class SqliteJobStore final : public QueueStore {
   void read_open_attempt(Row& row, OpenAttempt& attempt) const;
   std::vector<JobEvent> read_events(Query& query) const;
   void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
+  std::optional<std::int64_t> share_spec(const std::string& text);
   void leave_queue(JobId job);
   std::optional<std::string> unstarted_tasks(JobId job);
   void reopen_array(JobId array_job, Timestamp at);
@@ -507,13 +511,24 @@ void SqliteJobStore::insert_jobs(const std::vector<NewJob>& jobs, std::int64_t s
   insert_into_queue(all, ids);
 }
 
+/// Of an array, whose tasks get rows of their own: the row of a text that is too long to be copied to each;
+/// nothing for a short one, which is read in less time beside its job.
+std::optional<std::int64_t> SqliteJobStore::share_spec(const std::string& text) {
+  constexpr std::size_t kLong = 4096;
+  if (text.size() <= kLong) {
+    return std::nullopt;
+  }
+  database_->query("INSERT INTO specs (text) VALUES (?)").bind_in_place(text).execute();
+  return database_->last_row();
+}
+
 /// One job, or kRowsAtOnce of them.
 void SqliteJobStore::insert_rows(std::span<const NewJob> jobs, std::int64_t supervisor) {
   static const std::string kInsert =
       "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
       "state, "
-      "submit_us, group_id, array_job_id, array_task_id) VALUES ";
-  constexpr std::string_view kRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?)";
+      "submit_us, group_id, spec_id, array_job_id, array_task_id) VALUES ";
+  constexpr std::string_view kRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?)";
   static const std::string kOne = kInsert + std::string(kRow);
   static const std::string kMany = kInsert + repeated(kRow, kRowsAtOnce);
   Query insert = database_->query(jobs.size() == 1 ? kOne.c_str() : kMany.c_str());
@@ -523,8 +538,11 @@ void SqliteJobStore::insert_rows(std::span<const NewJob> jobs, std::int64_t supe
         job.spec_text.empty() ? texts.emplace_back(to_json_text(job.spec)) : job.spec_text;
     insert.bind(supervisor).bind_in_place(job.user).bind(std::int64_t{job.user_id});
     insert.bind_in_place(job.job_user).bind(std::int64_t{job.job_user_id}).bind_in_place(job.host);
-    insert.bind_in_place(job.spec.name).bind_in_place(job.spec.account).bind_in_place(text);
-    insert.bind(to_column(job.submit)).bind(std::int64_t{job.group_id});
+    const bool is_array = job.queue && !job.queue->array_tasks.empty();
+    const std::optional<std::int64_t> shared = is_array ? share_spec(text) : std::nullopt;
+    insert.bind_in_place(job.spec.name).bind_in_place(job.spec.account);
+    insert.bind_in_place(shared ? kSharedSpec : text);
+    insert.bind(to_column(job.submit)).bind(std::int64_t{job.group_id}).bind(shared);
     if (job.array_job_id) {
       insert.bind(*job.array_job_id).bind(std::int64_t{job.array_task_id.value_or(0)});
     } else {
@@ -702,9 +720,11 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     }
     if (!spec_text.empty()) {
       const JobSpec spec = read_spec(database_->path(), job, spec_text, stored->name, "");
-      Query update = database_->query("UPDATE jobs SET spec = ?, name = ?, account = ? WHERE id = ?");
-      update.bind_in_place(spec_text).bind_in_place(spec.name).bind_in_place(spec.account);
-      update.bind(job).execute();
+      const auto shared = unstarted_tasks(job).value_or("").empty() ? std::nullopt : share_spec(spec_text);
+      Query update =
+          database_->query("UPDATE jobs SET spec = ?, spec_id = ?, name = ?, account = ? WHERE id = ?");
+      update.bind_in_place(shared ? kSharedSpec : spec_text).bind(shared);
+      update.bind_in_place(spec.name).bind_in_place(spec.account).bind(job).execute();
     }
     QueueFacts next = facts;
     next.array_tasks = unstarted_tasks(job).value_or(facts.array_tasks);
@@ -783,9 +803,8 @@ void SqliteJobStore::visit_queue(const std::function<void(WaitingJob&&)>& visit)
 std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
   return database_->read([&]() -> std::optional<StoredJob> {
     Query query = database_->query(
-        "SELECT id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, spec FROM "
-        "jobs "
-        "WHERE id = ?");
+        "SELECT j.id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, "
+        "coalesce(s.text, spec) FROM jobs j LEFT JOIN specs s ON s.id = spec_id WHERE j.id = ?");
     query.bind(job);
     if (!query.step()) {
       return std::nullopt;
@@ -971,9 +990,10 @@ JobId SqliteJobStore::add_task(JobId array_job, unsigned task, Timestamp at) {
     Query insert = database_->query(
         "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
         "state, "
-        "submit_us, group_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, job_user, "
-        "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, id, ? FROM jobs WHERE id = "
-        "? AND end_us IS NULL");
+        "submit_us, group_id, spec_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, "
+        "job_user, "
+        "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, spec_id, id, ? FROM jobs "
+        "WHERE id = ? AND end_us IS NULL");
     insert.bind(std::int64_t{task}).bind(array_job);
     if (insert.execute() == 0) {
       refuse(array_job, "is over, so no task of it starts");

@@ -3,7 +3,9 @@
 #include <limits>
 #include <map>
 
+#include "schemas/job_file.h"
 #include "schemas/usage_fields.h"
+#include "store/database.h"
 #include "store/queue_store.h"
 #include "tests/unit/store/store_fixtures.h"
 
@@ -447,6 +449,44 @@ JobId start_task(QueueStore& store, JobId array, unsigned task) {
 }
 
 }  // namespace
+
+TEST_CASE("the long text of an array's job is stored once, and goes with the last that has it") {
+  const TemporaryFolder folder;
+  const auto store = QueueStore::open(folder.file("berthd.db"));
+  const auto database = Database::open(folder.file("berthd.db"), Database::Missing::refuse);
+  const auto texts = [&] {
+    Query query = database->query("SELECT count(*) FROM specs");
+    query.step();
+    return query.integer(0);
+  };
+  NewJob job = sample_job();
+  job.spec.comment = std::string(5000, 'x');
+  submit_one(*store, job);
+  CHECK(texts() == 0);  // of no array
+  job.queue.emplace();
+  job.queue->array_tasks = "0-1";
+  const JobId array = submit_one(*store, job);
+  const JobId task = start_task(*store, array, 0);
+  CHECK(texts() == 1);
+  CHECK(store->find(array).at(0).spec == job.spec);
+  CHECK(store->find(task).at(0).spec == job.spec);
+  CHECK(store->find_stored(task)->spec_text == store->find_stored(array)->spec_text);
+  JobSpec changed = job.spec;
+  changed.comment = std::string(5000, 'y');
+  store->change(array, *job.queue, at(2), "", to_json_text(changed));
+  CHECK(texts() == 2);
+  CHECK(store->find(task).at(0).spec == job.spec);
+  const JobId second = start_task(*store, array, 1);
+  CHECK(store->find(second).at(0).spec == changed);
+  CHECK(texts() == 2);
+  for (const JobId one : {task, second}) {
+    store->finish(one, 1, completed(), {}, at(3));
+  }
+  REQUIRE(store->settle_array(array, at(4)));
+  CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 100) == 3);
+  CHECK(texts() == 0);
+  CHECK(store->check_integrity().empty());
+}
 
 TEST_CASE("events of others are looked at once") {
   const auto store = QueueStore::open(":memory:");
