@@ -481,6 +481,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     const AttemptId id = active.id;
     node.key() = id.job_id;
     active_.insert(std::move(node));
+    tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
     if (!active_.at(id.job_id).runner || !active_.at(id.job_id).runner->is_open()) {
       // The runner died while the start was being committed: nothing of it has run.
       Usage usage;
@@ -488,9 +489,6 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
                                                  "the berth-runner that was to hold it died");
       finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
       return;
-    }
-    if ((*stored)->array_job_id) {
-      tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
     }
     send_start(id, **stored);
     committed();

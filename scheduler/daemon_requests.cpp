@@ -288,7 +288,7 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
         [job, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
           store.note_cancel(job, 0, at, detail);
         },
-        [](const std::exception_ptr&) {});
+        [this](const std::exception_ptr&) { committed(); });
   }
   const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
   if (waiting_.remove(job)) {
@@ -387,7 +387,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
             }
           }
         },
-        [](const std::exception_ptr&) {});  // then their own commits have failed too
+        [this](const std::exception_ptr&) { committed(); });  // an error: their own commits have failed too
   }
   return any || !nameless.empty();
 }

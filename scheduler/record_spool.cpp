@@ -55,10 +55,15 @@ std::string RecordSpool::path_of(AttemptId id) const {
 
 void RecordSpool::sync_folder() const {
   const int descriptor = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0 || ::fsync(descriptor) != 0) {
+  const bool synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+  const int error_number = errno;
+  if (descriptor >= 0) {
+    ::close(descriptor);
+  }
+  if (!synced) {
+    errno = error_number;
     fail("fsync", folder_);
   }
-  ::close(descriptor);
 }
 
 void RecordSpool::put(const RunnerMessage& ended) const {

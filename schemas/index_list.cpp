@@ -7,6 +7,9 @@
 namespace berth {
 namespace {
 
+/// Of an array: they are read and written again with each task that starts.
+constexpr std::size_t kMostRanges = 10'000;
+
 unsigned parse_index(std::string_view text) {
   unsigned value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -128,6 +131,10 @@ ArraySpec parse_array(std::string_view text) {
   }
   if (array.tasks.empty()) {
     throw std::invalid_argument("names no task (use 0-15, 1,3,5-7 or 0-20:4)");
+  }
+  if (array.tasks.ranges() > kMostRanges) {
+    throw std::invalid_argument("has more than " + std::to_string(kMostRanges) +
+                                " ranges and single tasks (use steps, such as 0-20000:2, or several arrays)");
   }
   return array;
 }

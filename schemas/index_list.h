@@ -20,6 +20,8 @@ class IndexList {
 
   bool empty() const { return ranges_.empty(); }
   std::size_t size() const;
+  /// In how many pieces it is written.
+  std::size_t ranges() const { return ranges_.size(); }
   /// Takes out and returns the lowest; nothing when empty.
   std::optional<unsigned> take_first();
   bool erase(unsigned index);

@@ -39,6 +39,12 @@ TEST_CASE("what is no list of array indexes is refused") {
   CHECK(parse_array("0-9%3").limit == 3);
   CHECK_THROWS_AS(parse_array("0-9%0"), std::invalid_argument);
   CHECK_THROWS_AS(parse_array(""), std::invalid_argument);
+  std::string many;
+  for (unsigned task = 0; task < 20'000; task += 2) {
+    many += (many.empty() ? "" : ",") + std::to_string(task);
+  }
+  CHECK(parse_array(many).tasks.size() == 10'000);
+  CHECK_THROWS_AS(parse_array(many + ",20000"), std::invalid_argument);
 }
 
 TEST_CASE("dependencies are read, all of them or any") {
