@@ -85,18 +85,18 @@ class Queueing(DaemonCase):
 
     @natively
     def test_a_job_waits_for_those_tasks_of_an_array_that_it_names(self):
-        array = int(self.ok("submit", "--parsable", "-a", "1-4", "--wrap", "until [ -e go-$SLURM_ARRAY_TASK_ID ]; do sleep 0.05; done"))
+        array = int(self.ok("submit", "--parsable", "-a", "1-4%1", "--wrap", "until [ -e go-$SLURM_ARRAY_TASK_ID ]; do sleep 0.05; done"))
         both = self.submit("exit", 0, dependency=f"afterok:{array}_1:{array}_3", cpus_per_task=1)
         either = self.submit("exit", 0, dependency=f"afterok:{array}_4?afterok:{array}_2")
         whole = self.submit("exit", 0, dependency=f"afterok:{array}")
         ran = []
-        for task, freed in ((2, either), (1, None), (3, both), (4, whole)):
+        for task, freed in ((1, None), (2, either), (3, both), (4, whole)):
             with open(os.path.join(self.work, f"go-{task}"), "w", encoding="utf-8"):
                 pass
             self.ok("wait", f"{array}_{task}")
-            ran += [freed] if freed else []
             if freed:
-                self.ok("wait", freed)
+                self.ok("wait", freed, timeout=20)
+                ran.append(freed)
             waiting = {job for job in self.queue() if job in (both, either, whole)}
             self.assertEqual(waiting, {both, either, whole} - set(ran), f"after task {task}")
 
@@ -327,14 +327,12 @@ class Queueing(DaemonCase):
         self.assertIn("would wait for itself", self.cli("update", "-d", f"afterany:{after}", f"{array}_1")[2])
         self.ok("update", "-d", f"afterany:{array}_0", f"{array}_1")
         first = self.submit("exit", 0, name="one", hold=True)
+        other = self.submit("exit", 0, name="two", hold=True)
         second = self.submit("exit", 0, name="one", dependency="singleton")
         self.assertIn("would wait for itself", self.cli("update", "-d", f"afterok:{second}", first)[2])
-        self.ok("cancel", array, after, second, first)
-        other = self.submit("exit", 0, name="two", hold=True)
-        third = self.submit("exit", 0, name="one", dependency="singleton", hold=True)
-        self.ok("update", "-d", f"afterok:{third}", other)
+        self.ok("update", "-d", f"afterok:{second}", other)
         self.assertIn("would wait for itself", self.cli("update", "-J", "one", other)[2])
-        self.ok("cancel", other, third)
+        self.ok("cancel", array, after, second, first, other)
 
     @natively
     def test_the_throttle_of_an_array_holds_for_its_tasks_with_numbers_of_their_own(self):
