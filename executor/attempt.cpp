@@ -34,6 +34,8 @@ void subtract_setup(Usage& usage, Micros setup) {
     return;
   }
   const Micros total = std::max(*usage.cpu_total - setup, Micros::zero());
+  const bool is_whole =
+      usage.cpu_user && usage.cpu_system && *usage.cpu_user + *usage.cpu_system == *usage.cpu_total;
   const auto scale = [&](std::optional<Micros>& part) {
     if (part) {
       part = Micros(
@@ -43,6 +45,9 @@ void subtract_setup(Usage& usage, Micros setup) {
   };
   scale(usage.cpu_user);
   scale(usage.cpu_system);
+  if (is_whole) {
+    usage.cpu_system = total - *usage.cpu_user;  // also after rounding
+  }
   usage.cpu_total = total;
 }
 

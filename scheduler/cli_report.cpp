@@ -38,25 +38,28 @@ std::string state_cell(const ReportRow& row) {
   return std::to_string(in_state(row, state));
 }
 
-std::string duration(std::chrono::microseconds time) {
-  return format_duration(std::chrono::duration_cast<Milliseconds>(time));
+std::string duration(const ReportRow::Time& time) {
+  return time ? format_duration(std::chrono::duration_cast<Milliseconds>(*time)) : "";
 }
 
 std::string gibibyte_hours(const ReportRow& row) {
+  if (!row.memory_granted) {
+    return "";
+  }
   constexpr double kGibibyteHour = double{1U << 30U} * 3600;
   std::array<char, 64> text{};
-  (void)std::snprintf(text.data(), text.size(), "%.2f", row.memory_granted / kGibibyteHour);
+  (void)std::snprintf(text.data(), text.size(), "%.2f", *row.memory_granted / kGibibyteHour);
   return text.data();
 }
 
 std::string efficiency(const ReportRow& row) {
-  if (row.cpu_granted.count() == 0) {
+  if (row.granted_to_compare.count() == 0) {
     return "";
   }
   std::array<char, 64> text{};
   (void)std::snprintf(text.data(), text.size(), "%.1f%%",
-                      100.0 * static_cast<double>(row.cpu_used_of_granted.count()) /
-                          static_cast<double>(row.cpu_granted.count()));
+                      100.0 * static_cast<double>(row.used_to_compare.count()) /
+                          static_cast<double>(row.granted_to_compare.count()));
   return text.data();
 }
 
@@ -97,8 +100,9 @@ constexpr std::array kReportColumns{
            [](const ReportRow& row) { return duration(row.cpu_used); }},
     Column{"CPUEff", 7, "TotalCPU of CPUTime, of attempts of which both were measured", efficiency},
     Column{"MemGiBh", 10, "GiB of memory that were granted, times hours", gibibyte_hours},
-    Column{"OOMKills", 8, "processes that the kernel killed for memory",
-           [](const ReportRow& row) { return std::to_string(row.oom_kills); }},
+    Column{
+        "OOMKills", 8, "processes that the kernel killed for memory",
+        [](const ReportRow& row) { return row.oom_kills ? std::to_string(*row.oom_kills) : std::string(); }},
 };
 
 struct Chosen {
@@ -205,15 +209,24 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
     for (const auto& [state, count] : row.states) {
       states[std::string(to_string(state))] = count;
     }
-    list.push_back({{key_name(key).name, row.key},
-                    {"jobs", row.jobs},
-                    {"attempts", row.attempts},
-                    {"states", std::move(states)},
-                    {"elapsed_usec", row.elapsed.count()},
-                    {"cpu_granted_usec", row.cpu_granted.count()},
-                    {"cpu_total_usec", row.cpu_used.count()},
-                    {"memory_granted_byte_seconds", whole_number(row.memory_granted)},
-                    {"oom_kills", row.oom_kills}});
+    Json value{{key_name(key).name, row.key},
+               {"jobs", row.jobs},
+               {"attempts", row.attempts},
+               {"states", std::move(states)}};
+    for (const auto& [name, time] : {std::pair("elapsed_usec", row.elapsed),
+                                     {"cpu_granted_usec", row.cpu_granted},
+                                     {"cpu_total_usec", row.cpu_used}}) {
+      if (time) {
+        value[name] = time->count();
+      }
+    }
+    if (row.memory_granted) {
+      value["memory_granted_byte_seconds"] = whole_number(*row.memory_granted);
+    }
+    if (row.oom_kills) {
+      value["oom_kills"] = *row.oom_kills;
+    }
+    list.push_back(std::move(value));
   }
   const Json report{{"by", key_name(key).name}, {"rows", std::move(list)}};
   return report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -121,7 +121,7 @@ constexpr std::array kListingColumns{
                   [](Record r, Time) { return std::to_string(r.spec.cpus_per_task); }},
     ListingColumn{"ReqMem", 10, "Memory that was asked for",
                   [](Record r, Time) { return size_cell(r.spec.memory_per_node); }},
-    ListingColumn{"AllocMem", 10, "Memory limit that was applied",
+    ListingColumn{"AllocMem", 10, "Memory that was granted: the limit, where berth can set one",
                   [](Record r, Time) {
                     return r.allocation ? format_size_human(r.allocation->memory) : std::string();
                   }},

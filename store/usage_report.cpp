@@ -92,6 +92,19 @@ class ReportConditions {
   std::string text_;
 };
 
+/// A real number, as SQLite takes a sum of integers beyond 64 bits for an error.
+constexpr const char* kElapsed = "(CASE WHEN a.start_us IS NULL THEN 0.0 ELSE 1.0 * u.wall END)";
+
+ReportRow::Time time_in(const Query& query, int column, std::int64_t times = 1) {
+  return query.is_null(column) ? std::nullopt
+                               : std::optional(std::chrono::microseconds{query.integer(column)} * times);
+}
+
+template <typename Sum>
+void add(std::optional<Sum>& sum, const std::optional<Sum>& more) {
+  sum = more ? sum.value_or(Sum{}) + *more : sum;
+}
+
 }  // namespace
 
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
@@ -110,25 +123,26 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     }
   }
   SQLite::Statement statement = database.prepare(
-      "SELECT " + key +
-      ", a.cpus, a.state, count(*), total(u.wall), total(u.cpu_total), total(u.wall / 1e6 * a.memory), "
-      "total(u.oom_kills), total(CASE WHEN u.wall IS NOT NULL THEN u.cpu_total END)" +
+      "SELECT " + key + ", a.cpus, a.state, count(*), sum(" + kElapsed + "), sum(1.0 * u.cpu_total), sum(" +
+      kElapsed + " / 1e6 * a.memory), sum(1.0 * u.oom_kills), sum(CASE WHEN u.cpu_total IS NOT NULL THEN " +
+      kElapsed + " END), sum(CASE WHEN " + kElapsed + " IS NOT NULL THEN 1.0 * u.cpu_total END)" +
       conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);
   while (query.step()) {
     ReportRow& row = rows[query.text(0)];
     const auto count = static_cast<std::uint64_t>(query.integer(3));
-    const std::chrono::microseconds elapsed{query.integer(4)};
-    const std::size_t cpus = query.is_null(1) ? 0 : CpuSet::parse(query.text(1)).size();
+    const auto cpus = query.is_null(1) ? 0 : static_cast<std::int64_t>(CpuSet::parse(query.text(1)).size());
     row.attempts += count;
     row.states[parse_job_state(query.text(2)).value_or(JobState::failed)] += count;
-    row.elapsed += elapsed;
-    row.cpu_granted += elapsed * static_cast<std::int64_t>(cpus);
-    row.cpu_used += std::chrono::microseconds{query.integer(5)};
-    row.memory_granted += query.real(6);
-    row.oom_kills += static_cast<std::uint64_t>(query.integer(7));
-    row.cpu_used_of_granted += std::chrono::microseconds{query.integer(8)};
+    add(row.elapsed, time_in(query, 4));
+    add(row.cpu_granted, time_in(query, 4, cpus));
+    add(row.cpu_used, time_in(query, 5));
+    add(row.memory_granted, query.is_null(6) ? std::nullopt : std::optional(query.real(6)));
+    add(row.oom_kills,
+        query.is_null(7) ? std::nullopt : std::optional(static_cast<std::uint64_t>(query.integer(7))));
+    row.granted_to_compare += time_in(query, 8, cpus).value_or(std::chrono::microseconds(0));
+    row.used_to_compare += time_in(query, 9).value_or(std::chrono::microseconds(0));
   }
   std::vector<ReportRow> list;
   list.reserve(rows.size());

@@ -34,15 +34,21 @@ struct ReportFilter {
 
 struct ReportRow {
   std::string key;
-  std::uint64_t jobs = 0;                            ///< that had an attempt which ended
-  std::uint64_t attempts = 0;                        ///< also those that ended without ever having started
-  std::map<JobState, std::uint64_t> states;          ///< of the attempts
-  std::chrono::microseconds elapsed{0};              ///< wall time, of the attempts of which it was measured
-  std::chrono::microseconds cpu_granted{0};          ///< elapsed times CPUs
-  std::chrono::microseconds cpu_used{0};             ///< user and system
-  std::chrono::microseconds cpu_used_of_granted{0};  ///< of it, by those attempts: what cpu_granted is for
-  double memory_granted = 0;                         ///< byte seconds: elapsed times the memory limit
-  std::uint64_t oom_kills = 0;
+  std::uint64_t jobs = 0;                    ///< that had an attempt which ended
+  std::uint64_t attempts = 0;                ///< also those that ended without ever having started
+  std::map<JobState, std::uint64_t> states;  ///< of the attempts
+  // Each is of the attempts of which it was measured, and absent when it was of none. One that never started
+  // ran for no time.
+  using Time = std::optional<std::chrono::microseconds>;
+  Time elapsed;                          ///< wall time
+  Time cpu_granted;                      ///< elapsed times CPUs
+  Time cpu_used;                         ///< user and system
+  std::optional<double> memory_granted;  ///< byte seconds: elapsed times the memory limit
+  std::optional<std::uint64_t> oom_kills;
+
+  // CPU time of the attempts of which both were measured.
+  std::chrono::microseconds granted_to_compare{0};
+  std::chrono::microseconds used_to_compare{0};
 };
 
 }  // namespace berth

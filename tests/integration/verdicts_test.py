@@ -266,6 +266,8 @@ class Verdicts(BerthCase):
             self.assertIn(name, run.usage, str(run.usage))
         self.assertGreaterEqual(run.usage["cpu_total_usec"], 300_000)
         self.assertGreaterEqual(run.usage["wall_usec"], 290_000)
+        rest = run.usage["cpu_total_usec"] - run.usage["cpu_user_usec"] - run.usage["cpu_system_usec"]
+        self.assertNotIn(rest, (1, 2), "rounded apart")
 
     def test_peak_memory_is_what_was_touched(self):
         run = self.run_job("allocate", 60, 0.5, memory_per_node="128M")

@@ -18,6 +18,8 @@ std::vector<ReportRow> rows() {
   row.jobs = 3;
   row.attempts = 4;
   row.states = {{JobState::completed, 3}, {JobState::preempted, 1}};
+  row.elapsed = std::chrono::microseconds(20);
+  row.oom_kills = 0;
   return {row};
 }
 
@@ -81,16 +83,23 @@ TEST_CASE("what --by takes is said when it is something else") {
 TEST_CASE("the JSON of a report names its key as --by does") {
   CHECK(report_json(rows(), ReportKey::account) ==
         R"({"by":"account","rows":[{"account":"Förderband","jobs":3,"attempts":4,)"
-        R"("states":{"COMPLETED":3,"PREEMPTED":1},"elapsed_usec":0,"cpu_granted_usec":0,"cpu_total_usec":0,)"
-        R"("memory_granted_byte_seconds":0,"oom_kills":0}]})"
+        R"("states":{"COMPLETED":3,"PREEMPTED":1},"elapsed_usec":20,"oom_kills":0}]})"
         "\n");
+}
+
+TEST_CASE("a cell of what was not measured is empty") {
+  ListingStyle style;
+  style.header = false;
+  style.form = ListingStyle::Form::parsable2;
+  CHECK(report("Elapsed,CPUTime,TotalCPU,CPUEff,MemGiBh,OOMKills", style) == "00:00:00|||||0\n");
 }
 
 TEST_CASE("CPU efficiency is of the attempts of which the granted time was measured") {
   std::vector<ReportRow> some = rows();
   some.front().cpu_granted = std::chrono::seconds(40);
   some.front().cpu_used = std::chrono::seconds(60);
-  some.front().cpu_used_of_granted = std::chrono::seconds(30);
+  some.front().granted_to_compare = std::chrono::seconds(40);
+  some.front().used_to_compare = std::chrono::seconds(30);
   ListingStyle style;
   style.header = false;
   style.form = ListingStyle::Form::parsable2;

@@ -26,8 +26,8 @@ TEST_CASE("a sum of memory times hours may have more than 64 bits") {
   run_to_end(*store, kTebibyte, usage);
   const std::vector<ReportRow> rows = store->report({});
   REQUIRE(rows.size() == 1);
-  CHECK(rows[0].memory_granted == Approx(2.0 * static_cast<double>(kTebibyte) * kYear));
-  CHECK(rows[0].memory_granted > static_cast<double>(std::numeric_limits<std::uint64_t>::max()));
+  CHECK(rows[0].memory_granted.value() == Approx(2.0 * static_cast<double>(kTebibyte) * kYear));
+  CHECK(rows[0].memory_granted.value() > static_cast<double>(std::numeric_limits<std::uint64_t>::max()));
 }
 
 TEST_CASE("an attempt of which no wall time was measured is left out of sums over time") {
@@ -43,8 +43,40 @@ TEST_CASE("an attempt of which no wall time was measured is left out of sums ove
   CHECK(rows[0].elapsed == std::chrono::seconds(20));
   CHECK(rows[0].cpu_granted == std::chrono::seconds(40));
   CHECK(rows[0].cpu_used == std::chrono::seconds(60));
-  CHECK(rows[0].cpu_used_of_granted == std::chrono::seconds(30));
-  CHECK(rows[0].memory_granted == Approx(20.0 * (1 << 20)));
+  CHECK(rows[0].granted_to_compare == std::chrono::seconds(40));
+  CHECK(rows[0].used_to_compare == std::chrono::seconds(30));
+  CHECK(rows[0].memory_granted.value() == Approx(20.0 * (1 << 20)));
+}
+
+TEST_CASE(
+    "what was measured of no attempt is absent from its row, and of some is not compared with the rest") {
+  const auto store = QueueStore::open(":memory:");
+  Usage usage;
+  usage.wall = std::chrono::seconds(20);
+  run_to_end(*store, 1 << 20, usage);
+  ReportRow row = store->report({}).at(0);
+  CHECK(row.elapsed == std::chrono::seconds(20));
+  CHECK_FALSE(row.cpu_used);
+  CHECK_FALSE(row.oom_kills);
+  CHECK(row.granted_to_compare.count() == 0);
+  usage.cpu_total = std::chrono::seconds(10);
+  usage.oom_kills = 0;
+  run_to_end(*store, 1 << 20, usage);
+  row = store->report({}).at(0);
+  CHECK(row.cpu_granted == std::chrono::seconds(80));
+  CHECK(row.cpu_used == std::chrono::seconds(10));
+  CHECK(row.oom_kills == 0U);
+  CHECK(row.granted_to_compare == std::chrono::seconds(40));
+  CHECK(row.used_to_compare == std::chrono::seconds(10));
+}
+
+TEST_CASE("a job that never started ran for no time") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId job = store->submit({sample_job()}, sample_supervisor()).at(0);
+  REQUIRE(store->finish(job, 0, ended(JobState::cancelled, Cause::cancelled), {}, at(10)));
+  const ReportRow row = store->report({}).at(0);
+  CHECK(row.elapsed == std::chrono::seconds(0));
+  CHECK_FALSE(row.cpu_used);
 }
 
 }  // namespace berth
