@@ -479,6 +479,7 @@ Observation Attempt::observe(const CgroupCounters& counters) {
   observation.latched = latched_;
   observation.wait_status = wait_status_;
   observation.oom_kills = counters.usage.oom_kills.value_or(0);
+  observation.refused_forks = counters.usage.pids_limit_hits.value_or(0);
   observation.own_cgroup = sandbox_->cgroup().path(Controller::memory);
   if (observation.oom_kills > 0) {
     observation.limiting_cgroup = sandbox_->cgroup().limiting_cgroup();

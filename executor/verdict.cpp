@@ -141,6 +141,23 @@ void apply_out_of_memory(Outcome& outcome, const Observation& observation, const
   }
 }
 
+std::string some_of(std::uint64_t count, const std::string& what) {
+  return "; " + std::to_string(count) + " of its " + what + (count == 1 ? " was " : " were ");
+}
+
+/// What did not end it, but may be why it did not do better.
+std::string notes(const Observation& observation) {
+  std::string text;
+  if (observation.oom_kills > 0) {
+    text += some_of(observation.oom_kills, "processes") + "killed for lack of memory";
+  }
+  const bool completed = observation.wait_status && *observation.wait_status == 0;
+  if (observation.refused_forks > 0 && !completed) {
+    text += some_of(observation.refused_forks, "forks") + "refused (limits.pids)";
+  }
+  return text;
+}
+
 }  // namespace
 
 Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Bytes memory_limit) {
@@ -168,15 +185,17 @@ Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Byte
     outcome.state = JobState::failed;
     outcome.message =
         "killed by " + signal_name(outcome.signal) + (outcome.core_dumped ? " (core dumped)" : "");
+    if (outcome.signal == SIGXFSZ && spec.limits.file_size) {
+      outcome.limit = LimitHit{"limits.file_size", format_size(*spec.limits.file_size), ""};
+      outcome.message += ": it wrote a file beyond its limits.file_size of " + outcome.limit->value;
+    }
+    outcome.message += notes(observation);
   } else {
     outcome.cause = Cause::exited;
     outcome.state = outcome.exit_code == 0 ? JobState::completed : JobState::failed;
     outcome.message =
         outcome.exit_code == 0 ? "completed" : "exited with status " + std::to_string(*outcome.exit_code);
-    if (observation.oom_kills > 0) {
-      outcome.message +=
-          "; " + std::to_string(observation.oom_kills) + " of its processes were killed for lack of memory";
-    }
+    outcome.message += notes(observation);
   }
   return outcome;
 }

@@ -20,12 +20,13 @@ struct LaunchFailure {
 
 struct Observation {
   std::optional<LaunchFailure> launch_failure;
-  std::optional<Cause> latched;    ///< why we stopped it, latched before the first signal was sent
-  std::optional<int> wait_status;  ///< of the main process, wait(2) format; absent when init died first
-  std::uint64_t oom_kills = 0;     ///< in the attempt's cgroup
-  std::string limiting_cgroup;     ///< whose memory limit was hit, when oom_kills > 0; empty: not known
-  bool limiting_is_own = true;     ///< the attempt's own cgroup, rather than an ancestor or the machine
-  std::string own_cgroup;          ///< memory controller's path of the attempt
+  std::optional<Cause> latched;     ///< why we stopped it, latched before the first signal was sent
+  std::optional<int> wait_status;   ///< of the main process, wait(2) format; absent when init died first
+  std::uint64_t oom_kills = 0;      ///< in the attempt's cgroup
+  std::uint64_t refused_forks = 0;  ///< likewise, by its limit of processes
+  std::string limiting_cgroup;      ///< whose memory limit was hit, when oom_kills > 0; empty: not known
+  bool limiting_is_own = true;      ///< the attempt's own cgroup, rather than an ancestor or the machine
+  std::string own_cgroup;           ///< memory controller's path of the attempt
 };
 
 Outcome decide_outcome(const Observation& observation, const JobSpec& spec, Bytes memory_limit);

@@ -129,6 +129,9 @@ std::string efficiency_text(const AccountingRecord& record, Timestamp now, const
   text += "Cluster: " + record.host + "\n";
   text += "User/Group: " + record.user + "/" + group_of(record.user_id) + "\n";
   text += "State: " + state_text(record) + "\n";
+  if (is_array_of_tasks(record)) {
+    return text + "Efficiency not available for an array; " + where_tasks_are(record) + "\n";
+  }
   if (!record.start) {
     return text + "Efficiency not available for jobs " +
            (record.outcome ? "that never ran.\n"

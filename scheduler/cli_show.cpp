@@ -168,7 +168,9 @@ std::string show_text(const ShownJob& job, const ListingTime& time) {
   text += line("Host", first.host);
   text += line("Submit", format_instant(first.submit, time));
   for (const AccountingRecord& record : job.records) {
-    const std::string unstarted = record.outcome ? "Never started" : "Not started yet";
+    const std::string unstarted = is_array_of_tasks(record) ? "Array; " + where_tasks_are(record)
+                                  : record.outcome          ? "Never started"
+                                                            : "Not started yet";
     text += "\n" + (record.attempt == 0 ? unstarted : "Attempt " + std::to_string(record.attempt)) + "\n";
     text += attempt_text(record, time);
   }

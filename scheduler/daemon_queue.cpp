@@ -337,7 +337,7 @@ void Daemon::decide() {
     forget(job);
     end_waiting(
         job,
-        ended_before_start(JobState::deadline, Cause::cancelled, "its deadline passed before it started"),
+        ended_before_start(JobState::deadline, Cause::deadline, "its deadline passed before it started"),
         {});
   }
   waiting_.advance(now);
@@ -355,7 +355,7 @@ void Daemon::decide() {
         now + next->facts.stay > *next->facts.deadline) {
       forget(next->job_id);
       end_waiting(next->job_id,
-                  ended_before_start(JobState::deadline, Cause::cancelled,
+                  ended_before_start(JobState::deadline, Cause::deadline,
                                      "its time limit would have ended after its deadline"),
                   {});
       continue;

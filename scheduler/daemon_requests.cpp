@@ -323,6 +323,7 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
   const bool might_run_again =
       !active.sent || active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
   active.cancelled = true;
+  active.canceller = active.canceller.empty() ? actor.name : active.canceller;
   crash_point("cancel.before_send");
   stop(active, stop_message(active.id, at_once));
   if (active.sent) {

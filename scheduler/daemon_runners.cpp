@@ -395,7 +395,11 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
   if (active->state == JobState::configuring && message.started_at) {
     handle_started(*active, {*message.started_at, message.detail});
   }
-  finish(*active, message.outcome, message.usage, message.at, link);
+  Outcome outcome = message.outcome;
+  if (outcome.cause == Cause::cancelled && outcome.message == "cancelled" && !active->canceller.empty()) {
+    outcome.message += " by " + active->canceller;
+  }
+  finish(*active, outcome, message.usage, message.at, link);
 }
 
 void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {

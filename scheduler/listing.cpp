@@ -143,6 +143,14 @@ std::string_view first_characters(std::string_view text, std::size_t count) {
   return text.substr(0, bytes);
 }
 
+bool is_array_of_tasks(const AccountingRecord& record) {
+  return !record.spec.array.empty() && !record.array_job_id && !record.outcome;
+}
+
+std::string where_tasks_are(const AccountingRecord& array) {
+  return "its tasks have records of their own: berth history " + std::to_string(array.job_id);
+}
+
 std::string fit(const std::string& text, int width) {
   const auto room = static_cast<std::size_t>(std::abs(width));
   const std::size_t length = character_count(text);

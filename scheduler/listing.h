@@ -77,6 +77,12 @@ std::optional<std::chrono::microseconds> elapsed_time(const AccountingRecord& re
 /// Elapsed time of every CPU that was granted, or nothing likewise.
 std::optional<std::chrono::microseconds> granted_cpu_time(const AccountingRecord& record, Timestamp now);
 
+/// Whether it is the record of an array, whose tasks have or will have records of their own; not of one that
+/// was ended before any task began.
+bool is_array_of_tasks(const AccountingRecord& record);
+/// "its tasks have records of their own: berth history 17".
+std::string where_tasks_are(const AccountingRecord& array);
+
 /// A cell of a table: exactly |width| characters (of UTF-8 text), aligned left when the width is negative,
 /// and cut with a "+" as sacct does.
 std::string fit(const std::string& text, int width);

@@ -9,9 +9,9 @@ namespace berth {
 
 namespace {
 
-constexpr std::array<std::string_view, 12> kCauses{
-    "launch_failed", "wall_time", "cpu_time",      "output_limit",      "no_output", "cancelled",
-    "preempted",     "node_fail", "out_of_memory", "seccomp_violation", "signalled", "exited",
+constexpr std::array<std::string_view, 13> kCauses{
+    "launch_failed", "wall_time", "cpu_time",      "output_limit",      "no_output", "cancelled", "preempted",
+    "deadline",      "node_fail", "out_of_memory", "seccomp_violation", "signalled", "exited",
 };
 static_assert(kCauses.size() == static_cast<std::size_t>(Cause::exited) + 1);
 
@@ -59,6 +59,7 @@ int exit_status(const Outcome& outcome) {
     case Cause::wall_time:
     case Cause::cpu_time:
     case Cause::no_output:
+    case Cause::deadline:
       return kTimedOut;
     case Cause::output_limit:
     case Cause::cancelled:

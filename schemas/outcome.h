@@ -19,6 +19,7 @@ enum class Cause {
   no_output,      ///< no_output_timeout
   cancelled,      ///< by its user or by Ctrl-C
   preempted,
+  deadline,           ///< it could not start, or not end, before its deadline
   node_fail,          ///< the supervising berth died with it (kill -9, power cut)
   out_of_memory,      ///< main process SIGKILLed and the cgroup counts an oom_kill
   seccomp_violation,  ///< SIGSYS from the seccomp filter

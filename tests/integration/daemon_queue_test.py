@@ -64,6 +64,9 @@ class Queueing(DaemonCase):
         self.wait_for_state(late, "DEADLINE", 20)
         tight = self.submit("exit", 0, time_limit="2h", deadline="now+1hour")
         self.wait_for_state(tight, "DEADLINE")
+        for ended in (late, tight):
+            self.assertEqual(self.records(ended)[0]["outcome"]["cause"], "deadline")
+            self.assertEqual(self.cli("wait", ended)[0], 124)
 
     @natively
     def test_dependencies_hold_release_and_never_hold(self):

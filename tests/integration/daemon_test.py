@@ -178,6 +178,7 @@ class Changing(DaemonCase):
         self.ok("cancel", first)
         self.assertEqual(self.cli("wait", first)[0], 143)
         self.assertEqual(self.state(first), "CANCELLED")
+        self.assertEqual(self.records(first)[-1]["outcome"]["message"], "cancelled by root")
         self.assertEqual(self.cli("cancel", first)[0], 1)
 
     @natively

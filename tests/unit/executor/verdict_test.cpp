@@ -107,7 +107,29 @@ TEST_CASE("an ancestor's limit is named as the ancestor's", "[verdict]") {
 TEST_CASE("a child lost to the OOM killer does not fail a main process that exits 0", "[verdict]") {
   const Outcome outcome = decide_outcome(oom_killed(exited(0)), JobSpec{}, kLimit);
   CHECK(outcome.state == JobState::completed);
-  CHECK(outcome.message.find("1 of its processes") != std::string::npos);
+  CHECK(outcome.message == "completed; 1 of its processes was killed for lack of memory");
+}
+
+TEST_CASE("what was killed or refused in the job is noted beside any end of its own", "[verdict]") {
+  Observation observation = oom_killed(signalled(SIGTERM));
+  observation.oom_kills = 2;
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message ==
+        "killed by SIGTERM; 2 of its processes were killed for lack of memory");
+  observation = ended_with(exited(2));
+  observation.refused_forks = 31;
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message ==
+        "exited with status 2; 31 of its forks were refused (limits.pids)");
+  observation.wait_status = exited(0);
+  CHECK(decide_outcome(observation, JobSpec{}, kLimit).message == "completed");
+}
+
+TEST_CASE("SIGXFSZ names the limit of file sizes, where there is one", "[verdict]") {
+  JobSpec spec;
+  CHECK_FALSE(decide_outcome(ended_with(signalled(SIGXFSZ)), spec, kLimit).limit);
+  spec.limits.file_size = Bytes{1} << 20;
+  const Outcome outcome = decide_outcome(ended_with(signalled(SIGXFSZ)), spec, kLimit);
+  CHECK(outcome.limit.value().name == "limits.file_size");
+  CHECK(outcome.message == "killed by SIGXFSZ: it wrote a file beyond its limits.file_size of 1M");
 }
 
 TEST_CASE("where the kernel does not tell whose limit it was, the verdict names none", "[verdict]") {

@@ -93,6 +93,15 @@ TEST_CASE("a job that ended without running has no efficiency") {
   CHECK_THAT(efficiency_json(record, at(100), artists), !Contains("exit_code") && !Contains("signal"));
 }
 
+TEST_CASE("an array has no efficiency but that of its tasks") {
+  AccountingRecord record = pending_record();
+  record.spec.array = "0-3";
+  record.state = JobState::failed;
+  record.end = at(70);
+  CHECK_THAT(efficiency_text(record, at(100), artists),
+             Contains("not available for an array; its tasks have records of their own: berth history 13\n"));
+}
+
 TEST_CASE("the JSON has the figures as numbers and leaves out what was not measured") {
   CHECK(
       efficiency_json(ended_record(), at(100), artists) ==

@@ -83,6 +83,15 @@ TEST_CASE("a job that has not started says so, and one that never will") {
   CHECK_THAT(show_text(job, at(100)), Contains("\nNever started\n") && !Contains("Usage"));
 }
 
+TEST_CASE("an array is not said to have never started") {
+  ShownJob job{{pending_record()}, {}};
+  job.records[0].spec.array = "0-3";
+  job.records[0].state = JobState::failed;
+  job.records[0].end = at(70);
+  CHECK_THAT(show_text(job, at(100)),
+             Contains("\nArray; its tasks have records of their own: berth history 13\n"));
+}
+
 TEST_CASE("a failed launch shows its step and errno") {
   ShownJob job{{ended_record()}, {}};
   job.records[0].outcome->stage = "mount /data";

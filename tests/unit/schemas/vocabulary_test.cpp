@@ -99,6 +99,7 @@ TEST_CASE("the exit status of berth run is the job's own, or says who ended it")
   CHECK(exit_status(ended(Cause::signalled, 0, SIGSEGV)) == 139);
   CHECK(exit_status(ended(Cause::seccomp_violation, 0, SIGSYS)) == 128 + SIGSYS);
   CHECK(exit_status(ended(Cause::out_of_memory, 0, SIGKILL)) == 137);
+  CHECK(exit_status(ended(Cause::deadline, 0, 0)) == 124);
   CHECK(exit_status(ended(Cause::wall_time, 0, SIGKILL)) == 124);
   CHECK(exit_status(ended(Cause::wall_time, 0, 0)) == 124);
   CHECK(exit_status(ended(Cause::cpu_time, 0, SIGTERM)) == 124);
