@@ -669,7 +669,10 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
     }
     const std::optional<WaitingJob> waiting = daemon_.find_waiting(job);
     if (waiting && *reason == WaitReason::begin_time) {
-      answer["expected_start"] = format_instant_utc(*waiting->facts.begin);
+      answer["begin_time"] = format_instant_utc(*waiting->facts.begin);
+    }
+    if (waiting && waiting->facts.deadline) {
+      answer["deadline"] = format_instant_utc(*waiting->facts.deadline);
     }
     if (waiting && !waiting->facts.dependency.empty()) {
       answer["dependency"] = waiting->facts.dependency;
@@ -679,7 +682,10 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
     answer["explanation"] = !records.empty() && records.back().outcome ? records.back().outcome->message
                                                                        : "all its tasks have ended";
   } else {
-    answer["explanation"] = stored.state == JobState::pending ? "its tasks run" : "it has a slot";
+    answer["explanation"] = stored.state == JobState::pending ? "its tasks run"
+                            : stored.state == JobState::suspended
+                                ? "it is stopped; berth resume lets it go on"
+                                : "it has a slot";
   }
   respond(json_response(answer));
 }
@@ -825,6 +831,9 @@ ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor) {
     }
     if (const std::optional<Timestamp> start = daemon_.would_start(job)) {
       answer["expected_start"] = format_instant_utc(*start);
+    }
+    if (job.queue->begin) {
+      answer["begin_time"] = format_instant_utc(*job.queue->begin);
     }
     answers.push_back(std::move(answer));
   }

@@ -489,10 +489,13 @@ int run_why(const CommandLine& line) {
     if (why.contains("dependency")) {
       text += "  depends on: " + why["dependency"].get<std::string>() + "\n";
     }
-    if (why.contains("expected_start")) {
-      const Timestamp start =
-          parse_instant(why["expected_start"].get<std::string>(), SystemClock().system_now());
-      text += "  starts by: " + format_instant(start) + "\n";
+    for (const auto& [field, words] : {std::pair{"expected_start", "starts by"},
+                                       {"begin_time", "starts no sooner than"},
+                                       {"deadline", "unless it ends as DEADLINE at"}}) {
+      if (why.contains(field)) {
+        const Timestamp at = parse_instant(why[field].get<std::string>(), SystemClock().system_now());
+        text += std::string("  ") + words + ": " + format_instant(at) + "\n";
+      }
     }
     print(text);
   }

@@ -127,10 +127,12 @@ int test_only(ApiClient& client, const QueryWords& query, const std::string& tex
   for (const Json& job : answer.at("jobs")) {
     const std::string name = printable(job.at("name").get<std::string>());
     const std::string cpus = std::to_string(job.at("cpus").get<unsigned>());
-    if (job.contains("expected_start")) {
-      const Timestamp start = parse_instant(job["expected_start"].get<std::string>(), Timestamp());
-      std::printf("job \"%s\" would start by %s, on %s CPUs\n", name.c_str(), format_instant(start).c_str(),
-                  cpus.c_str());
+    const bool is_told = job.contains("expected_start");
+    if (is_told || job.contains("begin_time")) {
+      const auto& instant = job[is_told ? "expected_start" : "begin_time"].get_ref<const std::string&>();
+      std::printf("job \"%s\" would start %s %s, on %s CPUs\n", name.c_str(),
+                  is_told ? "by" : "no sooner than",
+                  format_instant(parse_instant(instant, Timestamp())).c_str(), cpus.c_str());
     } else {
       std::printf("job \"%s\" would be taken, for %s CPUs; when it would start cannot be told\n",
                   name.c_str(), cpus.c_str());

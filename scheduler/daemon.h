@@ -258,6 +258,9 @@ class Daemon {
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);
   std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);
+  std::optional<std::vector<QueuedJob>> jobs_up_to(std::size_t sequence,
+                                                   const std::vector<QueuedJob>& waiting) const;
+  bool may_be_passed(const QueuedJob& job, Timestamp by) const;
   void give_task_back(const WaitingJob& array, unsigned task);
   bool store_holds_as_waiting(JobId job);
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,

@@ -603,17 +603,57 @@ std::size_t Daemon::jobs_before(JobId job) const {
 }
 
 std::optional<Timestamp> Daemon::expected_start(JobId job) {
-  return start_of(static_cast<std::size_t>(job), waiting_.first(kLookedAhead));
+  const std::optional<Timestamp> start =
+      start_of(static_cast<std::size_t>(job), waiting_.first(kLookedAhead));
+  const std::optional<WaitingJob> waiting = waiting_.find(job);
+  const bool is_overdue = start && waiting && waiting->facts.deadline && *waiting->facts.deadline <= *start;
+  return is_overdue ? std::nullopt : start;
+}
+
+/// Up to the job, with each task of an array on its own; nothing where these start one after the other.
+std::optional<std::vector<QueuedJob>> Daemon::jobs_up_to(std::size_t sequence,
+                                                         const std::vector<QueuedJob>& waiting) const {
+  std::vector<QueuedJob> jobs;
+  for (const QueuedJob& job : waiting) {
+    if (job.sequence == sequence) {
+      jobs.push_back(job);
+      return jobs;
+    }
+    const QueueFacts facts = waiting_.find(static_cast<JobId>(job.sequence))->facts;
+    const std::size_t tasks =
+        facts.array_tasks.empty() ? 1 : std::max<std::size_t>(1, IndexList::parse(facts.array_tasks).size());
+    if ((tasks > 1 && facts.array_limit > 0) || tasks > kLookedAhead - jobs.size()) {
+      return std::nullopt;
+    }
+    jobs.insert(jobs.end(), tasks, job);
+  }
+  return std::nullopt;
+}
+
+/// Whether what cannot start yet may come first by then: a begin time comes, or a dependency is fulfilled.
+bool Daemon::may_be_passed(const QueuedJob& job, Timestamp by) const {
+  const std::vector<JobId> unready = waiting_.unready_before(job, by);
+  return std::any_of(unready.begin(), unready.end(), [&](JobId other) {
+    const auto dependent = dependents_.find(other);
+    return !(dependent != dependents_.end() && dependent->second.never) &&
+           fits_ever(waiting_.find(other)->facts);
+  });
 }
 
 std::optional<Timestamp> Daemon::start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting) {
-  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
-  const std::optional<SteadyTime> start =
-      latest_start(sequence, waiting, free, running_jobs(SteadyTime::max()), clock_.steady_now());
-  if (draining_ || !start) {
+  const std::optional<std::vector<QueuedJob>> jobs = jobs_up_to(sequence, waiting);
+  if (draining_ || !jobs) {
     return std::nullopt;
   }
-  return clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - clock_.steady_now());
+  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
+  const SteadyTime now = clock_.steady_now();
+  const std::optional<SteadyTime> start =
+      latest_start(sequence, *jobs, free, running_jobs(SteadyTime::max()), now);
+  if (!start) {
+    return std::nullopt;
+  }
+  const Timestamp at = clock_.system_now() + std::chrono::duration_cast<Timestamp::duration>(*start - now);
+  return may_be_passed(jobs->back(), at) ? std::nullopt : std::optional(at);
 }
 
 }  // namespace berth

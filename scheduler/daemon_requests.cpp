@@ -157,7 +157,8 @@ void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& 
 
 std::optional<Timestamp> Daemon::would_start(const NewJob& job) {
   const QueueFacts& facts = *job.queue;
-  if (draining_ || facts.hold != Hold::none || !facts.dependency.empty() ||
+  const bool begins_later = facts.begin && *facts.begin > clock_.system_now();
+  if (draining_ || facts.hold != Hold::none || !facts.dependency.empty() || begins_later ||
       !allowance(job.user_id).holds(waiting_.wanted_by(facts))) {
     return std::nullopt;
   }
@@ -170,7 +171,7 @@ std::optional<Timestamp> Daemon::would_start(const NewJob& job) {
   }
   before.insert(place, {facts.priority, kLast, waiting_.wanted_by(facts), facts.stay, job.user_id});
   const std::optional<Timestamp> start = start_of(kLast, before);
-  return start && facts.begin ? std::max(*start, *facts.begin) : start;
+  return start && facts.deadline && *facts.deadline <= *start ? std::nullopt : start;
 }
 
 void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply) {

@@ -1400,8 +1400,11 @@ constexpr std::array kWhyOptions{
 constexpr std::array kWhyUsage{"why [--json] JOBID…"sv};
 constexpr std::array kWhyDescription{
     "Says what keeps a job waiting, by name and in a sentence, and when it starts at the latest if all jobs "
-    "before it "
-    "use their whole time limits; a job without one makes that unknowable. Of a job that has ended it says why."sv};
+    "before it use their whole time limits. A job without one makes that unknowable, and so does one that "
+    "may come "
+    "before it by then: at its begin time, or when what it depends on is over. Of a job with a begin time "
+    "that is not "
+    "said, but that it starts no sooner. Of a job that has ended it says why."sv};
 constexpr std::array kWhyExamples{Example{"berth why 36", "Why does job 36 not start?"}};
 constexpr CommandSpec kWhy{.name = "why",
                            .summary = "Say what keeps a job waiting",

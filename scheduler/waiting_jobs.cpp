@@ -56,6 +56,25 @@ void WaitingJobs::settle(JobId job, Entry& entry, Timestamp now) {
     queue_.erase(queued(job, entry));
   }
   entry.queued = eligible;
+  if (eligible || entry.hold != Hold::none) {
+    unready_.erase(job);
+  } else {
+    unready_.insert(job);
+  }
+}
+
+std::vector<JobId> WaitingJobs::unready_before(const QueuedJob& job, Timestamp until) const {
+  std::vector<JobId> before;
+  for (const JobId other : unready_) {
+    const Entry& entry = jobs_.at(other);
+    const bool is_first = entry.priority != job.priority ? entry.priority > job.priority
+                                                         : static_cast<std::size_t>(other) < job.sequence;
+    const bool begins_later = entry.extras && entry.extras->begin && *entry.extras->begin > until;
+    if (is_first && !begins_later) {
+      before.push_back(other);
+    }
+  }
+  return before;
 }
 
 void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
@@ -96,6 +115,7 @@ bool WaitingJobs::remove(JobId job) {
   if (entry.queued) {
     queue_.erase(queued(job, entry));
   }
+  unready_.erase(job);
   if (entry.extras && entry.extras->begin) {
     begins_.erase({*entry.extras->begin, job});
   }

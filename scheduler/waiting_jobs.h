@@ -75,6 +75,8 @@ class WaitingJobs {
   std::optional<WaitReason> own_reason(JobId job, Timestamp now) const;
   /// The first eligible jobs in order.
   std::vector<QueuedJob> first(std::size_t most) const { return queue_.first(most); }
+  /// Those before `job` in order that cannot start yet, and may before `until` without being released.
+  std::vector<JobId> unready_before(const QueuedJob& job, Timestamp until) const;
 
  private:
   struct Extras {
@@ -106,6 +108,7 @@ class WaitingJobs {
   std::unordered_map<JobId, Entry> jobs_;
   std::unordered_map<unsigned, std::size_t> of_users_;
   JobQueue queue_;
+  std::set<JobId> unready_;  ///< neither eligible nor held
   std::set<std::pair<Timestamp, JobId>> begins_;
   std::set<std::pair<Timestamp, JobId>> deadlines_;
 };

@@ -1,5 +1,6 @@
 """When, after what and how often berthd runs a job: begin times, dependencies, arrays, retries, changes, and why."""
 
+import datetime
 import json
 import os
 import signal
@@ -202,6 +203,40 @@ class Queueing(DaemonCase):
         for waiting in self.queue():
             self.cli("cancel", "--now", waiting)
             self.cli("wait", waiting)
+
+    def why(self, job):
+        return json.loads(self.ok("why", "--json", job))
+
+    @natively
+    def test_why_promises_no_start_that_a_begin_time_or_a_dependency_can_undo(self):
+        running = self.blocked(time_limit="1h")
+        early = self.submit("exit", 0, cpus_per_task=2, time_limit="1h", begin_time=5)
+        behind = self.submit("exit", 0, cpus_per_task=2, time_limit="1h")
+        why = self.why(early)
+        self.assertEqual((why["reason"], "begin_time" in why, "expected_start" in why), ("BeginTime", True, False))
+        self.assertIn("starts no sooner than: ", self.ok("why", early))
+        self.assertNotIn("expected_start", self.why(behind))
+        first = self.submit("exit", 0, cpus_per_task=2, time_limit="1h", priority=9)
+        self.assertIn("expected_start", self.why(first))
+        self.assertNotIn("expected_start", self.why(self.submit("exit", 0, cpus_per_task=2, deadline=30)))
+        self.ok("cancel", early)
+        self.assertIn("expected_start", self.why(behind))
+        dependent = self.submit("exit", 0, cpus_per_task=2, dependency=f"afterok:{running}", priority=1)
+        self.assertNotIn("expected_start", self.why(behind))
+        self.assertIn("no sooner than", self.ok("submit", "--test-only", "-b", "now+1hour", "--", "true"))
+        self.ok("suspend", running)
+        self.assertIn("berth resume", self.why(running)["explanation"])
+        self.ok("cancel", "--now", dependent, behind, first, running)
+
+    @natively
+    def test_why_counts_each_task_of_an_array_that_comes_first(self):
+        self.blocked(time_limit="1h")
+        self.submit("exit", 0, cpus_per_task=2, time_limit="1h", array="0-2")
+        behind = self.submit("exit", 0, cpus_per_task=2, time_limit="1h")
+        expected = datetime.datetime.fromisoformat(self.why(behind)["expected_start"].rstrip("Z"))
+        self.assertGreater(expected, datetime.datetime.utcnow() + datetime.timedelta(hours=3.9))
+        for waiting in self.queue():
+            self.cli("cancel", "--now", waiting)
 
     @natively
     def test_a_waiting_job_is_changed_and_a_running_one_is_not(self):

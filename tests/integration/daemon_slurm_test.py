@@ -117,7 +117,7 @@ class Submitting(DaemonCase):
         self.wait_for_state(blocker, "RUNNING")
         now = self.ok("submit", "--test-only", "-t", "1", "--", "true")
         later = self.ok("submit", "--test-only", "--begin", "now+3days", "--", "true")
-        self.assertLess(now.split(" by ")[1], later.split(" by ")[1])
+        self.assertLess(now.split(" by ")[1], later.split(" no sooner than ")[1])
         self.assertIn("cannot be told", self.ok("submit", "--test-only", "-H", "--", "true"))
         status, _, err = self.cli("submit", "--test-only", "-c", 4000, "--", "true")
         self.assertEqual(status, 125)

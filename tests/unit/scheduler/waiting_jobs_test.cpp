@@ -68,6 +68,31 @@ TEST_CASE("a held, a blocked and an early job are known and do not start") {
   CHECK(waiting.size() == 0);
 }
 
+TEST_CASE("what may come first by itself is known: begin times and dependencies, not holds") {
+  WaitingJobs waiting = make();
+  WaitingJob early = job(1);
+  early.facts.begin = at(100);
+  waiting.add(early, at(0));
+  WaitingJob held = job(2);
+  held.facts.hold = Hold::user;
+  waiting.add(held, at(0));
+  waiting.add(job(3), at(0), true);
+  waiting.add(job(4), at(0));
+  waiting.add(job(5, -1), at(0), true);
+  using Ids = std::vector<JobId>;
+  const QueuedJob of_four{0, 4, {}, {}, 1};
+  CHECK(waiting.unready_before(of_four, at(99)) == Ids{3});
+  CHECK(waiting.unready_before(of_four, at(100)) == Ids{1, 3});
+  CHECK(waiting.unready_before({1, 6, {}, {}, 1}, at(100)).empty());
+  waiting.advance(at(100));
+  waiting.unblock(3, at(100));
+  CHECK(waiting.unready_before(of_four, at(200)).empty());
+  waiting.block(3);
+  CHECK(waiting.unready_before(of_four, at(200)) == Ids{3});
+  waiting.remove(3);
+  CHECK(waiting.unready_before(of_four, at(200)).empty());
+}
+
 TEST_CASE("a deadline takes a job out, eligible or not") {
   WaitingJobs waiting = make();
   WaitingJob late = job(1);
