@@ -16,6 +16,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/log.h"
 #include "scheduler/output_files.h"
+#include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 
@@ -45,6 +46,22 @@ UniqueFd termination_signals() {
 
 std::string name_of(AttemptId id) {
   return "job " + std::to_string(id.job_id) + " attempt " + std::to_string(id.attempt);
+}
+
+/// sbatch(1), "OUTPUT ENVIRONMENT VARIABLES"; a task's spec is its array's.
+void add_array_variables(JobId array, unsigned task, JobSpec& spec) {
+  const auto set = [&](const std::string& name, auto value) {
+    spec.environment["SLURM_ARRAY_" + name] = spec.environment["BERTH_ARRAY_" + name] = std::to_string(value);
+  };
+  set("JOB_ID", array);
+  set("TASK_ID", task);
+  if (!spec.array.empty()) {
+    const IndexList tasks = parse_array(spec.array).tasks;
+    set("TASK_COUNT", tasks.size());
+    set("TASK_MIN", tasks.lowest());
+    set("TASK_MAX", tasks.highest());
+    set("TASK_STEP", tasks.step());
+  }
 }
 
 }  // namespace
@@ -344,11 +361,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   executor_.use_network(message.network);
   executor_.check_supported(request.spec, request.identity);
   if (message.array_job_id) {
-    for (const char* prefix : {"SLURM_", "BERTH_"}) {
-      request.spec.environment[std::string(prefix) + "ARRAY_JOB_ID"] = std::to_string(*message.array_job_id);
-      request.spec.environment[std::string(prefix) + "ARRAY_TASK_ID"] =
-          std::to_string(message.array_task_id.value_or(0));
-    }
+    add_array_variables(*message.array_job_id, message.array_task_id.value_or(0), request.spec);
   }
   if (request.spec.terminal) {
     request.spec.environment.try_emplace("TERM", "xterm");

@@ -56,6 +56,20 @@ IndexList IndexList::parse(std::string_view text) {
   return list;
 }
 
+unsigned IndexList::step() const {
+  unsigned least = kMaximum + 1;
+  for (std::size_t index = 0; index < ranges_.size(); ++index) {
+    const Range& range = ranges_[index];
+    if (range.last > range.first) {
+      least = std::min(least, range.step);
+    }
+    if (index > 0) {
+      least = std::min(least, range.first - ranges_[index - 1].last);
+    }
+  }
+  return least > kMaximum ? 1 : least;
+}
+
 std::size_t IndexList::size() const {
   std::size_t total = 0;
   for (const Range& range : ranges_) {

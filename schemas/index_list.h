@@ -22,6 +22,11 @@ class IndexList {
   std::size_t size() const;
   /// In how many pieces it is written.
   std::size_t ranges() const { return ranges_.size(); }
+  /// Of a list that is not empty: its lowest and highest index, and the least distance of two (of one alone
+  /// 1).
+  unsigned lowest() const { return ranges_.front().first; }
+  unsigned highest() const { return ranges_.back().last; }
+  unsigned step() const;
   /// Takes out and returns the lowest; nothing when empty.
   std::optional<unsigned> take_first();
   bool erase(unsigned index);

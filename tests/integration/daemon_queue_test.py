@@ -120,6 +120,9 @@ class Queueing(DaemonCase):
         script = os.path.join(self.directory, "task")
         with open(script, "w", encoding="utf-8") as file:
             file.write("#!/bin/sh\necho $SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID\n")
+            file.write("env | grep -c ^BERTH_ARRAY_ > all\n")
+            for name in ("COUNT", "MIN", "MAX", "STEP"):
+                file.write(f"echo $SLURM_ARRAY_TASK_{name} >> all\n")
         array = int(self.ok("submit", "--parsable", "-a", "0-9:3,20%1", script))
         self.assertEqual(self.cli("wait", array)[0], 0)
         self.assertEqual(self.state(array), "COMPLETED")
@@ -127,6 +130,8 @@ class Queueing(DaemonCase):
             with open(os.path.join(self.work, f"berth-{array}_{task}.out"), encoding="utf-8") as file:
                 self.assertEqual(file.read(), f"{array} {task}\n")
             self.assertEqual(self.ok("logs", f"{array}_{task}"), f"{array} {task}\n")
+        with open(os.path.join(self.work, "all"), encoding="utf-8") as file:
+            self.assertEqual(file.read().split(), ["6", "5", "0", "20", "3"])
         events = [json.loads(line) for line in self.ok("events").splitlines()]
         running = most = 0
         for event in events:

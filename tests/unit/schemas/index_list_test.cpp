@@ -1,6 +1,7 @@
 #include "schemas/index_list.h"
 
 #include <catch2/catch.hpp>
+#include <vector>
 
 #include "schemas/dependency.h"
 
@@ -63,6 +64,19 @@ TEST_CASE("dependencies are read, all of them or any") {
     CAPTURE(text);
     CHECK_THROWS_AS(parse_dependency(text), std::invalid_argument);
   }
+}
+
+TEST_CASE("the ends and the step of a list of indexes") {
+  const auto ends = [](const char* text) {
+    const IndexList list = IndexList::parse(text);
+    return std::vector<unsigned>{list.lowest(), list.highest(), list.step()};
+  };
+  using Numbers = std::vector<unsigned>;
+  CHECK(ends("0-15") == Numbers{0, 15, 1});
+  CHECK(ends("0-22:4") == Numbers{0, 20, 4});
+  CHECK(ends("7") == Numbers{7, 7, 1});
+  CHECK(ends("9,3,6") == Numbers{3, 9, 3});
+  CHECK(ends("0-8:4,10") == Numbers{0, 10, 2});
 }
 
 TEST_CASE("a dependency counts what it says twice once, and has an end") {
