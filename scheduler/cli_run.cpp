@@ -468,8 +468,11 @@ class ProgressObserver final : public JobObserver {
 class ResultFile {
  public:
   ResultFile(const CommandLine& line, const FileOwner& owner) : path_(line.value("result").value_or("")) {
-    if (path_.empty()) {
+    if (!line.has("result")) {
       return;
+    }
+    if (path_.empty()) {
+      throw InputError("command line", "--result", "is empty; name a file");
     }
     const auto whole = [](const std::string& path) {
       return std::filesystem::absolute(path).lexically_normal();

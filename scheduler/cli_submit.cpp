@@ -91,6 +91,9 @@ CommandLine with_wrap(const CommandLine& line) {
   if (line.job_command || !line.operands.empty()) {
     throw UsageError(line.command, "--wrap is a job of its own: give it alone, without a command or files");
   }
+  if (command->empty()) {
+    throw UsageError(line.command, "--wrap: \"\" is empty; give it a command");
+  }
   CommandLine wrapped = line;
   wrapped.job_command = {"/bin/sh", "-c", *command};
   if (!line.has("job-name")) {

@@ -19,7 +19,6 @@
 #include "scheduler/log.h"
 #include "scheduler/small_file.h"
 #include "schemas/coming_instant.h"
-#include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 #include "schemas/signals.h"
@@ -381,10 +380,7 @@ class SpecBuilder {
 
   void add_queueing() {
     const auto now = std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
-    each("array", [&](const std::string& text) {
-      (void)parse_array(text);  // also of an empty one, which in a job file would be no array
-      spec_.array = text;
-    });
+    each("array", [&](const std::string& text) { spec_.array = text; });
     each("begin", [&](const std::string& text) { spec_.begin_time = parse_coming_instant(text, now); });
     each("deadline", [&](const std::string& text) { spec_.deadline = parse_coming_instant(text, now); });
     each("dependency", [&](const std::string& text) { spec_.dependency = text; });
@@ -563,6 +559,10 @@ class SpecBuilder {
         continue;
       }
       try {
+        // A variable of a script that is not set. A job file's comment may be empty too.
+        if (text.empty() && std::string_view(option) != "comment") {
+          throw std::invalid_argument("is empty; leave the option out or give it a value");
+        }
         apply(text);
       } catch (const std::invalid_argument& error) {
         faults_.push_back({kCommandLine, std::string("--") + option, '"' + text + "\" " + error.what()});
@@ -576,7 +576,8 @@ class SpecBuilder {
 
   void add_environment() {
     std::map<std::string, std::string> environment;
-    const std::string list = line_.value("export").value_or("ALL");
+    std::string list = "ALL";
+    each("export", [&](const std::string& text) { list = text; });
     for (auto& [name, value] : exported_environment(list, caller_.environment)) {
       if (is_utf8(name) && is_utf8(value)) {
         environment[name] = value;

@@ -35,7 +35,8 @@ class WithoutJobs(BerthCase):
     def test_usage_errors(self):
         for words, expected in (
             (["run", "--no-such"], 125), (["run"], 125), (["history", "--no-such"], 1), (["no-such-command"], None), ([], None),
-            (["check"], None), (["run", "--mem", "2GX", "--", "/bin/true"], 125),
+            (["check"], None), (["run", "--mem", "2GX", "--", "/bin/true"], 125), (["run", "--root", "", "--", "/bin/true"], 125),
+            (["run", "--result", "", "--", "/bin/true"], 125), (["submit", "--wrap", ""], 125), (["submit", "-d", "", "--", "/bin/true"], 125),
         ):
             with self.subTest(words=words):
                 status, _, err = self.berth(*words)

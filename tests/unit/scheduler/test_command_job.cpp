@@ -214,6 +214,17 @@ TEST_CASE("mounts and roots that contradict themselves are refused in the words 
   CHECK(job({"--mount", "type=tmpfs,target=/s,size=1M,rw"}).isolation.mounts.size() == 1);
 }
 
+TEST_CASE("an empty value, as of a variable that is not set, is refused and not taken for none") {
+  for (const char* option : {"--root", "--user", "-o", "-e", "-i", "-D", "-J", "-A", "--hostname", "--env",
+                             "--export", "--mem", "-t", "--network", "--mount", "--device", "--nice"}) {
+    const Words found = faults({option, ""});
+    REQUIRE(found.size() == 1);
+    CHECK_THAT(found[0], Catch::EndsWith(": \"\" is empty; leave the option out or give it a value"));
+  }
+  CHECK(faults({"--comment", ""}).empty());
+  CHECK(job({"--env", "A="}).environment.at("A").empty());
+}
+
 TEST_CASE("what only the job file's rules find is named by option too") {
   const Words found = faults({"-c", "0", "--cpu-weight", "20000"});
   REQUIRE(found.size() == 2);
