@@ -60,8 +60,9 @@ struct CommandSpec {
   std::span<const std::string_view> description = {};  ///< paragraphs
   std::span<const Option> options = {};
   Operands operands = {};
-  bool takes_command = false;  ///< everything after "--" is a command and its arguments
-  bool takes_script = false;   ///< the first operand may be a script; what follows it are its arguments
+  bool takes_command = false;   ///< everything after "--" is a command and its arguments
+  bool takes_script = false;    ///< the first operand may be a script; what follows it are its arguments
+  bool takes_database = false;  ///< --database; what other commands tell is berthd's
   std::span<const Example> examples = {};
   std::span<const std::string_view> see_also = {};  ///< manual pages, "berth-run(1)"
   int usage_status = 2;                             ///< exit status of wrong usage

@@ -166,6 +166,14 @@ bool is_help_request(const CommandLine& line) {
   return line.has("help") || line.has("version");
 }
 
+void check_database(const CommandLine& line) {
+  if (line.has("database") && !line.command->takes_database) {
+    throw UsageError(line.command, "berth " + std::string(line.command->name) +
+                                       " reads no job database: leave --database out (history, report, show "
+                                       "and efficiency read one)");
+  }
+}
+
 void check_operands(const CommandLine& line) {
   const CommandSpec& command = *line.command;
   const Operands& operands = command.operands;
@@ -278,6 +286,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments,
   }
   line.operands.insert(line.operands.end(), after_dashes.begin(), after_dashes.end());
   if (!is_help_request(line)) {
+    check_database(line);
     check_operands(line);
   }
   return line;

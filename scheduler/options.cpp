@@ -46,8 +46,8 @@ constexpr std::array kGlobalOptions{
     Option{.name = "database",
            .argument = "FILE",
            .description =
-               "The job database of berth run; history, show and efficiency read it instead of asking "
-               "berthd",
+               "The job database of berth run; history, report, show and efficiency read it instead of "
+               "asking berthd. Other commands refuse it",
            .fallback = "$XDG_STATE_HOME/berth/berth.db, as root /var/lib/berth/berth.db",
            .completion = Completion::file},
     Option{.name = "socket",
@@ -606,6 +606,7 @@ constexpr CommandSpec kRun{.name = "run",
                            .operands = {"FILE", false, true, Completion::file},
                            .takes_command = true,
                            .takes_script = true,
+                           .takes_database = true,
                            .examples = kRunExamples,
                            .see_also = kRunSeeAlso,
                            .usage_status = 125};
@@ -731,6 +732,7 @@ constexpr CommandSpec kHistory{.name = "history",
                                .description = kHistoryDescription,
                                .options = kHistoryOptions,
                                .operands = {"JOBID", false, true, Completion::jobs, "", true},
+                               .takes_database = true,
                                .examples = kHistoryExamples,
                                .see_also = kHistorySeeAlso};
 
@@ -813,6 +815,7 @@ constexpr CommandSpec kReport{.name = "report",
                               .description = kReportDescription,
                               .options = kReportOptions,
                               .operands = {},
+                              .takes_database = true,
                               .examples = kReportExamples,
                               .see_also = kReportSeeAlso};
 
@@ -840,6 +843,7 @@ constexpr CommandSpec kShow{.name = "show",
                             .description = kShowDescription,
                             .options = kShowOptions,
                             .operands = {"JOBID", true, true, Completion::jobs, "", true},
+                            .takes_database = true,
                             .examples = kShowExamples,
                             .see_also = kShowSeeAlso};
 
@@ -865,6 +869,7 @@ constexpr CommandSpec kEfficiency{
     .description = kEfficiencyDescription,
     .options = kEfficiencyOptions,
     .operands = {"JOBID", true, true, Completion::jobs, "RUNNING,SUSPENDED", true},
+    .takes_database = true,
     .examples = kEfficiencyExamples,
     .see_also = kEfficiencySeeAlso};
 

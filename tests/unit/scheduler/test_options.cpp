@@ -87,6 +87,17 @@ TEST_CASE("global options are taken before and after the command") {
   CHECK(parse_command_line({"-vv", "history", "-v"}).count("verbose") == 3);
 }
 
+TEST_CASE("a command that reads no database refuses one") {
+  for (const char* command : {"queue", "logs", "wait", "why", "submit", "check", "cancel"}) {
+    CHECK_THAT(usage_fault({command, "--database", "x", "1"}), Catch::Contains("leave --database out"));
+    CHECK_THAT(usage_fault({"--database", "x", command, "1"}), Catch::Contains("leave --database out"));
+  }
+  for (const char* command : {"history", "show", "efficiency", "run"}) {
+    CHECK(usage_fault({command, "--database", "x", "1"}).empty());
+  }
+  CHECK(usage_fault({"report", "--database", "x"}).empty());
+}
+
 TEST_CASE("negative numbers are values") {
   CHECK(parse_command_line({"run", "--nice", "-5", "--", "x"}).value("nice") == "-5");
   CHECK(parse_command_line({"run", "--priority=-5", "--", "x"}).value("priority") == "-5");
