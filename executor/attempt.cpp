@@ -10,6 +10,7 @@
 
 #include "executor/job_limits.h"
 #include "executor/os/syscall.h"
+#include "schemas/job_file.h"
 
 namespace berth {
 namespace {
@@ -49,6 +50,14 @@ void subtract_setup(Usage& usage, Micros setup) {
     usage.cpu_system = total - *usage.cpu_user;  // also after rounding
   }
   usage.cpu_total = total;
+}
+
+/// What could not be executed. A script itself is there, and may be: it is its interpreter then.
+std::string executed(const sandbox::Report& report, const JobSpec& spec) {
+  const std::string_view interpreter = interpreter_of(spec.script);
+  return interpreter.empty() || report.error == E2BIG
+             ? report.object
+             : std::string(interpreter) + ", the interpreter in the script's first line";
 }
 
 bool is_due(const std::optional<Attempt::Time>& deadline, Attempt::Time now) {
@@ -103,7 +112,7 @@ std::string Attempt::explain(const sandbox::Report& report) const {
   const std::string why = std::generic_category().message(report.error);
   switch (report.step) {
     case sandbox::Step::exec:
-      return std::string("cannot execute ") + report.object + ": " + why;
+      return "cannot execute " + executed(report, request_.spec) + ": " + why;
     case sandbox::Step::change_directory:
       if (const std::string mount = hiding_mount(report.object); report.error == ENOENT && !mount.empty()) {
         return std::string("there is no working directory ") + report.object + " in what is mounted at " +

@@ -80,6 +80,7 @@ std::string with_instants_in_utc(std::string text) {
 /// A single job file, which berthd alone has to parse then.
 Request request_of(const CommandLine& line, JobText& file) {
   refuse_job_options(line);
+  file.check_is_json();
   return {with_instants_in_utc(std::move(file.text)), file.name, file.directory.string()};
 }
 

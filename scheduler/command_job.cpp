@@ -508,6 +508,7 @@ class SpecBuilder {
 
   void add_command(std::string_view script, std::string_view script_name) {
     spec_.script = script;
+    script_name_ = script_name;
     if (line_.job_command) {
       spec_.argv = *line_.job_command;
     }
@@ -603,12 +604,16 @@ class SpecBuilder {
       fault.pointer = "--" + std::string(option->name);
     } else if (fault.pointer.starts_with("/argv")) {
       fault.pointer = "COMMAND";
+    } else if (fault.pointer == "/script") {
+      fault.file = script_name_;
+      fault.pointer.clear();
     }
   }
 
   const CommandLine& line_;
   const CallerContext& caller_;
   JobSpec spec_;
+  std::string script_name_;
   std::vector<InputFault> faults_;
 };
 

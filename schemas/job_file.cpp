@@ -1,5 +1,6 @@
 #include "schemas/job_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -111,6 +112,15 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
 std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
                                      const std::filesystem::path& directory) {
   return parse_jobs(text, file_name, directory, Gate::readers);
+}
+
+std::string_view interpreter_of(std::string_view script) {
+  if (!script.starts_with("#!")) {
+    return {};
+  }
+  std::string_view line = script.substr(2, script.find('\n') - 2);
+  line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
+  return line.substr(0, line.find_first_of(" \t"));
 }
 
 std::string escape_pattern(std::string_view text) {
@@ -225,6 +235,23 @@ JobText read_job_text(const std::string& path) {
     refuse_file(path, "open", errno);
   }
   return {path, read_all(file.get(), path), directory_of(path)};
+}
+
+void JobText::check_is_json() const {
+  // A byte order mark and a comment are told better by who parses it.
+  constexpr std::string_view kBegins = "{[/\xEF";
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && kBegins.find(text[first]) == std::string_view::npos) {
+    throw InputError(
+        name, "",
+        "is neither a script, whose first line begins with #! (#!/bin/sh), nor a job file, which "
+        "is JSON and begins with { or [");
+  }
+}
+
+std::vector<JobSpec> JobText::parse() const {
+  check_is_json();
+  return parse_job_file(text, name, directory);
 }
 
 JobSpec validated(const JobSpec& spec, const std::string& source) {

@@ -22,6 +22,9 @@ std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& fi
 std::vector<JobSpec> parse_many_jobs(std::string_view text, const std::string& file_name,
                                      const std::filesystem::path& directory);
 
+/// The program that a script's first line names, "/bin/sh" of "#!/bin/sh -e"; empty when it names none.
+std::string_view interpreter_of(std::string_view script);
+
 /// As a part of a path with patterns (%j …) that stands for itself: a percent sign twice.
 std::string escape_pattern(std::string_view text);
 
@@ -50,8 +53,10 @@ struct JobText {
   std::filesystem::path directory;  ///< where relative paths start: the file's folder, else the current one
 
   bool is_script() const { return text.starts_with("#!"); }
+  /// Throws InputError for what nobody can have meant as a job file. Empty text is left to parse().
+  void check_is_json() const;
   /// By the rules of job files.
-  std::vector<JobSpec> parse() const { return parse_job_file(text, name, directory); }
+  std::vector<JobSpec> parse() const;
 };
 
 /// Reads all of a file or a pipe, to its end; "-" is standard input. What cannot be read is an InputError.

@@ -43,10 +43,14 @@ void read_script(const Field& field, JobSpec& spec) {
   if (!script) {
     return;
   }
-  const std::string first_line = script->substr(0, script->find('\n'));
-  const std::size_t interpreter = first_line.find_first_not_of(" \t", 2);
-  if (!first_line.starts_with("#!") || interpreter == std::string::npos || first_line[interpreter] != '/') {
+  if (!interpreter_of(*script).starts_with('/')) {
     field.refuse("does not begin with an interpreter; make its first line #!/bin/sh or the like");
+    return;
+  }
+  // The kernel would look for an interpreter whose name ends in a carriage return. Refused by sbatch
+  // likewise.
+  if (!field.context().is_stored && script->find("\r\n") != std::string::npos) {
+    field.refuse_plainly("has DOS line breaks (\\r\\n); give it those of UNIX (\\n), as dos2unix does");
     return;
   }
   spec.script = *script;

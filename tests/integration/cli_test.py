@@ -261,6 +261,24 @@ class WithJobs(BerthCase):
         name = '#!/bin/sh\necho "$SLURM_JOB_NAME"; cat\n'
         self.assertEqual(self.berth(*run, "-", given=name.encode()), (0, "stdin\n", ""))
 
+    def test_what_is_no_script_is_told_as_sbatch_tells_it(self):
+        script = os.path.join(self.work, "script")
+        for text, fault in (
+            ("echo hi\n", "is neither a script, whose first line begins with #!"), ("\n#!/bin/sh\n", "is neither a script"),
+            ("#!/bin/sh\r\necho\r\n", "has DOS line breaks"), ("#! sh\n", '"#! sh\\n" does not begin with an interpreter'),
+        ):
+            with open(script, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            for command, expected in ((("run", "--database", self.database), 125), (("check",), 1)):
+                status, _, err = self.berth(*command, script)
+                self.assertEqual((status, err.startswith(f"{script}: {fault}")), (expected, True), err)
+
+    def test_a_missing_interpreter_is_named(self):
+        for line, error in (("#!/nope/sh -e", "/nope/sh, the interpreter in the script's first line: No such file"), ("#!/bin", "/bin, the interp")):
+            status, _, err = self.berth("run", "--database", self.database, "-", given=f"{line}\necho\n".encode())
+            self.assertIn(status, (126, 127))
+            self.assertIn(f"cannot execute {error}", err)
+
     def test_a_script_is_given_alone(self):
         script = os.path.join(self.directory, "script")
         with open(script, "w", encoding="utf-8") as file:

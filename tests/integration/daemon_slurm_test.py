@@ -40,7 +40,7 @@ class Submitting(DaemonCase):
             self.assertEqual((self.logs(job), self.spec(job)["time_limit"]), ("piped\n", "00:05:00"))
         for arguments in ((), ("-",), ("/dev/stdin",)):
             self.assertEqual(self.cli("submit", "--wait", *arguments, given=json.dumps(self.job("exit", 3)).encode())[0], 3)
-        for text, said in ((b"echo no\n", "standard input: "), (b"", "needs a job")):
+        for text, said in ((b"echo no\n", "standard input: is neither a script"), (b"", "needs a job")):
             status, _, err = self.cli("submit", given=text)
             self.assertEqual((status, said in err), (125, True), err)
 
@@ -51,6 +51,12 @@ class Submitting(DaemonCase):
         with open(os.path.join(self.work, "out"), encoding="utf-8") as file:
             self.assertEqual(file.read(), self.work + "\n")
         self.assertEqual(self.berth_piped("#!/bin/sh\n#SBATCH -o script.out\nexit 6\n", *submit)[0], 6)
+
+    def test_dos_line_breaks_are_refused_when_a_script_is_submitted(self):
+        with open(self.script(""), "w", encoding="utf-8", newline="") as file:
+            file.write("#!/bin/sh\r\necho x\r\n")
+        status, out, err = self.cli("submit", file.name)
+        self.assertEqual((status, out, f"{file.name}: has DOS line breaks" in err), (125, "", True), err)
 
     def test_words_after_a_script_are_its_arguments(self):
         path = self.script("#!/bin/sh\necho \"$#:$*\"\n")
