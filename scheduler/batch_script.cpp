@@ -41,8 +41,8 @@ bool split(std::string_view line, std::vector<std::string>& words) {
 
 }  // namespace
 
-std::vector<std::string> batch_options(std::string_view script, const std::string& file) {
-  std::vector<std::string> words;
+std::vector<BatchLine> batch_lines(std::string_view script, const std::string& file) {
+  std::vector<BatchLine> lines;
   for (unsigned number = 1; !script.empty(); ++number) {
     const std::size_t end = script.find('\n');
     const std::string_view line = script.substr(0, end);
@@ -56,11 +56,15 @@ std::vector<std::string> batch_options(std::string_view script, const std::strin
     }
     const bool is_option = line.starts_with(kMark) && line.size() > kMark.size() &&
                            (line[kMark.size()] == ' ' || line[kMark.size()] == '\t');
-    if (is_option && !split(line.substr(kMark.size()), words)) {
-      throw InputError(file, "line " + std::to_string(number), "has a quote that does not end");
+    if (!is_option) {
+      continue;
+    }
+    lines.push_back({file + ": line " + std::to_string(number), {}});
+    if (!split(line.substr(kMark.size()), lines.back().words)) {
+      throw InputError(lines.back().place, "", "has a quote that does not end");
     }
   }
-  return words;
+  return lines;
 }
 
 }  // namespace berth

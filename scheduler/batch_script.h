@@ -8,9 +8,14 @@
 
 namespace berth {
 
-/// The words of all lines that begin with "#SBATCH", up to the first line that is neither empty nor a
-/// comment, split as a shell does it: spaces separate, quotes and backslashes keep them, "#" begins a
-/// comment. Throws InputError, naming `file` and the line, for a quote that does not end.
-std::vector<std::string> batch_options(std::string_view script, const std::string& file);
+struct BatchLine {
+  std::string place;               ///< for faults: "job.sh: line 2"
+  std::vector<std::string> words;  ///< after "#SBATCH"
+};
+
+/// The lines that begin with "#SBATCH", up to the first line that is neither empty nor a comment, split as a
+/// shell does it: spaces separate, quotes and backslashes keep them, "#" begins a comment. `file` is the
+/// script's name. Throws InputError for a quote that does not end.
+std::vector<BatchLine> batch_lines(std::string_view script, const std::string& file);
 
 }  // namespace berth

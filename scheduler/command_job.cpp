@@ -405,7 +405,13 @@ class SpecBuilder {
     each("cpus-per-task", [&](const std::string& text) {
       spec_.cpus_per_task = parse_number<unsigned>(text, "a number of CPUs (use 1, 2, 3 …)");
     });
-    each("mem", [&](const std::string& text) { spec_.memory_per_node = parse_size(text, kMebibyte); });
+    each("mem", [&](const std::string& text) {
+      spec_.memory_per_node = parse_size(text, kMebibyte);
+      if (spec_.memory_per_node == Bytes{0}) {
+        throw std::invalid_argument(
+            "is not greater than 0; all memory, which sbatch means by 0, is a size here");
+      }
+    });
     each("mem-per-cpu", [&](const std::string& text) {
       if (line_.has("mem")) {
         throw std::invalid_argument("and --mem exclude each other");
@@ -553,10 +559,11 @@ class SpecBuilder {
 
   /// Calls `apply` with each value of the option; what it throws becomes a fault that quotes the value.
   void each(const char* option, const std::function<void(const std::string&)>& apply) {
-    for (const std::string& text : line_.values(option)) {
+    for (const GivenOption& given : line_.given(option)) {
+      const std::string& text = given.value;
       if (!is_utf8(text)) {
         faults_.push_back(
-            {kCommandLine, std::string("--") + option, "is not UTF-8, which records are kept in"});
+            {given.place, std::string("--") + option, "is not UTF-8, which records are kept in"});
         continue;
       }
       try {
@@ -566,7 +573,7 @@ class SpecBuilder {
         }
         apply(text);
       } catch (const std::invalid_argument& error) {
-        faults_.push_back({kCommandLine, std::string("--") + option, '"' + text + "\" " + error.what()});
+        faults_.push_back({given.place, std::string("--") + option, '"' + text + "\" " + error.what()});
       }
     }
   }
@@ -598,15 +605,42 @@ class SpecBuilder {
     spec_.environment = std::move(environment);
   }
 
+  /// The option that set a field: one that was given, where several can.
+  const Option* option_of(const std::string& pointer) const {
+    const Option* option = option_of_field(*line_.command, pointer);
+    for (const Option& other : line_.command->options) {
+      const bool is_same = option != nullptr && other.field == option->field;
+      option = is_same && line_.has(other.name) ? &other : option;
+    }
+    return option;
+  }
+
   void name_by_option(InputFault& fault) const {
-    const Option* option = option_of_field(*line_.command, fault.pointer);
-    if (option != nullptr) {
+    if (const Option* option = option_of(fault.pointer)) {
+      const std::vector<GivenOption> given = line_.given(option->name);
+      if (!given.empty()) {
+        fault.file = given.back().place;
+        if (fault.pointer == option->field) {
+          quote(given.back().value, fault.message);
+        }
+      }
       fault.pointer = "--" + std::string(option->name);
     } else if (fault.pointer.starts_with("/argv")) {
       fault.pointer = "COMMAND";
     } else if (fault.pointer == "/script") {
       fault.file = script_name_;
       fault.pointer.clear();
+    }
+  }
+
+  /// `"0B" is not …` quotes a value as a job file would say it: as the user wrote it instead.
+  static void quote(const std::string& written, std::string& message) {
+    std::size_t end = 1;
+    while (end < message.size() && message[end] != '"') {
+      end += message[end] == '\\' ? 2U : 1U;
+    }
+    if (message.starts_with('"') && end < message.size()) {
+      message.replace(0, end, '"' + written);
     }
   }
 

@@ -5,6 +5,7 @@
 #include <boost/program_options/options_description.hpp>
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/value_semantic.hpp>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -215,36 +216,43 @@ std::string UsageError::help_command() const {
 
 unsigned CommandLine::count(std::string_view option) const {
   return static_cast<unsigned>(
-      std::count_if(given_.begin(), given_.end(), [&](const auto& given) { return given.first == option; }));
+      std::count_if(given_.begin(), given_.end(), [&](const auto& given) { return given.name == option; }));
 }
 
 std::optional<std::string> CommandLine::value(std::string_view option) const {
   const auto found =
-      std::find_if(given_.rbegin(), given_.rend(), [&](const auto& given) { return given.first == option; });
-  return found == given_.rend() ? std::nullopt : std::optional(found->second);
+      std::find_if(given_.rbegin(), given_.rend(), [&](const auto& given) { return given.name == option; });
+  return found == given_.rend() ? std::nullopt : std::optional(found->value);
 }
 
 std::string_view CommandLine::last_of(std::initializer_list<std::string_view> options) const {
   const auto found = std::find_if(given_.rbegin(), given_.rend(), [&](const auto& given) {
-    return std::find(options.begin(), options.end(), given.first) != options.end();
+    return std::find(options.begin(), options.end(), given.name) != options.end();
   });
-  return found == given_.rend() ? std::string_view() : std::string_view(found->first);
+  return found == given_.rend() ? std::string_view() : std::string_view(found->name);
 }
 
 std::vector<std::string> CommandLine::values(std::string_view option) const {
   std::vector<std::string> result;
-  for (const auto& [name, value] : given_) {
-    if (name == option) {
-      result.push_back(value);
+  for (const GivenOption& given : given_) {
+    if (given.name == option) {
+      result.push_back(given.value);
     }
   }
+  return result;
+}
+
+std::vector<GivenOption> CommandLine::given(std::string_view option) const {
+  std::vector<GivenOption> result;
+  std::copy_if(given_.begin(), given_.end(), std::back_inserter(result),
+               [&](const GivenOption& given) { return given.name == option; });
   return result;
 }
 
 const Option* CommandLine::first_of_section(std::string_view section) const {
   for (const auto& given : given_) {
     for (const Option& option : command->options) {
-      if (option.name == given.first && option.section == section) {
+      if (option.name == given.name && option.section == section) {
         return &option;
       }
     }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "scheduler/command.h"
+#include "schemas/input_error.h"
 
 namespace berth {
 
@@ -29,6 +30,13 @@ class UsageError : public std::runtime_error {
   const CommandSpec* command_;
 };
 
+/// An option as it was given.
+struct GivenOption {
+  std::string name = {};             ///< without dashes
+  std::string value = {};            ///< empty: a flag
+  std::string place = kCommandLine;  ///< for faults; of a script's option "job.sh: line 2"
+};
+
 class CommandLine {
  public:
   /// Null only when no command was given, with --help or --version.
@@ -45,6 +53,7 @@ class CommandLine {
   std::string_view last_of(std::initializer_list<std::string_view> options) const;
   /// In the order given.
   std::vector<std::string> values(std::string_view option) const;
+  std::vector<GivenOption> given(std::string_view option) const;
   /// The first option that was given out of this section of the command's table; null when none was.
   const Option* first_of_section(std::string_view section) const;
 
@@ -52,12 +61,16 @@ class CommandLine {
   void inherit(const CommandLine& weaker) {
     given_.insert(given_.begin(), weaker.given_.begin(), weaker.given_.end());
   }
-  void add(std::string option, std::string value) {
-    given_.emplace_back(std::move(option), std::move(value));
+  /// The options of `later` count as given after these, at `place`.
+  void append(const CommandLine& later, const std::string& place) {
+    for (const GivenOption& option : later.given_) {
+      given_.push_back({option.name, option.value, place});
+    }
   }
+  void add(std::string option, std::string value) { given_.push_back({std::move(option), std::move(value)}); }
 
  private:
-  std::vector<std::pair<std::string, std::string>> given_;
+  std::vector<GivenOption> given_;
 };
 
 /// `arguments` is argv without the program's name. `is_script` is asked about the first operand of a command

@@ -217,7 +217,7 @@ constexpr std::array kMoreJobOptions{
            .field = "/priority"},
     Option{.name = "nice",
            .argument = "N",
-           .description = "Lowers the priority by N",
+           .description = "Lowers the priority by N; sbatch's --nice without a number is --nice=100",
            .fallback = "0",
            .section = kSectionJob,
            .field = "/nice"},

@@ -32,6 +32,26 @@ void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& re
   }
 }
 
+/// Of one #SBATCH line. Throws UsageError.
+CommandLine batch_options(const CommandSpec& command, std::vector<std::string> words) {
+  words.insert(words.begin(), std::string(command.name));
+  CommandLine line = parse_command_line(words);
+  if (!line.operands.empty() || line.job_command) {
+    const std::string word = line.operands.empty() ? "--" : "\"" + line.operands[0] + "\"";
+    throw UsageError(&command,
+                     word + " is no option" +
+                         (line.has("quiet") ? "; sbatch's -q names a QOS, and there is none: leave it "
+                                              "out (berth's -q is --quiet)"
+                                            : ""));
+  }
+  for (const char* own : {"wrap", "socket", "database", "help"}) {
+    if (line.has(own)) {
+      throw UsageError(&command, "--" + std::string(own) + " is for the command line alone");
+    }
+  }
+  return line;
+}
+
 unsigned parse_slots(const std::string& text) {
   unsigned number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -77,27 +97,20 @@ const JobText* JobTexts::script_of(const CommandLine& line) {
 }
 
 CommandLine with_batch_options(const CommandLine& line, const JobText& script) {
-  std::vector<std::string> words = batch_options(script.text, script.name);
-  if (words.empty()) {
-    return line;
+  CommandLine of_script;
+  std::vector<InputFault> faults;
+  for (const BatchLine& batch : batch_lines(script.text, script.name)) {
+    try {
+      of_script.append(batch_options(*line.command, batch.words), batch.place);
+    } catch (const UsageError& error) {
+      faults.push_back({batch.place, "", error.what()});
+    }
   }
-  words.insert(words.begin(), std::string(line.command->name));
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
   CommandLine merged = line;
-  try {
-    const CommandLine from_script = parse_command_line(words);
-    if (!from_script.operands.empty() || from_script.job_command) {
-      const std::string word = from_script.operands.empty() ? "--" : "\"" + from_script.operands[0] + "\"";
-      throw UsageError(line.command, word + " is no option");
-    }
-    for (const char* own : {"wrap", "socket", "database", "help"}) {
-      if (from_script.has(own)) {
-        throw UsageError(line.command, "--" + std::string(own) + " is for the command line alone");
-      }
-    }
-    merged.inherit(from_script);
-  } catch (const UsageError& error) {
-    throw InputError(script.name, "#SBATCH", error.what());
-  }
+  merged.inherit(of_script);
   return merged;
 }
 
@@ -149,12 +162,15 @@ PoolBounds pool_bounds(const CommandLine& line) {
   PoolBounds bounds;
   std::vector<InputFault> faults;
   const auto apply = [&](const char* option, const auto& parse) {
-    if (const auto text = line.value(option)) {
-      try {
-        parse(*text);
-      } catch (const std::invalid_argument& error) {
-        faults.push_back({"command line", std::string("--") + option, '"' + *text + "\" " + error.what()});
-      }
+    const std::vector<GivenOption> given = line.given(option);
+    if (given.empty()) {
+      return;
+    }
+    const auto& [name, text, place] = given.back();
+    try {
+      parse(text);
+    } catch (const std::invalid_argument& error) {
+      faults.push_back({place, "--" + name, '"' + text + "\" " + error.what()});
     }
   };
   apply("slots", [&](const std::string& text) { bounds.slots = parse_slots(text); });

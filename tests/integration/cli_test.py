@@ -229,13 +229,22 @@ class WithJobs(BerthCase):
         self.assertEqual(self.berth(*run, script)[0], 124)
         self.assertEqual(read(os.path.join(self.work, "out.txt")), "begun\n")
         self.assertEqual(self.berth(*run, "-t", "1:00", script)[0], 0)
-        for line, fault in (("-a 0-3", "use berth submit"), ("--database x", "for the command line alone"), ("-- ls", "-- is no option")):
+        for line, fault in (
+            ("-a 0-3", "use berth submit"), ("--database x", "for the command line alone"), ("-- ls", "-- is no option"),
+            ("-q normal", "berth's -q is --quiet"), ("--mem=0", '--mem: "0" is not greater than 0'), ("--grace 0x", '--grace: "0x" '),
+            ("--mem-per-cpu 0", '--mem-per-cpu: "0" is not greater than 0'), ("-J 'a", "has a quote that does not end"), ("--slots 0", '--slots: "0" '),
+            ("-J a/b", '--job-name: "a/b" '), ("--cpus-per-task=0", "--cpus-per-task: 0 "), ("--nice", "needs a value"), ("--output=", "needs a value"),
+        ):
             with open(script, "w", encoding="utf-8") as file:
-                file.write(f"#!/bin/sh\n#SBATCH {line}\ntrue\n")
+                file.write(f"#!/bin/sh\n\n#SBATCH {line}\ntrue\n")
             status, _, err = self.berth(*run, script)
             self.assertEqual(status, 125, err)
-            self.assertIn(f"{script}: #SBATCH: ", err)
+            self.assertTrue(err.startswith(f"{script}: line 3: "), err)
             self.assertIn(fault, err)
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH --foo\n#SBATCH -c 2\n#SBATCH --partition=x\ntrue\n")
+        self.assertEqual(re.findall(r": line (\d): berth run: --(\w+) is not", self.berth(*run, script)[2]), [("2", "foo"), ("4", "partition")])
+        self.assertIn("command line: --mem: ", self.berth(*run, "--mem", "0", "--", "true")[2])
 
     def test_script_file(self):
         path = os.path.join(self.directory, "script")

@@ -66,7 +66,7 @@ class Submitting(DaemonCase):
             file.write("#!/bin/sh\n#SBATCH --partition=long\ntrue\n")
         status, _, err = self.cli("submit", script)
         self.assertEqual(status, 125)
-        self.assertIn("#SBATCH", err)
+        self.assertIn(f"{script}: line 2: ", err)
 
     def test_jobs_run_as_their_submitter_who_sees_only_their_own(self):
         mine = self.submit("report", user="www-data")
