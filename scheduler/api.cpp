@@ -28,6 +28,7 @@
 #include "schemas/json_text.h"
 #include "schemas/record_json.h"
 #include "schemas/signals.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -117,7 +118,8 @@ std::string_view explanation(WaitReason reason) {
 ApiResponse json_response(const Json& body, unsigned status = 200) {
   ApiResponse response;
   response.status = status;
-  response.body = body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  response.body =
+      json_with_controls_escaped(body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
   return response;
 }
 

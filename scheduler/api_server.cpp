@@ -22,6 +22,7 @@
 
 #include "scheduler/log.h"
 #include "scheduler/socket_place.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -122,9 +123,9 @@ struct UserTraffic {
 ApiResponse api_failure(unsigned status, const std::string& message) {
   ApiResponse response;
   response.status = status;
-  response.body =
+  response.body = json_with_controls_escaped(
       nlohmann::json{{"error", message}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-      "\n";
+      "\n");
   return response;
 }
 

@@ -11,6 +11,7 @@
 #include "scheduler/api.h"
 #include "scheduler/output_files.h"
 #include "schemas/job_file.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -108,7 +109,8 @@ std::string event_line(const JobEvent& event) {
   if (!event.detail.empty()) {
     value["detail"] = nlohmann::ordered_json::parse(event.detail, nullptr, false);
   }
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return json_with_controls_escaped(
+      value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 class EventStream final : public ApiStream, public std::enable_shared_from_this<EventStream> {

@@ -17,10 +17,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-void say(const std::string& text) {
-  (void)std::fprintf(stderr, "berth: %s\n", text.c_str());
-}
-
 DetachKeys detach_keys(const CommandLine& line) {
   const std::string text = line.value("detach-keys").value_or(std::string(DetachKeys::kDefault));
   try {
@@ -60,11 +56,11 @@ class Attachment {
         if (::isatty(STDERR_FILENO) != 0) {
           (void)std::fputs("\n", stderr);  // the job may have left the cursor anywhere in a line
         }
-        say("detached from job " + job_ + ", which goes on; berth attach " + job_ + " joins it again");
+        tell("detached from job " + job_ + ", which goes on; berth attach " + job_ + " joins it again");
         return last_.exit_status;
       }
       if (!last_.message.empty()) {
-        say("job " + job_ + ": " + last_.message);
+        tell("job " + job_ + ": " + last_.message);
       }
       if (last_.attempt == 0) {
         return last_.exit_status;  // its runner does not take this client
@@ -91,8 +87,8 @@ class Attachment {
     try {
       const Json why = Json::parse(ApiClient(socket_).request("GET", "/v1/jobs/" + job_ + "/why"));
       const std::string reason = why.contains("reason") ? " (" + why["reason"].get<std::string>() + ")" : "";
-      say("job " + job_ + " is " + why["state"].get<std::string>() + reason + ": " +
-          why["explanation"].get<std::string>() + "; waiting until it starts");
+      tell("job " + job_ + " is " + why["state"].get<std::string>() + reason + ": " +
+           why["explanation"].get<std::string>() + "; waiting until it starts");
     } catch (const std::exception&) {
       // It was only a courtesy; the answer that is waited for says what is wrong.
     }
@@ -100,8 +96,8 @@ class Attachment {
 
   int end(const Json& end) const {
     if (last_.attempt == 0) {
-      say("job " + job_ + " has ended, as " + end.at("state").get<std::string>() + "; berth logs " + job_ +
-          " prints what it wrote");
+      tell("job " + job_ + " has ended, as " + end.at("state").get<std::string>() + "; berth logs " + job_ +
+           " prints what it wrote");
     }
     return end.at("exit_status");
   }

@@ -25,6 +25,7 @@
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/signals.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -332,6 +333,10 @@ std::string job_id(const CommandLine& line) {
   return line.operands[0];
 }
 
+void tell(const std::string& text) {
+  (void)std::fprintf(stderr, "berth: %s\n", printable_lines(text).c_str());
+}
+
 int run_queue(const CommandLine& line) {
   const Table<QueueRow> table(kQueueColumns, kQueueShown, line.value("format"), listing_style(line));
   const std::set<std::string> jobs = words_of(line, "jobs");
@@ -347,7 +352,7 @@ int run_queue(const CommandLine& line) {
   if (line.has("json")) {
     const bool is_whole = chosen.size() == listing["jobs"].size();
     listing["jobs"] = is_whole ? Json() : Json(chosen);
-    print(is_whole ? answer : listing.dump() + "\n");
+    print(is_whole ? answer : json_with_controls_escaped(listing.dump() + "\n"));
     return 0;
   }
   print(table.head());
@@ -371,7 +376,7 @@ int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool 
       print(answer);
     }
     if (end.contains("message")) {  // a task that never started
-      (void)std::fprintf(stderr, "berth: %s\n", end["message"].get<std::string>().c_str());
+      tell(end["message"]);
     }
     const int own = end.at("exit_status");
     status = status == 0 ? own : status;
@@ -482,12 +487,12 @@ int run_why(const CommandLine& line) {
     if (why.contains("reason")) {
       text += " (" + why["reason"].get<std::string>() + ")";
     }
-    text += ": " + why["explanation"].get<std::string>() + "\n";
+    text += ": " + printable(why["explanation"].get<std::string>()) + "\n";
     if (why.contains("jobs_before")) {
       text += "  jobs before it: " + std::to_string(why["jobs_before"].get<std::size_t>()) + "\n";
     }
     if (why.contains("dependency")) {
-      text += "  depends on: " + why["dependency"].get<std::string>() + "\n";
+      text += "  depends on: " + printable(why["dependency"].get<std::string>()) + "\n";
     }
     for (const auto& [field, words] : {std::pair{"expected_start", "starts by"},
                                        {"begin_time", "starts no sooner than"},
@@ -569,7 +574,7 @@ int act_on(const CommandLine& line, const std::vector<std::string>& jobs, const 
     } catch (const ApiRefusal& refusal) {
       constexpr unsigned kConflict = 409;
       if (!selected || refusal.status() != kConflict) {
-        (void)std::fprintf(stderr, "berth: %s\n", refusal.what());
+        tell(refusal.what());
         status = 1;
       }
     }

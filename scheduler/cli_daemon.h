@@ -31,6 +31,9 @@ std::vector<std::string> job_ids(const std::vector<std::string>& operands);
 /// The first operand, one job's id. Throws InputError.
 std::string job_id(const CommandLine& line);
 
+/// On standard error, after "berth: "; what others have put into it as a terminal may have it.
+void tell(const std::string& text);
+
 /// The exit status of the first that did not complete, else 0; `as_json` prints each end.
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "scheduler/listing.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -170,7 +171,8 @@ std::string efficiency_json(const AccountingRecord& record, Timestamp now, const
   add("memory_utilized", result.memory_used);
   add("memory_granted", result.memory_granted);
   add("memory_efficiency_percent", result.memory_percent);
-  return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return json_with_controls_escaped(
+      object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace berth

@@ -1,6 +1,5 @@
 #include "scheduler/cli_exec.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -68,7 +67,7 @@ int run_exec(const CommandLine& line) {
   const StreamEnd end =
       run_stream(stream.descriptor, stream.received, {.input = !line.has("no-stdin"), .terminal = terminal});
   if (!end.message.empty()) {
-    (void)std::fprintf(stderr, "berth: %s: %s\n", line.job_command->front().c_str(), end.message.c_str());
+    tell(line.job_command->front() + ": " + end.message);
   }
   return end.exit_status;
 }

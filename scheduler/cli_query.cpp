@@ -18,6 +18,7 @@
 #include "scheduler/clock.h"
 #include "scheduler/database_path.h"
 #include "scheduler/listing.h"
+#include "schemas/terminal_text.h"
 #include "store/queue_store.h"
 
 namespace berth {
@@ -144,7 +145,7 @@ std::string merged(const std::vector<std::string>& shown) {
       all[part].insert(all[part].end(), value[part].begin(), value[part].end());
     }
   }
-  return all.dump();
+  return json_with_controls_escaped(all.dump());
 }
 
 HistoryRequest history_request(const CommandLine& line) {

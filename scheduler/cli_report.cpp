@@ -229,7 +229,7 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
     list.push_back(std::move(value));
   }
   const Json report{{"by", key_name(key).name}, {"rows", std::move(list)}};
-  return report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_with_controls_escaped(report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 std::string report_help() {

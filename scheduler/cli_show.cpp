@@ -17,7 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& value, int indent) {
-  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+  return json_with_controls_escaped(value.dump(indent, ' ', false, Json::error_handler_t::replace));
 }
 
 /// "  Name:            value", or nothing for an empty value.

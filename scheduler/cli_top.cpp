@@ -164,7 +164,7 @@ int run_top(const CommandLine& line) {
       }
     }
     if (line.has("json")) {
-      const std::string text = answer.dump() + "\n";
+      const std::string text = json_with_controls_escaped(answer.dump() + "\n");
       std::fwrite(text.data(), 1, text.size(), stdout);
     } else if (live) {
       print_live(frame_of(answer));

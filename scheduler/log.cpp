@@ -6,6 +6,8 @@
 #include <array>
 #include <memory>
 
+#include "schemas/terminal_text.h"
+
 namespace berth {
 namespace {
 
@@ -59,7 +61,7 @@ void log_line(LogLevel level, std::string_view message) {
   if (before_log != nullptr) {
     before_log();
   }
-  logger().log(static_cast<spdlog::level::level_enum>(level), message);
+  logger().log(static_cast<spdlog::level::level_enum>(level), printable_lines(message));
 }
 
 std::string text_of(const std::exception_ptr& error) {

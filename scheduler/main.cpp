@@ -25,6 +25,7 @@
 #include "scheduler/log.h"
 #include "scheduler/run_jobs_input.h"
 #include "schemas/input_error.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -156,7 +157,7 @@ int run_command(const CommandLine& line, JobTexts& texts) {
 }
 
 int report_failure(const std::string& text, int status) {
-  (void)std::fprintf(stderr, "%s\n", text.c_str());
+  (void)std::fprintf(stderr, "%s\n", printable_lines(text).c_str());
   return status;
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "schemas/terminal_text.h"
+
 namespace berth {
 namespace {
 
@@ -119,7 +121,7 @@ void Progress::clear() {
 
 void Progress::write_line(const std::string& text) {
   clear();
-  write(text + '\n');
+  write(printable(text) + '\n');
 }
 
 void Progress::write(const std::string& text) {

@@ -10,6 +10,7 @@
 
 #include "schemas/job_json.h"
 #include "schemas/record_json.h"
+#include "schemas/terminal_text.h"
 #include "schemas/usage_fields.h"
 
 namespace berth {
@@ -245,7 +246,7 @@ std::string to_json_text(const AccountingRecord& record, int indent) {
     object["outcome"] = outcome_value(*record.outcome);
   }
   object["usage"] = usage_value(record.usage);
-  return dump(object, indent);
+  return json_with_controls_escaped(dump(object, indent));
 }
 
 }  // namespace berth

@@ -1,15 +1,32 @@
 #include "schemas/terminal_text.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace berth {
 namespace {
 
-template <typename Replace>
-std::string replaced(std::string_view text, Replace replace) {
+std::string question_mark(std::uint32_t) {
+  return "?";
+}
+
+std::string escape(std::uint32_t code) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string escaped = "\\u";
+  for (int shift = 12; shift >= 0; shift -= 4) {
+    escaped += kDigits[(code >> static_cast<unsigned>(shift)) & 0xFU];
+  }
+  return escaped;
+}
+
+enum class Lines { replace, keep };
+
+std::string replaced(std::string_view text, std::string (*replace)(std::uint32_t), Lines lines) {
   std::string result;
   result.reserve(text.size());
   while (!text.empty()) {
     const TerminalControl control = leading_control(text);
-    if (control.length == 0) {
+    if (control.length == 0 || (lines == Lines::keep && control.code_point == '\n')) {
       result += text.front();
       text.remove_prefix(1);
     } else {
@@ -55,18 +72,23 @@ bool has_control(std::string_view text) {
 }
 
 std::string printable(std::string_view text) {
-  return replaced(text, [](std::uint32_t) { return '?'; });
+  return replaced(text, question_mark, Lines::replace);
+}
+
+std::string printable_lines(std::string_view text) {
+  return replaced(text, question_mark, Lines::keep);
 }
 
 std::string with_controls_escaped(std::string_view text) {
-  return replaced(text, [](std::uint32_t code) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    std::string escaped = "\\u";
-    for (int shift = 12; shift >= 0; shift -= 4) {
-      escaped += kDigits[(code >> static_cast<unsigned>(shift)) & 0xFU];
-    }
-    return escaped;
-  });
+  return replaced(text, escape, Lines::replace);
+}
+
+/// Outside of strings ends of lines are the only ones, and inside they are escaped already.
+std::string json_with_controls_escaped(std::string json_text) {
+  const auto may_begin_one = [](char c) { return c == '\x7F' || c == '\xC2' || c == '\xE2'; };
+  return std::any_of(json_text.begin(), json_text.end(), may_begin_one)
+             ? replaced(json_text, escape, Lines::keep)
+             : std::move(json_text);
 }
 
 }  // namespace berth

@@ -22,7 +22,11 @@ TerminalControl leading_control(std::string_view text);
 bool has_control(std::string_view text);
 /// Each as "?".
 std::string printable(std::string_view text);
+/// Each as "?", but for the ends of lines.
+std::string printable_lines(std::string_view text);
 /// Each as JSON writes it: "\u001b".
 std::string with_controls_escaped(std::string_view text);
+/// The same value as JSON text without those that JSON takes as they are in its strings: DEL, C1, direction.
+std::string json_with_controls_escaped(std::string json_text);
 
 }  // namespace berth

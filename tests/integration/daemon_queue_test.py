@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import signal
 
 from berth_case import eventually, main, natively
@@ -242,6 +243,28 @@ class Queueing(DaemonCase):
         self.assertGreater(expected, datetime.datetime.utcnow() + datetime.timedelta(hours=3.9))
         for waiting in self.queue():
             self.cli("cancel", "--now", waiting)
+
+    @natively
+    def test_what_others_write_into_their_jobs_moves_no_terminal(self):
+        hostile = "no\x1b]0;title\x07\x9b31m\u202ex\x7f"
+        job = self.submit(argv=["/" + hostile], user="www-data", comment="c\x9b\u202e")
+        unwritten = self.submit("exit", 0, user="www-data", standard_output=f"/tmp/{hostile}/x")
+        for one in (job, unwritten):
+            self.wait_for_state(one, "FAILED")
+        path = os.path.join(self.state_folder, "berthd.db")
+        shown = [self.cli(*words)[1:] for words in (
+            ("why", job, unwritten), ("why", "--json", job), ("logs", unwritten), ("attach", job), ("exec", job, "--", "true"),
+            ("show", job), ("show", "--json", job, unwritten), ("events",), ("history", "--long"), ("history", "--json"),
+            ("queue", "--json", "--state", "all"), ("queue", "--json", "--name", "x,exit", "--state", "all"),
+            ("efficiency", "--json", job), ("report", "--json"), ("cancel", job))]
+        shown += [self.berth(*words, "--database", path)[1:] for words in (("show", job), ("show", "--json", job), ("history", "--json"))]
+        for text in ("".join(pair) for pair in shown):
+            self.assertEqual(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text), [], text)
+        (record,) = json.loads(self.ok("show", "--json", job))["jobs"]
+        self.assertEqual((record["spec"]["argv"], record["spec"]["comment"]), (["/" + hostile], "c\x9b\u202e"))
+        self.assertIn("no?]0;title??31m?x?", self.ok("why", job))
+        with open(os.path.join(self.directory, "berthd.log"), encoding="utf-8") as file:
+            self.assertNotIn("\x9b", file.read())
 
     @natively
     def test_a_waiting_job_is_changed_and_a_running_one_is_not(self):

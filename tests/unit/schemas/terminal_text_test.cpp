@@ -19,6 +19,7 @@ TEST_CASE("other text is left as it is") {
   CHECK_FALSE(has_control(text));
   CHECK(printable("\xe2\x80") == "\xe2\x80");  // cut in the middle
   CHECK(printable("").empty());
+  CHECK(printable_lines("a\nb\r\x1b") == "a\nb??");
 }
 
 }  // namespace
