@@ -419,10 +419,6 @@ Api::Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, cons
   });
 }
 
-Api::~Api() {
-  thread_.join();
-}
-
 void Api::when_changed(std::weak_ptr<std::function<void()>> callback) {
   followers_.push_back(std::move(callback));
 }
@@ -631,23 +627,24 @@ void Api::call_of_job(ApiCall call, const ApiRequest& request, JobId job, const 
 void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
   daemon_.require(job, actor);
   const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
-  read_records([job](QueueStore& store) { return job_of(store, job); },
-               [as, now = clock_.system_now(), zone = zone_of(request)](const ShownJob& shown) {
-                 if (as == "text") {
-                   return text_response(show_text(shown, {now, zone}), "text/plain");
-                 }
-                 if (as == "efficiency" || as == "efficiency-json") {
-                   std::string text;
-                   for (const AccountingRecord& record : shown.records) {
-                     const bool first = text.empty();
-                     text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
-                                                : (first ? "" : ",\n") + efficiency_json(record, now);
-                   }
-                   return text_response(std::move(text), "text/plain");
-                 }
-                 return text_response(show_json(std::span(&shown, 1)), "application/json");
-               },
-               respond);
+  read_records(
+      actor, [job](QueueStore& store) { return job_of(store, job); },
+      [as, now = clock_.system_now(), zone = zone_of(request)](const ShownJob& shown) {
+        if (as == "text") {
+          return text_response(show_text(shown, {now, zone}), "text/plain");
+        }
+        if (as == "efficiency" || as == "efficiency-json") {
+          std::string text;
+          for (const AccountingRecord& record : shown.records) {
+            const bool first = text.empty();
+            text += as == "efficiency" ? (first ? "" : "\n") + efficiency_text(record, now)
+                                       : (first ? "" : ",\n") + efficiency_json(record, now);
+          }
+          return text_response(std::move(text), "text/plain");
+        }
+        return text_response(show_json(std::span(&shown, 1)), "application/json");
+      },
+      respond);
 }
 
 void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
@@ -804,7 +801,8 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
     commit(parse());
     return;
   }
-  boost::asio::post(thread_, [this, parse, commit, respond] {
+  // What holds the connection goes back to the event loop, to which it belongs, and leaves nothing here.
+  reading_.post(actor.user_id, [this, parse, commit = std::function(commit), respond]() mutable {
     std::exception_ptr error;
     std::shared_ptr<std::vector<NewJob>> jobs;
     try {
@@ -812,7 +810,7 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
     } catch (...) {
       error = std::current_exception();
     }
-    boost::asio::post(loop_, [commit, respond, error, jobs] {
+    boost::asio::post(loop_, [commit = std::move(commit), respond = std::move(respond), error, jobs] {
       try {
         error ? std::rethrow_exception(error) : commit(jobs);
       } catch (...) {
@@ -842,8 +840,12 @@ ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor) {
   return json_response({{"jobs", std::move(answers)}});
 }
 
-void Api::read(Work work, const ApiRespond& respond) {
-  boost::asio::post(thread_, [this, work = std::move(work), respond] {
+void Api::read(const Actor& actor, Work work, ApiRespond respond) {
+  reading_.post(actor.user_id, reading(std::move(work), std::move(respond)));
+}
+
+std::function<void()> Api::reading(Work work, ApiRespond respond) {
+  return [this, work = std::move(work), respond = std::move(respond)]() mutable {
     ApiResponse response;
     try {
       response = work(*slow_reader_);
@@ -851,21 +853,23 @@ void Api::read(Work work, const ApiRespond& respond) {
       response = api_failure(std::current_exception());
       boost::asio::post(loop_, [this, error = std::current_exception()] { daemon_.note_damage(error); });
     }
-    boost::asio::post(loop_,
-                      [respond, response = std::move(response)]() mutable { respond(std::move(response)); });
-  });
+    boost::asio::post(loop_, [respond = std::move(respond), response = std::move(response)]() mutable {
+      respond(std::move(response));
+    });
+  };
 }
 
 /// What is read gets what only the daemon knows before it is answered with.
-void Api::read_records(const std::function<ShownJob(QueueStore&)>& look,
+void Api::read_records(const Actor& actor, const std::function<ShownJob(QueueStore&)>& look,
                        const std::function<ApiResponse(const ShownJob&)>& answer, const ApiRespond& respond) {
   const auto found = std::make_shared<ShownJob>();
   read(
+      actor,
       [look, found](QueueStore& store) {
         *found = look(store);
         return ApiResponse{};
       },
-      [this, found, answer, respond](ApiResponse response) {
+      [this, actor, found, answer, respond](ApiResponse response) {
         if (response.status != 200) {
           respond(std::move(response));
           return;
@@ -879,7 +883,8 @@ void Api::read_records(const std::function<ShownJob(QueueStore&)>& look,
             record.suspended = daemon_.suspended_time(record.job_id);
           }
         }
-        read([found, answer](QueueStore&) { return answer(*found); }, respond);
+        reading_.post_next(actor.user_id,
+                           reading([found, answer](QueueStore&) { return answer(*found); }, respond));
       });
 }
 
@@ -894,6 +899,7 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
   }
   const auto found = std::make_shared<std::vector<JobSummary>>();
   read(
+      actor,
       [filter, found](QueueStore& store) {
         *found = store.summaries(filter);
         return ApiResponse{};
@@ -944,6 +950,7 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
   read_records(
+      actor,
       [filter](QueueStore& store) {
         return ShownJob{store.history(filter), {}};
       },
@@ -972,6 +979,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   const ListingStyle style = listing_style(request, as);
   from_parameters([&] { return format_report({}, filter.key, format, style); });  // are there such columns?
   read(
+      actor,
       [filter, as, format, style](QueueStore& store) {
         const std::vector<ReportRow> rows = store.report(filter);
         return as == "json" ? text_response(report_json(rows, filter.key), "application/json")
@@ -1015,14 +1023,14 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
   response.after = sequence;
   response.stream = make_event_stream(
       *this,
-      [this](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
-        boost::asio::post(thread_, [this, work, done = std::move(done)] {
+      [this, user = actor.user_id](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
+        reading_.post(user, [this, work, done = std::move(done)]() mutable {
           try {
             work(*slow_reader_);
           } catch (const std::exception& error) {
             log_error(error.what());  // the reader gets nothing for now
           }
-          boost::asio::post(loop_, done);
+          boost::asio::post(loop_, std::move(done));
         });
       },
       actor.administrator ? std::nullopt : std::optional(actor.user_id), sequence, flag(request, "follow"),
@@ -1058,6 +1066,7 @@ void Api::top(const Actor& actor, const ApiRespond& respond) {
       suspended.emplace(view.job_id, daemon_.suspended_time(view.job_id));
     }
     read(
+        actor,
         [samples, filter, suspended, pool = pool_value(daemon_),
          now = clock_.system_now()](QueueStore& store) {
           Json jobs = Json::array();

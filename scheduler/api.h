@@ -1,11 +1,10 @@
 // Api: what berthd answers: routes, access, JSON. schemas/berthd.openapi.json describes it for clients.
 //
 // On the event loop; what reads much of the database, or parses much, runs on one thread of its own with a
-// connection of its own, and answers on the event loop.
+// connection of its own, one user's after another's, and answers on the event loop.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -16,6 +15,7 @@
 #include "scheduler/cli_show.h"
 #include "scheduler/daemon.h"
 #include "scheduler/submission.h"
+#include "scheduler/user_turns.h"
 
 namespace berth {
 
@@ -24,7 +24,7 @@ class Api {
   /// `reader` is for this thread's short look-ups, `database` is opened again for the other's.
   Api(boost::asio::io_context& loop, Daemon& daemon, QueueStore& reader, const std::string& database,
       const Clock& clock);
-  ~Api();
+  ~Api() = default;
   Api(const Api&) = delete;
   Api& operator=(const Api&) = delete;
 
@@ -68,9 +68,11 @@ class Api {
   void stream(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void top(const Actor& actor, const ApiRespond& respond);
   ApiResponse slots(const Actor& actor) const;
-  /// Runs `work` on the reading thread and answers with what it returns, or with what it throws.
-  void read(Work work, const ApiRespond& respond);
-  void read_records(const std::function<ShownJob(QueueStore&)>& look,
+  /// Runs `work` on the reading thread, in the actor's turn, and answers with what it returns, or with what
+  /// it throws.
+  void read(const Actor& actor, Work work, ApiRespond respond);
+  std::function<void()> reading(Work work, ApiRespond respond);
+  void read_records(const Actor& actor, const std::function<ShownJob(QueueStore&)>& look,
                     const std::function<ApiResponse(const ShownJob&)>& answer, const ApiRespond& respond);
 
   boost::asio::io_context& loop_;
@@ -78,10 +80,10 @@ class Api {
   QueueStore& reader_;
   const Clock& clock_;
   std::unordered_map<unsigned, Known> users_;
-  IdentityCache identities_;  // before thread_, which asks it
+  IdentityCache identities_;  // before the thread below, which asks it
   std::vector<std::weak_ptr<std::function<void()>>> followers_;
   std::unique_ptr<QueueStore> slow_reader_;  // of the thread below alone
-  boost::asio::thread_pool thread_{1};
+  UserTurns reading_;
 };
 
 /// The answer to what a request threw.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <future>
 #include <iterator>
 #include <map>
@@ -25,6 +26,8 @@ namespace {
 constexpr std::size_t kLargeText = std::size_t{64} << 10U;
 constexpr std::size_t kJobsOfPiece = 250;
 constexpr std::size_t kMostThreads = 4;
+/// Of one job, as it is kept: read again for each listing that shows it.
+constexpr std::size_t kLargestJob = std::size_t{4} << 20U;
 
 std::string user_name(uid_t uid) {
   std::array<char, 16384> buffer{};
@@ -140,6 +143,11 @@ NewJob new_job(JobSpec spec, const IdentityCache::Entry& runs_as, const Request&
   job.submit = request.now;
   job.queue = queue_facts(spec);
   job.spec_text = to_json_text(spec);
+  if (job.spec_text.size() > kLargestJob) {
+    throw LaunchError("text", E2BIG,
+                      "it is longer than 4 MiB, as berthd writes it; put long arguments and variables into a "
+                      "file that the job reads");
+  }
   job.spec = std::move(spec);
   return job;
 }
@@ -162,6 +170,10 @@ std::vector<NewJob> parse(std::string_view text, const Request& request) {
       jobs.push_back(new_job(std::move(spec), known->second, request));
     } catch (const LaunchError& error) {
       faults.push_back({request.file_name, "", "job \"" + name + "\": " + error.what()});
+      if (faults.size() >= kMostFaults) {
+        faults.push_back(too_many_faults(request.file_name));
+        break;
+      }
     }
   }
   if (!faults.empty()) {

@@ -32,6 +32,11 @@ std::string InputFault::to_string() const {
   return with_controls_escaped(text + message);  // keys of a hostile file
 }
 
+InputFault too_many_faults(std::string file) {
+  return {std::move(file), "",
+          "there may be more faults; these are the first " + std::to_string(kMostFaults)};
+}
+
 InputError::InputError(std::vector<InputFault> faults)
     : std::runtime_error(join_lines(faults)), faults_(std::move(faults)) {}
 

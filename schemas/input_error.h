@@ -1,6 +1,7 @@
 // InputError: everything that is wrong with what a user gave us, before anything was created.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -20,6 +21,11 @@ struct InputFault {
 
 /// `file` of what was given as words of a command.
 constexpr const char* kCommandLine = "command line";
+
+/// At so many a reader stops, and says so: whoever wants more of them wants its time.
+inline constexpr std::size_t kMostFaults = 100;
+/// What it says.
+InputFault too_many_faults(std::string file);
 
 /// All faults found, never only the first; at least one. what() is one line per fault.
 class InputError : public std::runtime_error {

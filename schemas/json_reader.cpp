@@ -174,7 +174,12 @@ void Field::refuse(const std::string& message) const {
 }
 
 void Field::refuse_plainly(const std::string& message) const {
-  context_->faults.push_back({context_->file, pointer(), message});
+  std::vector<InputFault>& faults = context_->faults;
+  faults.push_back({context_->file, pointer(), message});
+  if (faults.size() >= kMostFaults) {
+    faults.push_back(too_many_faults(context_->file));
+    throw InputError(std::move(faults));
+  }
 }
 
 std::optional<std::string> Field::text(Emptiness empty) const {

@@ -1,5 +1,5 @@
 // Typed reading of a job file's values: each call returns the value, or records a fault that names the
-// value, what is wrong with it and what to do, and returns nothing.
+// value, what is wrong with it and what to do, and returns nothing. After kMostFaults it throws InputError.
 //
 // For the .cpp files of this folder, which alone see nlohmann's headers. Single-threaded.
 #pragma once

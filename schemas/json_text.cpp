@@ -1,10 +1,11 @@
 #include "schemas/json_text.h"
 
 #include <algorithm>
+#include <charconv>
 #include <forward_list>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
+#include <utility>
 
 namespace berth {
 
@@ -65,6 +66,10 @@ class Builder : public nlohmann::json_sax<Json> {
     level.repeated = !is_new(level, name);
     if (level.repeated) {
       fault(child_pointer(pointer(), name), "is given twice in one object; keep one");
+      if (faults_.size() >= kMostFaults) {
+        faults_.push_back(too_many_faults(file_name_));
+        return false;
+      }
     }
     return true;
   }
@@ -199,18 +204,46 @@ class Builder : public nlohmann::json_sax<Json> {
   std::vector<Level> levels_;
 };
 
-/// Numbers every value of the document in the order of the text.
-void number_values(const Json& value, const std::string& pointer, std::map<std::string, std::size_t>& order) {
-  order.emplace(pointer, order.size());
-  if (value.is_object()) {
-    for (const auto& item : value.items()) {
-      number_values(item.value(), child_pointer(pointer, item.key()), order);
+/// A token of a pointer as the key that it is (RFC 6901, section 4).
+std::string unescaped(std::string_view token) {
+  std::string key;
+  for (std::size_t at = 0; at < token.size(); ++at) {
+    const bool is_escape = token[at] == '~' && at + 1 < token.size();
+    key += !is_escape ? token[at] : token[++at] == '1' ? '/' : '~';
+  }
+  return key;
+}
+
+using Place = std::vector<std::size_t>;
+
+/// Which value of the document, which of its values, and so on; as far as there are such. Lists that are
+/// compared as words are have the order of the text.
+Place place_of(std::string_view pointer, const Json& document) {
+  Place place;
+  const Json* value = &document;
+  while (value != nullptr && !pointer.empty()) {
+    pointer.remove_prefix(1);  // the slash
+    const std::string_view token = pointer.substr(0, pointer.find('/'));
+    pointer.remove_prefix(token.size());
+    std::size_t index = 0;
+    const Json* found = nullptr;
+    if (value->is_array()) {
+      const bool is_number =
+          std::from_chars(token.data(), token.data() + token.size(), index).ec == std::errc();
+      found = is_number && index < value->size() ? &(*value)[index] : nullptr;
+    } else if (value->is_object()) {
+      const auto& members = value->get_ref<const Json::object_t&>();
+      const auto member = std::find_if(members.begin(), members.end(),
+                                       [key = unescaped(token)](const auto& m) { return m.first == key; });
+      index = static_cast<std::size_t>(member - members.begin());
+      found = member == members.end() ? nullptr : &member->second;
     }
-  } else if (value.is_array()) {
-    for (std::size_t index = 0; index < value.size(); ++index) {
-      number_values(value[index], child_pointer(pointer, std::to_string(index)), order);
+    value = found;
+    if (value != nullptr) {
+      place.push_back(index);
     }
   }
+  return place;
 }
 
 }  // namespace
@@ -225,20 +258,16 @@ std::optional<Json> parse_json(std::string_view text, const std::string& file_na
 }
 
 void sort_by_position(std::vector<InputFault>& faults, const Json& document) {
-  std::map<std::string, std::size_t> order;
-  number_values(document, "", order);
-  const auto position = [&](const InputFault& fault) {
-    std::string pointer = fault.pointer;
-    auto found = order.find(pointer);
-    while (found == order.end() && !pointer.empty()) {
-      pointer.resize(pointer.rfind('/'));
-      found = order.find(pointer);
-    }
-    return found == order.end() ? 0 : found->second;
-  };
-  std::stable_sort(faults.begin(), faults.end(), [&](const InputFault& left, const InputFault& right) {
-    return position(left) < position(right);
-  });
+  std::vector<std::pair<Place, InputFault>> placed;
+  placed.reserve(faults.size());
+  for (InputFault& fault : faults) {
+    Place place = place_of(fault.pointer, document);
+    placed.emplace_back(std::move(place), std::move(fault));
+  }
+  std::stable_sort(placed.begin(), placed.end(),
+                   [](const auto& left, const auto& right) { return left.first < right.first; });
+  std::transform(placed.begin(), placed.end(), faults.begin(),
+                 [](auto& one) { return std::move(one.second); });
 }
 
 std::string child_pointer(const std::string& pointer, std::string_view token) {

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -86,6 +87,11 @@ class ApiCase(DaemonCase):
             input=request.encode(), capture_output=True, check=True, timeout=30)
         head, _, text = done.stdout.partition(b"\r\n\r\n")
         return int(head.split()[1]), text.decode()
+
+    def allow_large_bodies(self):
+        self.write_config(api={"body": 64 << 20})
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
 
     def connections(self):
         """How many berthd holds."""
@@ -358,9 +364,7 @@ class Http(ApiCase):
 
     @natively
     def test_no_request_takes_more_memory_than_what_it_says_is_worth(self):
-        self.write_config(api={"body": 64 << 20})
-        self.daemon.send_signal(signal.SIGHUP)
-        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        self.allow_large_bodies()
 
         def resident():
             return int(read(f"/proc/{self.daemon.pid}/statm").split()[1]) * resource.getpagesize()
@@ -373,6 +377,15 @@ class Http(ApiCase):
         for endless in (b"1;" + b"x" * (1 << 20), b"0\r\n" + b"a: b\r\n" * 100_000):
             self.assertIn(b" 431 ", self.raw_as_far_as_taken(begin + endless))
         self.assertLess(resident() - before, 256 << 20)
+
+    @natively
+    def test_a_job_longer_than_a_command_line_can_be_is_refused(self):
+        self.allow_large_bodies()
+        longest = {f"V{number}": "x" * 100_000 for number in range(45)}
+        for size, status in ((45, 422), (40, 201)):
+            job = self.job("exit", 0, hold=True, environment=dict(list(longest.items())[:size]))
+            got, _, text = self.ask("POST", "/v1/jobs", json.dumps(job))
+            self.assertEqual((got, b"longer than 4 MiB" in text), (status, status == 422), text[:500])
 
     @natively
     def test_a_request_too_deep_or_too_long_is_refused_and_harms_nobody(self):
@@ -504,6 +517,22 @@ class Http(ApiCase):
         self.write_config()
         self.daemon.send_signal(1)
         self.assertTrue(eventually(lambda: self.cli("slots")[0] == 0))
+
+    @natively
+    def test_who_asks_for_much_keeps_others_waiting_for_one_answer_of_it(self):
+        text = "x" * 1000
+        many = [{"argv": ["true"], "hold": True, "environment": {f"V{number}": text for number in range(100)}}]
+        self.assertEqual(self.ask("POST", "/v1/jobs", json.dumps(many * 4))[0], 201)
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]
+        with contextlib.ExitStack() as stack:
+            for client in clients:
+                stack.enter_context(client)
+                client.connect(self.socket)
+                client.sendall(b"GET /v1/history HTTP/1.1\r\nHost: b\r\n\r\n")
+            select.select(clients, [], [], 20)  # the first answer comes
+            self.assertEqual(self.ask_as("www-data", "GET", "/v1/jobs")[0], 200)
+            answered = sum(bool(select.select([client], [], [], 0)[0]) for client in clients)
+        self.assertLess(answered, len(clients), "the others came first")
 
     def test_a_reader_that_does_not_read_holds_nobody_up(self):
         job = self.submit("print_slowly", 3, 0.1)

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
@@ -297,6 +298,20 @@ TEST_CASE("hostile sizes neither crash nor take long") {
   CHECK_THAT(faults_of("{\"" + long_text + "\": 1}"), Contains("is not a known field"));
   CHECK(parse_one(R"({"argv": ["true"], "comment": ")" + long_text + "\"}").comment == long_text);
   CHECK(parse_one(R"({"script": "#!/bin/sh\n)" + long_text + "\"}").script.size() == long_text.size() + 10);
+}
+
+TEST_CASE("so many faults are told, and the rest is not looked for") {
+  std::string unknown = R"({"argv": ["true"])";
+  std::string repeated = R"({"argv": ["true"])";
+  for (int index = 0; index < 1000; ++index) {
+    unknown += ", \"priorit" + std::to_string(index) + "\": 1";
+    repeated += R"(, "nice": 1)";
+  }
+  for (const std::string& text : {unknown + "}", repeated + "}"}) {
+    const std::string faults = faults_of(text);
+    CHECK(std::count(faults.begin(), faults.end(), '\n') == kMostFaults + 1);
+    CHECK(faults.ends_with("these are the first 100\n"));
+  }
 }
 
 TEST_CASE("a command-line job is checked by the rules of job files") {
