@@ -475,7 +475,8 @@ class ResultFile {
       throw InputError("command line", "--result", "is empty; name a file");
     }
     const auto whole = [](const std::string& path) {
-      return std::filesystem::absolute(path).lexically_normal();
+      std::error_code gone;  // the current directory: opening says so
+      return std::filesystem::absolute(path, gone).lexically_normal();
     };
     for (const char* stream : {"output", "error"}) {
       if (const auto file = line.value(stream); file && whole(*file) == whole(path_)) {

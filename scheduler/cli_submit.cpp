@@ -81,6 +81,9 @@ std::string with_instants_in_utc(std::string text) {
 Request request_of(const CommandLine& line, JobText& file) {
   refuse_job_options(line);
   file.check_is_json();
+  if (file.directory.empty()) {
+    throw InputError(file.name, "", "has no folder: the current directory is gone; change to another");
+  }
   return {with_instants_in_utc(std::move(file.text)), file.name, file.directory.string()};
 }
 
@@ -115,7 +118,7 @@ CommandLine with_exclusive(const CommandLine& line, ApiClient& client) {
 }
 
 Request request_of(const RequestedJobs& requested) {
-  Request request{"", "command line", std::filesystem::current_path().string()};
+  Request request{"", "command line", "/"};  // their paths are absolute
   for (const RequestedJob& job : requested.jobs) {
     request.text += (request.text.empty() ? "[" : ",\n") + to_json_text(job.spec);
     request.file = job.source;

@@ -322,7 +322,8 @@ void parse_rate(std::string_view text, NetworkSpec& network) {
 }
 
 std::string absolute(const std::string& path, const CallerContext& caller) {
-  return path.empty() || path.starts_with('/')
+  // A relative one without a current directory is refused with the whole job.
+  return path.starts_with('/') || caller.directory.empty()
              ? path
              : (std::filesystem::path(caller.directory) / path).lexically_normal().string();
 }
@@ -683,11 +684,8 @@ bool is_no_time_limit(const std::string& text) {
 
 CallerContext caller_context() {
   CallerContext context;
-  std::error_code error;
-  context.directory = std::filesystem::current_path(error).string();
-  if (error) {
-    throw InputError(kCommandLine, "--chdir", "the current directory is gone; change to another or name one");
-  }
+  std::error_code gone;
+  context.directory = std::filesystem::current_path(gone).string();
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     const std::size_t equals = text.find('=', 1);

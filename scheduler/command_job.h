@@ -12,7 +12,7 @@ namespace berth {
 
 /// What a command-line job takes over from the process that asks for it.
 struct CallerContext {
-  std::string directory;  ///< absolute current directory
+  std::string directory;  ///< absolute current directory; empty when it is gone
   std::map<std::string, std::string> environment;
   std::optional<unsigned> umask = std::nullopt;
 };

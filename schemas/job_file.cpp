@@ -73,7 +73,7 @@ std::filesystem::path directory_of(const std::string& path) {
       return folder;
     }
   }
-  return std::filesystem::current_path();
+  return std::filesystem::current_path(error);  // empty when it is gone
 }
 
 }  // namespace
@@ -255,7 +255,8 @@ std::vector<JobSpec> JobText::parse() const {
 }
 
 JobSpec validated(const JobSpec& spec, const std::string& source) {
-  ReadContext context{source, std::filesystem::current_path(), {}};
+  std::error_code ignored;
+  ReadContext context{source, std::filesystem::current_path(ignored), {}};
   const Json document = to_json(spec);
   JobSpec result = read_job(Field(document, "", context));
   if (!context.faults.empty()) {

@@ -12,8 +12,9 @@
 namespace berth {
 
 /// Parses and validates one file's text: one job object or an array of 1 to many. `file_name` is used
-/// in faults; `directory` (absolute) resolves relative paths and is the default working directory.
-/// Throws InputError with every fault of the file; nothing is created.
+/// in faults; `directory` (absolute) resolves relative paths and is the default working directory; empty,
+/// when there is none, it makes faults of what needs one. Throws InputError with every fault of the file;
+/// nothing is created.
 std::vector<JobSpec> parse_job_file(std::string_view text, const std::string& file_name,
                                     const std::filesystem::path& directory);
 
@@ -50,7 +51,8 @@ JobSpec parse_stored_job(std::string_view text, const std::string& name);
 struct JobText {
   std::string name;                 ///< for faults: as it was given, "standard input" for "-"
   std::string text;                 ///< the whole
-  std::filesystem::path directory;  ///< where relative paths start: the file's folder, else the current one
+  std::filesystem::path directory;  ///< where relative paths start: the file's folder, else the current one;
+                                    ///< empty when that is gone
 
   bool is_script() const { return text.starts_with("#!"); }
   /// Throws InputError for what nobody can have meant as a job file. Empty text is left to parse().

@@ -492,6 +492,12 @@ JobSpec read_job(const Field& field) {
   }
   if (spec.current_working_directory.empty()) {
     spec.current_working_directory = field.context().directory.string();
+    const Field directory = field.child("current_working_directory", field.value());
+    if (spec.current_working_directory.empty() &&
+        !field.context().is_faulty(directory.pointer(), first_fault)) {
+      directory.refuse_plainly(
+          "is left out, and the current directory is gone; change to another or name one");
+    }
   }
   return spec;
 }

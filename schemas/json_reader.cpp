@@ -214,6 +214,10 @@ std::optional<std::string> Field::host_path() const {
   if (!path) {
     return std::nullopt;
   }
+  if (path->front() != '/' && context_->directory.empty()) {
+    refuse("is relative, and the current directory is gone; begin it with /");
+    return std::nullopt;
+  }
   std::string absolute =
       tidy_absolute(path->front() == '/' ? *path : context_->directory.string() + '/' + *path);
   if (absolute.size() > kMaximumPath) {

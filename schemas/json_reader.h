@@ -20,7 +20,7 @@ namespace berth {
 /// What all fields of one file share.
 struct ReadContext {
   std::string file;
-  std::filesystem::path directory;  ///< absolute; relative paths start here
+  std::filesystem::path directory;  ///< absolute; relative paths start here. Empty: there is none
   std::vector<InputFault> faults;
   /// A job that was taken already, perhaps by an older berth with fewer rules over several fields.
   bool is_stored = false;

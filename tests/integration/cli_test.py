@@ -270,6 +270,27 @@ class WithJobs(BerthCase):
         name = '#!/bin/sh\necho "$SLURM_JOB_NAME"; cat\n'
         self.assertEqual(self.berth(*run, "-", given=name.encode()), (0, "stdin\n", ""))
 
+    def test_a_current_directory_that_is_gone_is_missed_only_where_it_is_needed(self):
+        def berth(*words, **options):
+            lost = os.path.join(self.work, "lost")
+            os.mkdir(lost)
+            program = ("sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', lost)
+            return self.berth("run", "-q", "--database", self.database, *words, program=program, **options)
+
+        self.assertEqual(berth("-D", self.work, "--", "pwd"), (0, f"{self.work}\n", ""))
+        self.assertEqual(berth(self.job_file(self.job("exit", 5)))[0], 5)
+        self.assertEqual(berth("-", given=json.dumps(self.job("exit", 6)).encode())[0], 6)
+        for words, fault in (
+            (("--", "pwd"), "command line: --chdir: is left out, and the current directory is gone"),
+            (("-D", "x", "--", "pwd"), 'command line: --chdir: "x" is relative, and the current directory is gone'),
+            (("-D", self.work, "--mount", "x:/x", "--", "pwd"), '"x" is relative, and the current directory is gone'),
+            (("-D", self.work, "-o", "x", "--", "pwd"), 'command line: --output: "x" is relative'),
+        ):
+            status, _, err = berth(*words)
+            self.assertEqual((status, fault in err, err.count("\n")), (125, True, 1), err)
+        status, _, err = berth("-", given=b'{"argv": ["pwd"]}')
+        self.assertEqual((status, "standard input: /current_working_directory: is left out" in err), (125, True), err)
+
     def test_what_is_no_script_is_told_as_sbatch_tells_it(self):
         script = os.path.join(self.work, "script")
         for text, fault in (

@@ -52,6 +52,14 @@ class Submitting(DaemonCase):
             self.assertEqual(file.read(), self.work + "\n")
         self.assertEqual(self.berth_piped("#!/bin/sh\n#SBATCH -o script.out\nexit 6\n", *submit)[0], 6)
 
+    def test_a_current_directory_that_is_gone_is_missed_only_where_it_is_needed(self):
+        lost = os.path.join(self.work, "lost")
+        for words, expected in (((self.job_file(self.job("exit", 5)),), 5), (("-D", self.work, "--", self.payload, "exit", "6"), 6), (("-",), 125)):
+            os.mkdir(lost)
+            status, _, err = self.berth("submit", "--socket", self.socket, "--wait", *words, given=b'{"argv": ["true"]}',
+                                        program=("sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', lost))
+            self.assertEqual((status, "the current directory is gone" in err), (expected, expected == 125), err)
+
     def test_dos_line_breaks_are_refused_when_a_script_is_submitted(self):
         with open(self.script(""), "w", encoding="utf-8", newline="") as file:
             file.write("#!/bin/sh\r\necho x\r\n")
