@@ -1,5 +1,6 @@
 #include "scheduler/api_streams.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/steady_timer.hpp>
@@ -64,6 +65,9 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
         return;
       }
     }
+    if (follow_ && was_truncated()) {
+      offset_ = 0;
+    }
     std::string piece(kPiece, '\0');
     const ssize_t count =
         descriptor_ < 0 ? 0 : ::pread(descriptor_, piece.data(), piece.size(), static_cast<off_t>(offset_));
@@ -89,6 +93,15 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
   }
 
  private:
+  /// Since it was asked last: the file begins anew then, as tail(1) takes it.
+  bool was_truncated() {
+    struct stat status {};
+    if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) {
+      return false;
+    }
+    return status.st_size < std::exchange(size_, status.st_size);
+  }
+
   boost::asio::steady_timer timer_;
   Daemon& daemon_;
   JobId job_;
@@ -98,6 +111,7 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
   bool follow_;
   bool lost_ = false;
   int descriptor_ = -1;
+  off_t size_ = 0;  ///< of the file, when it was looked at last
 };
 
 std::string event_line(const JobEvent& event) {
@@ -187,6 +201,9 @@ std::shared_ptr<ApiStream> make_output_stream(boost::asio::io_context& loop, Dae
   const bool own_file = standard_error && !spec.standard_error.empty();
   const PatternValues values{job.job_id, spec.name, job.user, job.array_job_id, job.array_task_id};
   const std::string path = expand_pattern(own_file ? spec.standard_error : spec.standard_output, values);
+  if (path == "/dev/null") {
+    throw ApiError(404, name + " has no output: it goes to /dev/null");
+  }
   auto stream = std::make_shared<OutputStream>(
       loop, daemon, job.job_id, path, FileOwner{actor.user_id, actor.group_id, actor.name}, offset, follow);
   if (!stream->open() && !(follow && !daemon.is_over(job.job_id))) {

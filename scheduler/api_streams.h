@@ -14,7 +14,8 @@ namespace berth {
 
 class Api;
 
-/// The file is opened as the actor. Throws ApiError when it cannot be, or is not there yet and nobody
+/// The file is opened as the actor; one that is truncated while it is followed is given from its beginning.
+/// Throws ApiError when it cannot be, or is not there yet and nobody
 /// follows.
 std::shared_ptr<ApiStream> make_output_stream(boost::asio::io_context& loop, Daemon& daemon,
                                               const StoredJob& job, const Actor& actor, bool standard_error,

@@ -42,6 +42,20 @@ class Submitting(DaemonCase):
         job = self.submit("print_slowly", 3, 0.3)
         self.assertEqual(len(self.ok("logs", "-f", job).splitlines()), 3)
 
+    def test_logs_begin_anew_with_a_file_that_is_truncated(self):
+        job = self.submit(argv=["sh", "-c", "echo a long first line; until [ -e end ]; do sleep 0.05; done; echo second; echo third"])
+        follower = self.start("logs", "--socket", self.socket, "-f", job)
+        self.assertEqual(follower.stdout.readline(), b"a long first line\n")
+        os.truncate(os.path.join(self.work, f"berth-{job}.out"), 0)
+        self.let_end()
+        self.assertEqual(self.finish(follower)[:2], (0, "second\nthird\n"))
+
+    def test_logs_of_what_went_to_dev_null_say_so(self):
+        job = int(self.ok("submit", "--parsable", "-o", "/dev/null", "--", "true"))
+        for words in ((), ("-f",)):
+            status, _, err = self.cli("logs", *words, job)
+            self.assertEqual((status, err), (1, f"berth: job {job} has no output: it goes to /dev/null\n"))
+
     @natively
     def test_a_command_after_dashes_a_wrapped_line_and_a_script_are_jobs(self):
         status, out, err = self.cli("submit", "--wait", "--", self.payload, "exit", "4")
