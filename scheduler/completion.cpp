@@ -39,7 +39,7 @@ std::string completion_action(const Option& option) {
     case Completion::file:
       return "_berth_files; return";
     case Completion::directory:
-      return "compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return";
+      return "_berth_files -d; return";
     case Completion::words:
       return "_berth_words '" + std::string(option.words) + "'; return";
     case Completion::states:
@@ -48,7 +48,7 @@ std::string completion_action(const Option& option) {
       return option.words.empty() ? "_berth_list \"$_berth_columns\"; return"
                                   : "_berth_list '" + std::string(option.words) + "'; return";
     case Completion::users:
-      return "COMPREPLY=($(compgen -u -- \"$cur\")); return";
+      return "_berth_offer -u; return";
     case Completion::commands:
       return "_berth_words \"$_berth_commands\"; return";
     case Completion::jobs:
@@ -81,9 +81,13 @@ std::string command_words(bool with_hidden) {
 }
 
 constexpr auto kCompletionFunctions = R"bash(
-_berth_words() { COMPREPLY=($(compgen -W "$1" -- "$cur")); }
+# What compgen finds with these options, one a line: names may have spaces and asterisks.
+_berth_offer() { mapfile -t COMPREPLY < <(compgen "$@" -- "$cur"); }
 
-_berth_files() { compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); }
+_berth_words() { _berth_offer -W "$1"; }
+
+# Files, or with -d folders.
+_berth_files() { compopt -o filenames 2>/dev/null; _berth_offer "${1:--f}"; }
 
 # Jobs in the states $1 (empty: all that are not over), and the last that have ended when $2 is 1.
 _berth_jobs() {
@@ -99,7 +103,8 @@ _berth_list() {
   local head=''
   [[ $cur == *,* ]] && head="${cur%,*},"
   compopt -o nospace 2>/dev/null
-  COMPREPLY=($(compgen -P "$head" -W "$1" -- "${cur##*,}"))
+  local cur="${cur##*,}"
+  _berth_offer -P "$head" -W "$1"
 }
 )bash"sv;
 
@@ -122,7 +127,7 @@ _berth() {
           if declare -F _command_offset >/dev/null; then
             _command_offset $((i + 1))
           elif ((COMP_CWORD == i + 1)); then
-            COMPREPLY=($(compgen -c -- "$cur"))
+            _berth_offer -c
           else
             _berth_files
           fi

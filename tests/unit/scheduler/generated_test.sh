@@ -62,8 +62,14 @@ offers doctor berth help d
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 touch "$temporary/night.json"
+mkdir "$temporary/sp ace" "$temporary/star*"
+touch "$temporary/sp one.json" "$temporary/star.json"
 offers "$temporary/night.json" berth run "$temporary/ni"
 offers "$temporary/night.json" berth check "$temporary/ni"
+offers "$temporary/sp one.json" berth run "$temporary/sp"
+offers "$temporary/sp ace" berth run -D "$temporary/sp"
+offers "$temporary/star*" berth run -D "$temporary/st"
+refuses "$temporary/star.json" berth run -D "$temporary/st"
 offers true berth run -- tru
 offers true berth submit -- tru
 offers true berth exec 12 -- tru
