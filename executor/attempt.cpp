@@ -205,7 +205,7 @@ std::string Attempt::explain_command(const sandbox::Report& report) const {
     return "the job has no room for another process: limits.pids, or " +
            std::to_string(sandbox::kMaximumCommands) + " commands beside it";
   }
-  const std::string better = explain(report);
+  const std::string better = report.step == sandbox::Step::change_directory ? "" : explain(report);
   return better.empty()
              ? step_name(report.step, report.object) + ": " + std::generic_category().message(report.error)
              : better;

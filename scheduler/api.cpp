@@ -786,13 +786,14 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
     return std::make_shared<std::vector<NewJob>>(
         parse_submission(body, file, directory, submitter, controllers, network, identities_, now));
   };
-  const auto commit = [this, actor, respond, test_only = flag(request, "test_only")](
-                          const std::shared_ptr<std::vector<NewJob>>& jobs) {
+  const auto commit = [this, actor, respond, file = parameter(request, "file", "request"),
+                       test_only =
+                           flag(request, "test_only")](const std::shared_ptr<std::vector<NewJob>>& jobs) {
     if (test_only) {
-      respond(test(*jobs, actor));
+      respond(test(*jobs, actor, file));
       return;
     }
-    daemon_.submit(std::move(*jobs), actor,
+    daemon_.submit(std::move(*jobs), actor, file,
                    [respond](const std::exception_ptr& error, const std::vector<JobId>& ids) {
                      respond(error ? api_failure(error) : json_response({{"job_ids", ids}}, 201));
                    });
@@ -821,8 +822,8 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
 }
 
 /// What would become of jobs that are not submitted.
-ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor) {
-  daemon_.check(jobs, actor);
+ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file) {
+  daemon_.check(jobs, actor, file);
   Json answers = Json::array();
   for (const NewJob& job : jobs) {
     Json answer{{"name", job.spec.name}, {"cpus", job.queue->cpus}};

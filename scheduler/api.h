@@ -58,7 +58,7 @@ class Api {
   void act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
-  ApiResponse test(const std::vector<NewJob>& jobs, const Actor& actor);
+  ApiResponse test(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file);
   void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);

@@ -97,9 +97,9 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
 }
 
-std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJob>& jobs) {
+std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJob>& jobs,
+                                                   std::vector<InputFault> faults) {
   std::map<std::string, Identity> identities;
-  std::vector<InputFault> faults;
   for (const RequestedJob& job : jobs) {
     const std::string& user = job.spec.isolation.user;
     if (identities.contains(user)) {
@@ -117,8 +117,8 @@ std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJo
   return identities;
 }
 
-void check_supported(const Executor& executor, const std::vector<RequestedJob>& jobs,
-                     const std::map<std::string, Identity>& identities) {
+std::vector<InputFault> unsupported(const Executor& executor, const std::vector<RequestedJob>& jobs,
+                                    const std::map<std::string, Identity>& identities) {
   std::vector<InputFault> faults;
   for (const RequestedJob& job : jobs) {
     try {
@@ -127,13 +127,11 @@ void check_supported(const Executor& executor, const std::vector<RequestedJob>& 
       faults.push_back({job.source, "", "job \"" + job.spec.name + "\": " + error.what()});
     }
   }
-  if (!faults.empty()) {
-    throw InputError(std::move(faults));
-  }
+  return faults;
 }
 
 /// What only a queue that lasts can honour is refused, not dropped.
-void refuse_queueing(const std::vector<RequestedJob>& jobs) {
+std::vector<InputFault> queueing_faults(const std::vector<RequestedJob>& jobs) {
   std::vector<InputFault> faults;
   for (const RequestedJob& job : jobs) {
     const JobSpec& spec = job.spec;
@@ -156,9 +154,7 @@ void refuse_queueing(const std::vector<RequestedJob>& jobs) {
                             "--pty with a command"});
     }
   }
-  if (!faults.empty()) {
-    throw InputError(std::move(faults));
-  }
+  return faults;
 }
 
 /// A working directory that nobody named (the caller's, or the job file's) and that the job's user cannot
@@ -654,7 +650,6 @@ int run_jobs(const CommandLine& given, JobTexts& texts) {
   const CommandLine line = script != nullptr ? with_batch_options(given, *script) : given;
   const PoolWishes wishes = pool_wishes(line);
   RequestedJobs requested = script != nullptr ? script_job(line, *script) : requested_jobs(line, texts);
-  refuse_queueing(requested.jobs);
   const bool from_options = requested.from_options;
   std::optional<TerminalBridge> bridge;
   if (line.has("pty")) {
@@ -667,7 +662,8 @@ int run_jobs(const CommandLine& given, JobTexts& texts) {
   const SystemClock clock;
   const Caller caller = calling_user();
   const NetworkSettings network = network_settings(line, requested.jobs, caller);
-  const std::map<std::string, Identity> identities = resolve_identities(requested.jobs);
+  const std::map<std::string, Identity> identities =
+      resolve_identities(requested.jobs, queueing_faults(requested.jobs));
   replace_unusable_directories(requested.jobs, identities, line);
   const StreamOptions streams_options = stream_options(line, requested, caller);
   ResultFile result_file(line, streams_options.owner);
@@ -679,10 +675,13 @@ int run_jobs(const CommandLine& given, JobTexts& texts) {
   Executor executor(
       executor_options(supervisor, requested.jobs.size(), network, side_tasks, std::move(launcher_process)));
   log_debug("cgroup berth/" + supervisor.cgroup);
-  check_supported(executor, requested.jobs, identities);
+  std::vector<InputFault> faults = unsupported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
-  if (std::vector<InputFault> faults = Batch::refusals(pool, submissions); !faults.empty()) {
+  std::vector<InputFault> refusals = Batch::refusals(pool, submissions);
+  faults.insert(faults.end(), std::make_move_iterator(refusals.begin()),
+                std::make_move_iterator(refusals.end()));
+  if (!faults.empty()) {
     throw InputError(std::move(faults));
   }
   const std::unique_ptr<JobStore> store = side_tasks.store();

@@ -189,6 +189,14 @@ Mount parse_mount(std::string_view text) {
   return mount;
 }
 
+template <typename Value>
+void set_once(std::optional<Value>& part, Value value, std::string_view name) {
+  if (part) {
+    throw std::invalid_argument("gives " + std::string(name) + " twice");
+  }
+  part = value;
+}
+
 IoLimit parse_io(std::string_view text) {
   // "/dev/vda:read_bps=1M" and "254:0:read_bps=1M": the last colon before the first "=".
   const std::size_t colon = text.substr(0, text.find('=')).rfind(':');
@@ -202,13 +210,13 @@ IoLimit parse_io(std::string_view text) {
     const std::string_view key = part.substr(0, equals);
     const std::string_view value = equals == std::string_view::npos ? ""sv : part.substr(equals + 1);
     if (key == "read_bps") {
-      limit.read_bytes_per_second = parse_size(value);
+      set_once(limit.read_bytes_per_second, parse_size(value), key);
     } else if (key == "write_bps") {
-      limit.write_bytes_per_second = parse_size(value);
+      set_once(limit.write_bytes_per_second, parse_size(value), key);
     } else if (key == "read_iops") {
-      limit.read_operations_per_second = parse_count(value);
+      set_once(limit.read_operations_per_second, parse_count(value), key);
     } else if (key == "write_iops") {
-      limit.write_operations_per_second = parse_count(value);
+      set_once(limit.write_operations_per_second, parse_count(value), key);
     } else {
       throw std::invalid_argument("is not an I/O limit: \"" + std::string(part) +
                                   "\" is none of read_bps=, write_bps=, read_iops=, write_iops=");
@@ -264,10 +272,7 @@ void parse_time_offset(std::string_view text, Isolation& isolation) {
     }
     auto& offset = clock == "monotonic" ? isolation.time_offset_monotonic_seconds
                                         : isolation.time_offset_boottime_seconds;
-    if (offset) {
-      throw std::invalid_argument("gives " + std::string(clock) + " twice");
-    }
-    offset = parse_integer(part.substr(equals + 1));
+    set_once(offset, parse_integer(part.substr(equals + 1)), clock);
   }
 }
 
@@ -317,7 +322,7 @@ void parse_rate(std::string_view text, NetworkSpec& network) {
     if (equals == std::string_view::npos || (key != "in" && key != "out")) {
       throw std::invalid_argument("is not a rate (use in=10M,out=1M: bytes per second)");
     }
-    (key == "in" ? network.rate_in : network.rate_out) = parse_size(part.substr(equals + 1));
+    set_once(key == "in" ? network.rate_in : network.rate_out, parse_size(part.substr(equals + 1)), key);
   }
 }
 
@@ -394,11 +399,12 @@ class SpecBuilder {
     each("retry-backoff",
          [&](const std::string& text) { retry().backoff = parse_duration(text, std::chrono::seconds(1)); });
     each("memory-factor", [&](const std::string& text) {
-      char* end = nullptr;
-      retry().memory_factor = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end != '\0') {
-        throw std::invalid_argument("is not a factor (use 1.5)");
+      constexpr auto kKind = "a factor (use a number from 1 to 100, such as 1.5)"sv;
+      const auto factor = parse_number<double>(text, kKind);
+      if (!(factor >= 1 && factor <= 100)) {  // nan too
+        throw std::invalid_argument("is not " + std::string(kKind));
       }
+      retry().memory_factor = factor;
     });
   }
 
@@ -456,7 +462,10 @@ class SpecBuilder {
       if (equals == std::string::npos) {
         throw std::invalid_argument("is not a huge-page limit (use 2MB=64M)");
       }
-      limits.hugetlb[text.substr(0, equals)] = parse_size(std::string_view(text).substr(equals + 1));
+      const std::string page = text.substr(0, equals);
+      if (!limits.hugetlb.emplace(page, parse_size(std::string_view(text).substr(equals + 1))).second) {
+        throw std::invalid_argument("gives " + page + " a second time");
+      }
     });
     each("net-class", [&](const std::string& text) { limits.net_class = parse_net_class(text); });
   }
@@ -601,6 +610,8 @@ class SpecBuilder {
         environment[name] = text.substr(equals + 1);
       } else if (const auto found = caller_.environment.find(name); found != caller_.environment.end()) {
         environment[name] = found->second;
+      } else {
+        throw std::invalid_argument("is neither NAME=VALUE nor a variable that is set here");
       }
     });
     spec_.environment = std::move(environment);
@@ -701,7 +712,10 @@ std::map<std::string, std::string> exported_environment(
     std::string_view list, const std::map<std::string, std::string>& environment) {
   std::map<std::string, std::string> exported;
   const std::vector<std::string_view> words = split(list, ',');
-  if (std::find(words.begin(), words.end(), "ALL") != words.end()) {
+  const auto is_word = [](std::string_view word, const char* known) {  // in any case, as Slurm has them
+    return ::strcasecmp(std::string(word).c_str(), known) == 0;
+  };
+  if (std::any_of(words.begin(), words.end(), [&](std::string_view word) { return is_word(word, "ALL"); })) {
     for (const auto& [name, value] : environment) {
       if (!is_session_variable(name)) {
         exported[name] = value;
@@ -711,7 +725,7 @@ std::map<std::string, std::string> exported_environment(
   for (const std::string_view word : words) {
     const std::size_t equals = word.find('=');
     const std::string name{word.substr(0, equals)};
-    if (name.empty() || name == "ALL" || name == "NONE" || name == "NIL") {
+    if (name.empty() || is_word(word, "ALL") || is_word(word, "NONE") || is_word(word, "NIL")) {
       continue;
     }
     if (equals != std::string_view::npos) {

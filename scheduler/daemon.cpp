@@ -24,7 +24,10 @@ constexpr std::chrono::seconds kForgettingInterval{10};
 constexpr std::chrono::seconds kMarkInterval{2};
 
 SlotPool make_pool(const DaemonConfig::Pool& pool) {
-  return SlotPool(detect_topology(), {pool.slots, pool.cpus, pool.memory});
+  PoolBounds bounds{pool.slots, pool.cpus, pool.memory};
+  bounds.cpus_setting = "pool.cpus";
+  bounds.memory_setting = "pool.memory";
+  return SlotPool(detect_topology(), std::move(bounds));
 }
 
 /// Those that differ, of the keys that a running berthd cannot change.

@@ -99,7 +99,7 @@ class Daemon {
   ControllerReport controllers() const;
 
   /// Throws InputError and ApiError for what cannot be submitted now.
-  void check(const std::vector<NewJob>& jobs, const Actor& actor);
+  void check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file);
   /// Throws ApiError for one that has passed.
   void check_deadline(const QueueFacts& facts) const;
   /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent`, which
@@ -109,7 +109,7 @@ class Daemon {
   /// When the job would start at the latest, submitted now; nothing when that cannot be told.
   std::optional<Timestamp> would_start(const NewJob& job);
   /// All or none; as check().
-  void submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply);
+  void submit(std::vector<NewJob> jobs, const Actor& actor, const std::string& file, SubmitReply reply);
   void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);
   /// These four, and update(), of an array: of all its tasks that wait, or run. They throw ApiError when it
   /// can be done to none.

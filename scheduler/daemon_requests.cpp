@@ -29,7 +29,7 @@ Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
 
 }  // namespace
 
-void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
+void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file) {
   const auto submitting = submitting_.find(actor.user_id);
   const std::size_t waiting =
       waiting_.size_of_user(actor.user_id) + (submitting == submitting_.end() ? 0 : submitting->second);
@@ -48,19 +48,24 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor) {
                             " jobs to depend on; send several, or depend on an array");
   }
   std::vector<InputFault> faults;
-  for (const NewJob& job : jobs) {
+  for (std::size_t index = 0; index < jobs.size(); ++index) {
+    const NewJob& job = jobs[index];
+    const std::string place = jobs.size() > 1 ? "/" + std::to_string(index) : "";
+    const auto add_fault = [&](const char* field, const std::string& message) {
+      faults.push_back({file, place + field, "job \"" + job.spec.name + "\": " + message});
+    };
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
-      faults.push_back({"job \"" + job.spec.name + "\"", "", "can never run here: it " + *reason});
+      add_fault("", "can never run here: it " + *reason);
     }
     try {
       check_deadline(*job.queue);
     } catch (const ApiError& error) {
-      faults.push_back({"job \"" + job.spec.name + "\"", "/deadline", error.what()});
+      add_fault("/deadline", error.what());
     }
     try {
       check_dependency(job.spec.dependency, actor);
     } catch (const ApiError& error) {
-      faults.push_back({"job \"" + job.spec.name + "\"", "/dependency", error.what()});
+      add_fault("/dependency", error.what());
     }
   }
   if (!faults.empty()) {
@@ -174,8 +179,9 @@ std::optional<Timestamp> Daemon::would_start(const NewJob& job) {
   return start && facts.deadline && *facts.deadline <= *start ? std::nullopt : start;
 }
 
-void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, SubmitReply reply) {
-  check(jobs, actor);
+void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::string& file,
+                    SubmitReply reply) {
+  check(jobs, actor, file);
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
   submitting_[actor.user_id] += shared->size();

@@ -959,11 +959,13 @@ constexpr std::array kQueueingOptions{
     Option{.name = "retry-backoff",
            .argument = "TIME",
            .description = "Time before the next attempt, doubled with each (a bare number is seconds)",
-           .section = kSectionQueue},
+           .section = kSectionQueue,
+           .field = "/retry/backoff"},
     Option{.name = "memory-factor",
            .argument = "FACTOR",
            .description = "With --retry: multiplies the memory after OUT_OF_MEMORY",
-           .section = kSectionQueue},
+           .section = kSectionQueue,
+           .field = "/retry/memory_factor"},
 };
 
 constexpr std::array kSubmitOwnOptions{

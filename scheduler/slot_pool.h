@@ -65,6 +65,9 @@ struct PoolBounds {
   /// exclusive: a lease takes whole cores, all their threads; a request is rounded up to them. Where cores
   /// have different numbers of threads, each counts with the smallest and its further threads stay idle.
   SmtSharing smt = SmtSharing::shared;
+  /// What `cpus` and `memory` are called where they were given, for never_fits().
+  std::string_view cpus_setting = "--cpus";
+  std::string_view memory_setting = "--memory";
 };
 
 struct SlotRequest {

@@ -159,7 +159,8 @@ std::vector<NewJob> parse(std::string_view text, const Request& request) {
   std::vector<NewJob> jobs;
   std::vector<JobSpec> specs = parse_many_jobs(text, request.file_name, request.directory);
   jobs.reserve(specs.size());
-  for (JobSpec& spec : specs) {
+  for (std::size_t index = 0; index < specs.size(); ++index) {
+    JobSpec& spec = specs[index];
     const std::string name = spec.name;
     try {
       auto known = run_as.find(spec.isolation.user);
@@ -169,7 +170,8 @@ std::vector<NewJob> parse(std::string_view text, const Request& request) {
       }
       jobs.push_back(new_job(std::move(spec), known->second, request));
     } catch (const LaunchError& error) {
-      faults.push_back({request.file_name, "", "job \"" + name + "\": " + error.what()});
+      faults.push_back({request.file_name, specs.size() > 1 ? "/" + std::to_string(index) : "",
+                        "job \"" + name + "\": " + error.what()});
       if (faults.size() >= kMostFaults) {
         faults.push_back(too_many_faults(request.file_name));
         break;

@@ -415,21 +415,27 @@ Timestamp combine(std::tm day, const WallTime& time, std::optional<long> offset)
   return from_seconds(seconds, time.microsecond);
 }
 
+/// Local time, or at an offset. Throws for a day that the calendar has not.
+Timestamp on_day(int year, unsigned month, unsigned day, const WallTime& time,
+                 std::optional<long> offset = std::nullopt) {
+  const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
+                                         std::chrono::day(day)};
+  if (!date.ok() || year < 1970) {
+    not_an_instant();
+  }
+  std::tm calendar{};
+  calendar.tm_year = year - 1900;
+  calendar.tm_mon = static_cast<int>(month) - 1;
+  calendar.tm_mday = static_cast<int>(day);
+  return combine(calendar, time, offset);
+}
+
 Timestamp parse_dated(std::string_view rest) {
   const unsigned year = take_digits(rest, 4);
   const bool first_dash = take(rest, '-');
   const unsigned month = take_digits(rest, 2);
   const bool second_dash = take(rest, '-');
   const unsigned day = take_digits(rest, 2);
-  const std::chrono::year_month_day date{std::chrono::year(static_cast<int>(year)), std::chrono::month(month),
-                                         std::chrono::day(day)};
-  if (!first_dash || !second_dash || !date.ok() || year < 1970) {
-    not_an_instant();
-  }
-  std::tm calendar{};
-  calendar.tm_year = static_cast<int>(year) - 1900;
-  calendar.tm_mon = static_cast<int>(month) - 1;
-  calendar.tm_mday = static_cast<int>(day);
   WallTime time;
   std::optional<long> offset;
   if (!rest.empty()) {
@@ -439,10 +445,10 @@ Timestamp parse_dated(std::string_view rest) {
     time = take_wall_time(rest);
     offset = take_offset(rest);
   }
-  if (!rest.empty()) {
+  if (!first_dash || !second_dash || !rest.empty()) {
     not_an_instant();
   }
-  return combine(calendar, time, offset);
+  return on_day(static_cast<int>(year), month, day, time, offset);
 }
 
 /// What follows "now": nothing, or + or - and a count with Slurm's unit words (seconds by default).
@@ -615,16 +621,18 @@ std::optional<WallTime> time_of_day(const std::string& word) {
   return time;
 }
 
-/// "12/24", "12/24/26", "12.24.26", "1224", "122426"; nothing for anything else.
+/// "12/24", "12/24/26", "12.24.26", each with "-17:30" too, "1224", "122426"; nothing for anything else.
 std::optional<Timestamp> american_day(std::string_view text, Timestamp now) {
   const bool is_plain = text.find_first_not_of("0123456789") == std::string_view::npos;
   const char separator = is_plain || text.size() < 5 ? '\0' : text[2];
   if (is_plain ? text.size() != 4 && text.size() != 6 : separator != '/' && separator != '.') {
     return std::nullopt;
   }
-  std::string_view rest = text;
-  std::tm day = local_calendar(now);
-  const int this_year = day.tm_year + 1900;
+  const std::size_t dash = std::min(text.find('-'), text.size());
+  std::string_view rest = text.substr(0, dash);
+  std::string_view of_day = text.substr(std::min(dash + 1, text.size()));
+  const bool has_time = dash < text.size();
+  const WallTime time = has_time ? take_wall_time(of_day) : WallTime{};
   const unsigned month = take_digits(rest, 2);
   if (!is_plain) {
     take(rest, separator);
@@ -634,26 +642,17 @@ std::optional<Timestamp> american_day(std::string_view text, Timestamp now) {
   if (has_year && !is_plain && !take(rest, separator)) {
     not_an_instant();
   }
-  int year = has_year ? 2000 + static_cast<int>(take_digits(rest, 2)) : this_year;
-  const auto at = [&](int chosen) {
-    const std::chrono::year_month_day date{std::chrono::year(chosen), std::chrono::month(month),
-                                           std::chrono::day(number)};
-    if (!rest.empty() || !date.ok()) {
-      not_an_instant();
-    }
-    std::tm calendar{};
-    calendar.tm_year = chosen - 1900;
-    calendar.tm_mon = static_cast<int>(month) - 1;
-    calendar.tm_mday = static_cast<int>(number);
-    return combine(calendar, WallTime{}, std::nullopt);
-  };
-  const bool is_over = !has_year && at(year) + std::chrono::hours(24) <= now;
-  return at(is_over ? year + 1 : year);
+  const int this_year = local_calendar(now).tm_year + 1900;
+  const int year = has_year ? 2000 + static_cast<int>(take_digits(rest, 2)) : this_year;
+  if (!rest.empty() || !of_day.empty()) {
+    not_an_instant();
+  }
+  const Timestamp that = on_day(year, month, number, time);
+  const bool is_over = !has_year && that + std::chrono::hours(has_time ? 0 : 24) <= now;
+  return is_over ? on_day(year + 1, month, number, time) : that;
 }
 
-}  // namespace
-
-Timestamp parse_coming_instant(std::string_view text, Timestamp now) {
+Timestamp read_coming_instant(std::string_view text, Timestamp now) {
   const std::string word = lowered(text);
   for (const HourWord& known : kHourWords) {
     if (known.word == word) {
@@ -669,6 +668,16 @@ Timestamp parse_coming_instant(std::string_view text, Timestamp now) {
     }
   }
   return parse_instant(text, now);
+}
+
+}  // namespace
+
+Timestamp parse_coming_instant(std::string_view text, Timestamp now) {
+  try {
+    return read_coming_instant(text, now);
+  } catch (const std::invalid_argument&) {
+    throw std::invalid_argument("is not a time (use 2026-11-24T06:00, 17:30, tomorrow, now+2hours …)");
+  }
 }
 
 std::string format_instant(Timestamp instant) {

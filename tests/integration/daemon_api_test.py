@@ -258,6 +258,20 @@ class Description(ApiCase):
 class Http(ApiCase):
     configuration = {"api": {"body": "2M", "connections": 12, "connections_per_user": 8}}
 
+    def test_a_job_that_does_not_fit_is_named_by_file_and_place(self):
+        jobs = json.dumps([self.job("exit", 0), self.job("exit", 0, cpus_per_task=4000, deadline="2001-01-01")])
+        status, _, text = self.ask("POST", "/v1/jobs?file=two.json", jobs)
+        faults = json.loads(text)["faults"]
+        self.assertEqual(status, 422)
+        self.assertEqual([(fault["file"], fault["pointer"]) for fault in faults], [("two.json", "/1"), ("two.json", "/1/deadline")])
+        self.assertNotIn("--cpus", str(faults))
+
+    def test_a_change_that_names_a_field_twice_is_refused(self):
+        job = self.submit("exit", 0, hold=True)
+        status, _, text = self.ask("PATCH", f"/v1/jobs/{job}", b'{"name": "a", "name": "b"}')
+        self.assertEqual((status, json.loads(text)["faults"][0]["pointer"]), (422, "/name"), text)
+        self.ok("cancel", job)
+
     def test_what_is_no_request_is_answered_and_closed(self):
         for request, status in (
             (b"nonsense\r\n\r\n", 400),

@@ -64,6 +64,15 @@ class Store(BerthCase):
         self.assertIn(f"{self.database}: the database or its folder may only be read", err)
         self.assertEqual(len(self.history()), 1)
 
+    def test_a_run_names_what_the_machine_lacks_for_each_job(self):
+        run = self.run_jobs(
+            self.job("exit", 0, name="wide", cpus_per_task=65536),
+            self.job("exit", 0, name="class", limits={"open_files": 1073741816}),
+        )
+        self.assertEqual(run.status, 125, str(run))
+        self.assertIn('job "wide"', run.err)
+        self.assertIn('job "class"', run.err)
+
     def test_refused_run_makes_no_database(self):
         status, _, err = self.berth("run", "--database", self.database, "--cpus-per-task", "65536", "--", "/bin/true")
         self.assertEqual(status, 125, err)

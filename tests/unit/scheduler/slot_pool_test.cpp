@@ -278,6 +278,9 @@ TEST_CASE("a request that can never fit says why and what to do") {
         "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen --cpus)");
   CHECK(bounded.never_fits({1, 2 * kGibibyte}) ==
         "needs 2G of memory, but the pool has 1G (lower memory_per_node or raise --memory)");
+  bounds.cpus_setting = "pool.cpus";
+  CHECK(SlotPool(synthetic_topology("core:4 pu:1", 4 * kGibibyte), bounds).never_fits({3, std::nullopt}) ==
+        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen pool.cpus)");
   const SlotPool whole(synthetic_topology("core:1 pu:1", 1000 * kMebibyte), {});
   CHECK(
       whole.never_fits({2, kGibibyte}) ==

@@ -198,6 +198,35 @@ TEST_CASE("all faults come at once, each with its option and its text") {
   CHECK_THAT(all, Catch::Contains("--mount: \"/a:/b:/c\""));
 }
 
+TEST_CASE("an --env without a value names a variable that is set") {
+  CHECK_THAT(faults({"--env", "MISSING"}).at(0), Catch::Contains("--env: \"MISSING\" is neither NAME=VALUE"));
+}
+
+TEST_CASE("what an option says twice is refused") {
+  for (const Words& options : {Words{"--io", "/dev/vda:read_bps=1M,read_bps=2M"},
+                               Words{"--hugetlb", "2MB=64M", "--hugetlb", "2MB=32M"},
+                               Words{"--time-offset", "boottime=1,boottime=2"},
+                               Words{"--network", "private", "--rate", "in=1M,in=2M"}}) {
+    const Words found = faults(options);
+    CAPTURE(options);
+    REQUIRE(found.size() == 1);
+    CHECK_THAT(found[0], Catch::Contains("twice") || Catch::Contains("second time"));
+  }
+}
+
+TEST_CASE("a memory factor is a number from 1 to 100") {
+  for (const char* text : {"0", "nan", "inf", "-2", "101", "x", ""}) {
+    CAPTURE(text);
+    try {
+      job_from_options(parse_command_line({"submit", "--retry", "1", "--memory-factor", text, "--", "true"}),
+                       kCaller);
+      FAIL("taken");
+    } catch (const InputError& error) {
+      CHECK_THAT(error.what(), Catch::Contains("--memory-factor: ") && Catch::Contains("from 1 to 100"));
+    }
+  }
+}
+
 TEST_CASE("mounts and roots that contradict themselves are refused in the words of the options") {
   const auto fault = [](const Words& options) {
     const Words found = faults(options);
@@ -247,7 +276,10 @@ TEST_CASE("the caller's environment is exported, but for what describes the sess
 }
 
 TEST_CASE("--export takes NONE, names, values and ALL among them") {
-  CHECK(job({"--export=NONE"}).environment.empty());
+  for (const char* none : {"--export=NONE", "--export=none", "--export=Nil"}) {
+    CHECK(job({none}).environment.empty());
+  }
+  CHECK(job({"--export=all"}).environment == job({"--export=ALL"}).environment);
   CHECK(job({"--export=A,X=y=z,MISSING"}).environment ==
         std::map<std::string, std::string>{{"A", "1"}, {"X", "y=z"}});
   const auto all = job({"--export=ALL,HOME,A=2"}).environment;
@@ -257,8 +289,7 @@ TEST_CASE("--export takes NONE, names, values and ALL among them") {
 }
 
 TEST_CASE("--env is stronger than --export and keeps commas") {
-  const auto environment =
-      job({"--export=NONE", "--env", "X=1,2", "--env", "CI", "--env", "MISSING"}).environment;
+  const auto environment = job({"--export=NONE", "--env", "X=1,2", "--env", "CI"}).environment;
   CHECK(environment == std::map<std::string, std::string>{{"X", "1,2"}, {"CI", "true"}});
 }
 

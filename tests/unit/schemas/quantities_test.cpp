@@ -193,6 +193,9 @@ TEST_CASE("instants that are to come take sbatch's forms, and a time that has pa
   CHECK(parse_coming_instant("midnight", now) == day("2026-11-24"));
   CHECK(parse_coming_instant("Tomorrow", now) == day("2026-11-24"));
   CHECK(parse_coming_instant("12/24", now) == day("2026-12-24"));
+  CHECK(parse_coming_instant("12/24-17:30", now) == day("2026-12-24T17:30"));
+  CHECK(parse_coming_instant("11/23-16:59:59", now) == day("2027-11-23T16:59:59"));
+  CHECK(parse_coming_instant("12/24/27-06:00", now) == day("2027-12-24T06:00"));
   CHECK(parse_coming_instant("01.02", now) == day("2027-01-02"));
   CHECK(parse_coming_instant("1123", now) == day("2026-11-23"));
   CHECK(parse_coming_instant("12/24/27", now) == day("2027-12-24"));
@@ -200,7 +203,7 @@ TEST_CASE("instants that are to come take sbatch's forms, and a time that has pa
   CHECK(parse_coming_instant("now+2hours", now) == now + 2h);
   CHECK(parse_coming_instant("2026-11-23T16:00", now) == now - 1h);
   for (const char* text : {"", "soon", "13:00pm", "0:30am", "5:30xm", "13/24", "02/30", "12/24/", "12/24/2",
-                           "12/2427", "12345", "1-2-3"}) {
+                           "12/24-", "12/24-17", "12/24-17:30x", "12/2427", "12345", "1-2-3"}) {
     CAPTURE(text);
     CHECK_THROWS_AS(parse_coming_instant(text, now), std::invalid_argument);
   }
