@@ -35,8 +35,9 @@ void subtract_setup(Usage& usage, Micros setup) {
     return;
   }
   const Micros total = std::max(*usage.cpu_total - setup, Micros::zero());
-  const bool is_whole =
-      usage.cpu_user && usage.cpu_system && *usage.cpu_user + *usage.cpu_system == *usage.cpu_total;
+  // The kernel rounds each of the three down.
+  const bool is_whole = usage.cpu_user && usage.cpu_system &&
+                        *usage.cpu_total - *usage.cpu_user - *usage.cpu_system <= Micros(2);
   const auto scale = [&](std::optional<Micros>& part) {
     if (part) {
       part = Micros(
@@ -47,7 +48,7 @@ void subtract_setup(Usage& usage, Micros setup) {
   scale(usage.cpu_user);
   scale(usage.cpu_system);
   if (is_whole) {
-    usage.cpu_system = total - *usage.cpu_user;  // also after rounding
+    usage.cpu_system = std::max(total - *usage.cpu_user, Micros::zero());
   }
   usage.cpu_total = total;
 }
