@@ -22,6 +22,8 @@ using Micros = std::chrono::microseconds;
 constexpr std::chrono::seconds kLaunchPatience{60};
 /// A kill that did not end the cgroup (a task in uninterruptible sleep) is sent again.
 constexpr std::chrono::seconds kKillAgain{1};
+/// Between attempts to tell init what its full channel did not take.
+constexpr milliseconds kTellAgain{100};
 constexpr milliseconds kLongestSampleInterval{1000};
 constexpr milliseconds kShortestCpuCheck{10};
 /// Reads of one stream before others get their turn.
@@ -172,6 +174,7 @@ bool Attempt::handle_reports(Time now) {
         silence_deadline_.reset();
         cpu_check_at_.reset();
         sample_at_.reset();
+        tell_at_.reset();
         break;
       case sandbox::ReportKind::terminal:
         take_terminal(report->command);
@@ -192,11 +195,11 @@ bool Attempt::handle_reports(Time now) {
         break;
     }
   }
-  if (just_started) {
-    send_pending();
-  }
   if (just_started && latched_ == Cause::output_limit) {  // before it was known to run
     stop(Cause::output_limit, request_.spec.grace_period, now);
+  }
+  if (just_started) {
+    tell_init(now);
   }
   return just_started;
 }
@@ -230,6 +233,7 @@ void Attempt::take_terminal(std::uint32_t number) {
 /// The first report counts: a child whose exec failed tells so, and then it exits as well.
 void Attempt::end_command(CommandEnded ended) {
   if (commands_.erase(ended.id.number) > 0) {
+    std::erase_if(untold_.signals, [&](const auto& signal) { return signal.target == ended.id.number; });
     command_events_.emplace_back(std::move(ended));
   }
 }
@@ -260,43 +264,48 @@ CommandId Attempt::start_command(const CommandRequest& request, const PlanContex
   return {job_id(), last_command_};
 }
 
-void Attempt::signal_command(std::uint32_t number, int signal_number) {
+void Attempt::signal(int signal_number, bool batch_job, Time now) {
+  tell_signal(signal_number, batch_job ? sandbox::kMainProcess : 0, now);
+}
+
+void Attempt::signal_command(std::uint32_t number, int signal_number, Time now) {
   if (commands_.contains(number)) {
-    signal_process(signal_number, number);
+    tell_signal(signal_number, number, now);
   }
 }
 
-void Attempt::signal_process(int signal_number, std::uint32_t target) {
-  const PendingSignal signal{signal_number, target};
-  if (std::find(pending_signals_.begin(), pending_signals_.end(), signal) == pending_signals_.end()) {
-    pending_signals_.push_back(signal);
+/// As one that a process blocks (signal(7)), but the same for real-time signals: it waits once, however often
+/// it comes. The last of SIGSTOP and SIGCONT stays the last.
+void Attempt::tell_signal(int signal_number, std::uint32_t target, Time now) {
+  const Untold::Signal signal{signal_number, target};
+  std::erase(untold_.signals, signal);
+  untold_.signals.push_back(signal);
+  if (started_ && !frozen_at_) {
+    tell_init(now);
   }
-  send_pending();
 }
 
-/// Never waits for init, which may be frozen with its job, or starved by it.
-void Attempt::send_pending() {
-  constexpr std::chrono::milliseconds kAgain{50};
-  send_again_at_.reset();
-  if (!started_ || frozen_at_) {
-    return;
+/// As much as its channel takes; the rest is tried again.
+void Attempt::tell_init(Time now) {
+  tell_at_.reset();
+  if (wait_status_) {
+    return;  // it listens no more
   }
-  bool has_room = true;
-  if (pending_pause_ > Time::duration::zero()) {
-    has_room = sandbox_->send_pause(pending_pause_);
-    pending_pause_ = has_room ? Time::duration::zero() : pending_pause_;
+  if (untold_.pause != Time::duration::zero()) {
+    if (sandbox_->send_pause(untold_.pause) == EAGAIN) {
+      tell_at_ = now + kTellAgain;
+      return;
+    }
+    untold_.pause = Time::duration::zero();
   }
-  std::size_t sent = 0;
-  while (has_room && sent < pending_signals_.size()) {
-    const PendingSignal& signal = pending_signals_[sent];
-    has_room = sandbox_->send_signal(signal.number, signal.target);
-    sent += has_room ? 1U : 0U;
+  auto next = untold_.signals.begin();
+  while (next != untold_.signals.end() && sandbox_->send_signal(next->number, next->target) != EAGAIN) {
+    ++next;
   }
-  pending_signals_.erase(pending_signals_.begin(),
-                         pending_signals_.begin() + static_cast<std::ptrdiff_t>(sent));
-  if (!has_room) {
-    send_again_at_ = Clock::now() + kAgain;
+  if (next != untold_.signals.end()) {
+    tell_at_ = now + kTellAgain;
   }
+  untold_.signals.erase(untold_.signals.begin(), next);
 }
 
 SinkState Attempt::deliver(Stream stream, const char* data, std::size_t size, Time now) {
@@ -356,21 +365,17 @@ void Attempt::freeze(bool frozen, Time now) {
     return;
   }
   const auto pause = now - *frozen_at_;
-  frozen_at_.reset();
+  frozen_at_ = now;
   frozen_for_ += pause;
+  untold_.pause += pause;
   for (std::optional<Time>* deadline : {&wall_deadline_, &warning_at_, &silence_deadline_}) {
     if (*deadline) {
       **deadline += pause;
     }
   }
-  pending_pause_ += pause;
-  send_pending();  // first: init is frozen too, and finds it when it goes on
-  try {
-    sandbox_->cgroup().freeze(false);
-  } catch (const CgroupError&) {
-    frozen_at_ = now;
-    throw;
-  }
+  tell_init(now);  // first: init is frozen too, and finds it when it goes on
+  sandbox_->cgroup().freeze(false);
+  frozen_at_.reset();
 }
 
 void Attempt::latch(Cause cause) {
@@ -383,20 +388,19 @@ void Attempt::stop(Cause cause, milliseconds grace, Time now) {
   if (wait_status_) {
     return;  // its main process has ended by itself
   }
-  bool thawed = true;
+  latch(cause);  // before the first signal, so that its effect is never taken for the cause
+  bool graceful = started_ && grace > milliseconds::zero();
   try {
     freeze(false, now);
   } catch (const CgroupError&) {
-    thawed = false;
-    frozen_at_.reset();  // for handle_time()
+    graceful = false;    // it answers no signal
+    frozen_at_.reset();  // and is killed until it is gone
   }
-  latch(cause);  // before the first signal, so that its effect is never taken for the cause
-  const bool graceful = started_ && thawed && grace > milliseconds::zero();
   if (!graceful) {
     kill(now);
   } else if (!kill_at_) {
-    signal(SIGTERM, false);
-    signal(SIGCONT, false);
+    signal(SIGTERM, false, now);
+    signal(SIGCONT, false, now);
     kill_at_ = now + grace;
   }
 }
@@ -441,12 +445,9 @@ void Attempt::handle_time(Time now) {
   if (frozen_at_) {
     return;  // no limit of time counts
   }
-  if (is_due(send_again_at_, now)) {
-    send_pending();
-  }
   if (is_due(warning_at_, now)) {
     warning_at_.reset();
-    signal(request_.spec.kill_warning_signal, request_.spec.kill_warning_batch_job);
+    signal(request_.spec.kill_warning_signal, request_.spec.kill_warning_batch_job, now);
   }
   if (is_due(wall_deadline_, now)) {
     wall_deadline_.reset();
@@ -467,6 +468,9 @@ void Attempt::handle_time(Time now) {
   if (is_due(kill_at_, now)) {
     kill(now);
   }
+  if (is_due(tell_at_, now)) {
+    tell_init(now);
+  }
 }
 
 std::optional<Attempt::Time> Attempt::next_deadline() const {
@@ -475,7 +479,7 @@ std::optional<Attempt::Time> Attempt::next_deadline() const {
     return launch_deadline_;
   }
   for (const auto& deadline : {launch_deadline_, wall_deadline_, warning_at_, silence_deadline_,
-                               cpu_check_at_, sample_at_, kill_at_, send_again_at_}) {
+                               cpu_check_at_, sample_at_, kill_at_, tell_at_}) {
     if (deadline && (!next || *deadline < *next)) {
       next = deadline;
     }

@@ -51,19 +51,17 @@ class Attempt {
 
   void fail(LaunchFailure failure);
   void stop(Cause cause, std::chrono::milliseconds grace, Time now);
-  /// Of a job that has not started, is frozen, or whose init does not get to read: delivered when it does,
-  /// each number once, as the kernel does with signals that are pending.
-  void signal(int signal_number, bool batch_job) {
-    signal_process(signal_number, batch_job ? sandbox::kMainProcess : 0);
-  }
+  /// Executor::signal.
+  void signal(int signal_number, bool batch_job, Time now);
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
+  /// Throws CgroupError; nothing has changed then.
   void freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }
   /// Of one that has started: when its first instruction ran.
   Time started_at() const { return *started_; }
   /// Executor::start_command.
   CommandId start_command(const CommandRequest& request, const PlanContext& context);
-  void signal_command(std::uint32_t number, int signal_number);
+  void signal_command(std::uint32_t number, int signal_number, Time now);
   /// What became of commands and terminals since the last call.
   std::vector<ExecutorEvent> take_command_events() { return std::exchange(command_events_, {}); }
   bool stopping() const { return latched_.has_value() || failure_.has_value(); }
@@ -85,8 +83,8 @@ class Attempt {
   std::string hiding_mount(const std::string& directory) const;
   void latch(Cause cause);
   void kill(Time now);
-  void signal_process(int signal_number, std::uint32_t target);
-  void send_pending();
+  void tell_signal(int signal_number, std::uint32_t target, Time now);
+  void tell_init(Time now);
   std::string explain_command(const sandbox::Report& report) const;
   void take_terminal(std::uint32_t number);
   void end_command(CommandEnded ended);
@@ -124,15 +122,19 @@ class Attempt {
   std::optional<Time> kill_at_;
   std::optional<Time> frozen_at_;
   Time::duration frozen_for_{};  ///< before that
-  struct PendingSignal {
-    int number;
-    std::uint32_t target;
-    bool operator==(const PendingSignal&) const = default;
-  };
-  std::vector<PendingSignal> pending_signals_;  ///< that init has not been told of
-  Time::duration pending_pause_{};              ///< likewise
-  std::optional<Time> send_again_at_;
   std::optional<Time> sample_at_;
+  /// What init has not been sent: it does not run yet, is frozen with its job, or does not read.
+  struct Untold {
+    struct Signal {
+      int number;
+      std::uint32_t target;  ///< SignalMessage::command
+      bool operator==(const Signal&) const = default;
+    };
+    std::vector<Signal> signals;  ///< each once, in the order in which they were asked for last
+    Time::duration pause{};       ///< in which it was frozen
+  };
+  Untold untold_;
+  std::optional<Time> tell_at_;
   std::chrono::milliseconds sample_interval_{10};
   std::set<std::uint32_t> commands_;  // that have not ended
   std::uint32_t last_command_ = 0;

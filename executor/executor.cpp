@@ -268,16 +268,19 @@ class Executor::Implementation {
 
   void signal(JobId job, int signal_number, bool batch_job) {
     if (Attempt* attempt = find(job)) {
-      attempt->signal(signal_number, batch_job);
+      attempt->signal(signal_number, batch_job, Attempt::Clock::now());
+      arm_timer();
     }
   }
 
   void signal_all(int signal_number) {
+    const Time now = Attempt::Clock::now();
     for (auto& [token, attempt] : attempts_) {
       if (attempt->started()) {
-        attempt->signal(signal_number, false);
+        attempt->signal(signal_number, false, now);
       }
     }
+    arm_timer();
   }
 
   void freeze(JobId job, bool frozen) {
@@ -309,7 +312,8 @@ class Executor::Implementation {
 
   void signal_command(CommandId id, int signal_number) {
     if (Attempt* attempt = find(id.job_id)) {
-      attempt->signal_command(id.number, signal_number);
+      attempt->signal_command(id.number, signal_number, Attempt::Clock::now());
+      arm_timer();
     }
   }
 

@@ -232,7 +232,8 @@ class Executor {
   void stop(JobId job_id, Cause cause, std::chrono::milliseconds grace);
   /// Reads again from the streams whose sinks said `wait`.
   void resume_output();
-  /// Sends a signal to every process of a job, or (`batch_job`) to its main process alone.
+  /// Sends a signal to every process of a job, or (`batch_job`) to its main process alone. Never waits: while
+  /// the job is frozen or has not started, each signal is kept once, real-time ones too, for when it goes on.
   void signal(JobId job_id, int signal_number, bool batch_job = false);
   /// The same for every job that has started.
   void signal_all(int signal_number);

@@ -69,7 +69,7 @@ Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree&
   const std::uint32_t flags = (host_view ? sandbox::kHostView : 0u) |
                               (cgroup_->clone_into_descriptor() < 0 ? sandbox::kCpuFromAttach : 0u);
   const std::vector<char> setup = make_setup(profile_, flags, tasks.size());
-  const int error_number = send_message(channel_.get(), setup.data(), setup.size(), descriptors);
+  const int error_number = send(setup.data(), setup.size(), descriptors);
   if (error_number != 0) {
     throw_system_error(error_number, "send", "setup");
   }
@@ -96,7 +96,11 @@ void Sandbox::take(Spawned spawned) {
   network_devices_ = UniqueFd{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};  // holds the network namespace
 }
 
-int Sandbox::send_packet(PreparedPlan& plan, const std::array<int, 3>& streams, MessageWait wait) {
+int Sandbox::send(const void* data, std::size_t size, std::span<const int> descriptors) {
+  return send_message(channel_.get(), data, size, descriptors, MessageWait::poll);
+}
+
+int Sandbox::send_packet(PreparedPlan& plan, const std::array<int, 3>& streams) {
   std::vector<int> descriptors;
   UniqueFd memory;
   std::size_t size = plan.bytes.size();
@@ -115,19 +119,18 @@ int Sandbox::send_packet(PreparedPlan& plan, const std::array<int, 3>& streams, 
     }
     size = sizeof(sandbox::Plan);
   }
-  return send_message(channel_.get(), plan.bytes.data(), size, descriptors, wait);
+  return send(plan.bytes.data(), size, descriptors);
 }
 
 void Sandbox::send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
-  const int error_number =
-      send_packet(plan, {standard_input, standard_output, standard_error}, MessageWait::block);
+  const int error_number = send_packet(plan, {standard_input, standard_output, standard_error});
   if (error_number != 0 && error_number != EPIPE && error_number != ECONNRESET) {
     throw_system_error(error_number, "send", "plan");  // init would wait for it
   }
 }
 
 int Sandbox::send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error) {
-  return send_packet(plan, {standard_input, standard_output, standard_error}, MessageWait::poll);
+  return send_packet(plan, {standard_input, standard_output, standard_error});
 }
 
 void Sandbox::hold_plan(PreparedPlan plan, int standard_input, int standard_output, int standard_error) {
@@ -154,14 +157,14 @@ void Sandbox::send_held_plan(const JobSpec& spec, const std::string& hostname) {
   send_plan(held.plan, held.streams[0].get(), held.streams[1].get(), held.streams[2].get());
 }
 
-bool Sandbox::send_signal(int signal_number, std::uint32_t command) {
+int Sandbox::send_signal(int signal_number, std::uint32_t command) {
   const sandbox::SignalMessage message{sandbox::MessageKind::signal, signal_number, command};
-  return send_message(channel_.get(), &message, sizeof message, {}, MessageWait::poll) != EAGAIN;
+  return send(&message, sizeof message, {});
 }
 
-bool Sandbox::send_pause(std::chrono::nanoseconds pause) {
+int Sandbox::send_pause(std::chrono::nanoseconds pause) {
   const sandbox::ExtendMessage message{sandbox::MessageKind::extend, 0, pause.count()};
-  return send_message(channel_.get(), &message, sizeof message, {}, MessageWait::poll) != EAGAIN;
+  return send(&message, sizeof message, {});
 }
 
 std::optional<sandbox::Report> Sandbox::receive_report(bool* closed) {

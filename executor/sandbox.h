@@ -1,7 +1,8 @@
 // Sandbox: one set of namespaces and one cgroup with berth's init in them, waiting for its job or running it.
 //
-// Owns its cgroup, its channel to init and init's pidfd. Single-threaded. Destruction kills init (and so
-// everything in the sandbox) when it still lives, waits for it and removes the cgroup.
+// Owns its cgroup, its channel to init and init's pidfd. Single-threaded. Nothing that is sent to init waits
+// for it: its job's user can freeze it or stop it. Destruction kills init (and so everything in the sandbox)
+// when it still lives, waits for it and removes the cgroup.
 #pragma once
 
 #include <sys/resource.h>
@@ -10,12 +11,12 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "executor/cgroup.h"
 #include "executor/launcher_process.h"
 #include "executor/network_pool.h"
-#include "executor/os/message.h"
 #include "executor/plan.h"
 
 namespace berth {
@@ -40,7 +41,8 @@ class Sandbox {
 
   /// The launcher made it: from now on pidfd() is valid.
   void take(Spawned spawned);
-  /// Gives the job to init. When init is gone its report, or the launcher's, says why.
+  /// Gives the job to init. When init is gone its report, or the launcher's, says why. Throws
+  /// std::system_error.
   void send_plan(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
   /// Keeps a plan (and descriptors of its own) until there is a network to start it in.
   void hold_plan(PreparedPlan plan, int standard_input, int standard_output, int standard_error);
@@ -51,20 +53,24 @@ class Sandbox {
   void set_network(std::unique_ptr<NetworkEndpoint> network) { network_ = std::move(network); }
   /// Of init, while it is not reaped; 0 before take().
   pid_t pid() const { return pid_; }
-  /// To every process of the job; or to the process group of a further command. False when init has not read
-  /// what it was sent before, and there is no room for more.
-  bool send_signal(int signal_number, std::uint32_t command);
-  /// The job was frozen for so long, which its time limit leaves out of account. False likewise.
-  bool send_pause(std::chrono::nanoseconds pause);
-  /// A further command beside the job, in the namespaces and the cgroup of init, which forks it. Returns 0 or
-  /// errno (EAGAIN: init does not take what it was sent before); never waits.
+  // What follows returns 0 or errno (EAGAIN: init does not take what it was sent before, as when its job is
+  // frozen or somebody has stopped it).
+  /// To every process of the job; or to the process group of a further command.
+  int send_signal(int signal_number, std::uint32_t command);
+  /// The job was frozen for so long, which its time limit leaves out of account.
+  int send_pause(std::chrono::nanoseconds pause);
+  /// A further command beside the job, in the namespaces and the cgroup of init, which forks it.
   int send_command(PreparedPlan& plan, int standard_input, int standard_output, int standard_error);
   /// Init's next report; nothing when there is none. `closed` is set at end of file.
   std::optional<sandbox::Report> receive_report(bool* closed);
   /// Of the terminal that the last report brought.
   UniqueFd take_terminal() { return std::move(terminal_); }
-  /// Lets go of init, which has said that the job is gone: it exits.
-  void dismiss() { channel_.reset(); }
+  /// Ends init, which has said that the job is gone. Killed, because it may have been stopped: then it would
+  /// not read the end of its channel.
+  void dismiss() {
+    channel_.reset();
+    kill_init();
+  }
   /// SIGKILL to init alone, which ends its PID namespace.
   void kill_init();
   /// After pidfd() became readable: reaps init; its rusage covers all that it and its descendants reaped.
@@ -89,7 +95,8 @@ class Sandbox {
     std::array<UniqueFd, 3> streams;
   };
   std::optional<HeldPlan> held_;
-  int send_packet(PreparedPlan& plan, const std::array<int, 3>& streams, MessageWait wait);
+  int send(const void* data, std::size_t size, std::span<const int> descriptors);
+  int send_packet(PreparedPlan& plan, const std::array<int, 3>& streams);
 
   pid_t pid_ = 0;
   bool reaped_ = false;

@@ -1259,7 +1259,9 @@ constexpr std::array kSignalOptions{
 };
 constexpr std::array kSignalUsage{"signal [--batch] SIGNAL JOBID…"sv};
 constexpr std::array kSignalDescription{
-    "Sends a signal to every process of running jobs: a name (USR1, SIGUSR1) or a number."sv};
+    "Sends a signal to every process of running jobs: a name (USR1, SIGUSR1) or a number. A suspended job "
+    "gets it "
+    "when it is resumed, once, however often it was sent; berth cancel need not wait for that."sv};
 constexpr std::array kSignalExamples{
     Example{"berth signal USR1 36", "For programs that write a checkpoint on SIGUSR1."},
     Example{"berth signal --batch TERM 36", "A script that traps SIGTERM ends its programs in order."}};

@@ -1,0 +1,214 @@
+"""berth-runner: what one user's job, or a fault in one place, may not cost all the others that it holds."""
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import sys
+
+from berth_case import eventually, main, natively, read
+from daemon_case import DaemonCase
+
+FIRST, SECOND = "www-data", "backup"
+
+# What a user's process does: many requests over one connection, each answered 200.
+ASK_OFTEN = """
+import socket, sys
+path, request, times = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3])
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(30)
+client.connect(path)
+answers = client.makefile("rb")
+for _ in range(times):
+    client.sendall(request + b" HTTP/1.1\\r\\nHost: b\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    assert answers.readline().split()[1] == b"200"
+    length = 0
+    for line in iter(answers.readline, b"\\r\\n"):
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    answers.read(length)
+"""
+
+# The same as frames of an attached client.
+ATTACH_AND_SIGNAL = """
+import socket, sys
+path, job, number, times = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(30)
+client.connect(path)
+head = f"POST /v1/jobs/{job}/attach HTTP/1.1\\r\\nHost: b\\r\\nConnection: Upgrade\\r\\nUpgrade: berth-stream\\r\\n"
+client.sendall(head.encode() + b"Content-Length: 2\\r\\n\\r\\n{}")
+received = b""
+while b"attempt" not in received:
+    received += client.recv(4096)
+client.sendall(bytes([4, 0, 0, 0, 1, number]) * times)
+"""
+
+# Tells each signal as it comes. They wait in the kernel meanwhile, as all that arrive.
+TELLS_SIGNALS = """
+import signal
+wanted = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGRTMIN + 1}
+signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+print("ready", flush=True)
+while True:
+    number = signal.sigwaitinfo(wanted).si_signo
+    print(int(number), flush=True)
+    if number == signal.SIGTERM:
+        break
+"""
+
+
+# Stops a job's init at the moment when its main process has gone: what it has to say then, it has said at once.
+STOP_WHEN_GONE = """
+import os, signal, sys, time
+init, process = map(int, sys.argv[1:])
+print("ready", flush=True)
+while os.path.exists(f"/proc/{process}"):
+    pass
+time.sleep(0.0005)
+try:
+    os.kill(init, signal.SIGSTOP)
+except ProcessLookupError:
+    pass
+"""
+
+
+class RunnerCase(DaemonCase):
+    configuration = {"runners": 1}
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemon()
+        (self.runner,) = self.alive_runners()
+
+    @staticmethod
+    def begin_as_user(user, script, *words, **options):
+        entry = pwd.getpwnam(user)
+        return subprocess.Popen(
+            ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", sys.executable, "-c", script,
+             *map(str, words)], **options)
+
+    def as_user(self, user, script, *words):
+        with self.begin_as_user(user, script, *words) as process:
+            self.assertEqual(process.wait(120), 0)
+
+    def signal_often(self, job, number, times=2000):
+        self.as_user(FIRST, ASK_OFTEN, self.socket, f"POST /v1/jobs/{job}/signal?signal={int(number)}", times)
+
+    def submit_telling(self, **spec):
+        job = self.submit(argv=["python3", "-c", TELLS_SIGNALS], user=FIRST, **spec)
+        self.assertTrue(eventually(lambda: self.cli("logs", job)[1] == "ready\n", 30))
+        return job
+
+    def submit_other(self):
+        job = self.submit("print_slowly", 100000, 0.05, user=SECOND)
+        self.assertTrue(eventually(lambda: self.cli("logs", job)[1], 30))
+        return job
+
+    def assert_goes_on(self, job):
+        before = self.logs(job)
+        self.assertTrue(eventually(lambda: self.logs(job) != before), "the runner does not serve another user's job")
+
+    def end(self, job, *arguments):
+        self.ok("cancel", *arguments, job)
+        self.cli("wait", job)
+        self.assertEqual(self.state(job), "CANCELLED")
+
+
+class Signals(RunnerCase):
+    """More of them than the channel of a job's init holds, while that does not read."""
+
+    @natively
+    def test_signals_to_a_suspended_job_hold_nobody_up_and_reach_it_once_each_when_it_is_resumed(self):
+        other = self.submit_other()
+        job = self.submit_telling()
+        self.ok("suspend", job, user=FIRST)
+        self.signal_often(job, signal.SIGUSR2)
+        self.signal_often(job, signal.SIGUSR1)
+        self.signal_often(job, signal.SIGRTMIN + 1, 10)
+        self.as_user(FIRST, ATTACH_AND_SIGNAL, self.socket, job, int(signal.SIGUSR2), 3000)
+        self.assert_goes_on(other)
+        self.end(other)
+        self.assertEqual(self.logs(job), "ready\n")
+        self.ok("resume", job, user=FIRST)
+        self.assertTrue(eventually(lambda: len(self.logs(job).split()) == 4), self.logs(job))
+        self.ok("signal", "TERM", job, user=FIRST)
+        self.ok("wait", job)
+        told = [int(word) for word in self.logs(job).split()[1:]]
+        self.assertEqual(sorted(told), sorted(map(int, (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGRTMIN + 1))))
+
+    @natively
+    def test_the_last_of_stop_and_continue_counts_when_a_job_is_resumed(self):
+        job = self.submit_telling()
+        self.ok("suspend", job)
+        for name in ("CONT", "STOP", "CONT"):
+            self.ok("signal", name, job)
+        self.ok("resume", job)
+        self.ok("signal", "USR1", job)
+        self.assertTrue(eventually(lambda: self.logs(job).split() == ["ready", str(int(signal.SIGUSR1))]))
+        self.end(job)
+
+    @natively
+    def test_a_suspended_job_that_was_signalled_often_is_cancelled(self):
+        job = self.submit_telling()
+        self.ok("suspend", job)
+        self.signal_often(job, signal.SIGUSR1)
+        self.end(job)
+        self.assertEqual(self.logs(job).split()[-1], str(int(signal.SIGTERM)))
+
+    @natively
+    def test_an_init_that_its_user_has_stopped_holds_nobody_up(self):
+        other = self.submit_other()
+        job = self.submit_telling(time_limit="1h", grace_period="500ms")
+        init = self.parent_of(self.process_of(TELLS_SIGNALS))
+        self.stop_or_continue(init, signal.SIGSTOP)
+        self.signal_often(job, signal.SIGUSR1)
+        self.assert_goes_on(other)
+        self.ok("suspend", job)
+        self.ok("resume", job)
+        self.stop_or_continue(init, signal.SIGCONT)
+        self.ok("signal", "USR2", job)
+        self.assertTrue(eventually(lambda: str(int(signal.SIGUSR2)) in self.logs(job).split()), self.logs(job)[-200:])
+        self.stop_or_continue(init, signal.SIGSTOP)
+        self.signal_often(job, signal.SIGUSR1)
+        self.end(job)
+        self.assert_goes_on(other)
+        self.end(other)
+
+    @natively
+    def test_inits_that_are_stopped_when_their_jobs_have_ended_hold_nobody_up(self):
+        script = "until [ -e end ]; do sleep 0.02; done; : a job of this test"
+        for _ in range(16):  # more than are left to end by themselves
+            job = self.submit(argv=["/bin/sh", "-c", script], user=FIRST)
+            self.wait_for_state(job, "RUNNING")
+            process = self.process_of(script)
+            init = self.parent_of(process)
+            with self.begin_as_user(FIRST, STOP_WHEN_GONE, init, process, stdout=subprocess.PIPE) as companion:
+                companion.stdout.readline()
+                self.let_end()
+            if not eventually(lambda: self.state(job) == "COMPLETED", 5):
+                self.stop_or_continue(init, signal.SIGCONT)  # it came too early
+            self.ok("wait", job)
+            os.remove(os.path.join(self.work, "end"))
+        self.ok("wait", self.submit("exit", 0, user=SECOND))
+
+    @staticmethod
+    def process_of(script):
+        """The process whose last argument it is."""
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                if file.read().endswith(f"\0{script}\0".encode()):
+                    return pid
+        return None
+
+    @staticmethod
+    def parent_of(pid):
+        return int(read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1])
+
+    def stop_or_continue(self, pid, number):
+        self.as_user(FIRST, f"import os; os.kill({pid}, {int(number)})")
+
+
+if __name__ == "__main__":
+    main()
