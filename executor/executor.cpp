@@ -100,13 +100,6 @@ rlimit descriptor_limit() {
   return limit;
 }
 
-/// The number that may be open.
-std::size_t raise_descriptor_limit(rlimit limit) {
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-  return limit.rlim_max;
-}
-
 }  // namespace
 
 LaunchError::LaunchError(std::string stage, int error_number, const std::string& message)
@@ -189,7 +182,7 @@ class Executor::Implementation {
       options_.on_forked();
     }
     tree_ = CgroupTree::create(machine_, options_.cgroup);
-    descriptor_limit_ = raise_descriptor_limit(inherited_limit_);
+    descriptor_limit_ = raise_descriptor_limit().rlim_max;
     NftTables::keep_descriptors();
     watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));

@@ -154,9 +154,9 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   }
 
   /// False when the user or everybody together has too many. Root gets in however many others are there.
-  bool enter(uid_t user) {
-    const bool is_full = user != 0 && connections_ >= limits_.connections;
-    if (is_full || traffic_[user].connections >= limits_.connections_per_user) {
+  bool enter(uid_t user, int descriptor) {
+    const bool is_full = connections_ >= limits_.connections || descriptor >= first_reserved_;
+    if ((user != 0 && is_full) || traffic_[user].connections >= limits_.connections_per_user) {
       return false;
     }
     ++connections_;
@@ -199,6 +199,10 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   Local::acceptor acceptor_;
   std::optional<BoundSocket> bound_;
   asio::steady_timer retry_;
+  /// As the lowest free number is taken, one from here on says that so many are open. Each connection may
+  /// open a file besides; a quarter is left for root's, runners and the database.
+  const int first_reserved_ = static_cast<int>(::sysconf(_SC_OPEN_MAX) / 8 * 3);
+  bool accepts_ = true;  ///< else the log has it that it does not
   unsigned connections_ = 0;
   std::unordered_map<uid_t, UserTraffic> traffic_;
   std::shared_ptr<unsigned> refused_ = std::make_shared<unsigned>(0);  ///< that are still read from
@@ -527,8 +531,9 @@ class Refused : public std::enable_shared_from_this<Refused> {
 
 void refuse_connection(Local::socket socket, const std::shared_ptr<unsigned>& refused) {
   const std::string body = api_failure(503,
-                                       "there are as many connections as api.connections, or of yours as "
-                                       "api.connections_per_user, allows; close one")
+                                       "there are as many connections as api.connections or berthd's "
+                                       "descriptors (LimitNOFILE=) allow, or of yours as "
+                                       "api.connections_per_user does; close one")
                                .body;
   const std::string answer =
       "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: " +
@@ -559,15 +564,18 @@ void ApiServer::Implementation::accept() {
     }
     if (error) {
       // Out of descriptors: wait for some to come back instead of asking at once.
-      log_error("cannot accept a connection: " + error.message());
+      if (std::exchange(self->accepts_, false)) {
+        log_error("cannot accept connections for now: " + error.message());
+      }
       self->retry_.expires_after(std::chrono::milliseconds(100));
       self->retry_.async_wait([self](const ErrorCode&) { self->accept(); });
       return;
     }
+    self->accepts_ = true;
     self->accept();  // first: what goes wrong with one connection keeps nobody out
     ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
     if (const std::optional<Peer> peer = peer_of(socket.native_handle());
-        peer && self->enter(peer->user_id)) {
+        peer && self->enter(peer->user_id, socket.native_handle())) {
       std::make_shared<Session>(std::move(socket), *peer, self)->read();
     } else {
       refuse_connection(std::move(socket), self->refused_);

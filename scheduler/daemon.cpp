@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "executor/os/syscall.h"
 #include "scheduler/backup_keeper.h"
 #include "scheduler/log.h"
 #include "scheduler/number_mark.h"
@@ -65,6 +66,7 @@ const Supervisor& queue_supervisor() {
 Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
                QueueStore& reader, const Clock& clock, LeftoverActions leftovers)
     : loop_(loop),
+      descriptors_(raise_descriptor_limit().rlim_cur),
       config_(std::move(config)),
       reader_(reader),
       clock_(clock),
@@ -150,8 +152,12 @@ void Daemon::mark_numbers() {
 }
 
 RunnerPaths Daemon::runner_paths() const {
-  return {config_.runner_program, config_.runtime_directory + "/runners", config_.state_directory + "/spool",
-          config_.state_directory + "/runners.log", config_.armed_ahead};
+  return {config_.runner_program,
+          config_.runtime_directory + "/runners",
+          config_.state_directory + "/spool",
+          config_.state_directory + "/runners.log",
+          config_.armed_ahead,
+          descriptors_};
 }
 
 unsigned Daemon::wanted_runners() const {

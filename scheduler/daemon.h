@@ -322,6 +322,7 @@ class Daemon {
   void notice_clock();
 
   boost::asio::io_context& loop_;
+  const std::uint64_t descriptors_;  // soft limit that berthd was started with
   DaemonConfig config_;
   QueueStore& reader_;
   const Clock& clock_;

@@ -135,9 +135,10 @@ std::string spawn_runner(const RunnerPaths& paths) {
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
     throw std::system_error(errno, std::generic_category(), "pipe");
   }
-  std::array<std::string, 4> words{paths.program, paths.socket_folder, paths.spool_folder,
-                                   std::to_string(paths.armed_ahead)};
-  std::array<char*, 5> arguments{words[0].data(), words[1].data(), words[2].data(), words[3].data(), nullptr};
+  std::array<std::string, 5> words{paths.program, paths.socket_folder, paths.spool_folder,
+                                   std::to_string(paths.armed_ahead), std::to_string(paths.descriptors)};
+  std::array<char*, 6> arguments{words[0].data(), words[1].data(), words[2].data(),
+                                 words[3].data(), words[4].data(), nullptr};
   Actions actions;
   ::posix_spawn_file_actions_addopen(&actions.value, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&actions.value, pipe[1], STDOUT_FILENO);

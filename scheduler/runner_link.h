@@ -58,6 +58,7 @@ struct RunnerPaths {
   std::string spool_folder;
   std::string log_file;  ///< their standard error
   unsigned armed_ahead = 0;
+  std::uint64_t descriptors = 0;  ///< soft limit of them that jobs begin with
 };
 
 struct FoundRunners {

@@ -1,16 +1,18 @@
 // berth-runner: holds berthd's jobs, in a process of its own that survives berthd. Started by berthd alone:
 //
-//   berth-runner SOCKET-FOLDER SPOOL-FOLDER ARMED
+//   berth-runner SOCKET-FOLDER SPOOL-FOLDER ARMED DESCRIPTORS
 //
 // Prints the path of its socket on standard output and leaves its caller: a session of its own, no descriptor
 // kept but standard error.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -47,6 +49,12 @@ int run(char** arguments) {
   for (const int number : {SIGHUP, SIGINT, SIGPIPE, SIGXFSZ}) {
     ::signal(number, SIG_IGN);
   }
+  if (arguments[4] != nullptr) {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = std::min<rlim_t>(std::strtoull(arguments[4], nullptr, 10), limit.rlim_max);
+    ::setrlimit(RLIMIT_NOFILE, &limit);  // what jobs inherit; the runner raises its own
+  }
   berth::Runner runner(
       {arguments[1], arguments[2], static_cast<unsigned>(std::strtoul(arguments[3], nullptr, 10))},
       berth::this_supervisor());
@@ -64,7 +72,7 @@ int run(char** arguments) {
 
 int main(int argc, char** argv) {
   berth::occupy_standard_streams();
-  if (argc != 4) {
+  if (argc != 4 && argc != 5) {  // a berthd from before an upgrade gives no limit
     std::fputs("berth-runner is started by berthd; users run berth\n", stderr);
     return 2;
   }

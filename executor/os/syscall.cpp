@@ -15,6 +15,14 @@ void throw_system_error(int error_number, std::string_view operation, std::strin
   throw std::system_error(error_number, std::generic_category(), what);
 }
 
+rlimit raise_descriptor_limit() {
+  rlimit before{};
+  check(::getrlimit(RLIMIT_NOFILE, &before), "getrlimit", "RLIMIT_NOFILE");
+  const rlimit raised{before.rlim_max, before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &raised);
+  return before;
+}
+
 UniqueFd open_at(int directory, const std::string& name, int flags, unsigned mode) {
   const int fd = try_open_at(directory, name.c_str(), flags, mode);
   return UniqueFd{check(fd, "open", name)};

@@ -2,6 +2,8 @@
 // and its object. Every descriptor they make is close-on-exec.
 #pragma once
 
+#include <sys/resource.h>
+
 #include <cerrno>
 #include <string>
 #include <string_view>
@@ -30,6 +32,9 @@ Integer check(Integer result, std::string_view operation, std::string_view objec
   }
   return result;
 }
+
+/// As many descriptors as the hard limit allows (RLIMIT_NOFILE, getrlimit(2)). Returns what it was.
+rlimit raise_descriptor_limit();
 
 UniqueFd open_at(int directory, const std::string& name, int flags, unsigned mode = 0);
 /// -1 (and errno) instead of a throw.

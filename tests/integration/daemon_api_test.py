@@ -88,6 +88,35 @@ class ApiCase(DaemonCase):
         head, _, text = done.stdout.partition(b"\r\n\r\n")
         return int(head.split()[1]), text.decode()
 
+    def refused_connections(self, count, users):
+        """How many of each user's are, who have so many at once; root gets in meanwhile."""
+        holder = ("import socket, sys, time\n"
+                  f"held = [socket.socket(socket.AF_UNIX) for _ in range({count})]\n"
+                  "answers = []\n"
+                  "for one in held:\n"
+                  "    one.connect(sys.argv[1])\n"
+                  "time.sleep(1)\n"
+                  "for one in held:\n"
+                  "    one.setblocking(False)\n"
+                  "    try:\n"
+                  "        head, _, body = one.recv(1000).decode().partition('\\r\\n\\r\\n')\n"
+                  "        if f'Content-Length: {len(body)}\\r\\n' in head and 'api.connections_per_user' in body:\n"
+                  "            answers.append(head[:12])\n"
+                  "    except BlockingIOError:\n"
+                  "        pass\n"
+                  "print(answers.count('HTTP/1.1 503'), flush=True)\n"
+                  "sys.stdin.read()\n")
+        with contextlib.ExitStack() as stack:
+            refused = []
+            for user in users:
+                entry = pwd.getpwnam(user)
+                other = stack.enter_context(subprocess.Popen(
+                    ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", sys.executable, "-c", holder,
+                     self.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+                refused.append(int(other.stdout.readline()))
+            self.ok("slots")
+        return refused
+
     def allow_large_bodies(self):
         self.write_config(api={"body": 64 << 20})
         self.daemon.send_signal(signal.SIGHUP)
@@ -478,31 +507,7 @@ class Http(ApiCase):
         self.ok("cancel", "--now", job)
 
     def test_connections_and_large_bodies_are_bounded_and_root_still_gets_in(self):
-        holder = ("import socket, sys, time\n"
-                  "held = [socket.socket(socket.AF_UNIX) for _ in range(20)]\n"
-                  "answers = []\n"
-                  "for one in held:\n"
-                  "    one.connect(sys.argv[1])\n"
-                  "    one.settimeout(0.2)\n"
-                  "    try:\n"
-                  "        head, _, body = one.recv(1000).decode().partition('\\r\\n\\r\\n')\n"
-                  "        if f'Content-Length: {len(body)}\\r\\n' in head and 'api.connections_per_user' in body:\n"
-                  "            answers.append(head[:12])\n"
-                  "    except TimeoutError:\n"
-                  "        pass\n"
-                  "print(answers.count('HTTP/1.1 503'), flush=True)\n"
-                  "sys.stdin.read()\n")
-        others = []
-        for user, refused in (("postgres", 12), ("redis", 16)):
-            entry = pwd.getpwnam(user)
-            other = subprocess.Popen(  # pylint: disable=consider-using-with
-                ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", sys.executable, "-c", holder, self.socket],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            others.append(other)
-            self.assertEqual(int(other.stdout.readline()), refused, user)
-        self.ok("slots")
-        for other in others:
-            other.communicate("")
+        self.assertEqual(self.refused_connections(20, ("postgres", "redis")), [12, 16])
         held = []
         for index in range(5):
             client = socket.socket(socket.AF_UNIX)
@@ -561,6 +566,22 @@ class Http(ApiCase):
         self.assertEqual(self.cli("submit", "--wait", "--", self.payload, "exit", "3")[0], 3)
         for client in slow:
             client.close()
+
+
+class Descriptors(ApiCase):
+    daemon_prefix = ("prlimit", "--nofile=100:256")
+
+    @natively
+    def test_the_hard_limit_is_berthds_and_root_gets_in_when_users_have_what_is_theirs(self):
+        with open(f"/proc/{self.daemon.pid}/limits", encoding="utf-8") as file:
+            (files,) = [line.split()[3:5] for line in file if line.startswith("Max open files")]
+        self.assertEqual(files, ["256", "256"])
+        job = self.submit("report")
+        self.assertEqual(self.cli("wait", job)[0], 0)
+        self.assertEqual(json.loads(self.logs(job))["limits"]["nofile"], [100, 256], "what berthd raised for itself is no job's")
+        first, second = self.refused_connections(60, ("postgres", "redis"))
+        self.assertEqual((first, second > 20, second < 60), (0, True, True), second)
+        self.assertEqual(self.cli("wait", self.submit("exit", 3))[0], 3)
 
 
 class Authorisation(ApiCase):
