@@ -724,7 +724,8 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
           throw ApiError(422, "the job " + *reason);
         }
         check_submission(spec, daemon_.controllers(), daemon_.config().network.of_user(actor.user_id));
-        if (changes.contains("deadline")) {
+        if (changes.contains("deadline") || changes.contains("begin_time") ||
+            changes.contains("time_limit")) {
           daemon_.check_deadline(facts);
         }
         if (facts.dependency != before.dependency || spec.name != old.name) {

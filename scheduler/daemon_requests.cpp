@@ -77,6 +77,12 @@ void Daemon::check_deadline(const QueueFacts& facts) const {
   if (facts.deadline && *facts.deadline <= clock_.system_now()) {
     throw ApiError(422, "the deadline has passed already");
   }
+  const Timestamp start = std::max(clock_.system_now(), facts.begin.value_or(Timestamp()));
+  if (facts.deadline && facts.stay < kUnlimited && start + facts.stay > *facts.deadline) {
+    throw ApiError(422,
+                   "its time limit and grace period cannot end before its deadline; give a shorter one or a "
+                   "later deadline");
+  }
 }
 
 /// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over

@@ -314,6 +314,9 @@ class Rules {
         refuse(of_signal, "has no effect without \"kill_warning_signal\"; add it, e.g. \"USR1\"");
       }
     }
+    if (spec.begin_time && spec.deadline && *spec.begin_time >= *spec.deadline) {
+      refuse("deadline", "is not after its begin_time, so that the job could never start; give a later one");
+    }
     for (const char* stream : {"standard_input", "standard_error"}) {
       if (spec.terminal && given(stream)) {
         refuse(stream, "does not go with \"terminal\", which is the job's input and output; remove one");

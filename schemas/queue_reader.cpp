@@ -1,5 +1,6 @@
 #include "schemas/queue_reader.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -55,7 +56,7 @@ void read_on(const Field& field, Retry& retry) {
 
 void read_exit_codes(const Field& field, Retry& retry) {
   for (const Field& element : field.elements("an array of exit codes").value_or(std::vector<Field>())) {
-    if (const auto code = element.integer(0, 255)) {
+    if (const auto code = element.integer(field.context().is_stored ? 0 : 1, 255)) {
       retry.exit_codes.push_back(static_cast<int>(*code));
     }
   }
@@ -71,6 +72,30 @@ void read_memory_factor(const Field& field, Retry& retry) {
     return;
   }
   retry.memory_factor = field.value().get<double>();
+}
+
+/// What would be taken and never matter. Of a stored job that is too late.
+void check_retry(const Field& field, const Retry& retry) {
+  const auto given = [&](const char* key) { return field.value().contains(key); };
+  const auto refuse = [&](const char* key, const char* message) {
+    field.child(key, field.value()[key]).refuse_plainly(message);
+  };
+  for (const char* key : {"on", "exit_codes", "backoff", "memory_factor"}) {
+    if (given(key) && !given("max")) {
+      refuse(key, "has no effect without \"max\", which is 0; add it, e.g. \"max\": 1");
+    }
+  }
+  for (const char* key : {"on", "exit_codes"}) {
+    if (given(key) && field.value()[key].empty()) {
+      refuse(key, "is empty; leave the field out or name what is followed by another attempt");
+    }
+  }
+  const bool is_default = retry.on.empty() && retry.exit_codes.empty();
+  const bool has_memory =
+      is_default || std::find(retry.on.begin(), retry.on.end(), JobState::out_of_memory) != retry.on.end();
+  if (retry.memory_factor > 1 && !has_memory) {
+    refuse("memory_factor", "has no effect without \"OUT_OF_MEMORY\" in \"on\"; add that");
+  }
 }
 
 constexpr Member<Retry> kRetryMembers[] = {
@@ -115,7 +140,11 @@ void read_dependency(const Field& field, JobSpec& spec) {
 
 void read_retry(const Field& field, JobSpec& spec) {
   Retry retry;
+  const std::size_t faults_before = field.context().faults.size();
   read_members<Retry>(field, kRetryMembers, "/retry", retry);
+  if (!field.context().is_stored && field.context().faults.size() == faults_before) {
+    check_retry(field, retry);
+  }
   spec.retry = std::move(retry);
 }
 

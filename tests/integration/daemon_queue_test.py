@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 
 from berth_case import eventually, main, natively
 from daemon_case import DaemonCase
@@ -64,11 +65,20 @@ class Queueing(DaemonCase):
         self.ok("update", "--begin", "now", job)
         self.ok("wait", job)
         self.wait_for_state(late, "DEADLINE", 20)
-        tight = self.submit("exit", 0, time_limit="2h", deadline="now+1hour")
-        self.wait_for_state(tight, "DEADLINE")
+        # Its limit would have fitted when it was submitted.
+        tight = self.submit("exit", 0, time_limit="4s", grace_period=0, deadline="now+5", hold=True)
+        time.sleep(1.5)
+        self.ok("release", tight)
+        self.wait_for_state(tight, "DEADLINE", 2)
         for ended in (late, tight):
             self.assertEqual(self.records(ended)[0]["outcome"]["cause"], "deadline")
             self.assertEqual(self.cli("wait", ended)[0], 124)
+        for options in (["-t", "2:00:00"], ["-b", "now+50min", "-t", "10"]):
+            status, _, err = self.cli("submit", "--deadline", "now+1hour", *options, "--", "true")
+            self.assertEqual((status, "cannot end before its deadline" in err), (125, True), err)
+        held = self.submit("exit", 0, hold=True, deadline="now+1hour")
+        self.assertIn("cannot end before its deadline", self.cli("update", "-t", "2:00:00", held)[2])
+        self.ok("cancel", held)
 
     @natively
     def test_dependencies_hold_release_and_never_hold(self):
