@@ -163,7 +163,7 @@ constexpr std::array kSubmitStreamOptions{
                "job id, %A the array's or else the job's id, %x job name, %u user, %% a per cent sign. "
                "Opened as "
                "the submitting user; folders are not made",
-           .fallback = "berth-%j.out in the working directory",
+           .fallback = "berth-%j.out in the working directory; of an array berth-%A_%a.out",
            .section = kSectionJob,
            .field = "/standard_output",
            .completion = Completion::file},
