@@ -336,8 +336,7 @@ void Daemon::decide() {
   for (const JobId job : waiting_.take_overdue(now)) {
     forget(job);
     end_waiting(
-        job,
-        ended_before_start(JobState::deadline, Cause::deadline, "its deadline passed before it started"),
+        job, ended_before_start(JobState::deadline, Cause::deadline, "its deadline passed before it started"),
         {});
   }
   waiting_.advance(now);
