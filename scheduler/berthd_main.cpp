@@ -200,7 +200,8 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
                                     return collect_leftover(runner.cgroup, job, attempt);
                                   },
                                   [](const Supervisor& runner) { remove_leftover(runner.cgroup); }};
-  Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers);
+  Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers,
+                raise_descriptor_limit().rlim_cur);
   BackupKeeper backups(loop, config, clock,
                        [&daemon](const std::exception_ptr& error) { daemon.note_damage(error); });
   Api api(loop, daemon, *reader, database, clock);

@@ -6,7 +6,6 @@
 #include <initializer_list>
 #include <utility>
 
-#include "executor/os/syscall.h"
 #include "scheduler/backup_keeper.h"
 #include "scheduler/log.h"
 #include "scheduler/number_mark.h"
@@ -64,9 +63,9 @@ const Supervisor& queue_supervisor() {
 }
 
 Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
-               QueueStore& reader, const Clock& clock, LeftoverActions leftovers)
+               QueueStore& reader, const Clock& clock, LeftoverActions leftovers, std::uint64_t descriptors)
     : loop_(loop),
-      descriptors_(raise_descriptor_limit().rlim_cur),
+      descriptors_(descriptors),
       config_(std::move(config)),
       reader_(reader),
       clock_(clock),

@@ -74,9 +74,10 @@ class Daemon {
   using EndReply = std::function<void(const JobEnd&)>;
 
   /// Everything that a restart takes over has been taken over when it returns. `reader` is a connection of
-  /// its own to the database that `writer` writes. Throws what keeps berthd from serving.
+  /// its own to the database that `writer` writes. `descriptors`: the soft limit of them that jobs begin
+  /// with. Throws what keeps berthd from serving.
   Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_ptr<QueueStore> writer,
-         QueueStore& reader, const Clock& clock, LeftoverActions leftovers);
+         QueueStore& reader, const Clock& clock, LeftoverActions leftovers, std::uint64_t descriptors);
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
