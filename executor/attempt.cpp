@@ -20,6 +20,8 @@ using Micros = std::chrono::microseconds;
 
 /// Set-up takes milliseconds; only a hanging network file system takes longer.
 constexpr std::chrono::seconds kLaunchPatience{60};
+/// For init to end what a job's main process left, before it is ended with it.
+constexpr std::chrono::seconds kEndPatience{10};
 /// A kill that did not end the cgroup (a task in uninterruptible sleep) is sent again.
 constexpr std::chrono::seconds kKillAgain{1};
 /// Between attempts to tell init what its full channel did not take.
@@ -56,8 +58,8 @@ void subtract_setup(Usage& usage, Micros setup) {
 }
 
 /// What could not be executed. A script itself is there, and may be: it is its interpreter then.
-std::string executed(const sandbox::Report& report, const JobSpec& spec) {
-  const std::string_view interpreter = interpreter_of(spec.script);
+std::string executed(const sandbox::Report& report, std::string_view script) {
+  const std::string_view interpreter = interpreter_of(script);
   return interpreter.empty() || report.error == E2BIG
              ? report.object
              : std::string(interpreter) + ", the interpreter in the script's first line";
@@ -111,11 +113,11 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
   }
 }
 
-std::string Attempt::explain(const sandbox::Report& report) const {
+std::string Attempt::explain(const sandbox::Report& report, std::string_view script) const {
   const std::string why = std::generic_category().message(report.error);
   switch (report.step) {
     case sandbox::Step::exec:
-      return "cannot execute " + executed(report, request_.spec) + ": " + why;
+      return "cannot execute " + executed(report, script) + ": " + why;
     case sandbox::Step::change_directory:
       if (const std::string mount = hiding_mount(report.object); report.error == ENOENT && !mount.empty()) {
         return std::string("there is no working directory ") + report.object + " in what is mounted at " +
@@ -140,7 +142,8 @@ bool Attempt::handle_reports(Time now) {
       case sandbox::ReportKind::ready:
         break;
       case sandbox::ReportKind::failed:
-        fail({step_name(report->step, report->object), report->error, explain(*report)});
+        fail(
+            {step_name(report->step, report->object), report->error, explain(*report, request_.spec.script)});
         break;
       case sandbox::ReportKind::started: {
         just_started = true;
@@ -169,12 +172,7 @@ bool Attempt::handle_reports(Time now) {
       case sandbox::ReportKind::exited:
         wait_status_ = report->wait_status;
         main_ended_ = Time(std::chrono::nanoseconds(report->at));
-        wall_deadline_.reset();
-        warning_at_.reset();
-        silence_deadline_.reset();
-        cpu_check_at_.reset();
-        sample_at_.reset();
-        tell_at_.reset();
+        let_the_rest_end(now);
         break;
       case sandbox::ReportKind::terminal:
         take_terminal(report->command);
@@ -204,12 +202,34 @@ bool Attempt::handle_reports(Time now) {
   return just_started;
 }
 
+/// The main process has ended, and init ends what it left. Were init frozen before we heard of that, or
+/// stopped from outside, it never would.
+void Attempt::let_the_rest_end(Time now) {
+  for (std::optional<Time>* deadline :
+       {&wall_deadline_, &warning_at_, &silence_deadline_, &cpu_check_at_, &sample_at_, &tell_at_}) {
+    deadline->reset();
+  }
+  if (!kill_at_) {
+    kill_at_ = now + kEndPatience;
+  }
+  if (!frozen_at_) {
+    return;
+  }
+  frozen_for_ += std::max(*main_ended_ - *std::exchange(frozen_at_, std::nullopt), Time::duration::zero());
+  try {
+    sandbox_->cgroup().freeze(false);
+  } catch (const CgroupError&) {
+    kill(now);
+  }
+}
+
 std::string Attempt::explain_command(const sandbox::Report& report) const {
   if (report.step == sandbox::Step::fork && report.error == EAGAIN) {
     return "the job has no room for another process: limits.pids, or " +
            std::to_string(sandbox::kMaximumCommands) + " commands beside it";
   }
-  const std::string better = report.step == sandbox::Step::change_directory ? "" : explain(report);
+  const std::string better =
+      report.step == sandbox::Step::change_directory ? "" : explain(report, std::string_view());
   return better.empty()
              ? step_name(report.step, report.object) + ": " + std::generic_category().message(report.error)
              : better;

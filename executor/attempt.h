@@ -78,9 +78,11 @@ class Attempt {
 
  private:
   /// A sentence with the remedy for a failed step, or nothing where there is no better one than the step.
-  std::string explain(const sandbox::Report& report) const;
+  /// `script`: which it was to execute, if it was one.
+  std::string explain(const sandbox::Report& report, std::string_view script) const;
   std::string explain_mount(const sandbox::Report& report) const;
   std::string hiding_mount(const std::string& directory) const;
+  void let_the_rest_end(Time now);
   void latch(Cause cause);
   void kill(Time now);
   void tell_signal(int signal_number, std::uint32_t target, Time now);

@@ -706,8 +706,10 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
         requeueing_.erase(again.job_id);
         if (!error) {
           enqueue(again, clock_.system_now());
+          // What it fulfilled is open again, and what it could never fulfil, it may.
+          release_dependents(again.job_id, array);
           if (array) {
-            release_dependents(*array, std::nullopt);  // what it can never fulfil, it may again
+            release_dependents(*array, std::nullopt);
           }
           schedule();
         }

@@ -298,6 +298,10 @@ void Daemon::replace_runners() {
   for (std::size_t index = before; index < links_.size(); ++index) {
     attach(links_[index]);
   }
+  const std::vector<std::shared_ptr<RunnerLink>> links = links_;
+  for (const auto& link : links) {
+    retire_if_outdated(link);
+  }
 }
 
 void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
@@ -309,7 +313,7 @@ void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
 /// After an upgrade: runners of the build before go on for as long as they have jobs.
 void Daemon::retire_if_outdated(const std::shared_ptr<RunnerLink>& link) {
   const auto found = std::find(links_.begin(), links_.end(), link);
-  if (!link->outdated || link->jobs > 0 || found == links_.end()) {
+  if (!link->outdated || link->jobs > 0 || found == links_.end() || lacks_runners()) {
     return;
   }
   log_info("runner " + link->runner().cgroup + " is of another build and has no job: it ends");

@@ -155,7 +155,7 @@ std::string to_json_text(const StreamRequest& request) {
 }
 
 StreamRequest parse_handed_over(std::string_view text) {
-  const OrderedJson value = OrderedJson::parse(text);
+  const nlohmann::json value = nlohmann::json::parse(text);
   StreamRequest request;
   request.id = {value.at("job"), value.at("attempt")};
   request.attach = value.value("attach", false);  // a berthd from before there was such a thing

@@ -30,9 +30,9 @@ constexpr int kDrainedPieces = 16;
 
 StreamSession::StreamSession(DescriptorLoop& loop, UniqueFd client, unsigned& of_user, Requests requests)
     : loop_(loop), requests_(std::move(requests)), client_(std::move(client)), of_user_(of_user) {
-  ++of_user_;
   ::fcntl(client_.get(), F_SETFL, ::fcntl(client_.get(), F_GETFL) | O_NONBLOCK);
   update();
+  ++of_user_;
 }
 
 StreamSession::~StreamSession() {
@@ -77,7 +77,7 @@ void StreamSession::tell_what_was_missed() {
 
 /// Of what waits: `most`, or less when its user has many streams.
 std::size_t StreamSession::share_of(std::size_t most) const {
-  return std::min(most, kOfUser / of_user_);
+  return std::min(most, kOfUser / std::max(of_user_, 1U));
 }
 
 void StreamSession::set_interest(Channel& channel, std::uint32_t events,

@@ -57,14 +57,9 @@ Dependency::Condition read_condition(Dependency::Type type, std::string_view id)
 /// What is said twice counts once.
 void add(const Dependency::Condition& condition, Dependency& dependency,
          std::set<Dependency::Condition>& seen) {
-  if (!seen.insert(condition).second) {
-    return;
+  if (seen.insert(condition).second) {
+    dependency.conditions.push_back(condition);
   }
-  if (seen.size() > kMostConditions) {
-    refuse("it depends on more than " + std::to_string(kMostConditions) +
-           " jobs; make them an array and depend on that");
-  }
-  dependency.conditions.push_back(condition);
 }
 
 void read_part(std::string_view part, Dependency& dependency, std::set<Dependency::Condition>& seen) {
@@ -97,10 +92,6 @@ void read_part(std::string_view part, Dependency& dependency, std::set<Dependenc
 }  // namespace
 
 Dependency parse_dependency(std::string_view text) {
-  if (text.size() > kLongestText) {
-    refuse("it is longer than " + std::to_string(kLongestText / 1024) +
-           " KiB; make the jobs an array and depend on that");
-  }
   Dependency dependency;
   std::set<Dependency::Condition> seen;
   dependency.any = text.find('?') != std::string_view::npos;
@@ -110,6 +101,19 @@ Dependency parse_dependency(std::string_view text) {
   do {
     read_part(take_until(text, ",?"), dependency, seen);
   } while (!text.empty());
+  return dependency;
+}
+
+Dependency parse_new_dependency(std::string_view text) {
+  if (text.size() > kLongestText) {
+    refuse("it is longer than " + std::to_string(kLongestText / 1024) +
+           " KiB; make the jobs an array and depend on that");
+  }
+  Dependency dependency = parse_dependency(text);
+  if (dependency.conditions.size() > kMostConditions) {
+    refuse("it depends on more than " + std::to_string(kMostConditions) +
+           " jobs; make them an array and depend on that");
+  }
   return dependency;
 }
 

@@ -28,12 +28,15 @@ struct Dependency {
     std::optional<unsigned> task = std::nullopt;  ///< of the array `job`: this one alone
     auto operator<=>(const Condition&) const = default;
   };
-  std::vector<Condition> conditions;  ///< each once, at most 10,000
+  std::vector<Condition> conditions;  ///< each once
   bool any = false;                   ///< one of them is enough
 };
 
 /// Throws std::invalid_argument whose what() completes `"afterok" …`.
 Dependency parse_dependency(std::string_view text);
+/// Of a job that is being submitted or changed: refuses more than 10,000 conditions, each of which is looked
+/// up, and text above 256 KiB.
+Dependency parse_new_dependency(std::string_view text);
 
 /// Whether a condition on a job in that state holds, cannot hold any more, or may yet.
 enum class Fulfilment { no, yes, never };

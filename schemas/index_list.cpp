@@ -146,6 +146,11 @@ ArraySpec parse_array(std::string_view text) {
   if (array.tasks.empty()) {
     throw std::invalid_argument("names no task (use 0-15, 1,3,5-7 or 0-20:4)");
   }
+  return array;
+}
+
+ArraySpec parse_new_array(std::string_view text) {
+  ArraySpec array = parse_array(text);
   if (array.tasks.ranges() > kMostRanges) {
     throw std::invalid_argument("has more than " + std::to_string(kMostRanges) +
                                 " ranges and single tasks (use steps, such as 0-20000:2, or several arrays)");

@@ -53,5 +53,7 @@ struct ArraySpec {
 };
 /// Throws std::invalid_argument likewise.
 ArraySpec parse_array(std::string_view text);
+/// Of a job that is being submitted: refuses more than 10,000 ranges and single tasks.
+ArraySpec parse_new_array(std::string_view text);
 
 }  // namespace berth

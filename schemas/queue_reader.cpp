@@ -111,7 +111,7 @@ constexpr Member<Retry> kRetryMembers[] = {
 void read_array(const Field& field, JobSpec& spec) {
   if (const auto text = field.text()) {
     try {
-      const ArraySpec array = parse_array(*text);
+      const ArraySpec array = field.context().is_stored ? parse_array(*text) : parse_new_array(*text);
       spec.array = array.tasks.to_text() + (array.limit > 0 ? "%" + std::to_string(array.limit) : "");
     } catch (const std::invalid_argument& error) {
       field.refuse(error.what());
@@ -130,7 +130,7 @@ void read_deadline(const Field& field, JobSpec& spec) {
 void read_dependency(const Field& field, JobSpec& spec) {
   if (const auto text = field.text()) {
     try {
-      (void)parse_dependency(*text);
+      (void)(field.context().is_stored ? parse_dependency(*text) : parse_new_dependency(*text));
       spec.dependency = *text;
     } catch (const std::invalid_argument& error) {
       field.refuse(error.what());

@@ -83,7 +83,7 @@ const std::string& record_select() {
 JobSpec read_spec(const std::string& path, JobId job, const std::string& text, const std::string& name,
                   const std::string& account) {
   try {
-    return parse_job_file(text, path + ": job " + std::to_string(job), "/").at(0);
+    return parse_stored_job(text, path + ": job " + std::to_string(job));
   } catch (const InputError&) {
     JobSpec spec;
     spec.name = name;

@@ -306,7 +306,8 @@ void end_overdue_job() {
       end_command(static_cast<int>(pid), status);
     }
     if (descriptors[0].revents != 0) {
-      handle_message();  // before the look at the clock: the job may have been frozen meanwhile
+      handle_message();
+      continue;  // all of them before the look at the clock: the job may have been frozen meanwhile
     }
     end_overdue_job();
     confine();  // no memory for it now: tried again
