@@ -166,7 +166,7 @@ class Limits(BerthCase):
         self.end()
 
     def test_quota_throttles_and_is_counted(self):
-        run = self.run_job("spin_for", 2, limits={"cpu_quota": 0.2})
+        run = self.run_job("spin_for", 2, limits={"cpu_quota": 0.05})  # which it gets on a busy machine too
         self.assert_state(run, "COMPLETED")
         self.assertLess(run.usage["cpu_total_usec"], 1_000_000)
         self.assertGreater(run.usage["throttled_periods"], 0)
