@@ -79,14 +79,6 @@ Json parse_changes(std::string_view body) {
   return *std::move(changes);
 }
 
-void require_suspension(const ControllerReport& controllers) {
-  try {
-    check_suspension(controllers);
-  } catch (const LaunchError& error) {
-    throw ApiError(422, error.what());
-  }
-}
-
 std::string_view explanation(WaitReason reason) {
   switch (reason) {
     case WaitReason::resources:
@@ -806,22 +798,23 @@ void Api::submit(const ApiRequest& request, const Actor& actor, const ApiRespond
     return;
   }
   // What holds the connection goes back to the event loop, to which it belongs, and leaves nothing here.
-  reading_.post(actor.user_id, [this, parse, commit = std::function(commit), respond]() mutable {
-    std::exception_ptr error;
-    std::shared_ptr<std::vector<NewJob>> jobs;
-    try {
-      jobs = parse();
-    } catch (...) {
-      error = std::current_exception();
-    }
-    boost::asio::post(loop_, [commit = std::move(commit), respond = std::move(respond), error, jobs] {
-      try {
-        error ? std::rethrow_exception(error) : commit(jobs);
-      } catch (...) {
-        respond(api_failure(std::current_exception()));
-      }
-    });
-  });
+  reading_.post(
+      actor.user_id, [this, parse, commit = std::function(commit), respond = ApiRespond(respond)]() mutable {
+        std::exception_ptr error;
+        std::shared_ptr<std::vector<NewJob>> jobs;
+        try {
+          jobs = parse();
+        } catch (...) {
+          error = std::current_exception();
+        }
+        boost::asio::post(loop_, [commit = std::move(commit), respond = std::move(respond), error, jobs] {
+          try {
+            error ? std::rethrow_exception(error) : commit(jobs);
+          } catch (...) {
+            respond(api_failure(std::current_exception()));
+          }
+        });
+      });
 }
 
 /// What would become of jobs that are not submitted.

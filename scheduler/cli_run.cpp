@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <iterator>
 #include <memory>
 #include <system_error>
 #include <utility>
@@ -639,6 +640,14 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
   return settings;
 }
 
+/// What the machine and the pool refuse, at once.
+void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(faults));
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+}
+
 }  // namespace
 
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
@@ -678,12 +687,7 @@ int run_jobs(const CommandLine& given, JobTexts& texts) {
   std::vector<InputFault> faults = unsupported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
-  std::vector<InputFault> refusals = Batch::refusals(pool, submissions);
-  faults.insert(faults.end(), std::make_move_iterator(refusals.begin()),
-                std::make_move_iterator(refusals.end()));
-  if (!faults.empty()) {
-    throw InputError(std::move(faults));
-  }
+  refuse_all(std::move(faults), Batch::refusals(pool, submissions));
   const std::unique_ptr<JobStore> store = side_tasks.store();
   recover_database(*store, line, executor, clock.system_now());
   use_partition(executor, wishes.partition, pool);

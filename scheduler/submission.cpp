@@ -101,6 +101,14 @@ std::string first_task(const StoredJob& job) {
   return name + "_" + std::to_string(parse_array(spec.array).tasks.take_first().value_or(0));
 }
 
+void require_suspension(const ControllerReport& controllers) {
+  try {
+    check_suspension(controllers);
+  } catch (const LaunchError& error) {
+    throw InputError("suspend", "", error.what());
+  }
+}
+
 void check_submission(const JobSpec& spec, const ControllerReport& controllers,
                       const NetworkSettings& network) {
   try {

@@ -60,6 +60,9 @@ std::string first_task(const StoredJob& job);
 void check_submission(const JobSpec& spec, const ControllerReport& controllers,
                       const NetworkSettings& network);
 
+/// Throws InputError when the machine cannot freeze a job.
+void require_suspension(const ControllerReport& controllers);
+
 /// `text` is a job file (one job or an array of jobs); relative paths start at `directory`. Throws InputError
 /// with every fault. Safe from any thread.
 std::vector<NewJob> parse_submission(std::string_view text, const std::string& file_name,
