@@ -46,7 +46,7 @@ std::string path_of(const std::string& job) {
 
 /// The value of an option that berthd takes as a number.
 std::string number_of(const CommandLine& line, const char* option, const char* otherwise) {
-  const std::string text = line.value(option).value_or(otherwise);
+  std::string text = line.value(option).value_or(otherwise);
   if (text != otherwise) {
     try {
       (void)parse_count(text);
@@ -188,24 +188,14 @@ constexpr std::array kSlotColumns{
 };
 constexpr std::size_t kSlotsShown = 4;
 
-/// The words of "a,b" in every value of an option. A list without any is a fault, as it would select
-/// everything: berth cancel --name "$UNSET".
 std::set<std::string> words_of(const CommandLine& line, const char* option) {
-  std::set<std::string> words;
-  for (const std::string& list : line.values(option)) {
-    if (list.find_first_not_of(',') == std::string::npos) {
-      refuse_option(option, "is empty: leave it out to select all");
-    }
-    std::string_view rest = list;
-    while (!rest.empty()) {
-      const std::size_t comma = std::min(rest.find(','), rest.size());
-      if (comma > 0) {
-        words.emplace(rest.substr(0, comma));
-      }
-      rest.remove_prefix(std::min(comma + 1, rest.size()));
-    }
+  std::vector<InputFault> faults;
+  const std::vector<std::string> words =
+      listed_words(line.values(option), std::string("--") + option, faults);
+  if (!faults.empty()) {
+    throw InputError(std::move(faults));
   }
-  return words;
+  return {words.begin(), words.end()};
 }
 
 QueryWords selection_query(const CommandLine& line) {

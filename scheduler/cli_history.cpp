@@ -19,26 +19,6 @@ std::optional<Number> parse_number(std::string_view text) {
   return is_whole ? std::optional(number) : std::nullopt;
 }
 
-/// The words of all lists; a list without any word is a fault, as it would otherwise select everything.
-std::vector<std::string> words_of(const std::vector<std::string>& lists, const std::string& option,
-                                  std::vector<InputFault>& faults) {
-  std::vector<std::string> words;
-  for (std::string_view list : lists) {
-    const std::size_t before = words.size();
-    while (!list.empty()) {
-      const std::size_t comma = std::min(list.find(','), list.size());
-      if (comma > 0) {
-        words.emplace_back(list.substr(0, comma));
-      }
-      list.remove_prefix(std::min(comma + 1, list.size()));
-    }
-    if (words.size() == before) {
-      faults.push_back({kCommandLine, option, "is empty: leave it out to select all"});
-    }
-  }
-  return words;
-}
-
 std::optional<Timestamp> instant_of(const std::optional<std::string>& text, const std::string& option,
                                     Timestamp now, std::vector<InputFault>& faults) {
   if (!text) {
@@ -74,6 +54,25 @@ std::string not_a_job_id(const std::string& text) {
 
 }  // namespace
 
+std::vector<std::string> listed_words(const std::vector<std::string>& lists, const std::string& option,
+                                      std::vector<InputFault>& faults) {
+  std::vector<std::string> words;
+  for (std::string_view list : lists) {
+    const std::size_t before = words.size();
+    while (!list.empty()) {
+      const std::size_t comma = std::min(list.find(','), list.size());
+      if (comma > 0) {
+        words.emplace_back(list.substr(0, comma));
+      }
+      list.remove_prefix(std::min(comma + 1, list.size()));
+    }
+    if (words.size() == before) {
+      faults.push_back({kCommandLine, option, "is empty: leave it out to select all"});
+    }
+  }
+  return words;
+}
+
 JobState state_named(const std::string& word) {
   if (const auto state = parse_job_state(word)) {
     return *state;
@@ -102,17 +101,17 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
         {kCommandLine, "--endtime",
          "\"" + *request.end + "\" is before --starttime \"" + *request.start + "\": exchange them"});
   }
-  filter.users = words_of(request.users, "--user", faults);
-  filter.accounts = words_of(request.accounts, "--accounts", faults);
-  filter.names = words_of(request.names, "--name", faults);
-  for (const std::string& word : words_of(request.states, "--state", faults)) {
+  filter.users = listed_words(request.users, "--user", faults);
+  filter.accounts = listed_words(request.accounts, "--accounts", faults);
+  filter.names = listed_words(request.names, "--name", faults);
+  for (const std::string& word : listed_words(request.states, "--state", faults)) {
     try {
       filter.states.push_back(state_named(word));
     } catch (const InputError& error) {
       faults.insert(faults.end(), error.faults().begin(), error.faults().end());
     }
   }
-  for (const std::string& word : words_of(request.jobs, "--jobs", faults)) {
+  for (const std::string& word : listed_words(request.jobs, "--jobs", faults)) {
     if (const auto reference = job_reference_of(word)) {
       if (reference->task) {
         filter.tasks.emplace_back(reference->job, *reference->task);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "schemas/input_error.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -26,6 +27,11 @@ struct HistoryRequest {
 
 /// Throws InputError with every fault, each naming its option and what to write instead.
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now);
+
+/// The words of all lists, which commas separate. A list without any is a fault that names `option` (with its
+/// dashes), as it would otherwise select everything: berth cancel --name "$UNSET".
+std::vector<std::string> listed_words(const std::vector<std::string>& lists, const std::string& option,
+                                      std::vector<InputFault>& faults);
 
 /// Of a word of --state. Throws InputError naming the option.
 JobState state_named(const std::string& word);
