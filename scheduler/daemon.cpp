@@ -101,14 +101,12 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
           note_damage(trouble);
         }
       });
-  keep_runners();
+  for (const auto& link : links_) {
+    attach(link);
+  }
+  replace_runners();
   if (links_.empty()) {
     throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
-  }
-  const std::vector<std::shared_ptr<RunnerLink>> links = links_;
-  for (const auto& link : links) {
-    attach(link);
-    retire_if_outdated(link);
   }
   schedule();
   forget_again_after(kForgettingPause);

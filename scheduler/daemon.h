@@ -239,7 +239,6 @@ class Daemon {
     std::optional<JobState> state;  ///< when that was the last
   };
   void mark_numbers();
-  void leave_out_numbers(QueueStore& store, const std::vector<AttemptId>& known);
   void take_in_spool(QueueStore& store);
   void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);

@@ -39,6 +39,15 @@ SteadyTime::duration suspended_until(const std::vector<JobEvent>& events, unsign
   return since ? sum + std::max(now - *since, Timestamp::duration(0)) : sum;
 }
 
+/// A database that was begun anew, or an older copy, gives none of these numbers again, nor one of these
+/// jobs'.
+void leave_out_numbers(QueueStore& store, GivenNumbers numbers, const std::vector<AttemptId>& jobs) {
+  for (const AttemptId& id : jobs) {
+    numbers.job = std::max(numbers.job, id.job_id);
+  }
+  store.leave_out(numbers);
+}
+
 bool knows(const RunnerLink& runner, const AttemptId& id) {
   const std::vector<AttemptId>& known = runner.hello().jobs;
   return std::find(known.begin(), known.end(), id) != known.end();
@@ -47,15 +56,6 @@ bool knows(const RunnerLink& runner, const AttemptId& id) {
 }  // namespace
 
 // -- taking over after a restart ------------------------------------------------------------------------
-
-/// A database that was begun anew, or an older copy, gives no number that one of these jobs has.
-void Daemon::leave_out_numbers(QueueStore& store, const std::vector<AttemptId>& known) {
-  GivenNumbers numbers = read_number_mark(config_.number_file()).value_or(GivenNumbers{});
-  for (const AttemptId& id : known) {
-    numbers.job = std::max(numbers.job, id.job_id);
-  }
-  store.leave_out(numbers);
-}
 
 /// Records of jobs that ended while there was no berthd.
 void Daemon::take_in_spool(QueueStore& store) {
@@ -66,7 +66,7 @@ void Daemon::take_in_spool(QueueStore& store) {
   for (const RunnerMessage& record : records) {
     spooled.push_back(record.id);
   }
-  leave_out_numbers(store, spooled);
+  leave_out_numbers(store, read_number_mark(config_.number_file()).value_or(GivenNumbers{}), spooled);
   for (const RunnerMessage& record : records) {
     try {
       store.together([&] {
@@ -127,13 +127,11 @@ void Daemon::take_over(QueueStore& store) {
   for (const auto& link : links_) {
     link->outdated = link->hello().program != program;
   }
-  GivenNumbers running;
+  std::vector<AttemptId> held;
   for (const auto& link : links_) {
-    for (const AttemptId& id : link->hello().jobs) {
-      running.job = std::max(running.job, id.job_id);
-    }
+    held.insert(held.end(), link->hello().jobs.begin(), link->hello().jobs.end());
   }
-  store.leave_out(running);
+  leave_out_numbers(store, {}, held);
   const auto was_killed = [&](const Supervisor& runner) {
     return of_this_boot(runner) &&
            std::find(runners.killed.begin(), runners.killed.end(), runner.cgroup) != runners.killed.end();
@@ -173,10 +171,6 @@ void Daemon::take_over(QueueStore& store) {
     if (of_this_boot(runner) && leftovers_.remove) {
       leftovers_.remove(runner);
     }
-  }
-  std::vector<AttemptId> held;
-  for (const auto& link : links_) {
-    held.insert(held.end(), link->hello().jobs.begin(), link->hello().jobs.end());
   }
   spool_.remove_unfinished(held);
 }
