@@ -718,16 +718,17 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     if (!stored || stored->state != JobState::pending) {
       refuse(job, "does not wait any more");
     }
+    QueueFacts next = facts;
+    const std::optional<std::string> unstarted = unstarted_tasks(job);
+    next.array_tasks = unstarted.value_or(facts.array_tasks);
     if (!spec_text.empty()) {
       const JobSpec spec = read_spec(database_->path(), job, spec_text, stored->name, "");
-      const auto shared = unstarted_tasks(job).value_or("").empty() ? std::nullopt : share_spec(spec_text);
+      const auto shared = unstarted.value_or("").empty() ? std::nullopt : share_spec(spec_text);
       Query update =
           database_->query("UPDATE jobs SET spec = ?, spec_id = ?, name = ?, account = ? WHERE id = ?");
       update.bind_in_place(shared ? kSharedSpec : spec_text).bind(shared);
       update.bind_in_place(spec.name).bind_in_place(spec.account).bind(job).execute();
     }
-    QueueFacts next = facts;
-    next.array_tasks = unstarted_tasks(job).value_or(facts.array_tasks);
     leave_queue(job);
     insert_into_queue(job, stored->user_id, stored->attempt, next);
     insert_event(job, stored->attempt, at, JobState::pending, detail);
