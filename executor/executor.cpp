@@ -49,10 +49,6 @@ std::uint64_t tag(std::uint64_t token, Source source) {
   return token << kSourceBits | static_cast<std::uint64_t>(source);
 }
 
-Timestamp wall_clock() {
-  return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
-}
-
 /// Of ended jobs, on their way out at once.
 constexpr std::size_t kMostExiting = 8;
 
@@ -88,9 +84,8 @@ constexpr std::size_t kPlentyOfDescriptors = 128;
 /// Below this not even one job can be run and recorded.
 constexpr rlim_t kFewestDescriptors = 64;
 
-rlimit descriptor_limit() {
-  rlimit limit{};
-  check(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit", "RLIMIT_NOFILE");
+rlimit enough_descriptors() {
+  const rlimit limit = descriptor_limit();
   if (limit.rlim_max < kFewestDescriptors) {
     throw LaunchError("open files", EMFILE,
                       "berth may open only " + std::to_string(limit.rlim_max) + " files at once and needs " +
@@ -151,7 +146,7 @@ void check_network_permission(const JobSpec& spec, const NetworkSettings& settin
 }
 
 std::shared_ptr<LauncherProcess> fork_launcher() {
-  return std::make_shared<LauncherProcess>(descriptor_limit());
+  return std::make_shared<LauncherProcess>(enough_descriptors());
 }
 
 namespace {
@@ -173,7 +168,7 @@ class Executor::Implementation {
  public:
   explicit Implementation(ExecutorOptions options)
       : options_(std::move(options)),
-        inherited_limit_(descriptor_limit()),
+        inherited_limit_(enough_descriptors()),
         machine_(enter_machine(options_)),
         launcher_(options_.launcher ? std::move(options_.launcher) : fork_launcher()),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
@@ -527,7 +522,7 @@ class Executor::Implementation {
     observation.launch_failure = failure;
     Ended ended;
     ended.job_id = job;
-    ended.at = wall_clock();
+    ended.at = wall_clock_at(Attempt::Clock::now());
     ended.outcome = decide_outcome(observation, JobSpec{}, 0);
     events_.emplace_back(std::move(ended));
     const itimerspec at_once{{0, 0}, {0, 1}};

@@ -2,7 +2,6 @@
 
 #include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -40,9 +39,7 @@ constexpr const char* kPrivateBridgeName = "private";
 
 /// Half the descriptors that this process may have, at two each.
 std::size_t most_relayed_clients() {
-  rlimit limit{};
-  check(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit", "RLIMIT_NOFILE");
-  return limit.rlim_cur / 4;
+  return descriptor_limit().rlim_cur / 4;
 }
 
 }  // namespace

@@ -15,9 +15,14 @@ void throw_system_error(int error_number, std::string_view operation, std::strin
   throw std::system_error(error_number, std::generic_category(), what);
 }
 
+rlimit descriptor_limit() {
+  rlimit limit{};
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit", "RLIMIT_NOFILE");
+  return limit;
+}
+
 rlimit raise_descriptor_limit() {
-  rlimit before{};
-  check(::getrlimit(RLIMIT_NOFILE, &before), "getrlimit", "RLIMIT_NOFILE");
+  const rlimit before = descriptor_limit();
   const rlimit raised{before.rlim_max, before.rlim_max};
   ::setrlimit(RLIMIT_NOFILE, &raised);
   return before;

@@ -33,7 +33,9 @@ Integer check(Integer result, std::string_view operation, std::string_view objec
   return result;
 }
 
-/// As many descriptors as the hard limit allows (RLIMIT_NOFILE, getrlimit(2)). Returns what it was.
+/// RLIMIT_NOFILE (getrlimit(2)).
+rlimit descriptor_limit();
+/// As many descriptors as the hard limit allows. Returns what it was.
 rlimit raise_descriptor_limit();
 
 UniqueFd open_at(int directory, const std::string& name, int flags, unsigned mode = 0);
