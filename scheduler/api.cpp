@@ -68,15 +68,11 @@ Json parse_changes(std::string_view body) {
   if (body.size() > kMost) {
     throw ApiError(413, "a change of a job is at most 512 KiB");
   }
-  std::vector<InputFault> faults;
-  std::optional<Json> changes = parse_json(body, "request", faults, kChanges);
-  if (!faults.empty()) {
-    throw InputError(std::move(faults));
-  }
-  if (!changes || !changes->is_object()) {
+  Json changes = require_json(body, "request", kChanges);
+  if (!changes.is_object()) {
     throw ApiError(400, "the body is no JSON object of fields to change");
   }
-  return *std::move(changes);
+  return changes;
 }
 
 std::string_view explanation(WaitReason reason) {

@@ -96,15 +96,11 @@ OrderedJson parse_object(std::string_view body) {
                      "arguments and environment are longer than 128 KiB; put them into a file");
   }
   constexpr TextKind kRequest{"such a request", "two", "write an object"};
-  std::vector<InputFault> faults;
-  std::optional<OrderedJson> value = parse_json(body.empty() ? "{}" : body, "request", faults, kRequest);
-  if (!faults.empty()) {
-    throw InputError(std::move(faults));
-  }
-  if (!value || !value->is_object()) {
+  OrderedJson value = require_json(body.empty() ? "{}" : body, "request", kRequest);
+  if (!value.is_object()) {
     throw InputError("request", "", "the body is no JSON object");
   }
-  return *std::move(value);
+  return value;
 }
 
 }  // namespace

@@ -257,6 +257,15 @@ std::optional<Json> parse_json(std::string_view text, const std::string& file_na
   return builder.take_root();
 }
 
+Json require_json(std::string_view text, const std::string& file_name, const TextKind& kind) {
+  std::vector<InputFault> faults;
+  std::optional<Json> value = parse_json(text, file_name, faults, kind);
+  if (!value || !faults.empty()) {
+    throw InputError(std::move(faults));
+  }
+  return *std::move(value);
+}
+
 void sort_by_position(std::vector<InputFault>& faults, const Json& document) {
   std::vector<std::pair<Place, InputFault>> placed;
   placed.reserve(faults.size());

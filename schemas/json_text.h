@@ -27,6 +27,10 @@ std::optional<nlohmann::ordered_json> parse_json(std::string_view text, const st
                                                  std::vector<InputFault>& faults,
                                                  const TextKind& kind = kJobText);
 
+/// The same; throws InputError with the faults.
+nlohmann::ordered_json require_json(std::string_view text, const std::string& file_name,
+                                    const TextKind& kind);
+
 /// Faults in the order of the file; what is missing counts as being where its object begins. Takes time by
 /// the number of faults, times what the values around them hold.
 void sort_by_position(std::vector<InputFault>& faults, const nlohmann::ordered_json& document);
