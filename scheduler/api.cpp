@@ -636,7 +636,7 @@ void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const A
 }
 
 void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
-  const StoredJob stored = daemon_.require(job, actor);
+  const KnownJob stored = daemon_.require(job, actor);
   Json answer{{"job_id", job}, {"state", std::string(to_string(stored.state))}};
   if (const std::optional<WaitReason> reason = daemon_.reason(job)) {
     answer["reason"] = std::string(to_string(*reason));
@@ -994,7 +994,7 @@ void Api::wait(const ApiRequest& request, JobId job, const Actor& actor, const A
 }
 
 void Api::output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
-  const StoredJob stored = daemon_.require(job, actor);
+  const StoredJob stored = daemon_.require_stored(job, actor);
   if (const std::string task = first_task(stored); !task.empty()) {
     throw ApiError(409, "job " + std::to_string(job) +
                             " is an array, whose tasks have the output; ask for one: berth logs " + task);

@@ -52,7 +52,7 @@ void attach_to_job(Daemon& daemon, const ApiRequest& request, const AttachReques
     throw ApiError(426, "ask with the headers \"Connection: Upgrade\" and \"Upgrade: " +
                             std::string(kStreamProtocol) + "\"; docs/berthd.md describes the stream");
   }
-  const StoredJob stored = daemon.require(asked.job, actor);
+  const StoredJob stored = daemon.require_stored(asked.job, actor);
   const StreamRequest stream = parse_attach_request(request.body);
   if (const auto attempt = daemon.find_attempt(asked.job, asked.after_attempt)) {
     respond(hand_over(daemon, *attempt, stream));

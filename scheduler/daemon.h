@@ -104,9 +104,9 @@ class Daemon {
   /// Throws ApiError for one that has passed.
   void check_deadline(const QueueFacts& facts) const;
   /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent`, which
-  /// waits already and is called `name` from now on, on itself.
-  void check_dependency(const std::string& text, const Actor& actor, JobId dependent = 0,
-                        const std::string& name = "");
+  /// waits already and is called `name` from now on, on itself over whatever way.
+  void check_dependency(const std::string& text, const Actor& actor, JobId dependent,
+                        const std::string& name);
   /// When the job would start at the latest, submitted now; nothing when that cannot be told.
   std::optional<Timestamp> would_start(const NewJob& job);
   /// All or none; as check().
@@ -143,7 +143,8 @@ class Daemon {
   void cancel_wait_for_task(JobId array, std::uint64_t number);
 
   /// Throws ApiError 404 where there is no such job, or none that the actor may see.
-  StoredJob require(JobId job, const Actor& actor);
+  KnownJob require(JobId job, const Actor& actor);
+  StoredJob require_stored(JobId job, const Actor& actor);
   /// The attempt that runs now, and its runner's name. Throws ApiError 404 as require() does, 409 where none
   /// runs, or it is suspended.
   struct RunningAttempt {
@@ -292,8 +293,9 @@ class Daemon {
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
   bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
-  bool leads_back(const Dependency& dependency, const StoredJob& own);
-  void add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
+  Dependency require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known);
+  bool leads_back(const Dependency& dependency, const KnownJob& own);
+  void add_earlier_namesakes(const KnownJob& singleton, const KnownJob& asking,
                              std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);
   void tell_array_end(JobId array, JobState state);

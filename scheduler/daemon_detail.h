@@ -52,12 +52,12 @@ inline std::string job_name(JobId job) {
 }
 
 /// Its place among singletons of its name: a task has its array's, whenever it got a number of its own.
-inline JobId place_of(const StoredJob& job) {
+inline JobId place_of(const KnownJob& job) {
   return job.array_job_id.value_or(job.job_id);
 }
 
 /// What the job, or the one task of an array, is scheduled by when it waits again.
-inline QueueFacts task_facts(const JobSpec& spec, const StoredJob& stored) {
+inline QueueFacts task_facts(const JobSpec& spec, const KnownJob& stored) {
   QueueFacts facts = queue_facts(spec);
   facts.hold = Hold::none;
   facts.begin.reset();

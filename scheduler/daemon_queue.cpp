@@ -39,7 +39,7 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now, bool is_named) {
     dependent.dependency = parse_dependency(facts.dependency);
     for (const Dependency::Condition& condition : dependent.dependency.conditions) {
       if (condition.type == Dependency::Type::singleton) {
-        const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
+        const std::optional<KnownJob> stored = reader_.find_known(job.job_id);
         dependent.namesakes = {job.user_id, stored ? stored->name : ""};
         dependent.turn = {stored ? place_of(*stored) : job.job_id, job.job_id};
         singletons_[dependent.namesakes].insert(dependent.turn);
@@ -94,7 +94,7 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   if (!on && has_waiting_task(condition.job, *condition.task)) {
     return Fulfilment::no;
   }
-  const std::optional<StoredJob> other = on ? reader_.find_stored(*on) : std::nullopt;
+  const std::optional<KnownJob> other = on ? reader_.find_known(*on) : std::nullopt;
   if (other && condition.type == Dependency::Type::after && other->state == JobState::pending &&
       reader_.has_started(*on)) {
     return Fulfilment::yes;  // it waits to run again, or is an array, PENDING until its last task has ended
@@ -205,7 +205,7 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   Change changed{ended, array, std::nullopt};
   if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
     waiting.insert(found->second.begin(), found->second.end());
-    const std::optional<StoredJob> task = array ? reader_.find_stored(ended) : std::nullopt;
+    const std::optional<KnownJob> task = array ? reader_.find_known(ended) : std::nullopt;
     changed.task = task ? task->array_task_id : std::nullopt;
   }
   for (const JobId job : waiting) {
@@ -214,7 +214,7 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   if (singletons_.empty()) {
     return;
   }
-  if (const std::optional<StoredJob> stored = reader_.find_stored(ended)) {
+  if (const std::optional<KnownJob> stored = reader_.find_known(ended)) {
     examine_first({stored->user_id, stored->name});
   }
 }
@@ -244,7 +244,7 @@ std::optional<JobId> Daemon::throttled_array(const WaitingJob& job) {
   if (job.facts.array_limit == 0 || !job.facts.array_tasks.empty()) {
     return std::nullopt;
   }
-  const std::optional<StoredJob> stored = reader_.find_stored(job.job_id);
+  const std::optional<KnownJob> stored = reader_.find_known(job.job_id);
   return stored ? stored->array_job_id : std::nullopt;
 }
 
@@ -528,7 +528,7 @@ void Daemon::give_task_back(const WaitingJob& array, unsigned task) {
 }
 
 bool Daemon::store_holds_as_waiting(JobId job) {
-  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  const std::optional<KnownJob> stored = reader_.find_known(job);
   return stored && stored->state == JobState::pending;
 }
 

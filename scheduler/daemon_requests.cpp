@@ -27,6 +27,15 @@ Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
   };
 }
 
+/// Throws ApiError 404 where there is no such job, or none that the actor may see.
+template <typename Job>
+Job owned(std::optional<Job>&& found, JobId job, const Actor& actor) {
+  if (!found || (!actor.administrator && found->user_id != actor.user_id)) {
+    throw ApiError(404, "there is no job " + std::to_string(job) + (found ? " of yours" : ""));
+  }
+  return std::move(*found);
+}
+
 }  // namespace
 
 void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file) {
@@ -47,6 +56,7 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
     throw ApiError(413, "one request names at most " + std::to_string(kMostConditions) +
                             " jobs to depend on; send several, or depend on an array");
   }
+  std::set<JobId> known;
   std::vector<InputFault> faults;
   for (std::size_t index = 0; index < jobs.size(); ++index) {
     const NewJob& job = jobs[index];
@@ -63,7 +73,7 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
       add_fault("/deadline", error.what());
     }
     try {
-      check_dependency(job.spec.dependency, actor);
+      require_dependency(job.spec.dependency, actor, known);
     } catch (const ApiError& error) {
       add_fault("/dependency", error.what());
     }
@@ -85,26 +95,34 @@ void Daemon::check_deadline(const QueueFacts& facts) const {
   }
 }
 
-/// On jobs that there are, and that the actor may see; and, of a job that waits already, not on itself over
-/// whatever way.
-void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent,
-                              const std::string& name) {
+/// On jobs that there are, and that the actor may see; each is looked up once and then `known`.
+Dependency Daemon::require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known) {
   if (text.empty()) {
-    return;
+    return {};
   }
-  const Dependency dependency = parse_dependency(text);
+  Dependency dependency = parse_dependency(text);
   for (const Dependency::Condition& condition : dependency.conditions) {
     if (condition.type == Dependency::Type::singleton) {
       continue;
     }
-    (void)require(condition.job, actor);
+    if (!known.contains(condition.job)) {
+      (void)require(condition.job, actor);
+      known.insert(condition.job);
+    }
     if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
         !has_waiting_task(condition.job, *condition.task)) {
       throw ApiError(
           404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
     }
   }
-  std::optional<StoredJob> own = dependent != 0 ? reader_.find_stored(dependent) : std::nullopt;
+  return dependency;
+}
+
+void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent,
+                              const std::string& name) {
+  std::set<JobId> known;
+  const Dependency dependency = require_dependency(text, actor, known);
+  std::optional<KnownJob> own = reader_.find_known(dependent);
   if (own) {
     own->name = name;
   }
@@ -114,11 +132,11 @@ void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId
 }
 
 /// Whether `own`, if it waited for that, would wait for itself over whatever way.
-bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
+bool Daemon::leads_back(const Dependency& dependency, const KnownJob& own) {
   bool back = false;
   std::vector<JobId> way;
   std::map<Namesakes, JobId> added;
-  const auto add = [&](const Dependency& one, const StoredJob& whose) {
+  const auto add = [&](const Dependency& one, const KnownJob& whose) {
     for (const Dependency::Condition& condition : one.conditions) {
       if (condition.type == Dependency::Type::singleton) {
         add_earlier_namesakes(whose, own, added, way);
@@ -139,8 +157,8 @@ bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
     way.pop_back();
     back = job == own.job_id;
     const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
-    if (const auto stored = found != dependents_.end() ? reader_.find_stored(job) : std::nullopt) {
-      add(found->second.dependency, *stored);
+    if (const auto whose = found != dependents_.end() ? reader_.find_known(job) : std::nullopt) {
+      add(found->second.dependency, *whose);
     }
   }
   return back;
@@ -148,7 +166,7 @@ bool Daemon::leads_back(const Dependency& dependency, const StoredJob& own) {
 
 /// The jobs that a singleton waits for, as far as they are singletons too, and not in `added` yet; and
 /// `asking`, if it is one.
-void Daemon::add_earlier_namesakes(const StoredJob& singleton, const StoredJob& asking,
+void Daemon::add_earlier_namesakes(const KnownJob& singleton, const KnownJob& asking,
                                    std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs) {
   if (place_of(asking) < place_of(singleton) && asking.user_id == singleton.user_id &&
       asking.name == singleton.name) {
@@ -227,16 +245,16 @@ Daemon::Active* Daemon::find_active(JobId job) {
   return found == active_.end() ? nullptr : &found->second;
 }
 
-StoredJob Daemon::require(JobId job, const Actor& actor) {
-  std::optional<StoredJob> stored = reader_.find_stored(job);
-  if (!stored || (!actor.administrator && stored->user_id != actor.user_id)) {
-    throw ApiError(404, "there is no job " + std::to_string(job) + (stored ? " of yours" : ""));
-  }
-  return std::move(*stored);
+KnownJob Daemon::require(JobId job, const Actor& actor) {
+  return owned(reader_.find_known(job), job, actor);
+}
+
+StoredJob Daemon::require_stored(JobId job, const Actor& actor) {
+  return owned(reader_.find_stored(job), job, actor);
 }
 
 Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
-  const StoredJob stored = require(job, actor);
+  const KnownJob stored = require(job, actor);
   Active* active = find_active(job);
   if (active == nullptr || !active->runner) {
     throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not run");
@@ -252,7 +270,7 @@ void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
         if (store.close_array(job, of_unstarted_tasks(outcome), at) || store.closing(job)) {
           *array_end = {job, store.settle_array(job, at)};
         } else {
-          const std::optional<StoredJob> stored = store.find_stored(job);
+          const std::optional<KnownJob> stored = store.find_known(job);
           store.end_waiting(job, outcome, at);
           if (stored && stored->array_job_id) {
             *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, at)};
@@ -282,7 +300,7 @@ void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
 }
 
 void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
-  const StoredJob stored = require(job, actor);
+  const KnownJob stored = require(job, actor);
   Active* const active = find_active(job);
   if (active != nullptr && active->runner) {
     cancel_running(*active, actor, at_once, std::move(reply));
@@ -395,7 +413,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
          outcome = cancelled_before_start(actor.name), at = clock_.system_now()](QueueStore& store) {
           for (const unsigned task : nameless) {
             const std::optional<JobId> id = store.find_task(array, task);
-            const std::optional<StoredJob> stored = id ? store.find_stored(*id) : std::nullopt;
+            const std::optional<KnownJob> stored = id ? store.find_known(*id) : std::nullopt;
             if (stored && !store.end_waiting(*id, outcome, at)) {
               store.note_cancel(*id, stored->attempt, at, detail);
             }
@@ -446,7 +464,7 @@ bool Daemon::has_tasks_on_their_way(JobId array) {
          std::any_of(active_.begin(), active_.end(),
                      [array](const auto& one) { return one.second.array == array && !one.second.runner; }) ||
          std::any_of(requeueing_.begin(), requeueing_.end(), [&](JobId job) {
-           const std::optional<StoredJob> stored = reader_.find_stored(job);
+           const std::optional<KnownJob> stored = reader_.find_known(job);
            return stored && stored->array_job_id == array;
          });
 }
@@ -471,7 +489,7 @@ void Daemon::change_waiting(JobId job, const Actor& actor, const std::string& ac
 
 void Daemon::change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
                         Reply reply) {
-  const StoredJob stored = require(job, actor);
+  const KnownJob stored = require(job, actor);
   const std::vector<JobId> tasks = reader_.array_tasks(job);
   std::vector<JobId> rows{job};
   rows.insert(rows.end(), tasks.begin(), tasks.end());
@@ -665,7 +683,7 @@ void Daemon::cancel_wait_for_start(JobId job, std::uint64_t number) {
 }
 
 void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
-  const StoredJob stored = require(job, actor);
+  const StoredJob stored = require_stored(job, actor);
   if (Active* active = find_active(job); active != nullptr) {
     if (!active->runner) {
       throw ApiError(409, job_name(job) + " is ending; try again");
@@ -719,7 +737,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
 }
 
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
-  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  const std::optional<KnownJob> stored = reader_.find_known(job);
   if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
     const std::vector<Outcome> tasks = reader_.array_outcomes(job);
     const std::vector<AccountingRecord> records =

@@ -73,7 +73,7 @@ void Daemon::take_in_spool(QueueStore& store) {
         if (store.has_record(record.id.job_id, record.id.attempt)) {
           return;  // with what followed from it; berthd ended before it could remove the file
         }
-        const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+        const std::optional<KnownJob> stored = store.find_known(record.id.job_id);
         const bool is_unheard_of = stored && stored->state == JobState::pending &&
                                    record.id.attempt > stored->attempt && record.started_at;
         if (is_unheard_of) {
@@ -85,7 +85,7 @@ void Daemon::take_in_spool(QueueStore& store) {
         settle_attempt(store, record.id, record.outcome);
       });
     } catch (const StoreError& error) {
-      const std::optional<StoredJob> stored = store.find_stored(record.id.job_id);
+      const std::optional<KnownJob> stored = store.find_known(record.id.job_id);
       if (stored && stored->attempt == record.id.attempt && !is_final(stored->state)) {
         throw;
       }
@@ -233,7 +233,7 @@ void Daemon::load_queue(QueueStore& store) {
   for (const auto& link : links_) {
     for (const AttemptId& id : link->hello().jobs) {
       attempts[id.job_id] = std::max(attempts[id.job_id], id.attempt);
-      if (!store.find_stored(id.job_id)) {
+      if (!store.find_known(id.job_id)) {
         has_unknown = true;
         log_error(job_name(id.job_id) + " runs in " + link->runner().cgroup +
                   " and is not in the database, which is an older copy: nothing of it will be recorded");
@@ -414,7 +414,7 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
   --link->jobs;
   waiting_.remove(job);
   forget(job);
-  const std::optional<StoredJob> stored = reader_.find_stored(job);
+  const std::optional<KnownJob> stored = reader_.find_known(job);
   const std::optional<JobId> array = stored ? stored->array_job_id : std::nullopt;
   const auto array_end = std::make_shared<std::optional<JobState>>();
   committer_->commit_surely(

@@ -339,6 +339,7 @@ class SqliteJobStore final : public QueueStore {
   void change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
               const std::string& spec_text) override;
   void visit_queue(const std::function<void(WaitingJob&&)>& visit) override;
+  std::optional<KnownJob> find_known(JobId job) override;
   std::optional<StoredJob> find_stored(JobId job) override;
   void forget_dependency(JobId job) override;
   std::vector<JobSummary> summaries(const SummaryFilter& filter) override;
@@ -389,6 +390,7 @@ class SqliteJobStore final : public QueueStore {
   void insert_into_queue(std::span<const NewJob> jobs, std::span<const JobId> ids);
   void configure(const Supervisor* runner, JobId job, unsigned attempt, const Allocation& allocation,
                  Timestamp at);
+  void read_known(Row& row, KnownJob& known) const;
   void read_open_attempt(Row& row, OpenAttempt& attempt) const;
   std::vector<JobEvent> read_events(Query& query) const;
   void insert_into_queue(JobId job, unsigned user_id, unsigned attempt, const QueueFacts& facts);
@@ -681,7 +683,7 @@ void SqliteJobStore::suspend(JobId job, unsigned attempt, bool suspended, Timest
 
 void SqliteJobStore::requeue(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail) {
   database_->write([&] {
-    const std::optional<StoredJob> stored = find_stored(job);
+    const std::optional<KnownJob> stored = find_known(job);
     if (!stored) {
       refuse(job, "there is no such job");
     }
@@ -714,7 +716,7 @@ void SqliteJobStore::reopen_array(JobId array_job, Timestamp at) {
 void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, const std::string& detail,
                             const std::string& spec_text) {
   database_->write([&] {
-    const std::optional<StoredJob> stored = find_stored(job);
+    const std::optional<KnownJob> stored = find_known(job);
     if (!stored || stored->state != JobState::pending) {
       refuse(job, "does not wait any more");
     }
@@ -801,28 +803,46 @@ void SqliteJobStore::visit_queue(const std::function<void(WaitingJob&&)>& visit)
   });
 }
 
+void SqliteJobStore::read_known(Row& row, KnownJob& known) const {
+  known.job_id = row.integer();
+  known.state = to_state(database_->path(), row.text());
+  known.attempt = row.number();
+  known.name = row.text();
+  known.user = row.text();
+  known.user_id = row.number();
+  known.group_id = row.number();
+  known.array_job_id = row.optional_integer();
+  if (const auto task = row.optional_integer()) {
+    known.array_task_id = static_cast<unsigned>(*task);
+  }
+}
+
+std::optional<KnownJob> SqliteJobStore::find_known(JobId job) {
+  return database_->read([&]() -> std::optional<KnownJob> {
+    Query query = database_->query(
+        "SELECT id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id FROM jobs "
+        "WHERE id = ?");
+    if (!query.bind(job).step()) {
+      return std::nullopt;
+    }
+    Row row(query);
+    KnownJob known;
+    read_known(row, known);
+    return known;
+  });
+}
+
 std::optional<StoredJob> SqliteJobStore::find_stored(JobId job) {
   return database_->read([&]() -> std::optional<StoredJob> {
     Query query = database_->query(
         "SELECT j.id, state, attempt, name, user, user_id, group_id, array_job_id, array_task_id, "
         "coalesce(s.text, spec) FROM jobs j LEFT JOIN specs s ON s.id = spec_id WHERE j.id = ?");
-    query.bind(job);
-    if (!query.step()) {
+    if (!query.bind(job).step()) {
       return std::nullopt;
     }
     Row row(query);
     StoredJob stored;
-    stored.job_id = row.integer();
-    stored.state = to_state(database_->path(), row.text());
-    stored.attempt = row.number();
-    stored.name = row.text();
-    stored.user = row.text();
-    stored.user_id = row.number();
-    stored.group_id = row.number();
-    stored.array_job_id = row.optional_integer();
-    if (const auto task = row.optional_integer()) {
-      stored.array_task_id = static_cast<unsigned>(*task);
-    }
+    read_known(row, stored);
     stored.spec_text = row.text();
     return stored;
   });

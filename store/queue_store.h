@@ -23,8 +23,9 @@ struct WaitingJob {
   QueueFacts facts;
 };
 
-/// What starting, showing and judging access to a job needs; without parsing its spec.
-struct StoredJob {
+/// Whose a job is and where it stands, for judging access to it and what depends on it. In little time,
+/// however long its spec is.
+struct KnownJob {
   JobId job_id = 0;
   JobState state = JobState::pending;
   unsigned attempt = 0;
@@ -34,6 +35,10 @@ struct StoredJob {
   unsigned group_id = 0;
   std::optional<JobId> array_job_id;
   std::optional<unsigned> array_task_id;
+};
+
+/// And what starting it needs; without parsing its spec.
+struct StoredJob : KnownJob {
   std::string spec_text;  ///< JSON
 };
 
@@ -113,6 +118,7 @@ class QueueStore : public JobStore {
   virtual void forget_dependency(JobId job) = 0;
   /// Every row of the queue, in the order of job ids.
   virtual void visit_queue(const std::function<void(WaitingJob&&)>& visit) = 0;
+  virtual std::optional<KnownJob> find_known(JobId job) = 0;
   virtual std::optional<StoredJob> find_stored(JobId job) = 0;
   /// Without arrays that run: those whose tasks have rows of their own, all of them.
   virtual std::vector<JobSummary> summaries(const SummaryFilter& filter) = 0;
