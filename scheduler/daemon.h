@@ -311,7 +311,7 @@ class Daemon {
   void note_suspension(Active& active, bool suspended, Reply reply);
   Active& require_active(JobId job, const Actor& actor);
   void change(const WaitingJob& job, const std::string& action, const Actor& actor,
-              const std::string& spec_text, Reply reply);
+              const std::shared_ptr<const std::string>& spec_text, Reply reply);
   bool fits_ever(const QueueFacts& facts) const;
   void unblock(JobId job, Timestamp now);
   void examine_first(const Namesakes& namesakes);

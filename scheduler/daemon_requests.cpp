@@ -424,19 +424,22 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
   return any || !nameless.empty();
 }
 
+/// `spec_text` null: as it was.
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
-                    const std::string& spec_text, Reply reply) {
+                    const std::shared_ptr<const std::string>& spec_text, Reply reply) {
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
-  committer_->commit([job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](
-                         QueueStore& store) { store.change(job.job_id, job.facts, at, detail, spec_text); },
-                     [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
-                       settle_change(*before, job, error != nullptr);
-                       reply(error);
-                       committed();
-                     });
+  committer_->commit(
+      [job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](QueueStore& store) {
+        store.change(job.job_id, job.facts, at, detail, spec_text ? *spec_text : std::string());
+      },
+      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
+        settle_change(*before, job, error != nullptr);
+        reply(error);
+        committed();
+      });
   // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
   // waiting, so that it can be cancelled, or changed again, meanwhile.
-  enqueue(job, clock_.system_now(), spec_text.empty());
+  enqueue(job, clock_.system_now(), spec_text == nullptr);
 }
 
 /// The change is on the disk, or could not be. The job may have started, ended or been changed again since.
@@ -495,7 +498,7 @@ void Daemon::change_all(JobId job, const Actor& actor, const std::string& action
   rows.insert(rows.end(), tasks.begin(), tasks.end());
   struct Changed {
     WaitingJob job;
-    std::string spec_text;
+    std::shared_ptr<const std::string> spec_text;
   };
   std::vector<Changed> all;
   std::exception_ptr refusal;
@@ -508,7 +511,11 @@ void Daemon::change_all(JobId job, const Actor& actor, const std::string& action
     std::string spec_text = own->spec_text;
     try {
       edit(row, waiting->facts, spec_text);
-      all.push_back({std::move(*waiting), spec_text == own->spec_text ? "" : std::move(spec_text)});
+      const bool is_changed = spec_text != own->spec_text;
+      if (is_changed && (!last_text || *last_text != spec_text)) {
+        last_text = std::make_shared<const std::string>(std::move(spec_text));
+      }
+      all.push_back({std::move(*waiting), is_changed ? last_text : nullptr});
     } catch (...) {
       refusal = refusal ? refusal : std::current_exception();
     }

@@ -513,12 +513,21 @@ void SqliteJobStore::insert_jobs(const std::vector<NewJob>& jobs, std::int64_t s
   insert_into_queue(all, ids);
 }
 
-/// Of an array, whose tasks get rows of their own: the row of a text that is too long to be copied to each;
-/// nothing for a short one, which is read in less time beside its job.
+/// The row of a text that is too long to stand in the way of what else is asked about its job, and to be
+/// copied to each task of an array; nothing for a short one, which is read in less time beside its job. The
+/// newest text is not kept twice: the jobs of one request, and the tasks of an array that is changed, come
+/// one after the other.
 std::optional<std::int64_t> SqliteJobStore::share_spec(const std::string& text) {
   constexpr std::size_t kLong = 4096;
   if (text.size() <= kLong) {
     return std::nullopt;
+  }
+  {
+    Query newest =
+        database_->query("SELECT id FROM specs WHERE id = (SELECT max(id) FROM specs) AND text = ?");
+    if (newest.bind_in_place(text).step()) {
+      return newest.integer(0);
+    }
   }
   database_->query("INSERT INTO specs (text) VALUES (?)").bind_in_place(text).execute();
   return database_->last_row();
@@ -540,8 +549,7 @@ void SqliteJobStore::insert_rows(std::span<const NewJob> jobs, std::int64_t supe
         job.spec_text.empty() ? texts.emplace_back(to_json_text(job.spec)) : job.spec_text;
     insert.bind(supervisor).bind_in_place(job.user).bind(std::int64_t{job.user_id});
     insert.bind_in_place(job.job_user).bind(std::int64_t{job.job_user_id}).bind_in_place(job.host);
-    const bool is_array = job.queue && !job.queue->array_tasks.empty();
-    const std::optional<std::int64_t> shared = is_array ? share_spec(text) : std::nullopt;
+    const std::optional<std::int64_t> shared = share_spec(text);
     insert.bind_in_place(job.spec.name).bind_in_place(job.spec.account);
     insert.bind_in_place(shared ? kSharedSpec : text);
     insert.bind(to_column(job.submit)).bind(std::int64_t{job.group_id}).bind(shared);
@@ -725,7 +733,7 @@ void SqliteJobStore::change(JobId job, const QueueFacts& facts, Timestamp at, co
     next.array_tasks = unstarted.value_or(facts.array_tasks);
     if (!spec_text.empty()) {
       const JobSpec spec = read_spec(database_->path(), job, spec_text, stored->name, "");
-      const auto shared = unstarted.value_or("").empty() ? std::nullopt : share_spec(spec_text);
+      const std::optional<std::int64_t> shared = share_spec(spec_text);
       Query update =
           database_->query("UPDATE jobs SET spec = ?, spec_id = ?, name = ?, account = ? WHERE id = ?");
       update.bind_in_place(shared ? kSharedSpec : spec_text).bind(shared);

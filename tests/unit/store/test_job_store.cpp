@@ -450,7 +450,8 @@ JobId start_task(QueueStore& store, JobId array, unsigned task) {
 
 }  // namespace
 
-TEST_CASE("the long text of an array's job is stored once, and goes with the last that has it") {
+TEST_CASE(
+    "long specs are beside their jobs, once for those that have the same, and go with the last of them") {
   const TemporaryFolder folder;
   const auto store = QueueStore::open(folder.file("berthd.db"));
   const auto database = Database::open(folder.file("berthd.db"), Database::Missing::refuse);
@@ -461,31 +462,62 @@ TEST_CASE("the long text of an array's job is stored once, and goes with the las
   };
   NewJob job = sample_job();
   job.spec.comment = std::string(5000, 'x');
+  const JobId single = submit_one(*store, job);
+  CHECK(texts() == 1);
+  CHECK(store->find(single).at(0).spec == job.spec);
+  CHECK(store->find_known(single)->name == job.spec.name);
+  CHECK(store->find_stored(single)->spec_text == to_json_text(job.spec));
+  submit_one(*store);
   submit_one(*store, job);
-  CHECK(texts() == 0);  // of no array
+  CHECK(texts() == 1);
+  job.spec.comment = std::string(5000, 'z');
   job.queue.emplace();
   job.queue->array_tasks = "0-1";
   const JobId array = submit_one(*store, job);
   const JobId task = start_task(*store, array, 0);
-  CHECK(texts() == 1);
+  CHECK(texts() == 2);
   CHECK(store->find(array).at(0).spec == job.spec);
   CHECK(store->find(task).at(0).spec == job.spec);
   CHECK(store->find_stored(task)->spec_text == store->find_stored(array)->spec_text);
   JobSpec changed = job.spec;
   changed.comment = std::string(5000, 'y');
   store->change(array, *job.queue, at(2), "", to_json_text(changed));
-  CHECK(texts() == 2);
+  CHECK(texts() == 3);
   CHECK(store->find(task).at(0).spec == job.spec);
   const JobId second = start_task(*store, array, 1);
   CHECK(store->find(second).at(0).spec == changed);
-  CHECK(texts() == 2);
+  CHECK(texts() == 3);
   for (const JobId one : {task, second}) {
     store->finish(one, 1, completed(), {}, at(3));
   }
   REQUIRE(store->settle_array(array, at(4)));
   CHECK(store->forget_ended({at(1000), std::nullopt, {}}, 100) == 3);
-  CHECK(texts() == 0);
+  CHECK(texts() == 1);
   CHECK(store->check_integrity().empty());
+}
+
+TEST_CASE("what the waiting tasks of an array are changed to is stored once") {
+  const TemporaryFolder folder;
+  const auto store = QueueStore::open(folder.file("berthd.db"));
+  const auto database = Database::open(folder.file("berthd.db"), Database::Missing::refuse);
+  NewJob job = sample_job();
+  job.spec.comment = std::string(5000, 'x');
+  job.queue.emplace();
+  job.queue->array_tasks = "0-3";
+  const JobId array = submit_one(*store, job);
+  std::vector<JobId> rows{array};
+  for (unsigned task = 0; task < 3; ++task) {
+    rows.push_back(store->add_task(array, task, at(1)));
+  }
+  job.spec.comment = std::string(5000, 'y');
+  for (const JobId row : rows) {
+    store->change(row, *job.queue, at(2), "", to_json_text(job.spec));
+  }
+  Query query = database->query("SELECT count(*), min(text) FROM specs");
+  REQUIRE(query.step());
+  CHECK(query.integer(0) == 1);
+  CHECK(query.text(1) == to_json_text(job.spec));
+  CHECK(store->find(rows.back()).at(0).spec == job.spec);
 }
 
 TEST_CASE("events of others are looked at once") {
@@ -641,6 +673,7 @@ TEST_CASE("room of forgotten jobs goes back to the file system, but for some tha
   job.spec.comment = std::string(20'000, 'x');
   store->together([&] {
     for (int index = 0; index < 500; ++index) {
+      job.spec.comment.replace(0, 3, std::to_string(100 + index));  // a text of its own
       run_to_end(*store, job, 1, 2);
     }
   });
