@@ -323,7 +323,13 @@ void Database::together(const std::function<void()>& body, bool undoes_parts) {
   });
 }
 
+/// A page, and room for what follows: behind a transaction that a full disk failed, the log has room for its
+/// first pages, so that a page is written while no transaction is.
 void Database::probe() {
+  constexpr std::int64_t kRoom = std::int64_t{4} << 20;
+  if (path_ != kMemory) {
+    require_room(fs::path(log_file()).parent_path().string(), kRoom);
+  }
   const int version = this->version();
   together([&] { connection_.exec("PRAGMA user_version = " + std::to_string(version)); }, true);
 }
@@ -332,9 +338,13 @@ void Database::probe() {
 /// the disk (https://www.sqlite.org/wal.html section 2.2).
 void Database::sync() {
   if (path_ != kMemory) {
-    // As SQLite calls it: beside the file, also where `path_` is a symbolic link to that.
-    sync_file(::sqlite3_filename_wal(::sqlite3_db_filename(connection_.getHandle(), "main")));
+    sync_file(log_file());
   }
+}
+
+/// As SQLite calls it: beside the file, also where `path_` is a symbolic link to that.
+std::string Database::log_file() {
+  return ::sqlite3_filename_wal(::sqlite3_db_filename(connection_.getHandle(), "main"));
 }
 
 /// Refuses another program's database before anything in it is changed. Reading these also makes SQLite

@@ -196,6 +196,7 @@ class Database {
   void migrate(std::span<const Migration> steps);
   int refuse_newer(int found, int newest) const;
   void back_up(int version);
+  std::string log_file();
 
   std::string path_;
   bool read_only_ = false;

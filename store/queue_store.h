@@ -89,7 +89,7 @@ class QueueStore : public JobStore {
   static std::unique_ptr<QueueStore> open(const std::string& path);
   static std::unique_ptr<QueueStore> open_existing(const std::string& path);
 
-  /// Writes what is there already: throws when nothing can be written.
+  /// Writes what is there already: throws when nothing can be written, or the disk has hardly any room left.
   virtual void probe() = 0;
 
   /// JobStore::configure() of an attempt that another process, `runner`, supervises.

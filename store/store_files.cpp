@@ -46,6 +46,21 @@ void rename_file(const std::string& from, const std::string& to) {
   }
 }
 
+/// Taken and given back: what statvfs(2) tells knows of no quotas.
+void require_room(const std::string& folder, std::int64_t bytes) {
+  const int descriptor = ::open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+  if (descriptor < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+    return;
+  }
+  const int error_number = descriptor < 0 ? errno : ::posix_fallocate(descriptor, 0, bytes);
+  if (descriptor >= 0) {
+    ::close(descriptor);
+  }
+  if (error_number != 0) {
+    throw_store_error(folder, "has no " + std::to_string(bytes >> 20) + " MiB left", error_number);
+  }
+}
+
 void sync_file(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   const int error_number = descriptor < 0 ? errno : sync_and_close(descriptor, ::fdatasync);

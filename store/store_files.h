@@ -1,6 +1,7 @@
 // Files of a database: made private, written to the disk. Internal to store/. Throws StoreError.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace berth {
@@ -19,6 +20,8 @@ void sync_folder(const std::string& folder);
 void create_private_file(const std::string& path);
 /// rename(2), which replaces `to`.
 void rename_file(const std::string& from, const std::string& to);
+/// Throws unless the file system of `folder` has `bytes` left for this process; where it cannot tell, it has.
+void require_room(const std::string& folder, std::int64_t bytes);
 /// For files that no connection has open (see above).
 void sync_file(const std::string& path);
 

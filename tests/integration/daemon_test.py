@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from datetime import datetime, timezone
 
 from berth_case import BERTH, eventually, main, natively
@@ -710,6 +711,25 @@ class Trouble(DaemonCase):
         os.remove(filler)
         self.wait_for_state(job, "COMPLETED")
         self.ok("wait", self.submit("exit", 0))
+
+    def test_a_disk_with_little_room_does_not_pass_for_one_that_works(self):
+        os.mkdir(self.state_folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
+        self.start_daemon()
+        left = os.statvfs(self.state_folder)
+        filler = os.path.join(self.state_folder, "filler")
+        with open(filler, "wb", buffering=0) as file:
+            file.write(bytes(left.f_bavail * left.f_frsize - (512 << 10)))
+        large = self.job_file(self.job("exit", 0, comment="x" * (2 << 20)))
+        status, _, err = self.cli("submit", large)
+        self.assertEqual(status, 125)
+        self.assertIn("full", err)
+        time.sleep(3)  # it is tried every second
+        self.assertNotIn("works again", self.read_log())
+        self.assertEqual(self.cli("submit", "-H", "--", "true")[0], 125)
+        os.remove(filler)
+        self.assertTrue(eventually(lambda: "works again" in self.read_log(), 30))
+        self.ok("wait", int(self.ok("submit", "--parsable", large)))
 
     def test_after_a_restart_of_the_machine_what_ran_has_failed_and_what_waited_waits(self):
         self.start_daemon()
