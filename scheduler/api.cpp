@@ -49,15 +49,9 @@ constexpr std::array<std::string_view, 12> kChangeable{
     "name",       "comment",    "account",       "priority",        "nice", "begin_time", "deadline",
     "dependency", "time_limit", "cpus_per_task", "memory_per_node", "retry"};
 
-/// One request must not take all memory: its text, within api.body, is little beside what it says.
 void refuse_excess(std::string_view body) {
-  constexpr std::size_t kMostJobs = 100'000;
-  constexpr std::size_t kMostValues = 2'000'000;
-  const JsonExtent extent = extent_of_json(body);
-  if (extent.elements > kMostJobs || extent.values > kMostValues) {
-    throw ApiError(413, "one request holds at most " + std::to_string(kMostJobs) + " jobs, and " +
-                            std::to_string(kMostValues) +
-                            " values in them; send several, or an array of tasks (\"array\")");
+  if (const std::string excess = excess_of_request(body); !excess.empty()) {
+    throw ApiError(413, excess);
   }
 }
 

@@ -22,6 +22,9 @@ bool check_file(const std::string& path) {
     const JobText file = read_job_text(path);
     const std::size_t jobs = file.is_script() ? jobs_of_script(file, path) : file.parse().size();
     std::printf("%s: ok, %zu %s\n", path.c_str(), jobs, jobs == 1 ? "job" : "jobs");
+    if (const std::string excess = file.is_script() ? "" : excess_of_request(file.text); !excess.empty()) {
+      std::printf("%s: berth run takes it, berth submit does not: %s\n", path.c_str(), excess.c_str());
+    }
     return true;
   } catch (const InputError& error) {
     for (const InputFault& fault : error.faults()) {

@@ -163,6 +163,17 @@ JsonExtent extent_of_json(std::string_view text) {
   return extent;
 }
 
+std::string excess_of_request(std::string_view text) {
+  constexpr std::size_t kMostJobs = 100'000;
+  constexpr std::size_t kMostValues = 2'000'000;
+  const JsonExtent extent = extent_of_json(text);
+  return extent.elements <= kMostJobs && extent.values <= kMostValues
+             ? ""
+             : "one request holds at most " + std::to_string(kMostJobs) + " jobs, and " +
+                   std::to_string(kMostValues) +
+                   " values in them; send several, or an array of tasks (\"array\")";
+}
+
 std::vector<std::string> split_job_array(std::string_view text, std::size_t most) {
   constexpr std::string_view kSpace = " \t\r\n";
   const std::size_t open = text.find_first_not_of(kSpace);

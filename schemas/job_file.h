@@ -37,6 +37,10 @@ struct JsonExtent {
 };
 JsonExtent extent_of_json(std::string_view text);
 
+/// Why berthd does not take a text of jobs as one request, which must not take all memory; empty when it
+/// does.
+std::string excess_of_request(std::string_view text);
+
 /// The elements of an array of jobs in pieces of at most `most` elements, each of them an array again, so
 /// that several threads can parse one text; none when the brackets of `text` are not those of one array.
 /// Where parse_many_jobs() takes every piece, it takes the whole, for the same jobs; where not, the whole has

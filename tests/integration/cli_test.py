@@ -99,6 +99,12 @@ class WithoutJobs(BerthCase):
         self.assertEqual(status, 0)
         self.assertIn("ok, 1 job", out)
 
+    def test_check_says_what_is_too_much_for_berthd(self):
+        jobs = "[" + ",".join(['{"argv":["x"]}'] * 100_001) + "]"
+        status, out, _ = self.berth("check", "-", given=jobs.encode())
+        self.assertEqual(status, 0)
+        self.assertIn("-: ok, 100001 jobs\n-: berth run takes it, berth submit does not: one request holds at most 100000 jobs", out)
+
     def test_check_takes_scripts_and_pipes(self):
         self.assertEqual(self.berth_piped('[{"argv": ["x"]}, {"argv": ["y"]}]', "check", "{pipe}")[0], 0)
         self.assertEqual(self.berth_piped("#!/bin/sh\n#SBATCH -t 5\ntrue\n", "check", "{pipe}")[0], 0)

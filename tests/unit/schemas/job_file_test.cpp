@@ -208,6 +208,9 @@ TEST_CASE("how much a text holds is told without parsing it") {
   }() + "]";
   CHECK(extent_of_json(many).elements == 1000);
   CHECK(extent_of_json(many).values >= 1001);
+  CHECK(excess_of_request(many).empty());
+  CHECK(excess_of_request("[" + std::string(99'999, ',') + "]").empty());
+  CHECK_FALSE(excess_of_request("[" + std::string(100'000, ',') + "]").empty());
 }
 
 TEST_CASE("a file of many jobs names the job of each fault") {
