@@ -210,7 +210,6 @@ class Daemon {
     std::optional<bool> requeue = false;
     bool stopping = false;           ///< its runner has been told to end it, or will be
     bool cancelled = false;          ///< no attempt follows, however this one ends
-    std::string canceller;           ///< who had it stopped, as far as this berthd was asked
     AttemptStart start;              ///< told by the runner
     std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
     RetryRule rule;

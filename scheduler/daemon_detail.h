@@ -70,11 +70,13 @@ inline QueueFacts task_facts(const JobSpec& spec, const KnownJob& stored) {
   return facts;
 }
 
-inline RunnerMessage stop_message(const AttemptId& id, bool at_once, Cause cause = Cause::cancelled) {
+inline RunnerMessage stop_message(const AttemptId& id, bool at_once, const std::string& by,
+                                  Cause cause = Cause::cancelled) {
   RunnerMessage message;
   message.kind = RunnerMessage::Kind::stop;
   message.id = id;
   message.cause = cause;
+  message.by = by;
   message.at_once = at_once;
   return message;
 }

@@ -354,9 +354,8 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
   const bool might_run_again =
       !active.sent || active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
   active.cancelled = true;
-  active.canceller = active.canceller.empty() ? actor.name : active.canceller;
   crash_point("cancel.before_send");
-  stop(active, stop_message(active.id, at_once));
+  stop(active, stop_message(active.id, at_once, actor.name));
   if (active.sent) {
     crash_point("cancel.after_send");
   }
@@ -403,7 +402,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
   for (auto& [key, active] : active_) {
     if (active.array == array && key < 0) {
       active.cancelled = true;
-      active.stop = stop_message(active.id, at_once);
+      active.stop = stop_message(active.id, at_once, actor.name);
       nameless.push_back(*active.task);
     }
   }
@@ -501,6 +500,7 @@ void Daemon::change_all(JobId job, const Actor& actor, const std::string& action
     std::shared_ptr<const std::string> spec_text;
   };
   std::vector<Changed> all;
+  std::shared_ptr<const std::string> last_text;  // the tasks of an array mostly have one text
   std::exception_ptr refusal;
   for (const JobId row : rows) {
     std::optional<WaitingJob> waiting = waiting_.find(row);
@@ -699,7 +699,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
       throw ApiError(409, job_name(job) + " is being cancelled: requeue it when it has ended");
     }
     active->requeue = true;
-    stop(*active, stop_message(active->id, false, Cause::preempted));
+    stop(*active, stop_message(active->id, false, actor.name, Cause::preempted));
     reply(nullptr);
     return;
   }

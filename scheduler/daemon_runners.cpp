@@ -112,7 +112,7 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
                : facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, stored),
                                 has_memory ? records.back().allocation->memory : 0, id.attempt, outcome,
                                 clock_.system_now());
-  if (again && !store.has_cancel(id.job_id, id.attempt)) {
+  if (again && !store.canceller(id.job_id, id.attempt)) {
     store.requeue(id.job_id, *again, clock_.system_now(),
                   requeued ? R"({"action":"requeue"})" : R"({"action":"retry"})");
   } else if (stored.array_job_id) {
@@ -204,7 +204,8 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
   active.rule = {spec.requeue, spec.retry};
   active.requeue.reset();
-  active.cancelled = active.stopping = reader_.has_cancel(id.job_id, id.attempt);
+  const std::optional<std::string> canceller = reader_.canceller(id.job_id, id.attempt);
+  active.cancelled = active.stopping = canceller.has_value();
   active.array = stored.array_job_id;
   if (active.array) {
     ++arrays_[*active.array];
@@ -215,8 +216,8 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
       link->send(pause_message(id, suspended));
     });
   } else {
-    if (active.cancelled) {
-      active.stop = stop_message(id, true);
+    if (canceller) {
+      active.stop = stop_message(id, true, *canceller);
     }
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
@@ -393,11 +394,7 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
   if (active->state == JobState::configuring && message.started_at) {
     handle_started(*active, {*message.started_at, message.detail});
   }
-  Outcome outcome = message.outcome;
-  if (outcome.cause == Cause::cancelled && outcome.message == "cancelled" && !active->canceller.empty()) {
-    outcome.message += " by " + active->canceller;
-  }
-  finish(*active, outcome, message.usage, message.at, link);
+  finish(*active, message.outcome, message.usage, message.at, link);
 }
 
 void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {

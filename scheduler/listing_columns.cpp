@@ -50,6 +50,14 @@ std::string exit_code_cell(Record record, Time) {
   return is_final(record.state) && record.state != JobState::completed ? "" : "0:0";
 }
 
+/// Of the tasks of an array each has its own.
+std::string message_cell(Record record, Time) {
+  if (record.outcome) {
+    return record.outcome->message;
+  }
+  return is_array_of_tasks(record) && is_final(record.state) ? where_tasks_are(record) : "";
+}
+
 std::string command_cell(Record record, Time) {
   std::string text = record.spec.script.empty() ? "" : "(script)";
   for (const std::string& argument : record.spec.argv) {
@@ -92,8 +100,7 @@ constexpr std::array kListingColumns{
                   [](Record r, Time) { return limit_cell(r, &LimitHit::value); }},
     ListingColumn{"LimitCgroup", -30, "Cgroup whose limit it was",
                   [](Record r, Time) { return limit_cell(r, &LimitHit::cgroup); }},
-    ListingColumn{"Message", -40, "How it ended, in one sentence",
-                  [](Record r, Time) { return r.outcome ? r.outcome->message : ""; }},
+    ListingColumn{"Message", -40, "How it ended, in one sentence", message_cell},
 
     ListingColumn{"Submit", 19, "When it was submitted",
                   [](Record r, Time time) { return format_instant(r.submit, time); }},

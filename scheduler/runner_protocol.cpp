@@ -59,6 +59,7 @@ void put_details(const RunnerMessage& message, Json& header) {
     case Kind::stop:
       header["cause"] = std::string(to_string(message.cause));
       header["at_once"] = message.at_once;
+      header["by"] = message.by;
       break;
     case Kind::signal:
       header["signal"] = message.signal_number;
@@ -139,6 +140,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.cause =
           parse_cause(header.at("cause").get_ref<const std::string&>()).value_or(Cause::cancelled);
       message.at_once = header.at("at_once");
+      message.by = header.value("by", "");
       break;
     case Kind::signal:
       message.signal_number = header.at("signal");

@@ -72,6 +72,7 @@ struct RunnerMessage {
   // stop
   Cause cause = Cause::cancelled;
   bool at_once = false;  ///< without SIGTERM and grace period
+  std::string by;        ///< who asked for it; the record says so of a cancelled job
   // signal
   int signal_number = 0;
   bool batch_job = false;  ///< to the main process alone

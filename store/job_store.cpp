@@ -360,7 +360,7 @@ class SqliteJobStore final : public QueueStore {
   bool has_unstarted(JobId array_job, unsigned task) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
-  bool has_cancel(JobId job, unsigned attempt) override;
+  std::optional<std::string> canceller(JobId job, unsigned attempt) override;
   bool end_waiting(JobId job, const Outcome& outcome, Timestamp at) override;
   bool has_record(JobId job, unsigned attempt) override;
   std::size_t forget_ended(const Retention& rule, std::size_t most) override;
@@ -756,11 +756,13 @@ void SqliteJobStore::note_cancel(JobId job, unsigned attempt, Timestamp at, cons
   });
 }
 
-bool SqliteJobStore::has_cancel(JobId job, unsigned attempt) {
+std::optional<std::string> SqliteJobStore::canceller(JobId job, unsigned attempt) {
   return database_->read([&] {
     Query query = database_->query(
-        R"(SELECT 1 FROM events WHERE job_id = ? AND attempt = ? AND detail LIKE '{"action":"cancel"%')");
-    return query.bind(job).bind(std::int64_t{attempt}).step();
+        "SELECT coalesce(json_extract(detail, '$.by'), '') FROM events WHERE job_id = ? AND attempt = ? AND "
+        R"(detail LIKE '{"action":"cancel"%' ORDER BY sequence)");
+    query.bind(job).bind(std::int64_t{attempt});
+    return query.step() ? std::optional(query.text(0)) : std::nullopt;
   });
 }
 

@@ -107,8 +107,8 @@ class QueueStore : public JobStore {
   /// Records that somebody asked for the end of a job's attempt, so that none follows it; `detail` as in
   /// requeue(). Does nothing when the job is over.
   virtual void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) = 0;
-  /// Whether note_cancel() was called for the attempt.
-  virtual bool has_cancel(JobId job, unsigned attempt) = 0;
+  /// Who is "by" in the detail of the attempt's first note_cancel(); nothing when there was none.
+  virtual std::optional<std::string> canceller(JobId job, unsigned attempt) = 0;
   /// A job that waits ends without another attempt, which is a record of its own: attempt 0 of one that never
   /// had an attempt, else of the one that it waited for. False, and nothing is done, when it does not wait.
   virtual bool end_waiting(JobId job, const Outcome& outcome, Timestamp at) = 0;

@@ -197,6 +197,18 @@ class Changing(DaemonCase):
         self.assertEqual(self.cli("cancel", first)[0], 1)
 
     @natively
+    def test_who_cancelled_a_running_job_is_known_to_the_next_berthd(self):
+        slow = ["/bin/sh", "-c", "trap 'sleep 1; exit 3' TERM; echo ready; while :; do sleep 0.05; done"]
+        job = self.submit(argv=slow, name="slow")
+        self.assertTrue(eventually(lambda: self.cli("logs", job)[1] == "ready\n"))
+        self.ok("cancel", job)
+        self.kill_daemon()
+        self.start_daemon()
+        self.cli("wait", job)
+        outcome = self.records(job)[-1]["outcome"]
+        self.assertEqual((outcome["message"], outcome["exit_code"]), ("cancelled by root", 3))
+
+    @natively
     def test_a_held_job_waits_for_its_release_and_an_administrators_hold_for_an_administrator(self):
         first = self.submit("hold", 600)
         self.wait_for_state(first, "RUNNING")

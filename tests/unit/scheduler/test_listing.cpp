@@ -160,6 +160,14 @@ TEST_CASE("an array that did not complete has no exit code") {
   CHECK(cell("ExitCode", record).empty());
 }
 
+TEST_CASE("the message of an array that has ended says where its tasks are") {
+  AccountingRecord record = pending_record();
+  record.spec.array = "0-3";
+  CHECK(cell("Message", record).empty());
+  record.state = JobState::failed;
+  CHECK(cell("Message", record) == "its tasks have records of their own: berth history 13");
+}
+
 TEST_CASE("elapsed time never runs backwards") {
   AccountingRecord record = running_record();
   CHECK(cell("Elapsed", record) == "00:01:30");
