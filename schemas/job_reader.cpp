@@ -181,6 +181,18 @@ void read_umask(const Field& field, JobSpec& spec) {
 
 // ---- numbers and times ----
 
+/// What a cgroup is charged for berth's own part of a job before the first instruction: the kernel charges 64
+/// pages at once for a CPU, and cgroup v1 takes no limit below what is charged (EBUSY). Init and the smallest
+/// of programs need some 150 KiB of it.
+constexpr Bytes kLeastMemory = Bytes{256} << 10U;
+
+void read_memory(const Field& field, JobSpec& spec) {
+  spec.memory_per_node = field.size({kMebibyte, false});
+  if (spec.memory_per_node && *spec.memory_per_node < kLeastMemory) {
+    field.refuse("is too small for any job (at least " + format_size(kLeastMemory) + ")");
+  }
+}
+
 void read_cpus(const Field& field, JobSpec& spec) {
   if (const auto cpus = field.integer(1, CpuSet::kMaximumCpu + 1)) {
     spec.cpus_per_task = static_cast<unsigned>(*cpus);
@@ -256,10 +268,7 @@ constexpr Member<JobSpec> kJobMembers[] = {
     {"nice", [](const Field& field,
                 JobSpec& spec) { spec.nice = field.integer(-kMaximumNice, kMaximumNice).value_or(0); }},
     {"cpus_per_task", read_cpus},
-    {"memory_per_node",
-     [](const Field& field, JobSpec& spec) {
-       spec.memory_per_node = field.size({kMebibyte, false});
-     }},
+    {"memory_per_node", read_memory},
     {"time_limit",
      [](const Field& field, JobSpec& spec) {
        spec.time_limit = field.duration({std::chrono::minutes(1), false});
