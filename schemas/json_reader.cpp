@@ -203,7 +203,7 @@ std::optional<std::string> Field::text(Emptiness empty) const {
 std::optional<std::string> Field::word() const {
   std::optional<std::string> result = text();
   if (result && has_control(*result)) {
-    refuse("contains a control character; remove it");
+    refuse("contains a control or invisible character; remove it");
     result.reset();
   }
   return result;

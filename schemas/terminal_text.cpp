@@ -50,12 +50,18 @@ TerminalControl leading_control(std::string_view text) {
   if (first == 0xC2 && byte(1) >= 0x80 && byte(1) <= 0x9F) {
     return {2, byte(1)};
   }
+  if (first == 0xD8 && byte(1) == 0x9C) {
+    return {2, 0x061C};
+  }
+  if (first == 0xEF && byte(1) == 0xBB && byte(2) == 0xBF) {
+    return {3, 0xFEFF};
+  }
   if (first == 0xE2 && (byte(1) == 0x80 || byte(1) == 0x81) && (byte(2) & 0xC0U) == 0x80) {
     const std::uint32_t code = 0x2000U | ((byte(1) & 0x3FU) << 6U) | (byte(2) & 0x3FU);
-    const bool mark = code == 0x200E || code == 0x200F;
+    const bool space_or_mark = code == 0x200B || code == 0x200E || code == 0x200F;
     const bool separator_or_embedding = code >= 0x2028 && code <= 0x202E;
-    const bool isolate = code >= 0x2066 && code <= 0x2069;
-    if (mark || separator_or_embedding || isolate) {
+    const bool joiner_or_isolate = code >= 0x2060 && code <= 0x206F;
+    if (space_or_mark || separator_or_embedding || joiner_or_isolate) {
       return {3, code};
     }
   }
@@ -85,7 +91,9 @@ std::string with_controls_escaped(std::string_view text) {
 
 /// Outside of strings ends of lines are the only ones, and inside they are escaped already.
 std::string json_with_controls_escaped(std::string json_text) {
-  const auto may_begin_one = [](char c) { return c == '\x7F' || c == '\xC2' || c == '\xE2'; };
+  const auto may_begin_one = [](char c) {
+    return c == '\x7F' || c == '\xC2' || c == '\xD8' || c == '\xE2' || c == '\xEF';
+  };
   return std::any_of(json_text.begin(), json_text.end(), may_begin_one)
              ? replaced(json_text, escape, Lines::keep)
              : std::move(json_text);

@@ -1,5 +1,7 @@
-// What must not reach a terminal or a log as it is: characters that move its cursor, end its line, or turn
-// the direction of what follows (Unicode TR 36, "Bidirectional text spoofing").
+// What must not reach a terminal or a log as it is: characters that move its cursor, end its line, turn the
+// direction of what follows (Unicode TR 36, "Bidirectional text spoofing"), or have no width at all, so that
+// different texts look the same. Not the joiner and non-joiner within words and emoji, which change what is
+// seen.
 //
 // Pure; safe from any thread.
 #pragma once
@@ -17,7 +19,7 @@ struct TerminalControl {
 };
 
 /// The control character that the text begins with: C0, DEL, C1, line and paragraph separators, marks of
-/// direction, embeddings, overrides and isolates.
+/// direction, embeddings, overrides and isolates, the space, joiner and operators without width.
 TerminalControl leading_control(std::string_view text);
 bool has_control(std::string_view text);
 /// Each as "?".
@@ -26,7 +28,7 @@ std::string printable(std::string_view text);
 std::string printable_lines(std::string_view text);
 /// Each as JSON writes it: "\u001b".
 std::string with_controls_escaped(std::string_view text);
-/// The same value as JSON text without those that JSON takes as they are in its strings: DEL, C1, direction.
+/// The same value as JSON text without those that JSON takes as they are in its strings: all but C0.
 std::string json_with_controls_escaped(std::string json_text);
 
 }  // namespace berth
