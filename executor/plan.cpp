@@ -312,13 +312,7 @@ class PlanBuilder {
     if (context_.host_view && !request_.spec.isolation.root.empty()) {
       plan.root_source = blob_.add_text(request_.spec.isolation.root);
     }
-    if (plan_mounts_.size() > sandbox::kMaximumMounts) {
-      throw LaunchError("isolation.mounts", E2BIG,
-                        "isolation.mounts and isolation.devices: " + std::to_string(plan_mounts_.size()) +
-                            " with the working directory, more than the " +
-                            std::to_string(sandbox::kMaximumMounts) +
-                            " possible; mount a folder above several");
-    }
+    static_assert(kMostMounts + 1 <= sandbox::kMaximumMounts);  // with the working directory
     plan.mounts = blob_.add_array(plan_mounts_);
     plan.mount_count = static_cast<std::uint32_t>(plan_mounts_.size());
   }

@@ -193,6 +193,16 @@ void check_targets_differ(ReadContext& context, const Reading& reading) {
   }
 }
 
+void check_count(const Field& field, const Isolation& isolation) {
+  const std::size_t count = isolation.mounts.size() + isolation.devices.size();
+  if (count > kMostMounts) {
+    field.context().faults.push_back(
+        {field.context().file, field.pointer(),
+         "has " + std::to_string(count) + " mounts, tmpfs and devices, more than the " +
+             std::to_string(kMostMounts) + " possible; mount a folder above several"});
+  }
+}
+
 // ---- root ----
 
 struct RootReading {
@@ -360,6 +370,7 @@ void read_isolation(const Field& field, Isolation& isolation) {
   Reading reading{isolation, {}};
   read_members<Reading>(field, kIsolationMembers, "/isolation", reading);
   check_targets_differ(field.context(), reading);
+  check_count(field, isolation);
   check_network(field, isolation.network);
   if (isolation.overlay && isolation.root_writable) {
     field.context().faults.push_back({field.context().file, field.pointer() + "/overlay",

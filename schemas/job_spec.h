@@ -61,6 +61,10 @@ struct Mount {
   bool operator==(const Mount&) const = default;
 };
 
+/// isolation.mounts, tmpfs and devices of one job together: with its working directory as many as one message
+/// to its init carries (executor/sandbox_protocol.h).
+inline constexpr std::size_t kMostMounts = 119;
+
 /// isolation{}: the walls. All eight namespaces are always made.
 struct Isolation {
   NetworkSpec network;
