@@ -1202,24 +1202,29 @@ std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most
       surplus = ended > *rule.jobs ? ended - *rule.jobs : 0;
     }
     std::vector<JobId> old;
-    {
-      Query query = database_->query(
-          "SELECT id, end_us FROM jobs j WHERE end_us IS NOT NULL AND (array_job_id IS NULL OR EXISTS "
-          "(SELECT 1 "
-          "FROM jobs p WHERE p.id = j.array_job_id AND p.end_us IS NOT NULL) OR NOT EXISTS (SELECT 1 FROM "
-          "jobs p "
-          "WHERE p.id = j.array_job_id)) ORDER BY end_us LIMIT ?");
-      query.bind(static_cast<std::int64_t>(most + rule.needed.size()));
-      while (old.size() < most && query.step()) {
-        const bool is_old = rule.since && to_instant(query.integer(1)) < *rule.since;
-        if (!is_old && old.size() >= surplus) {
-          break;
-        }
+    const auto take = [&](Query& query, std::size_t count) {
+      while (old.size() < count && query.step()) {
         const JobId job = query.integer(0);
-        if (std::find(rule.needed.begin(), rule.needed.end(), job) == rule.needed.end()) {
+        if (std::find(rule.needed.begin(), rule.needed.end(), job) == rule.needed.end() &&
+            std::find(old.begin(), old.end(), job) == old.end()) {
           old.push_back(job);
         }
       }
+    };
+    if (rule.since) {
+      Query query = database_->query(
+          "SELECT id FROM jobs j WHERE end_us < ? AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = "
+          "j.array_job_id AND p.end_us IS NULL) ORDER BY end_us");
+      query.bind(to_column(*rule.since));
+      take(query, most);
+    }
+    if (old.size() < std::min(most, surplus)) {
+      // In the order of their last events: instants lie where the system clock was set.
+      Query query = database_->query(
+          "SELECT j.id FROM events e CROSS JOIN jobs j ON j.id = e.job_id AND j.attempt = e.attempt AND "
+          "j.state = e.state WHERE j.end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = "
+          "j.array_job_id AND p.end_us IS NULL) ORDER BY e.sequence");
+      take(query, std::min(most, surplus));
     }
     for (const JobId job : old) {
       database_->query("DELETE FROM jobs WHERE id = ?").bind(job).execute();

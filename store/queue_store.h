@@ -69,7 +69,8 @@ struct SummaryFilter {
   std::optional<std::uint64_t> limit;
 };
 
-/// Which ended jobs stay: those that ended since `since`, and of all at most `jobs`, the newest; absent: all.
+/// Which ended jobs stay: those that ended since `since`, and of all at most `jobs`, those whose ends were
+/// recorded last, whatever the system clock said then; absent: all.
 struct Retention {
   std::optional<Timestamp> since;
   std::optional<std::uint64_t> jobs;
@@ -156,8 +157,8 @@ class QueueStore : public JobStore {
 
   /// Sums over ended attempts, in the order of their keys.
   virtual std::vector<ReportRow> report(const ReportFilter& filter) = 0;
-  /// Deletes at most `most` of the ended jobs that the rule does not keep, oldest first, with their attempts,
-  /// usage and events; returns how many. A task of an array that is not over stays.
+  /// Deletes at most `most` of the ended jobs that the rule does not keep, the oldest first, with their
+  /// attempts, usage and events; returns how many. A task of an array that is not over stays.
   virtual std::size_t forget_ended(const Retention& rule, std::size_t most) = 0;
   /// Gives at most `most` unused pages back to the file system, but for some that further jobs will fill;
   /// returns how many. 0 for a file that an older berth made (auto_vacuum).

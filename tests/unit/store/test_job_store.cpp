@@ -420,6 +420,17 @@ TEST_CASE("ended jobs are forgotten by age and by number, oldest first, and noth
   CHECK(run_in_queue(*store, 60) > waiting);  // no number is given twice
 }
 
+TEST_CASE("a clock that was ahead for a while makes no later job the oldest one") {
+  const auto store = QueueStore::open(":memory:");
+  std::vector<JobId> jobs;
+  for (const std::int64_t end : {10, 1'000'020, 1'000'030, 40, 50}) {
+    jobs.push_back(run_in_queue(*store, end));
+  }
+  CHECK(store->forget_ended({std::nullopt, 2, {}}, 100) == 3);
+  CHECK(store->find_known(jobs[3]));
+  CHECK(store->find_known(jobs[4]));
+}
+
 TEST_CASE("tasks of an array stay until the array is over") {
   const TemporaryFolder folder;
   const auto store = QueueStore::open(folder.file("berthd.db"));
