@@ -49,6 +49,10 @@ std::uint64_t tag(std::uint64_t token, Source source) {
   return token << kSourceBits | static_cast<std::uint64_t>(source);
 }
 
+/// Cgroups of ended jobs are removed when nothing else was to be done for as long, a few at a time.
+constexpr std::chrono::milliseconds kRemoveLater{5};
+constexpr std::size_t kRemovedAtOnce = 16;
+
 /// Of ended jobs, on their way out at once.
 constexpr std::size_t kMostExiting = 8;
 
@@ -81,8 +85,8 @@ JobStreams make_job_streams() {
 /// are opened ahead, which happens only while there are many more. Jobs get their own limit.
 constexpr std::size_t kPlentyOfDescriptors = 128;
 
-/// Below this not even one job can be run and recorded.
-constexpr rlim_t kFewestDescriptors = 64;
+/// Below this not even two jobs, with private networks, can be run and recorded.
+constexpr rlim_t kFewestDescriptors = 128;
 
 rlimit enough_descriptors() {
   const rlimit limit = descriptor_limit();
@@ -335,6 +339,9 @@ class Executor::Implementation {
     const int count = retry_eintr(
         [&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
     const Time now = Attempt::Clock::now();
+    if (launcher_->has_received()) {
+      receive_spawned(now);
+    }
     for (int index = 0; index < count; ++index) {
       handle(ready[static_cast<std::size_t>(index)].data.u64, now);
     }
@@ -343,8 +350,8 @@ class Executor::Implementation {
     }
     if (prepare_at_ && *prepare_at_ <= now) {
       prepare();
-    } else if (count == 0) {
-      remove_finished(std::chrono::milliseconds::zero());
+    } else if (remove_at_ && *remove_at_ <= now) {
+      remove_finished(std::chrono::milliseconds::zero(), kRemovedAtOnce);
     }
     std::vector<ExecutorEvent> events = std::exchange(events_, {});
     arm_timer();
@@ -787,6 +794,9 @@ class Executor::Implementation {
   void retire(std::unique_ptr<JobCgroup> cgroup) {
     cgroup->close_counters();
     finished_.push_back(std::move(cgroup));
+    if (!remove_at_) {
+      remove_at_ = Attempt::Clock::now() + kRemoveLater;
+    }
   }
 
   /// A machine that does not keep up with the ends of inits waits for them, before they hold all descriptors.
@@ -851,6 +861,10 @@ class Executor::Implementation {
         finished_.push_back(std::move(cgroup));
       }
     }
+    remove_at_.reset();
+    if (!finished_.empty()) {
+      remove_at_ = Attempt::Clock::now() + kRemoveLater;
+    }
   }
 
   void arm_timer() {
@@ -861,13 +875,13 @@ class Executor::Implementation {
         next = deadline;
       }
     }
-    if (prepare_at_ && (!next || *prepare_at_ < *next)) {
-      next = prepare_at_;
+    for (const std::optional<Time>& later : {prepare_at_, remove_at_}) {
+      if (later && (!next || *later < *next)) {
+        next = later;
+      }
     }
-    if (!events_.empty()) {
+    if (!events_.empty() || launcher_->has_received()) {
       next = Attempt::Clock::now();
-    } else if (!next && !finished_.empty()) {
-      next = Attempt::Clock::now() + std::chrono::milliseconds(5);
     }
     if (next == timer_at_) {
       return;
@@ -901,6 +915,7 @@ class Executor::Implementation {
   std::vector<ExecutorEvent> events_;
   std::optional<Time> timer_at_;
   std::optional<Time> prepare_at_;
+  std::optional<Time> remove_at_;  ///< set while there are finished_
   Time last_end_;
   SandboxProfile last_profile_;
   CgroupLimits last_limits_;

@@ -502,8 +502,15 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
   std::memcpy(packet.maps.data() + request.uid_map.size(), request.gid_map.data(), request.gid_map.size());
   const std::array<int, 2> descriptors = {request.channel, request.cgroup};
   const std::size_t size = sizeof packet.header + request.uid_map.size() + request.gid_map.size();
-  const int error_number =
-      send_message(socket_.get(), &packet, size, {descriptors.data(), request.cgroup >= 0 ? 2u : 1u});
+  const auto send = [&] {
+    return send_message(socket_.get(), &packet, size, {descriptors.data(), request.cgroup >= 0 ? 2u : 1u},
+                        MessageWait::poll);
+  };
+  int error_number = send();
+  while (error_number == EAGAIN) {
+    await_room();
+    error_number = send();
+  }
   if (error_number != 0) {
     if (!ready_) {
       wait_until_ready();  // throws with the reason that it left
@@ -515,12 +522,31 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
   }
 }
 
+/// It may be waiting for room itself, with an answer: that is read.
+void LauncherProcess::await_room() {
+  pollfd ready{socket_.get(), POLLIN | POLLOUT, 0};
+  retry_eintr([&] { return ::poll(&ready, 1, -1); });
+  if ((ready.revents & POLLIN) != 0) {
+    if (std::optional<Spawned> answer = read_answer(MessageWait::poll)) {
+      received_.push_back(std::move(*answer));
+    }
+  }
+}
+
 std::optional<Spawned> LauncherProcess::receive(bool block) {
+  if (!received_.empty()) {
+    Spawned spawned = std::move(received_.front());
+    received_.pop_front();
+    return spawned;
+  }
+  return read_answer(block ? MessageWait::block : MessageWait::poll);
+}
+
+std::optional<Spawned> LauncherProcess::read_answer(MessageWait wait) {
   while (true) {
     ReplyPacket packet{};
     Descriptors descriptors;
-    const ssize_t size = receive_message(socket_.get(), &packet, sizeof packet, descriptors,
-                                         block ? MessageWait::block : MessageWait::poll);
+    const ssize_t size = receive_message(socket_.get(), &packet, sizeof packet, descriptors, wait);
     if (size < 0 && errno == EAGAIN) {
       return std::nullopt;
     }
@@ -540,7 +566,7 @@ std::optional<Spawned> LauncherProcess::receive(bool block) {
       throw *setup_failure_;
     }
     ready_ = true;
-    if (block) {
+    if (wait == MessageWait::block) {
       return std::nullopt;
     }
   }
@@ -551,7 +577,7 @@ void LauncherProcess::wait_until_ready() {
     throw *setup_failure_;
   }
   if (!ready_) {
-    receive(true);
+    read_answer(MessageWait::block);
   }
 }
 

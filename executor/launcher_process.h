@@ -10,10 +10,12 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 
 #include "executor/executor.h"
+#include "executor/os/message.h"
 #include "executor/os/unique_fd.h"
 
 namespace berth {
@@ -52,10 +54,12 @@ class LauncherProcess {
   LauncherProcess& operator=(const LauncherProcess&) = delete;
 
   View view() const { return view_; }
-  /// Throws LaunchError when the launcher is gone.
+  /// Waits while the launcher has as many requests as the socket holds; what it answers meanwhile is kept for
+  /// receive(). Throws LaunchError when the launcher is gone.
   void spawn(const SpawnRequest& request);
-  /// Readable when receive() has something.
+  /// Readable when the launcher has answered; has_received() tells of answers that were read before.
   int descriptor() const { return socket_.get(); }
+  bool has_received() const { return !received_.empty(); }
   /// The next result, or nothing when there is none yet (`block` false). Throws LaunchError when the launcher
   /// could not be set up, or is gone.
   std::optional<Spawned> receive(bool block = false);
@@ -68,9 +72,13 @@ class LauncherProcess {
   /// The status of waitpid(2); 0 when it was reaped before.
   int reap();
   [[noreturn]] void fail_lost();
+  /// Until there is room for a request, or the launcher is gone.
+  void await_room();
+  std::optional<Spawned> read_answer(MessageWait wait);
 
   View view_;
   UniqueFd socket_;
+  std::deque<Spawned> received_;
   pid_t pid_ = -1;
   bool ready_ = false;
   std::optional<LaunchError> setup_failure_;  ///< told again to whoever asks

@@ -363,6 +363,8 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
   /// The router's end of its veth pair.
   int port() const { return kFirstPort + static_cast<int>(index_); }
   void connect(pid_t pid);
+  /// Throws LaunchError when the bridge has no port left.
+  void commit_port(NetlinkBatch& batch);
   void release();
 
   Implementation& pool_;
@@ -377,6 +379,20 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
   std::uint64_t refused_queries_ = 0;
   std::vector<PublishedPort> published_;
 };
+
+void NetworkPool::Implementation::Endpoint::commit_port(NetlinkBatch& batch) {
+  try {
+    pool_.router_links_.commit(batch);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != EXFULL) {
+      throw;
+    }
+    throw LaunchError(
+        "network", EXFULL,
+        "this berth has as many jobs in one network as a bridge has ports (1,023): run it again "
+        "when some of them have ended, or have berthd start more runners");
+  }
+}
 
 void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
   const NetworkNamespace job = NetworkNamespace::of_process(pid);
@@ -399,7 +415,7 @@ void NetworkPool::Implementation::Endpoint::connect(pid_t pid) {
       add_route(router, {Cidr{own, own.size() * 8}, std::nullopt, gateway, bridge_, own.is_v6});
     }
   }
-  pool_.router_links_.commit(router);
+  commit_port(router);
 
   NetlinkBatch inside;
   set_up(inside, kJobDevice, kJobDeviceName, IFF_NOARP);
