@@ -246,6 +246,7 @@ void Daemon::forget_old_jobs() {
     rule.since = cautious_now() - *retain.age;
   }
   rule.jobs = retain.jobs;
+  rule.now = clock_.system_now();
   for (const auto& [job, dependents] : depended_on_) {
     rule.needed.push_back(job);
   }

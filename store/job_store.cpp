@@ -5,6 +5,7 @@
 #include <limits>
 #include <span>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <variant>
 
@@ -1202,11 +1203,10 @@ std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most
       surplus = ended > *rule.jobs ? ended - *rule.jobs : 0;
     }
     std::vector<JobId> old;
+    std::unordered_set<JobId> passed(rule.needed.begin(), rule.needed.end());
     const auto take = [&](Query& query, std::size_t count) {
       while (old.size() < count && query.step()) {
-        const JobId job = query.integer(0);
-        if (std::find(rule.needed.begin(), rule.needed.end(), job) == rule.needed.end() &&
-            std::find(old.begin(), old.end(), job) == old.end()) {
+        if (const JobId job = query.integer(0); passed.insert(job).second) {
           old.push_back(job);
         }
       }
@@ -1219,11 +1219,16 @@ std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most
       take(query, most);
     }
     if (old.size() < std::min(most, surplus)) {
-      // In the order of their last events: instants lie where the system clock was set.
+      Query ahead = database_->query("SELECT 1 FROM jobs WHERE end_us > ?");
+      // Instants tell the order unless the system clock was set back; events do always, but are many.
       Query query = database_->query(
-          "SELECT j.id FROM events e CROSS JOIN jobs j ON j.id = e.job_id AND j.attempt = e.attempt AND "
-          "j.state = e.state WHERE j.end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = "
-          "j.array_job_id AND p.end_us IS NULL) ORDER BY e.sequence");
+          ahead.bind(to_column(rule.now)).step()
+              ? "SELECT j.id FROM events e CROSS JOIN jobs j ON j.id = e.job_id AND j.attempt = e.attempt "
+                "AND "
+                "j.state = e.state WHERE j.end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE "
+                "p.id = j.array_job_id AND p.end_us IS NULL) ORDER BY e.sequence"
+              : "SELECT id FROM jobs j WHERE end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE "
+                "p.id = j.array_job_id AND p.end_us IS NULL) ORDER BY end_us");
       take(query, std::min(most, surplus));
     }
     for (const JobId job : old) {
@@ -1258,9 +1263,9 @@ void SqliteJobStore::configure(const Supervisor* runner, JobId job, unsigned att
                                const Allocation& allocation, Timestamp at) {
   database_->write(
       [&] {
-        const std::optional<std::int64_t> supervisor =
-            runner != nullptr ? std::optional(supervisor_id(*runner)) : std::nullopt;
+        std::optional<std::int64_t> supervisor;
         if (runner != nullptr) {
+          supervisor = supervisor_id(*runner);
           leave_queue(job);  // jobs of `berth run` are not in it
         }
         const Standing before = require_transition(job, JobState::configuring);

@@ -75,6 +75,8 @@ struct Retention {
   std::optional<Timestamp> since;
   std::optional<std::uint64_t> jobs;
   std::vector<JobId> needed;  ///< stay in any case
+  /// Jobs whose ends lie after it tell that the system clock was set back.
+  Timestamp now = Timestamp::max();
 };
 
 /// The highest numbers that a database has given to jobs and to events. They grow for as long as it lives.
