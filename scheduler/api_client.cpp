@@ -10,6 +10,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "scheduler/api_server.h"
 #include "scheduler/stream_request.h"
 
 namespace berth {
@@ -138,7 +139,8 @@ ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords
 
 void ApiClient::stream(const std::string& path, const QueryWords& query,
                        const std::function<bool(std::string_view)>& take,
-                       const std::function<void(const std::string&)>& begins_after) {
+                       const std::function<void(const std::string&)>& begins_after,
+                       const std::function<void()>& begins_anew) {
   Connection connection(socket_);
   http::request<http::empty_body> request{http::verb::get, target_of(path, query), 11};
   request.set(http::field::host, "berth");
@@ -146,6 +148,12 @@ void ApiClient::stream(const std::string& path, const QueryWords& query,
   http::write(connection.socket, request, sent);
   http::response_parser<http::buffer_body> parser;
   parser.body_limit(std::numeric_limits<std::uint64_t>::max());
+  auto look_at_chunk = [&](std::uint64_t, boost::beast::string_view extensions, ErrorCode&) {
+    if (begins_anew && std::string_view(extensions.data(), extensions.size()) == kBeginsAnew) {
+      begins_anew();
+    }
+  };
+  parser.on_chunk_header(look_at_chunk);  // kept by reference
   http::read_header(connection.socket, connection.buffer, parser, sent);
   if (sent) {
     throw DaemonGone("berthd at " + socket_ + " went away: " + sent.message());

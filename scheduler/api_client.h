@@ -60,10 +60,12 @@ class ApiClient {
   Upgraded upgrade(const std::string& path, const QueryWords& query, const std::string& body,
                    const std::function<void()>& delayed = {});
   /// Calls `take` with each piece of the body until its end or until `take` returns false, and before that
-  /// `begins_after` with the header Berth-After where there is one.
+  /// `begins_after` with the header Berth-After where there is one. `begins_anew` is called before a piece
+  /// that is the beginning of a file that was truncated.
   void stream(const std::string& path, const QueryWords& query,
               const std::function<bool(std::string_view)>& take,
-              const std::function<void(const std::string&)>& begins_after = {});
+              const std::function<void(const std::string&)>& begins_after = {},
+              const std::function<void()>& begins_anew = {});
 
  private:
   class Connection;

@@ -463,7 +463,11 @@ class Session : public std::enable_shared_from_this<Session> {
         }
       };
       if (self->is_chunked()) {
-        asio::async_write(self->stream_, http::make_chunk(asio::buffer(*held)), written);
+        const std::string_view extensions = self->source_->extensions();
+        asio::async_write(
+            self->stream_,
+            http::make_chunk(asio::buffer(*held), beast::string_view(extensions.data(), extensions.size())),
+            written);
       } else {
         asio::async_write(self->stream_, asio::buffer(*held), written);
       }

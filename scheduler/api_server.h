@@ -55,12 +55,18 @@ struct ApiRequest {
   std::string upgrade;
 };
 
+/// Of a chunk (RFC 9112, section 7.1.1): what follows is no longer at the offset that was asked for, but at
+/// the beginning of a file that was truncated.
+inline constexpr std::string_view kBeginsAnew = ";begins-anew";
+
 /// A body whose end is not known yet.
 class ApiStream {
  public:
   virtual ~ApiStream() = default;
   /// Calls `give` once, now or later, with the next piece; an empty one is the end.
   virtual void next(std::function<void(std::string)> give) = 0;
+  /// Asked once for each piece, when it has been given: kBeginsAnew, or nothing.
+  virtual std::string_view extensions() { return {}; }
 };
 
 struct ApiResponse {

@@ -32,7 +32,8 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
         path_(std::move(path)),
         owner_(std::move(owner)),
         offset_(offset),
-        follow_(follow) {}
+        follow_(follow),
+        size_(static_cast<off_t>(offset)) {}
   ~OutputStream() override {
     if (descriptor_ >= 0) {
       ::close(descriptor_);
@@ -58,6 +59,7 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
     // Asked before the file is read: what is written before the end is read after it.
     const bool over = daemon_.is_over(job_);
     if (descriptor_ < 0) {
+      size_ = 0;  // there was no file that could have become shorter
       try {
         open();
       } catch (const ApiError&) {
@@ -67,12 +69,16 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
     }
     if (follow_ && was_truncated()) {
       offset_ = 0;
+      anew_ = true;
     }
     std::string piece(kPiece, '\0');
     const ssize_t count =
         descriptor_ < 0 ? 0 : ::pread(descriptor_, piece.data(), piece.size(), static_cast<off_t>(offset_));
     piece.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
     offset_ += piece.size();
+    if (!piece.empty()) {
+      size_ = std::max(size_, static_cast<off_t>(offset_));  // it may have grown since it was looked at
+    }
     if (!piece.empty() || !follow_ || over || lost_) {
       give(std::move(piece));
       return;
@@ -87,13 +93,18 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
     });
   }
 
+  std::string_view extensions() override {
+    return std::exchange(anew_, false) ? kBeginsAnew : std::string_view();
+  }
+
   void lose() {
     lost_ = true;
     timer_.cancel();
   }
 
  private:
-  /// Since it was asked last: the file begins anew then, as tail(1) takes it.
+  /// Since it was asked last, at first since somebody read up to the offset: the file begins anew then, as
+  /// tail(1) takes it.
   bool was_truncated() {
     struct stat status {};
     if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) {
@@ -110,8 +121,9 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
   std::uint64_t offset_;
   bool follow_;
   bool lost_ = false;
+  bool anew_ = false;  ///< the next piece is the file's beginning
   int descriptor_ = -1;
-  off_t size_ = 0;  ///< of the file, when it was looked at last
+  off_t size_;  ///< of the file, when it was looked at last
 };
 
 std::string event_line(const JobEvent& event) {

@@ -14,9 +14,9 @@ namespace berth {
 
 class Api;
 
-/// The file is opened as the actor; one that is truncated while it is followed is given from its beginning.
-/// Throws ApiError when it cannot be, or is not there yet and nobody
-/// follows.
+/// The file is opened as the actor. One that is truncated while it is followed, or is shorter than `offset`
+/// then, is given from its beginning, with the extension kBeginsAnew. Throws ApiError when it cannot be
+/// opened, or is not there yet and nobody follows.
 std::shared_ptr<ApiStream> make_output_stream(boost::asio::io_context& loop, Daemon& daemon,
                                               const StoredJob& job, const Actor& actor, bool standard_error,
                                               std::uint64_t offset, bool follow, Interest& interest);

@@ -389,11 +389,14 @@ int run_logs(const CommandLine& line) {
     if (!offset.empty()) {
       query.emplace("offset", offset);
     }
-    client.stream(path_of(job) + "/output", query, [&](std::string_view piece) {
-      print(piece);
-      offset = std::to_string(std::strtoull(offset.c_str(), nullptr, 10) + piece.size());
-      return std::fflush(stdout) == 0;
-    });
+    client.stream(
+        path_of(job) + "/output", query,
+        [&](std::string_view piece) {
+          print(piece);
+          offset = std::to_string(std::strtoull(offset.c_str(), nullptr, 10) + piece.size());
+          return std::fflush(stdout) == 0;
+        },
+        {}, [&] { offset.clear(); });
   };
   if (follow) {
     through_restarts(print_rest);

@@ -1163,7 +1163,11 @@ constexpr CommandSpec kWait{.name = "wait",
 constexpr std::array kLogsOptions{
     Option{.name = "follow", .letter = 'f', .description = "Goes on until the job is over"},
     Option{.name = "error", .letter = 'e', .description = "Standard error, where it has a file of its own"},
-    Option{.name = "offset", .argument = "BYTES", .description = "Begins there", .fallback = "0"},
+    Option{.name = "offset",
+           .argument = "BYTES",
+           .description =
+               "Begins there; with -f at the beginning of a file that is shorter, as it was truncated",
+           .fallback = "0"},
 };
 constexpr std::array kLogsUsage{"logs [-f] [-e] JOBID"sv};
 constexpr std::array kLogsDescription{

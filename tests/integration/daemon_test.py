@@ -51,6 +51,30 @@ class Submitting(DaemonCase):
         self.let_end()
         self.assertEqual(self.finish(follower)[:2], (0, "second\nthird\n"))
 
+    def test_logs_that_began_anew_go_on_in_place_when_berthd_comes_back(self):
+        job = self.submit(argv=["sh", "-c", "printf 'a long first line\\n'; until [ -e more ]; do sleep 0.05; done; echo second;"
+                                " until [ -e end ]; do sleep 0.05; done; printf 'third and last, a longer line than the first\\n'"])
+        follower = self.start("logs", "--socket", self.socket, "-f", job)
+        self.assertEqual(follower.stdout.readline(), b"a long first line\n")
+        os.truncate(os.path.join(self.work, f"berth-{job}.out"), 0)
+        with open(os.path.join(self.work, "more"), "w", encoding="utf-8"):
+            pass
+        self.assertEqual(follower.stdout.readline(), b"second\n")
+        self.kill_daemon()
+        self.let_end()
+        self.start_daemon()
+        self.assertEqual(self.finish(follower)[:2], (0, "third and last, a longer line than the first\n"))
+
+    def test_logs_begin_anew_with_a_file_that_was_truncated_while_berthd_was_away(self):
+        job = self.submit(argv=["sh", "-c", "echo a long first line; until [ -e end ]; do sleep 0.05; done; echo second"])
+        follower = self.start("logs", "--socket", self.socket, "-f", job)
+        self.assertEqual(follower.stdout.readline(), b"a long first line\n")
+        self.kill_daemon()
+        os.truncate(os.path.join(self.work, f"berth-{job}.out"), 0)
+        self.start_daemon()
+        self.let_end()
+        self.assertEqual(self.finish(follower)[:2], (0, "second\n"))
+
     def test_logs_of_what_went_to_dev_null_say_so(self):
         job = int(self.ok("submit", "--parsable", "-o", "/dev/null", "--", "true"))
         for words in ((), ("-f",)):
