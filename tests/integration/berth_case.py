@@ -122,6 +122,12 @@ def children(parent):
     return found
 
 
+def cgroup_name(pid):
+    """The name of a berth's or a runner's cgroup, run-PID-STARTTIME, as pids come again; in a pid namespace -INODE follows.
+    The process must not have been waited for."""
+    return f"run-{pid}-{read(f'/proc/{pid}/stat').rpartition(')')[2].split()[19]}"
+
+
 def cpu_seconds(pid):
     """What a process has used of the CPUs, without its children."""
     fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -231,6 +237,7 @@ class BerthCase(unittest.TestCase):
         os.chmod(self.results, 0o777)
         self.database = os.path.join(self.directory, "state", "berth.db")
         self.berths = []
+        self.cgroup_names = set()  # of all of them
 
     def tearDown(self):
         for process in self.berths:
@@ -247,9 +254,8 @@ class BerthCase(unittest.TestCase):
 
     def remove_cgroups(self):
         """What a failed test left, so that the next one begins clean."""
-        mine = {process.pid for process in self.berths}
         for path in sorted(berth_cgroups(), reverse=True):
-            if any(f"/berth/run-{berth}-" in path for berth in mine):
+            if self.is_own_cgroup(path):
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
 
@@ -278,6 +284,11 @@ class BerthCase(unittest.TestCase):
             json.dump(list(jobs), file)
         return path
 
+    def note(self, process):
+        """A berth of this test's, of which nothing may be left."""
+        self.berths.append(process)
+        self.cgroup_names.add(cgroup_name(process.pid))
+
     def start(self, *arguments, environment=None, program=(), **options):
         """Starts berth with these words; with a pipe for each of its streams unless options say otherwise."""
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
@@ -287,7 +298,7 @@ class BerthCase(unittest.TestCase):
             cwd=options.pop("cwd", self.work),
             **options,
         )
-        self.berths.append(process)
+        self.note(process)
         return process
 
     def finish(self, process, timeout=TIMEOUT, given=None):
@@ -416,16 +427,20 @@ class BerthCase(unittest.TestCase):
         with open(os.path.join(folder, name), encoding="utf-8") as file:
             return file.read().strip()
 
+    def is_own_cgroup(self, path):
+        """Of a directory, or of a line of /proc/PID/cgroup: is it a cgroup of this test's berths, or in one?"""
+        return any(f"/berth/{name}{end}" in path + "/" for name in self.cgroup_names for end in "/-")
+
     def leftovers(self):
         """What is left of this test's berths and jobs, as sentences."""
         left = []
-        mine = {process.pid for process in self.berths}
+        mine = {process.pid for process in self.berths if process.poll() is None}
         own = os.path.join(self.directory, "payload")
         for pid, (program, cgroups, command) in processes().items():
-            if pid in mine or program.startswith(own) or any(f"/berth/run-{berth}-" in cgroups for berth in mine):
+            if pid in mine or program.startswith(own) or any(map(self.is_own_cgroup, cgroups.splitlines())):
                 left.append(f"process {pid} {command or program}")
         everyone = berth_cgroups()
-        left += [f"cgroup {path}" for path in everyone if any(f"/berth/run-{berth}-" in path + "/" for berth in mine)]
+        left += [f"cgroup {path}" for path in everyone if self.is_own_cgroup(path)]
         # The folder above goes with the last berth; another one that runs elsewhere on this machine keeps it.
         if not any(os.path.basename(program) in ("berth", "berth-runner") for pid, (program, _, _) in processes().items() if pid not in mine):
             left += [f"cgroup {path}" for path in everyone - self.before_cgroups if path.endswith("/berth")]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, berth_cgroups, eventually, tested_program
+from berth_case import BERTH, BerthCase, eventually, tested_program
 
 BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
 # How much longer than elsewhere a job must run in an emulator, to be met while it does.
@@ -75,10 +75,12 @@ class DaemonCase(BerthCase):
             return file.read()[-3000:]
 
     def note_runners(self):
-        """Runners' sockets are named run-PID-STARTTIME."""
+        """Runners' sockets are named as their cgroups are: run-PID-STARTTIME."""
         folder = os.path.join(self.run_folder, "runners")
         if os.path.isdir(folder):
-            self.runner_pids |= {int(name.split("-")[1]) for name in os.listdir(folder) if name.startswith("run-")}
+            names = {name.split(".")[0] for name in os.listdir(folder) if name.startswith("run-")}
+            self.cgroup_names |= names
+            self.runner_pids |= {int(name.split("-")[1]) for name in names}
 
     def kill_daemon(self):
         """kill -9."""
@@ -110,11 +112,6 @@ class DaemonCase(BerthCase):
             for pid in self.alive_runners():
                 os.kill(pid, signal.SIGKILL)
             self.fail("a runner did not end when it was asked to")
-
-    def leftovers(self):
-        left = super().leftovers()
-        left += [f"cgroup {path}" for path in berth_cgroups() for pid in self.runner_pids if f"/berth/run-{pid}-" in path + "/"]
-        return left
 
     def spooled(self):
         """Whole records only: while one is being written its name ends in .new."""

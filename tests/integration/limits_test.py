@@ -7,7 +7,7 @@ import os
 import re
 import stat
 
-from berth_case import BerthCase, hierarchies, main, own_cgroups, read
+from berth_case import BerthCase, cgroup_name, hierarchies, main, own_cgroups, read
 
 
 def block_devices():
@@ -53,7 +53,7 @@ class Limits(BerthCase):
             folder = self.cgroup_of(pid, controller)
             if folder is not None and not os.path.exists(f"{unified}/{spare.get(controller, 'none')}"):
                 with self.subTest(controller=controller):
-                    self.assertRegex(folder, rf"/berth/run-{self.process.pid}-\d+/(armed-)?job-1\.1$")
+                    self.assertRegex(folder, rf"/berth/{cgroup_name(self.process.pid)}(-\d+)?/(armed-)?job-1\.1$")
         self.end()
 
     def test_cgroup_namespace_hides_the_path(self):

@@ -12,7 +12,7 @@ class RunningOnATerminal(TerminalChecks, BerthCase):
         terminal = Terminal([BERTH, "run", "--database", self.database, "--mem", "128M", "--pty", *arguments, "--", *command],
                             cwd=self.work, env=self.environment(TERM="vt100"))
         self.addCleanup(terminal.close)
-        self.berths.append(terminal.process)
+        self.note(terminal.process)
         return terminal
 
     def test_keys_output_size_and_status(self):
