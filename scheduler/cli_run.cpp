@@ -655,8 +655,9 @@ void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
 int run_jobs(const CommandLine& given, JobTexts& texts) {
   // While this process is small; it sets itself up while the request is read, and ends with a refused one.
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
-  const JobText* script = texts.script_of(given);
-  const CommandLine line = script != nullptr ? with_batch_options(given, *script) : given;
+  const CommandLine asked = with_standard_input(given, texts);
+  const JobText* script = texts.script_of(asked);
+  const CommandLine line = script != nullptr ? with_batch_options(asked, *script) : asked;
   const PoolWishes wishes = pool_wishes(line);
   RequestedJobs requested = script != nullptr ? script_job(line, *script) : requested_jobs(line, texts);
   const bool from_options = requested.from_options;

@@ -1,7 +1,5 @@
 #include "scheduler/cli_submit.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -30,17 +28,6 @@ struct Request {
   std::string file;       ///< its name, for faults
   std::string directory;  ///< where its relative paths start
 };
-
-/// As sbatch: without a file and without a command the job is what comes on standard input.
-CommandLine with_input(const CommandLine& line, JobTexts& texts) {
-  const bool has_job = !line.operands.empty() || line.job_command || line.has("wrap");
-  if (has_job || ::isatty(STDIN_FILENO) == 1 || texts.of("-").text.empty()) {
-    return line;
-  }
-  CommandLine with = line;
-  with.operands = {"-"};
-  return with;
-}
 
 void resolve_instants(nlohmann::ordered_json& job, Timestamp now) {
   for (const char* field : {"begin_time", "deadline"}) {
@@ -151,7 +138,7 @@ int test_only(ApiClient& client, const QueryWords& query, const std::string& tex
 }  // namespace
 
 int run_submit(const CommandLine& given, JobTexts& texts) {
-  CommandLine line = with_wrap(with_input(given, texts));
+  CommandLine line = with_wrap(with_standard_input(given, texts));
   ApiClient client(daemon_socket(line));
   Request request;
   if (const JobText* script = texts.script_of(line)) {

@@ -569,7 +569,9 @@ constexpr std::array kRunDescription{
     "standard input). Options describe the job of the first two forms, and a script's lines \"#SBATCH "
     "OPTION…\" "
     "do, where the command line does not say otherwise. What follows a script's name are the script's "
-    "arguments. With JSON files only the options of the pool "
+    "arguments. Without a file and without a command the script or job file is read from standard input, "
+    "unless "
+    "that is a terminal. With JSON files only the options of the pool "
     "and of output and results are taken: a job file says itself what its jobs are."sv,
     "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and "
     "memory "
@@ -999,7 +1001,7 @@ constexpr std::array kSubmitDescription{
     "A script's lines \"#SBATCH OPTION…\", before its first command, are options too; those of the command "
     "line, which come before the script's name, override them: what follows it are the script's arguments. "
     "Without a file and without a command the script or job file is read from standard "
-    "input, as it is for \"-\"."sv,
+    "input, as it is for \"-\", unless that is a terminal."sv,
     "A job that can never fit, or that asks for what this machine cannot enforce, is refused at once, and "
     "with "
     "it all jobs of the same command."sv,

@@ -96,6 +96,16 @@ const JobText* JobTexts::script_of(const CommandLine& line) {
   return !line.operands.empty() && is_script(line.operands[0]) ? &of(line.operands[0]) : nullptr;
 }
 
+CommandLine with_standard_input(const CommandLine& line, JobTexts& texts) {
+  const bool has_job = !line.operands.empty() || line.job_command || line.has("wrap");
+  if (has_job || ::isatty(STDIN_FILENO) == 1 || texts.of("-").text.empty()) {
+    return line;
+  }
+  CommandLine with = line;
+  with.operands = {"-"};
+  return with;
+}
+
 CommandLine with_batch_options(const CommandLine& line, const JobText& script) {
   CommandLine of_script;
   std::vector<InputFault> faults;

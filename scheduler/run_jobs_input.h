@@ -1,4 +1,5 @@
-// The jobs that a `berth run` command line asks for, from options, scripts and job files.
+// The jobs that a command line of `berth run` or `berth submit` asks for, from options, scripts and job
+// files.
 #pragma once
 
 #include <map>
@@ -37,6 +38,10 @@ class JobTexts {
  private:
   std::map<std::string, JobText> texts_;
 };
+
+/// As sbatch: without a file and a command the job is what comes on standard input, unless that is a terminal
+/// or empty.
+CommandLine with_standard_input(const CommandLine& line, JobTexts& texts);
 
 /// Of a command or of job files. Throws UsageError, and InputError with every fault of every file.
 RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts);

@@ -5,7 +5,8 @@ import os
 import re
 import signal
 
-from berth_case import SOURCE, BerthCase, eventually, main, read
+from berth_case import BERTH, SOURCE, BerthCase, eventually, main, read
+from terminal_case import Terminal
 
 
 class WithoutJobs(BerthCase):
@@ -265,6 +266,23 @@ class WithJobs(BerthCase):
         text = json.dumps([self.job("exit", 5)]).encode()
         self.assertEqual(self.berth("run", "--database", self.database, "-", given=text)[0], 5)
         self.assertEqual(self.berth("run", "--database", self.database, "/dev/stdin", given=text)[0], 5)
+
+    def test_without_operands_the_job_is_what_comes_on_standard_input(self):
+        run = ("run", "-q", "--database", self.database)
+        self.assertEqual(self.berth(*run, given=json.dumps(self.job("exit", 5)).encode())[0], 5)
+        script = b'#!/bin/sh\n#SBATCH --comment=x\necho "$SLURM_JOB_NAME"; cat; exit 4\n'
+        self.assertEqual(self.berth(*run, "-D", self.work, given=script), (4, "stdin\n", ""))
+        for text, said in ((b"echo no\n", "standard input: is neither a script"), (b"", "berth run needs a job")):
+            status, _, err = self.berth(*run, given=text)
+            self.assertEqual((status, said in err), (125, True), err)
+        self.assertEqual(self.history()[-1]["spec"]["comment"], "x")
+
+    def test_a_terminal_is_not_waited_for_when_no_job_is_named(self):
+        terminal = Terminal([BERTH, "run", "--database", self.database], cwd=self.work, env=self.environment())
+        self.addCleanup(terminal.close)
+        self.note(terminal.process)
+        self.assertEqual(terminal.finish(), 125)
+        self.assertIn("berth run needs a job", terminal.seen)
 
     def test_a_pipe_is_read_once_and_starts_in_the_current_directory(self):
         run = ("run", "-q", "--database", self.database)
