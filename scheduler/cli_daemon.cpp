@@ -58,9 +58,6 @@ std::string number_of(const CommandLine& line, const char* option, const char* o
 }
 
 std::string user_number(const CommandLine& line, const std::string& user) {
-  if (user.empty()) {
-    refuse_option("user", "is empty: leave it out to select all");
-  }
   if (user.find_first_not_of("0123456789") == std::string::npos) {
     return user;
   }
@@ -198,12 +195,22 @@ std::set<std::string> words_of(const CommandLine& line, const char* option) {
   return {words.begin(), words.end()};
 }
 
+/// Numbers of the users whose jobs are selected; none: everybody's.
+std::set<std::string> selected_users(const CommandLine& line) {
+  if (line.has("me")) {
+    return {std::to_string(::getuid())};
+  }
+  std::set<std::string> numbers;
+  for (const std::string& user : words_of(line, "user")) {
+    numbers.insert(user_number(line, user));
+  }
+  return numbers;
+}
+
 QueryWords selection_query(const CommandLine& line) {
   QueryWords query;
-  if (line.has("me")) {
-    query.emplace("user", std::to_string(::getuid()));
-  } else if (const auto user = line.value("user")) {
-    query.emplace("user", user_number(line, *user));
+  if (const std::set<std::string> users = selected_users(line); users.size() == 1) {
+    query.emplace("user", *users.begin());
   }
   std::string states;
   for (const std::string& state : words_of(line, "state")) {
@@ -228,13 +235,15 @@ bool is_one_of(const std::set<std::string>& jobs, const Json& job) {
          (job.contains("array_job_id") && jobs.contains(std::to_string(job["array_job_id"].get<JobId>())));
 }
 
-/// Of what berthd listed, what --name, --account and --jobs select.
+/// Of what berthd listed, what --user, --name, --account and --jobs select.
 std::vector<Json> selected(const CommandLine& line, const Json& listing, const std::set<std::string>& jobs) {
   const std::set<std::string> names = words_of(line, "name");
   const std::set<std::string> accounts = words_of(line, "account");
+  const std::set<std::string> users = selected_users(line);
   std::vector<Json> chosen;
   for (const Json& job : listing.at("jobs")) {
-    if (is_named(names, job["name"]) && is_named(accounts, job["account"]) && is_one_of(jobs, job)) {
+    if (is_named(names, job["name"]) && is_named(accounts, job["account"]) && is_one_of(jobs, job) &&
+        is_named(users, std::to_string(job["user_id"].get<unsigned>()))) {
       chosen.push_back(job);
     }
   }
@@ -329,8 +338,9 @@ void tell(const std::string& text) {
 
 int run_queue(const CommandLine& line) {
   const Table<QueueRow> table(kQueueColumns, kQueueShown, line.value("format"), listing_style(line));
-  const std::set<std::string> jobs = words_of(line, "jobs");
-  (void)job_ids({jobs.begin(), jobs.end()});
+  const std::set<std::string> words = words_of(line, "jobs");
+  const std::vector<std::string> named = job_ids({words.begin(), words.end()});
+  const std::set<std::string> jobs(named.begin(), named.end());
   QueryWords query = selection_query(line);
   if (const std::string limit = number_of(line, "limit", ""); !limit.empty()) {
     query.emplace("limit", limit);
@@ -501,6 +511,13 @@ int run_why(const CommandLine& line) {
 }
 
 int run_update(const CommandLine& line) {
+  for (const std::string& operand : line.operands) {
+    if (operand.find('=') != std::string::npos) {
+      throw UsageError(line.command, "\"" + operand +
+                                         "\" is scontrol's form; here it is an option and the jobs, such as: "
+                                         "berth update --time 10 36");
+    }
+  }
   Json changes = Json::object();
   for (const auto& [option, field] : {std::pair{"job-name", "name"},
                                       {"comment", "comment"},
@@ -557,13 +574,13 @@ namespace {
 
 /// One request for each job; goes on after a refusal. `selected`: nobody named them, so that one which has
 /// ended meanwhile is no fault.
-int act_on(const CommandLine& line, const std::vector<std::string>& jobs, const QueryWords& query,
-           bool selected = false) {
+int act_on(const CommandLine& line, std::string_view action, const std::vector<std::string>& jobs,
+           const QueryWords& query, bool selected = false) {
   ApiClient client(daemon_socket(line));
   int status = 0;
   for (const std::string& job : jobs) {
     try {
-      client.request("POST", path_of(job) + "/" + std::string(line.command->name), query);
+      client.request("POST", path_of(job) + "/" + std::string(action), query);
     } catch (const ApiRefusal& refusal) {
       constexpr unsigned kConflict = 409;
       if (!selected || refusal.status() != kConflict) {
@@ -601,14 +618,36 @@ std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
   return jobs;
 }
 
+QueryWords signal_query(const CommandLine& line, const std::string& signal) {
+  if (!parse_signal(signal)) {
+    throw UsageError(line.command, "\"" + signal + "\" is not a signal (use USR1, SIGUSR1 or 10)");
+  }
+  QueryWords query{{"signal", signal}};
+  if (line.has("batch")) {
+    query.emplace("batch", "1");
+  }
+  return query;
+}
+
 }  // namespace
 
 int run_cancel(const CommandLine& line) {
+  const std::optional<std::string> signal = line.value("signal");
+  if (signal && line.has("now")) {
+    throw UsageError(line.command, "--now does not go with --signal, which ends no job by itself");
+  }
+  if (!signal && line.has("batch")) {
+    throw UsageError(line.command, "--batch goes with --signal: a job that is cancelled ends as a whole");
+  }
+  if (signal) {
+    const QueryWords query = signal_query(line, *signal);
+    return act_on(line, "signal", jobs_to_cancel(line), query, selects(line));
+  }
   QueryWords query;
   if (line.has("now")) {
     query.emplace("at_once", "1");
   }
-  return act_on(line, jobs_to_cancel(line), query, selects(line));
+  return act_on(line, "cancel", jobs_to_cancel(line), query, selects(line));
 }
 
 int run_job_action(const CommandLine& line) {
@@ -619,17 +658,10 @@ int run_job_action(const CommandLine& line) {
       throw UsageError(line.command,
                        "berth signal needs a signal and at least one job: berth signal USR1 36");
     }
-    if (!parse_signal(operands.front())) {
-      throw UsageError(line.command,
-                       "\"" + operands.front() + "\" is not a signal (use USR1, SIGUSR1 or 10)");
-    }
-    query.emplace("signal", operands.front());
+    query = signal_query(line, operands.front());
     operands.erase(operands.begin());
-    if (line.has("batch")) {
-      query.emplace("batch", "1");
-    }
   }
-  return act_on(line, job_ids(operands), query);
+  return act_on(line, line.command->name, job_ids(operands), query);
 }
 
 }  // namespace berth

@@ -47,6 +47,17 @@ std::optional<JobReference> job_reference_of(const std::string& text) {
   return task ? std::optional(JobReference{*job, task}) : std::nullopt;
 }
 
+/// "36-40".
+std::optional<std::pair<JobId, JobId>> job_range_of(std::string_view text) {
+  const std::size_t dash = text.find('-');
+  if (dash == std::string_view::npos) {
+    return std::nullopt;
+  }
+  const std::optional<JobId> first = job_id_of(text.substr(0, dash));
+  const std::optional<JobId> last = job_id_of(text.substr(dash + 1));
+  return first && last && *first <= *last ? std::optional(std::pair(*first, *last)) : std::nullopt;
+}
+
 std::string not_a_job_id(const std::string& text) {
   return "\"" + text +
          "\" is not a job number (use one that `berth history` lists, or ARRAY_TASK for a task of an array)";
@@ -118,6 +129,8 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
       } else {
         filter.job_ids.push_back(reference->job);
       }
+    } else if (const auto range = job_range_of(word)) {
+      filter.job_ranges.push_back(*range);
     } else {
       faults.push_back({kCommandLine, "--jobs", not_a_job_id(word)});
     }

@@ -35,6 +35,8 @@ struct Option {
   bool hidden = false;  ///< parsed, not shown
   Completion completion = Completion::none;
   std::string_view words = {};  ///< for Completion::words and columns, with a space between
+  /// What it means before a word that is no number, or as the last word; empty: it needs a value.
+  std::string_view bare = {};
 };
 
 struct Operands {
@@ -69,11 +71,13 @@ struct CommandSpec {
   bool hidden = false;
 };
 
-/// An option of sbatch(1) that people will try and that this version does not have.
+/// An option of sbatch(1) that people will try and that this version does not have; or one of squeue(1),
+/// sacct(1) or scancel(1).
 struct AbsentOption {
   std::string_view name = {};
   char letter = 0;
   std::string_view remedy = {};
+  std::string_view command = {};  ///< berth's, that lacks it; empty: those that take a command
 };
 
 /// In the order in which help lists them.

@@ -65,12 +65,62 @@ bool takes_next_word(const CommandSpec* command, std::string_view typed) {
 
 using Words = std::vector<std::string>::const_iterator;
 
+/// An integer, or the empty value of a variable that is not set, which is refused as one.
+bool is_number(std::string_view word) {
+  word.remove_prefix(word.starts_with('-') || word.starts_with('+') ? 1 : 0);
+  return word.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+/// The value of an option that is given without one, as "--nice" is in "--nice job.sh"; else empty.
+std::string_view bare_value(const CommandSpec* command, Words word, Words end) {
+  const Option* option = word->starts_with("--") ? find_option(command, *word) : nullptr;
+  return option != nullptr && (word + 1 == end || !is_number(word[1])) ? option->bare : std::string_view();
+}
+
+/// How many words an option takes, with itself.
+std::ptrdiff_t words_of_option(const CommandSpec* command, Words word, Words end) {
+  const bool is_alone = word + 1 == end || !bare_value(command, word, end).empty();
+  return takes_next_word(command, *word) && !is_alone ? 2 : 1;
+}
+
+bool is_option(const std::string& word) {
+  return word.size() > 1 && word.front() == '-';
+}
+
 /// The first word that is neither an option nor an option's value; `end` when there is none.
 Words first_operand(Words word, Words end, const CommandSpec* command) {
-  while (word != end && word->size() > 1 && word->front() == '-') {
-    word += takes_next_word(command, *word) && word + 1 != end ? 2 : 1;
+  while (word != end && is_option(*word)) {
+    word += words_of_option(command, word, end);
   }
   return word;
+}
+
+/// "--nice job.sh" as "--nice=100 job.sh".
+std::vector<std::string> with_bare_values(const std::vector<std::string>& words, const CommandSpec* command) {
+  std::vector<std::string> whole;
+  for (Words word = words.begin(); word != words.end();) {
+    const Words next = word + (is_option(*word) ? words_of_option(command, word, words.end()) : 1);
+    const std::string_view bare = bare_value(command, word, words.end());
+    whole.insert(whole.end(), word, next);
+    if (!bare.empty()) {
+      whole.back().append("=").append(bare);
+    }
+    word = next;
+  }
+  return whole;
+}
+
+/// Null when `typed` is none that Slurm users try with this command.
+const AbsentOption* find_absent(const CommandSpec& command, std::string_view typed) {
+  const auto absent = absent_options();
+  const auto found = std::find_if(absent.begin(), absent.end(), [&](const AbsentOption& option) {
+    const bool is_of_command =
+        option.command.empty() ? command.takes_command : option.command == command.name;
+    const bool is_typed = typed.starts_with("--") ? typed.substr(2) == option.name
+                                                  : option.letter != 0 && typed[1] == option.letter;
+    return is_of_command && is_typed;
+  });
+  return found == absent.end() ? nullptr : &*found;
 }
 
 /// Boost's name of an unknown option has its value too: "--memm=1".
@@ -78,13 +128,8 @@ std::string unknown_option_message(const CommandSpec* command, std::string_view 
   typed = typed.substr(0, typed.find('='));
   const std::string where = command == nullptr ? "berth" : "berth " + std::string(command->name);
   const bool is_long = typed.starts_with("--");
-  if (command != nullptr && command->takes_command) {
-    for (const AbsentOption& absent : absent_options()) {
-      if (is_long ? typed.substr(2) == absent.name
-                  : absent.letter != 0 && typed.substr(1, 1)[0] == absent.letter) {
-        return where + ": " + std::string(typed) + " is not supported yet; " + std::string(absent.remedy);
-      }
-    }
+  if (const AbsentOption* absent = command == nullptr ? nullptr : find_absent(*command, typed)) {
+    return where + ": " + std::string(typed) + " is not supported yet; " + std::string(absent->remedy);
   }
   std::vector<std::string_view> known;
   const auto collect = [&](std::span<const Option> table) {
@@ -108,7 +153,24 @@ std::string unknown_option_message(const CommandSpec* command, std::string_view 
   return message;
 }
 
+/// Slurm's programs, and what does here what they do.
+constexpr std::pair<std::string_view, std::string_view> kSlurmPrograms[] = {
+    {"sacct", "history"},   {"salloc", "submit --pty"},
+    {"sattach", "attach"},  {"sbatch", "submit"},
+    {"scancel", "cancel"},  {"scontrol", "show, update, hold, release, requeue, suspend or resume"},
+    {"seff", "efficiency"}, {"sinfo", "slots"},
+    {"sprio", "why"},       {"squeue", "queue"},
+    {"sreport", "report"},  {"srun", "run"},
+    {"sstat", "top"},
+};
+
 [[noreturn]] void fail_unknown_command(const std::string& typed) {
+  for (const auto& [program, command] : kSlurmPrograms) {
+    if (typed == program) {
+      throw UsageError(nullptr,
+                       "berth: \"" + typed + "\" is not a command; use berth " + std::string(command));
+    }
+  }
   std::vector<std::string_view> known;
   for (const CommandSpec* command : commands()) {
     if (!command->hidden) {
@@ -285,7 +347,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments,
       after_dashes.assign(dashes + 1, arguments.end());
     }
   }
-  run_parser(words, line);
+  run_parser(with_bare_values(words, line.command), line);
   if (line.command == nullptr) {
     if (!is_help_request(line)) {
       throw UsageError(nullptr, "berth needs a command");

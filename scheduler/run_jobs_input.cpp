@@ -15,6 +15,13 @@ namespace {
 
 constexpr std::size_t kLargestScript = std::size_t{4} * 1024 * 1024;  // slurm.conf(5), max_script_size
 
+constexpr const char* kNoQos =
+    "sbatch's -q names a QOS, and there is none: leave it out (berth's -q is --quiet)";
+
+bool is_missing(const std::string& file) {
+  return file != "-" && ::access(file.c_str(), F_OK) != 0 && errno == ENOENT;
+}
+
 void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& requested,
                      std::vector<InputFault>& faults) {
   requested.input_is_read = requested.input_is_read || path == "-";
@@ -39,10 +46,7 @@ CommandLine batch_options(const CommandSpec& command, std::vector<std::string> w
   if (!line.operands.empty() || line.job_command) {
     const std::string word = line.operands.empty() ? "--" : "\"" + line.operands[0] + "\"";
     throw UsageError(&command,
-                     word + " is no option" +
-                         (line.has("quiet") ? "; sbatch's -q names a QOS, and there is none: leave it "
-                                              "out (berth's -q is --quiet)"
-                                            : ""));
+                     word + " is no option" + (line.has("quiet") ? std::string("; ") + kNoQos : ""));
   }
   for (const char* own : {"wrap", "socket", "database", "help"}) {
     if (line.has(own)) {
@@ -76,7 +80,7 @@ void refuse_job_options(const CommandLine& line) {
 
 JobText& JobTexts::of(const std::string& operand) {
   const auto found = texts_.find(operand);
-  if (found == texts_.end() && operand != "-" && ::access(operand.c_str(), F_OK) != 0 && errno == ENOENT) {
+  if (found == texts_.end() && is_missing(operand)) {
     throw InputError(operand, "",
                      "there is no such job file or script (a command goes after --: -- " + operand + " …)");
   }
@@ -97,6 +101,9 @@ const JobText* JobTexts::script_of(const CommandLine& line) {
 }
 
 CommandLine with_standard_input(const CommandLine& line, JobTexts& texts) {
+  if (line.has("quiet") && !line.operands.empty() && is_missing(line.operands[0])) {
+    throw UsageError(line.command, "\"" + line.operands[0] + "\" is no file; " + kNoQos);
+  }
   const bool has_job = !line.operands.empty() || line.job_command || line.has("wrap");
   if (has_job || ::isatty(STDIN_FILENO) == 1 || texts.of("-").text.empty()) {
     return line;

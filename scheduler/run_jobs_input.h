@@ -40,7 +40,7 @@ class JobTexts {
 };
 
 /// As sbatch: without a file and a command the job is what comes on standard input, unless that is a terminal
-/// or empty.
+/// or empty. Throws UsageError where sbatch's -q was meant.
 CommandLine with_standard_input(const CommandLine& line, JobTexts& texts);
 
 /// Of a command or of job files. Throws UsageError, and InputError with every fault of every file.

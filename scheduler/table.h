@@ -63,6 +63,14 @@ class Table {
     const std::string_view name = item.substr(0, item.find('%'));
     const auto found = std::find_if(columns_.begin(), columns_.end(),
                                     [&](const auto& one) { return same_word(one.name, name); });
+    if (name.empty() && !item.empty()) {
+      throw InputError(
+          "command line", "--format",
+          "\"" + std::string(item) +
+              "\" names no column: squeue's letters have names here, with the width behind, as in "
+              "JobID%18,JobName,State (use " +
+              names() + ")");
+    }
     if (found == columns_.end()) {
       throw InputError("command line", "--format",
                        "there is no column \"" + std::string(name) + "\" (use " + names() + ")");

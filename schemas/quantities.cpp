@@ -555,50 +555,7 @@ std::string format_cpu_time(std::chrono::microseconds duration) {
   return print("%02lld:%02lld.%03lld", thousandths / 60'000, thousandths / 1000 % 60, thousandths % 1000);
 }
 
-Timestamp parse_instant(std::string_view text, Timestamp now) {
-  const std::string word = lowered(text);
-  if (word.starts_with("now")) {
-    return parse_relative(std::string_view(word).substr(3), now);
-  }
-  std::tm day = local_calendar(now);
-  for (const DayWord& known : kDayWords) {
-    if (known.word == word) {
-      day.tm_mday += known.days;
-      return combine(day, WallTime{known.hour, 0, 0, 0}, std::nullopt);
-    }
-  }
-  if (text.find(':') <= 2) {
-    std::string_view rest = text;
-    const WallTime time = take_wall_time(rest);
-    const std::optional<long> offset = take_offset(rest);
-    if (!rest.empty() || offset) {
-      not_an_instant();
-    }
-    return combine(day, time, std::nullopt);
-  }
-  return parse_dated(text);
-}
-
 namespace {
-
-struct HourWord {
-  std::string_view word;
-  unsigned hour;
-};
-constexpr std::array kHourWords{HourWord{"midnight", 0}, HourWord{"elevenses", 11}, HourWord{"noon", 12},
-                                HourWord{"fika", 15}, HourWord{"teatime", 16}};
-
-/// The next instant at which a clock shows this.
-Timestamp next_time_of_day(const WallTime& time, Timestamp now) {
-  std::tm day = local_calendar(now);
-  const Timestamp today = combine(day, time, std::nullopt);
-  if (today > now) {
-    return today;
-  }
-  day = local_calendar(now);
-  ++day.tm_mday;
-  return combine(day, time, std::nullopt);
-}
 
 /// "17:30", "5:30pm", "5:30 PM"; nothing for what is no time of day.
 std::optional<WallTime> time_of_day(const std::string& word) {
@@ -607,7 +564,9 @@ std::optional<WallTime> time_of_day(const std::string& word) {
   }
   std::string_view rest = word;
   WallTime time = take_wall_time(rest);
-  take(rest, ' ');
+  if (rest == " am" || rest == " pm") {
+    rest.remove_prefix(1);
+  }
   if (rest == "am" || rest == "pm") {
     if (time.hour < 1 || time.hour > 12) {
       not_an_instant();
@@ -621,8 +580,9 @@ std::optional<WallTime> time_of_day(const std::string& word) {
   return time;
 }
 
-/// "12/24", "12/24/26", "12.24.26", each with "-17:30" too, "1224", "122426"; nothing for anything else.
-std::optional<Timestamp> american_day(std::string_view text, Timestamp now) {
+/// "12/24", "12/24/26", "12.24.26", each with "-17:30" too, "1224", "122426"; nothing for anything else. A
+/// day without a year is this year's, or when `coming` the next one of that name.
+std::optional<Timestamp> american_day(std::string_view text, Timestamp now, bool coming) {
   const bool is_plain = text.find_first_not_of("0123456789") == std::string_view::npos;
   const char separator = is_plain || text.size() < 5 ? '\0' : text[2];
   if (is_plain ? text.size() != 4 && text.size() != 6 : separator != '/' && separator != '.') {
@@ -648,8 +608,52 @@ std::optional<Timestamp> american_day(std::string_view text, Timestamp now) {
     not_an_instant();
   }
   const Timestamp that = on_day(year, month, number, time);
-  const bool is_over = !has_year && that + std::chrono::hours(has_time ? 0 : 24) <= now;
+  const bool is_over = coming && !has_year && that + std::chrono::hours(has_time ? 0 : 24) <= now;
   return is_over ? on_day(year + 1, month, number, time) : that;
+}
+
+}  // namespace
+
+Timestamp parse_instant(std::string_view text, Timestamp now) {
+  const std::string word = lowered(text);
+  if (word.starts_with("now")) {
+    return parse_relative(std::string_view(word).substr(3), now);
+  }
+  std::tm day = local_calendar(now);
+  for (const DayWord& known : kDayWords) {
+    if (known.word == word) {
+      day.tm_mday += known.days;
+      return combine(day, WallTime{known.hour, 0, 0, 0}, std::nullopt);
+    }
+  }
+  if (const std::optional<WallTime> time = time_of_day(word)) {
+    return combine(day, *time, std::nullopt);
+  }
+  if (const std::optional<Timestamp> date = american_day(text, now, false)) {
+    return *date;
+  }
+  return parse_dated(text);
+}
+
+namespace {
+
+struct HourWord {
+  std::string_view word;
+  unsigned hour;
+};
+constexpr std::array kHourWords{HourWord{"midnight", 0}, HourWord{"elevenses", 11}, HourWord{"noon", 12},
+                                HourWord{"fika", 15}, HourWord{"teatime", 16}};
+
+/// The next instant at which a clock shows this.
+Timestamp next_time_of_day(const WallTime& time, Timestamp now) {
+  std::tm day = local_calendar(now);
+  const Timestamp today = combine(day, time, std::nullopt);
+  if (today > now) {
+    return today;
+  }
+  day = local_calendar(now);
+  ++day.tm_mday;
+  return combine(day, time, std::nullopt);
 }
 
 Timestamp read_coming_instant(std::string_view text, Timestamp now) {
@@ -663,7 +667,7 @@ Timestamp read_coming_instant(std::string_view text, Timestamp now) {
     if (const std::optional<WallTime> time = time_of_day(word)) {
       return next_time_of_day(*time, now);
     }
-    if (const std::optional<Timestamp> day = american_day(text, now)) {
+    if (const std::optional<Timestamp> day = american_day(text, now, true)) {
       return *day;
     }
   }

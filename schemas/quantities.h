@@ -37,8 +37,9 @@ std::string format_duration(Milliseconds duration);
 /// sacct's TotalCPU form: [D-][HH:]MM:SS[.mmm].
 std::string format_cpu_time(std::chrono::microseconds duration);
 
-/// "2026-11-23T17:00:00", "2026-11-23", "now-1hour", "17:30", "today", "midnight"; sacct's -S and -E
-/// forms, local time unless it ends in Z or an offset. `now` decides what "now" and a bare time mean.
+/// "2026-11-23T17:00:00", "2026-11-23", "now-1hour", "17:30", "5:30pm", "11/23", "11/23/26-17:00", "today",
+/// "midnight"; sacct's -S and -E forms, local time unless it ends in Z or an offset. A day without a year is
+/// this year's. `now` decides what "now" and a bare time mean.
 Timestamp parse_instant(std::string_view text, Timestamp now);
 /// Local time as Slurm prints it: 2026-11-23T17:00:00.
 std::string format_instant(Timestamp instant);

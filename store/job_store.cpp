@@ -258,6 +258,14 @@ void add_jobs(const HistoryFilter& filter, Conditions& conditions) {
       jobs += " OR j.array_job_id IN (" + conditions.parameters(filter.job_ids) + ")";
     }
   }
+  for (const auto& [first, last] : filter.job_ranges) {
+    for (const char* id : {"j.id", "j.array_job_id"}) {
+      if (filter.with_tasks || std::string_view(id) == "j.id") {
+        jobs += std::string(jobs.empty() ? "" : " OR ") + id + " BETWEEN " + conditions.parameter(first);
+        jobs += " AND " + conditions.parameter(last);
+      }
+    }
+  }
   for (const auto& [array, task] : filter.tasks) {
     const std::string of_array =
         "j.array_job_id = " + conditions.parameter(array);  // values go in this order

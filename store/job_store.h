@@ -91,9 +91,10 @@ enum class Sync {
 /// within it, as `sacct -S -E` defines it.
 struct HistoryFilter {
   std::vector<JobId> job_ids;
-  bool with_tasks = false;                        ///< of arrays among job_ids their tasks too
-  std::vector<std::pair<JobId, unsigned>> tasks;  ///< of arrays, beside job_ids
-  std::optional<unsigned> user_id;                ///< only of this user, whatever `users` says
+  std::vector<std::pair<JobId, JobId>> job_ranges;  ///< first and last, beside job_ids
+  bool with_tasks = false;                          ///< of arrays among both their tasks too
+  std::vector<std::pair<JobId, unsigned>> tasks;    ///< of arrays, beside both
+  std::optional<unsigned> user_id;                  ///< only of this user, whatever `users` says
   std::vector<std::string> users;
   std::vector<std::string> accounts;
   std::vector<std::string> names;

@@ -240,7 +240,7 @@ class WithJobs(BerthCase):
             ("-a 0-3", "use berth submit"), ("--database x", "for the command line alone"), ("-- ls", "-- is no option"),
             ("-q normal", "berth's -q is --quiet"), ("--mem=0", '--mem: "0" is not greater than 0'), ("--grace 0x", '--grace: "0x" '),
             ("--mem-per-cpu 0", '--mem-per-cpu: "0" is not greater than 0'), ("-J 'a", "has a quote that does not end"), ("--slots 0", '--slots: "0" '),
-            ("-J a/b", '--job-name: "a/b" '), ("--cpus-per-task=0", "--cpus-per-task: 0 "), ("--nice", "needs a value"), ("--output=", "needs a value"),
+            ("-J a/b", '--job-name: "a/b" '), ("--cpus-per-task=0", "--cpus-per-task: 0 "), ("--comment", "needs a value"), ("--output=", "needs a value"),
         ):
             with open(script, "w", encoding="utf-8") as file:
                 file.write(f"#!/bin/sh\n\n#SBATCH {line}\ntrue\n")

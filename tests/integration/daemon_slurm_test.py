@@ -202,7 +202,7 @@ class Listings(DaemonCase):
         self.assertEqual(self.ok("queue", "-n", "-o", "JobName%-9,State%4", "--name", "second"), "second    PEN+\n")
         for arguments, names in (
             (("--name", "first,third"), ["first", "third"]), (("-A", "b"), ["second", "third"]), (("-j", self.second), ["second"]),
-            (("-j", f"{self.first}-{self.second}"), []), (("-u", "postgres"), ["third"]), (("--me",), ["first", "second"]),
+            (("-j", f"{self.first}-{self.second}"), ["first", "second"]), (("-u", "postgres"), ["third"]), (("-u", "postgres,0"), ["first", "second", "third"]), (("--me",), ["first", "second"]),
             (("-t", "PD"), ["second", "third"]), (("-t", "all"), ["first", "second", "third"]),
         ):
             self.assertEqual(self.listed(*arguments), names, arguments)
@@ -213,6 +213,40 @@ class Listings(DaemonCase):
         self.assertIn("JobIDRaw", err)
         self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
         self.assertEqual(self.ok("slots", "-n", user="postgres"), "")
+
+    def test_what_slurm_says_otherwise_is_refused_with_what_to_say(self):
+        for words, said in (
+            (("queue", "-o", "%.18i %.9P"), "squeue's letters have names here"), (("queue", "--start"), "use berth why"),
+            (("update", "JobId=1", "TimeLimit=5"), "berth update --time 10 36"), (("history", "--brief"), "-o JobID,State,ExitCode"),
+            (("cancel", "-b", self.first), "--batch goes with --signal"), (("cancel", "--now", "-s", "USR1", self.first), "--now does not go with"),
+            (("cancel", "-s", "USR9", self.first), "is not a signal"),
+        ):
+            status, _, err = self.cli(*words)
+            self.assertEqual((status, said in err), (2, True), err)
+        status, _, err = self.cli("submit", "-q", "normal", "--wrap", "true")
+        self.assertEqual((status, "sbatch's -q names a QOS" in err), (125, True), err)
+
+    def test_history_takes_ranges_and_words_of_sacct_that_change_nothing(self):
+        names = ("-n", "-P", "-o", "JobName")
+        self.assertEqual(self.ok("history", *names, "-j", f"{self.first}-{self.second}").split(), ["first", "second"])
+        self.assertEqual(self.ok("history", *names, f"{self.second}-{self.third + 50}").split(), ["second", "third"])
+        self.assertEqual(self.ok("history", *names, "-X", "-a", "-D").split(), ["first", "second", "third"])
+
+    def test_cancel_with_a_signal_ends_nothing_by_itself(self):
+        path = os.path.join(self.work, "got")
+        self.ok("update", "--nice", 5, self.second)
+        trapping = self.submit(argv=["sh", "-c", f"trap 'echo got > {path}' USR1; echo ready; while :; do sleep 0.1; done"], name="traps")
+        self.ok("cancel", "--now", self.first, self.third)
+        self.wait_for_state(trapping, "RUNNING")
+        self.assertTrue(eventually(lambda: "ready" in self.logs(trapping)))
+        self.ok("cancel", "--signal=USR1", "--batch", trapping)
+        self.assertTrue(eventually(lambda: os.path.exists(path)))
+        os.unlink(path)
+        self.ok("cancel", "-s", "USR1", "-b", "--me")  # the one that waits gets none, which is no fault
+        self.assertTrue(eventually(lambda: os.path.exists(path)))
+        self.assertEqual((self.state(trapping), self.state(self.second)), ("RUNNING", "PENDING"))
+        status, _, err = self.cli("cancel", "-s", "USR1", self.second)
+        self.assertEqual((status, "does not run" in err), (1, True), err)
 
     def test_jobs_are_cancelled_by_what_they_are(self):
         self.ok("cancel", "--state", "PENDING", "--account", "b", user="postgres")

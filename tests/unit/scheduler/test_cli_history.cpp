@@ -56,13 +56,14 @@ TEST_CASE("every fault of a request is named at once with its option") {
   HistoryRequest request;
   request.start = "yesterdayish";
   request.states = {"FINISHED"};
-  request.jobs = {"12x,0,-3"};
+  request.jobs = {"12x,0,-3,5-2,4-"};
   request.last = "many";
   request.users = {","};
   const std::string faults = faults_of(request);
   CHECK_THAT(faults, Contains("command line: --starttime: \"yesterdayish\""));
   CHECK_THAT(faults, Contains("--state: \"FINISHED\" is not a state"));
-  CHECK_THAT(faults, Contains("\"12x\"") && Contains("\"0\"") && Contains("\"-3\""));
+  CHECK_THAT(faults, Contains("\"12x\"") && Contains("\"0\"") && Contains("\"-3\"") && Contains("\"5-2\"") &&
+                         Contains("\"4-\""));
   CHECK_THAT(faults, Contains("--last: \"many\""));
   CHECK_THAT(faults, Contains("--user: is empty"));
 }
@@ -89,9 +90,10 @@ TEST_CASE("a job number is a positive number, and a task is one of an array's") 
 
 TEST_CASE("jobs are asked for with the tasks of the arrays among them") {
   HistoryRequest request;
-  request.jobs = {"12,13_4", "15"};
+  request.jobs = {"12,13_4", "15", "20-22"};
   const HistoryFilter filter = make_history_filter(request, Timestamp());
   CHECK(filter.job_ids == std::vector<JobId>{12, 15});
+  CHECK(filter.job_ranges == std::vector<std::pair<JobId, JobId>>{{20, 22}});
   CHECK(filter.tasks == std::vector<std::pair<JobId, unsigned>>{{13, 4}});
   CHECK(filter.with_tasks);
 }

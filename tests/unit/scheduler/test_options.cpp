@@ -138,11 +138,36 @@ TEST_CASE("of options that exclude each other the last one given counts") {
 TEST_CASE("sbatch's options that are absent are refused by name with a remedy") {
   for (const AbsentOption& absent : absent_options()) {
     CAPTURE(absent.name);
-    CHECK_THAT(usage_fault({"run", "--" + std::string(absent.name) + "=1", "--", "x"}),
+    const std::string command(absent.command.empty() ? "run" : absent.command);
+    CHECK_THAT(usage_fault({command, "--" + std::string(absent.name) + "=1"}),
                Catch::Contains("not supported yet"));
     CHECK_FALSE(absent.remedy.empty());
   }
   CHECK_THAT(usage_fault({"run", "-a", "1-3", "--", "x"}), Catch::Contains("-a is not supported yet"));
+  CHECK_THAT(usage_fault({"queue", "-S", "t"}),
+             Catch::Contains("-S is not supported yet; jobs are in order"));
+  CHECK_THAT(usage_fault({"doctor", "-S"}), !Catch::Contains("supported"));
+}
+
+TEST_CASE("an option may have a value of its own before a word that is no number") {
+  const auto nice = [](const std::vector<std::string>& words) {
+    return parse_command_line(words, [](const std::string& word) { return word == "job.sh"; });
+  };
+  CHECK(nice({"submit", "--nice", "--wrap", "true"}).value("nice") == "100");
+  CHECK(nice({"submit", "--nice", "--wrap", "true"}).value("wrap") == "true");
+  CHECK(nice({"submit", "--wrap", "true", "--nice"}).value("nice") == "100");
+  CHECK(nice({"submit", "--nice", "-5", "--wrap", "true"}).value("nice") == "-5");
+  CHECK(nice({"submit", "--nice=7", "--wrap", "true"}).value("nice") == "7");
+  const CommandLine script = nice({"submit", "--nice", "job.sh", "--nice", "x"});
+  CHECK(script.value("nice") == "100");
+  CHECK(script.operands == std::vector<std::string>{"job.sh"});
+  CHECK(script.job_command == std::vector<std::string>{"--nice", "x"});
+  CHECK(nice({"run", "--comment", "--nice", "--", "x"}).value("comment") == "--nice");
+}
+
+TEST_CASE("Slurm's programs are told as berth's commands") {
+  CHECK_THAT(usage_fault({"sacct", "-X"}), Catch::Contains("use berth history"));
+  CHECK_THAT(usage_fault({"sbatch", "x"}), Catch::Contains("use berth submit"));
 }
 
 TEST_CASE("missing and superfluous values are named") {
@@ -185,8 +210,8 @@ TEST_CASE("names and letters are unique within a command and beside the global o
 
 TEST_CASE("no option that is absent exists") {
   for (const AbsentOption& absent : absent_options()) {
-    for (const Option& option : find_command("run")->options) {
-      CAPTURE(absent.name);
+    for (const Option& option : find_command(absent.command.empty() ? "run" : absent.command)->options) {
+      CAPTURE(absent.name, absent.command);
       CHECK(option.name != absent.name);
       CHECK((absent.letter == 0 || option.letter != absent.letter));
     }

@@ -175,6 +175,11 @@ TEST_CASE("instants take sacct's forms, in local time unless they say otherwise"
   CHECK(parse_instant("Midnight", now) == now - 17h);
   CHECK(parse_instant("noon", now) == now - 5h);
   CHECK(parse_instant("tomorrow", now) == now + 7h);
+  CHECK(parse_instant("4:30 PM", now) == now - 30min);
+  CHECK(parse_instant("11/22", now) == now - 41h);
+  CHECK(parse_instant("1122", now) == now - 41h);
+  CHECK(parse_instant("11/23/26-16:00", now) == now - 1h);
+  CHECK(parse_instant("12/24", now) == parse_instant("2026-12-24", now));
   CHECK(parse_instant("2026-07-01T12:00:00", now) == parse_instant("2026-07-01T14:30:00Z", now));
 }
 

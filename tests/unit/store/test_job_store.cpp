@@ -311,6 +311,8 @@ TEST_CASE("history filters by id, user, account and name") {
   using Ids = std::vector<JobId>;
   CHECK(matching([](auto&) {}) == Ids{ada, bob});
   CHECK(matching([&](auto& f) { f.job_ids = {bob, 77}; }) == Ids{bob});
+  CHECK(matching([&](auto& f) { f.job_ranges = {{bob, bob + 9}}; }) == Ids{bob});
+  CHECK(matching([&](auto& f) { f.job_ids = {bob}, f.job_ranges = {{0, ada}, {90, 99}}; }) == Ids{ada, bob});
   CHECK(matching([](auto& f) { f.users = {"ada"}; }) == Ids{ada});
   CHECK(matching([](auto& f) { f.users = {"2002"}; }) == Ids{bob});
   CHECK(matching([](auto& f) { f.users = {"ada", "bob"}; }) == Ids{ada, bob});
