@@ -371,7 +371,7 @@ int use_until(const std::function<bool()>& enough) {
 /// Whether hardly any memory is left of the limit.
 bool is_nearly_full(const fs::path& cgroup, Bytes limit) {
   const std::string usage = slurp(cgroup / (memory_is_v1() ? "memory.usage_in_bytes" : "memory.current"));
-  return std::stoull(usage) + 32 * 1024 >= limit;
+  return std::stoull(usage) + 32ULL * 1024 >= limit;
 }
 
 }  // namespace

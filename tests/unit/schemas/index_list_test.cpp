@@ -90,7 +90,7 @@ TEST_CASE("a dependency counts what it says twice once, and has an end") {
   CHECK_THROWS_WITH(parse_new_dependency(text + ":10001"), Catch::Contains("more than 10000 jobs"));
   CHECK(parse_dependency(text + ":10001").conditions.size() == 10'001);  // one that is stored
   std::string repeated = "afterany";
-  while (repeated.size() <= 256 * 1024) {
+  while (repeated.size() <= std::size_t{256} * 1024) {
     repeated += ":1";
   }
   CHECK_THROWS_WITH(parse_new_dependency(repeated), Catch::Contains("longer than 256 KiB"));
