@@ -518,14 +518,18 @@ void Api::call_of_waiting_task(ApiCall call, const ApiRequest& request, const Wa
     default:
       throw ApiError(409, "job " + name + " is PENDING and does not run");
   }
-  const std::uint64_t number =
-      daemon_.wait_for_task(task.array, task.index, [this, call, task, then, respond](JobId job) {
+  const std::uint64_t number = daemon_.wait_for_task(
+      task.array, task.index, [this, call, request, task, actor, then, respond](JobId job) {
         if (job != 0) {
           then(job);
           return;
         }
         try {
-          respond(never_started(call, task));
+          if (daemon_.has_waiting_task(task.array, task.index)) {
+            call_of_waiting_task(call, request, task, actor, respond);  // it is where it was before
+          } else {
+            respond(never_started(call, task));
+          }
         } catch (...) {
           respond(api_failure(std::current_exception()));
         }

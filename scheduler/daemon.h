@@ -137,7 +137,8 @@ class Daemon {
   void separate_task(JobId array, unsigned task, TaskReply reply);
   /// Why a task of an array that has no number never gets one; nothing when it may, or there is none.
   std::optional<Outcome> never_started(JobId array, unsigned task);
-  /// Called once, with the task's number when it has got one, with 0 when the array has ended without it.
+  /// Called once, with the task's number when it has got one, with 0 when the array has ended without it or
+  /// the number could not be written: has_waiting_task() tells.
   /// Returns a number for cancel_wait_for_task.
   std::uint64_t wait_for_task(JobId array, unsigned task, std::function<void(JobId)> reply);
   void cancel_wait_for_task(JobId array, std::uint64_t number);

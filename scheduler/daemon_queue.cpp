@@ -506,11 +506,9 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
                 ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
   } else if (active.task) {
     give_task_back(active.waiting, *active.task);
+    tell_task(active.array, active.task, 0);
   } else if (store_holds_as_waiting(waiting)) {
     enqueue(active.waiting, clock_.system_now());
-  }
-  if (active.task) {
-    tell_task(active.array, active.task, 0);
   }
 }
 

@@ -835,10 +835,10 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
         if (error) {
           if (canceller.empty()) {
             give_task_back(single, task);
+            tell_task(array, task, 0);
           } else {
             end_waiting(array, cancelled_before_start(canceller), {});
           }
-          tell_task(array, task, 0);
           reply(error, 0);
           return;
         }

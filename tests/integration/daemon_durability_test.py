@@ -142,6 +142,7 @@ class Locked(DaemonCase):
         for job in (self.submit_until("one"), self.submit_until("two")):
             self.wait_for_state(job, "RUNNING")
         array = int(self.ok("submit", "--parsable", "-a", "1-4", "-o", "/dev/null", "--wrap", "echo $SLURM_ARRAY_TASK_ID >> ran"))
+        waiter = subprocess.Popen([BERTH, "wait", f"{array}_1", "--socket", self.socket], env=self.environment())  # pylint: disable=consider-using-with
         with self.locked():
             self.leave("one")  # its end and the start of task 1 are the transaction that fails
             time.sleep(3)
@@ -150,6 +151,7 @@ class Locked(DaemonCase):
         self.ok("wait", array)
         with open(os.path.join(self.work, "ran"), encoding="utf-8") as file:
             self.assertEqual(sorted(file.read().split()), ["1", "2", "3", "4"])
+        self.assertEqual(waiter.wait(20), 0, "the number of task 1, which came at the second try, was not waited for")
         tasks = self.ok("history", "-n", "-P", "-o", "JobID", array).split()
         self.assertEqual(sorted(tasks), [str(array), *(f"{array}_{task}" for task in range(1, 5))])
 
