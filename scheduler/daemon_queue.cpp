@@ -95,12 +95,14 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
     return Fulfilment::no;
   }
   const std::optional<KnownJob> other = on ? reader_.find_known(*on) : std::nullopt;
-  if (other && condition.type == Dependency::Type::after && other->state == JobState::pending &&
-      reader_.has_started(*on)) {
-    return Fulfilment::yes;  // it waits to run again, or is an array, PENDING until its last task has ended
+  if (!other) {  // it was removed from the history, or is a task of an array that ended without it
+    return Fulfilment::never;
   }
-  // What is not there was removed from the history, or is a task of an array that ended without it.
-  return other ? fulfilment(condition.type, other->state) : Fulfilment::never;
+  const Fulfilment state = fulfilment(condition.type, other->state);
+  // Between two attempts, or as an array, which is PENDING until its last task has ended.
+  const bool has_started =
+      condition.type == Dependency::Type::after && state == Fulfilment::no && reader_.has_started(*on);
+  return has_started ? Fulfilment::yes : state;
 }
 
 /// Does what the job depends on allow it now? What has `changed` is looked up; at first all of it.

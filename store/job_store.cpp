@@ -1179,12 +1179,11 @@ bool SqliteJobStore::has_earlier_namesake(JobId job) {
 bool SqliteJobStore::has_started(JobId job) {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT 1 WHERE EXISTS (SELECT 1 FROM attempts WHERE job_id = ?1 AND start_us IS NOT NULL) OR NOT "
-        "EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs "
-        "WHERE "
-        "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs WHERE array_job_id = ?1 AND state IN "
-        "('PENDING', "
-        "'CONFIGURING'))");
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM attempts WHERE job_id = ?1 AND start_us IS NOT NULL) OR ("
+        "NOT EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs WHERE "
+        "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs t WHERE t.array_job_id = ?1 AND t.state IN "
+        "('PENDING', 'CONFIGURING') AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.job_id = t.id AND "
+        "a.start_us IS NOT NULL)))");
     return query.bind(job).step();
   });
 }

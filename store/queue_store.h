@@ -149,8 +149,7 @@ class QueueStore : public JobStore {
   /// Whether an earlier job of the same user and name waits or runs. A task is as early as its array,
   /// whenever it got a number of its own, and the tasks of one array are no namesakes.
   virtual bool has_earlier_namesake(JobId job) = 0;
-  /// Whether an attempt of the job has started; of an array whether all its tasks have, and none of them
-  /// waits to run again.
+  /// Whether an attempt of the job has started; of an array, of each task that has not ended without one.
   virtual bool has_started(JobId job) = 0;
   /// Whether the array waits in the queue, and the task in it.
   virtual bool has_unstarted(JobId array_job, unsigned task) = 0;

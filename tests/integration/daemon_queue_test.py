@@ -166,13 +166,15 @@ class Queueing(DaemonCase):
 
     @natively
     def test_after_a_job_is_after_its_first_attempt_however_short(self):
-        held = self.submit("exit", 3, hold=True, retry={"max": 2, "backoff": "1h"})
-        after = self.submit("exit", 0, dependency=f"after:{held}")
-        self.ok("release", held)
-        self.ok("wait", after, timeout=20)
-        self.assertEqual(self.queue()[held]["reason"], "BeginTime")
-        self.ok("wait", self.submit("exit", 0, dependency=f"after:{held}"), timeout=20)
-        self.ok("cancel", held)
+        for tasks in ({}, {"array": "0-1"}):
+            held = self.submit("exit", 3, hold=True, retry={"max": 2, "backoff": "1h"}, **tasks)
+            after = self.submit("exit", 0, dependency=f"after:{held}")
+            self.ok("release", held)
+            self.ok("wait", after, timeout=20)
+            self.assertEqual({job["reason"] for job in self.queue().values()}, {"BeginTime"})
+            self.ok("wait", self.submit("exit", 0, dependency=f"after:{held}"), timeout=20)
+            self.ok("cancel", held)
+            self.cli("wait", held)
 
     @natively
     def test_a_job_that_fails_runs_again_as_often_as_it_may(self):

@@ -598,7 +598,7 @@ TEST_CASE("a task leaves its array once, whatever else is written of that") {
   CHECK(store->array_tasks(array).size() == 3);
 }
 
-TEST_CASE("an array has started when each of its tasks has, and none waits to run again") {
+TEST_CASE("an array has started when each of its tasks has, or ended before") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-1");
   CHECK_FALSE(store->has_started(array));
@@ -609,8 +609,20 @@ TEST_CASE("an array has started when each of its tasks has, and none waits to ru
   store->finish(first, 1, ended(JobState::failed, Cause::exited, 1), {}, at(4));
   CHECK(store->has_started(array));
   store->requeue(first, {}, at(5), "");
-  CHECK_FALSE(store->has_started(array));
+  CHECK(store->has_started(array));  // though that waits to run again
   CHECK(store->has_started(first));
+
+  const JobId other = submit_array(*store, "0-1");
+  const JobId lost = store->add_task(other, 0, at(6));
+  start_task(*store, other, 1);
+  CHECK_FALSE(store->has_started(other));
+  store->configure(lost, 1, sample_allocation(), at(6));
+  CHECK_FALSE(store->has_started(other));
+  store->finish(lost, 1, ended(JobState::node_fail, Cause::node_fail), {}, at(7));
+  CHECK(store->has_started(other));
+  store->requeue(lost, {}, at(8), "");
+  CHECK_FALSE(store->has_started(other));
+  CHECK_FALSE(store->has_started(lost));
 }
 
 TEST_CASE("an array is listed while tasks of it have no rows of their own") {
