@@ -306,8 +306,12 @@ class Session : public std::enable_shared_from_this<Session> {
     ApiRequest asked;
     // A HEAD is answered as its GET would be, without what follows the header (RFC 9110, section 9.3.2).
     asked.method = is_head_ ? "GET" : std::string(request.method_string());
-    const auto target = request.target();
-    take_target({target.data(), target.size()}, asked);
+    const std::string_view target(request.target().data(), request.target().size());
+    if (decode(target).find('\0') != std::string::npos) {
+      respond(api_failure(400, "the target of the request holds a NUL (%00), which is part of no name"));
+      return;
+    }
+    take_target(target, asked);
     asked.body = std::move(request.body());
     asked.peer = peer_;
     const auto upgrade = request[http::field::upgrade];

@@ -327,6 +327,16 @@ class Http(ApiCase):
         self.assertIn(b" 404 ", self.raw(b"GET http://localhost HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n"))
         self.assertIn(b"200 OK", self.raw(b"GET /v1/slots HTTP/1.0\r\n\r\n"))
 
+    @natively
+    def test_a_target_with_a_nul_is_refused_rather_than_cut_there(self):
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        for target in (f"/v1/jobs/{job}%00", f"/v1/jobs/{job}%00/cancel", "/v1/history?names=a%00b", "/v1/jobs?state%00=PENDING"):
+            status, _, text = self.ask("GET", target)
+            self.assertEqual((status, "(%00)" in json.loads(text)["error"]), (400, True), (target, text))
+        self.assertEqual(self.ask("GET", "/v1/history?names=a%2500b")[0], 200)  # a per cent sign and two digits
+        self.ok("slots")
+
     def test_protocols_are_named_in_any_case(self):
         job = self.submit("hold", 600)
         self.wait_for_state(job, "RUNNING")
