@@ -151,6 +151,13 @@ OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& 
       open_hierarchy(std::move(hierarchy));
     }
   }
+  for (std::size_t i = 0; i < kControllerCount; ++i) {
+    const ControllerMount& where = machine.controllers[i];
+    if (tree_->reasons[i].empty() && !usable(static_cast<Controller>(i))) {
+      tree_->reasons[i] = "cgroup " + where.own_path + " cannot be opened below " + where.mount_point +
+                          "; unmount what hides it";
+    }
+  }
   examine_memory();
 }
 

@@ -756,7 +756,7 @@ class WithoutFreezer(ApiCase):
         job = self.submit_until_told(memory_per_node=None)
         self.wait_for_state(job, "RUNNING")
         status, _, text = self.ask("POST", f"/v1/jobs/{job}/suspend")
-        self.assertEqual((status, b"suspension cannot be enforced here" in text), (422, True), text)
+        self.assertEqual((status, b"suspension cannot be enforced here: cgroup /" in text), (422, True), text)
         self.let_end()
         self.ok("wait", job)
 
