@@ -407,34 +407,31 @@ void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptI
 
 /// The end of what load_queue() holds because it runs.
 void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
-  const JobId job = message.id.job_id;
-  --link->jobs;
-  waiting_.remove(job);
-  forget(job);
-  const std::optional<KnownJob> stored = reader_.find_known(job);
-  const std::optional<JobId> array = stored ? stored->array_job_id : std::nullopt;
-  const auto array_end = std::make_shared<std::optional<JobState>>();
+  const auto array_end = std::make_shared<ArrayEnd>();
   committer_->commit_surely(
-      [message, array, array_end](QueueStore& store) {
+      [message, array_end](QueueStore& store) {
         start_unheard_of(store, message);
         store.finish(message.id.job_id, message.id.attempt, message.outcome, message.usage, message.at);
-        if (array) {
-          *array_end = store.settle_array(*array, message.at);
+        const std::optional<KnownJob> stored = store.find_known(message.id.job_id);
+        if (stored && stored->array_job_id) {
+          *array_end = {stored->array_job_id, store.settle_array(*stored->array_job_id, message.at)};
         }
       },
-      [this, link, id = message.id, outcome = message.outcome, array,
-       array_end](const std::exception_ptr& error) {
+      [this, link, id = message.id, outcome = message.outcome, array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
         acknowledge(link, id);
         tell_end(id.job_id, {outcome.state, exit_status(outcome)});
-        release_dependents(id.job_id, array);
-        if (*array_end) {
-          tell_array_end(*array, **array_end);
+        release_dependents(id.job_id, array_end->array);
+        if (array_end->state) {
+          tell_array_end(*array_end->array, *array_end->state);
         }
         committed();
       });
+  --link->jobs;
+  waiting_.remove(message.id.job_id);
+  forget(message.id.job_id);
 }
 
 /// As which an attempt that ended so runs again; nothing when it does not.
