@@ -1,15 +1,18 @@
 """berth-runner: what one user's job, or a fault in one place, may not cost all the others that it holds."""
 
 import contextlib
+import ctypes
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 
 from berth_case import eventually, main, natively, read
 from daemon_case import DaemonCase
 
+PIDFD_GETFD = 438  # the same on every architecture
 FIRST, SECOND = "www-data", "backup"
 
 # What a user's process does: many requests over one connection, each answered 200.
@@ -208,6 +211,51 @@ class Signals(RunnerCase):
 
     def stop_or_continue(self, pid, number):
         self.as_user(FIRST, f"import os; os.kill({pid}, {int(number)})")
+
+
+class BrokenLinks(RunnerCase):
+    """The connection between berthd and a runner that lives."""
+
+    def link_of_runner(self):
+        """Its end of the connection."""
+        (path,) = [f"{self.run_folder}/runners/{name}" for name in os.listdir(f"{self.run_folder}/runners")
+                   if name.startswith(f"run-{self.runner}-") and name.endswith(".sock")]
+        process = os.pidfd_open(self.runner)
+        self.addCleanup(os.close, process)
+        for number in os.listdir(f"/proc/{self.runner}/fd"):
+            if os.readlink(f"/proc/{self.runner}/fd/{number}").startswith("socket:"):
+                descriptor = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, int(number), 0)
+                self.assertGreaterEqual(descriptor, 0, os.strerror(ctypes.get_errno()))
+                end = socket.socket(fileno=descriptor)
+                with contextlib.suppress(OSError):  # of those that are not connected
+                    end.getpeername()
+                    if end.getsockname() == path:
+                        return end
+                end.close()
+        return self.fail(f"runner {self.runner} has no connection by way of {path}")
+
+    def assert_ended_with_its_jobs(self, job):
+        self.wait_for_state(job, "NODE_FAIL")
+        self.assertIn(f"(pid {self.runner}) died", self.records(job)[-1]["outcome"]["message"])
+        self.assertNotIn(self.runner, self.alive_runners())
+        self.assertTrue(eventually(lambda: not self.job_pids()), "a job that was given up runs on")
+        self.ok("wait", self.submit("exit", 0))
+        self.note_runners()
+
+    def test_a_runner_whose_link_breaks_is_ended_with_its_jobs(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        with self.link_of_runner() as link:
+            link.shutdown(socket.SHUT_RDWR)
+        self.assert_ended_with_its_jobs(job)
+
+    @natively
+    def test_a_runner_that_sends_what_is_no_message_is_ended_with_its_jobs(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        with self.link_of_runner() as link:
+            link.sendall(b"\xff" * 64)
+        self.assert_ended_with_its_jobs(job)
 
 
 if __name__ == "__main__":
