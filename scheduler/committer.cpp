@@ -59,11 +59,11 @@ bool Committer::withdraw(std::uint64_t number) {
 
 /// Given to the thread when everything that is ready on the loop has had its turn.
 void Committer::stage(Item item) {
-  staged_.push_back(std::move(item));
   if (!hands_over_) {
-    hands_over_ = true;
     boost::asio::post(loop_, [this] { hand_over(); });
+    hands_over_ = true;
   }
+  staged_.push_back(std::move(item));
 }
 
 void Committer::hand_over() {
@@ -204,11 +204,7 @@ void Committer::give_back(std::vector<Item>& items, bool written) {
   if (!decided.empty()) {
     boost::asio::post(loop_, [this, decided = std::move(decided)] {
       for (const auto& [done, error] : decided) {
-        try {
-          done(error);
-        } catch (...) {
-          throw_from(loop_);  // the others are decided too
-        }
+        call_apart(loop_, [&] { done(error); });  // the others are decided too
       }
     });
   }

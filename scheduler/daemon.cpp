@@ -8,6 +8,7 @@
 
 #include "scheduler/backup_keeper.h"
 #include "scheduler/log.h"
+#include "scheduler/loop_error.h"
 #include "scheduler/number_mark.h"
 #include "schemas/quantities.h"
 
@@ -221,8 +222,14 @@ void Daemon::notice_clock() {
 void Daemon::forget_again_after(std::chrono::milliseconds pause) {
   retention_timer_.expires_after(pause);
   retention_timer_.async_wait([this](const boost::system::error_code& error) {
-    if (!error && !stopping_) {
+    if (error || stopping_) {
+      return;
+    }
+    try {
       forget_old_jobs();
+    } catch (...) {
+      throw_from(loop_);
+      forget_again_after(kForgettingInterval);
     }
   });
 }

@@ -253,7 +253,10 @@ class Daemon {
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
   void enqueue(const WaitingJob& job, Timestamp now, bool is_named = true);
+  void now_or_later(JobId job, const std::function<void()>& call);
+  void unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named);
   void forget(JobId job);
+  void examine_now(JobId job, Timestamp now, const std::optional<Change>& changed);
   void examine(JobId job, Timestamp now, const std::optional<Change>& changed = std::nullopt);
   void add_after(JobId array, std::set<JobId>& jobs) const;
   void release_dependents(JobId ended, std::optional<JobId> array);
@@ -266,7 +269,9 @@ class Daemon {
   bool store_holds_as_waiting(JobId job);
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);
-  void task_left(JobId array);
+  void give_back(const Active& active);
+  void uncount(const Active& active);
+  void uncount_task(JobId array);
   bool is_barred(JobId array, const QueueFacts& facts) const;
   std::optional<JobId> throttled_array(const WaitingJob& job);
   void throttle(JobId array);
@@ -279,9 +284,14 @@ class Daemon {
               const std::shared_ptr<RunnerLink>& link);
   void schedule();
   void decide();
+  void start_jobs();
   bool waits_for_others() const;
   void arm_timer();
+  bool start_or_end(const WaitingJob& job, Timestamp now);
   bool start(const WaitingJob& job);
+  void take_from_queue(Active& active, std::optional<unsigned> task, const std::string& rest);
+  void commit_configuring(JobId key, const Active& active);
+  RunnerMessage start_message(const Active& active, const StoredJob& stored) const;
   void send_start(AttemptId id, const StoredJob& stored);
   std::shared_ptr<RunnerLink> runner_for(const std::string& shared_network) const;
   Resources allowance(unsigned user_id) const;
@@ -335,6 +345,7 @@ class Daemon {
   std::unordered_map<JobId, Active> active_;
   std::vector<std::shared_ptr<RunnerLink>> links_;
   std::unordered_map<JobId, Dependent> dependents_;
+  std::set<JobId> unexamined_;  ///< those for which something went wrong, to be looked at again
   std::unordered_map<JobId, std::set<JobId>> task_depended_on_;  ///< on single tasks: by array
   std::unordered_map<JobId, std::set<JobId>> depended_on_;       ///< on a job: who waits for it
   std::map<Namesakes, std::set<Turn>> singletons_;               ///< those that wait for their turn

@@ -5,6 +5,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
 #include "scheduler/daemon_detail.h"
+#include "scheduler/loop_error.h"
 #include "schemas/index_list.h"
 #include "schemas/job_file.h"
 
@@ -25,6 +26,15 @@ std::string without_umask(const std::string& spec_text) {
   return spec.dump();
 }
 
+/// What cannot be read now, the job's next start finds out.
+bool is_so_or_unknown(const std::function<bool()>& is_so) {
+  try {
+    return is_so();
+  } catch (const StoreError&) {
+    return true;
+  }
+}
+
 }  // namespace
 
 // -- dependencies and arrays ----------------------------------------------------------------------------
@@ -32,8 +42,29 @@ std::string without_umask(const std::string& spec_text) {
 /// Into the queue, blocked while it depends on something; which is looked up now, unless its name, by which
 /// singletons go, is still being committed.
 void Daemon::enqueue(const WaitingJob& job, Timestamp now, bool is_named) {
-  const QueueFacts& facts = job.facts;
   forget(job.job_id);
+  waiting_.add(job, now, true);
+  now_or_later(job.job_id, [&] {
+    crash_point("queue.entered");
+    unblock_or_link(job, now, is_named);
+  });
+}
+
+/// What goes wrong with a waiting job is tried again by the next decision, which enqueues it anew.
+void Daemon::now_or_later(JobId job, const std::function<void()>& call) {
+  try {
+    call();
+  } catch (...) {
+    if (!committer_) {
+      throw;  // berthd does not begin with half a queue
+    }
+    unexamined_.insert(job);
+    throw_from(loop_);
+  }
+}
+
+void Daemon::unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named) {
+  const QueueFacts& facts = job.facts;
   if (!facts.dependency.empty()) {
     Dependent& dependent = dependents_[job.job_id];
     dependent.dependency = parse_dependency(facts.dependency);
@@ -52,9 +83,12 @@ void Daemon::enqueue(const WaitingJob& job, Timestamp now, bool is_named) {
   if (array) {
     throttled_[*array].insert(job.job_id);
   }
-  waiting_.add(job, now, dependents_.contains(job.job_id) || is_barred(array.value_or(job.job_id), facts));
-  if (committer_ && is_named) {  // not while the queue is being loaded
-    examine(job.job_id, now);
+  if (!facts.dependency.empty()) {
+    if (committer_ && is_named) {  // not while the queue is being loaded
+      examine(job.job_id, now);
+    }
+  } else if (!is_barred(array.value_or(job.job_id), facts)) {
+    waiting_.unblock(job.job_id, now);
   }
 }
 
@@ -107,6 +141,10 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
 
 /// Does what the job depends on allow it now? What has `changed` is looked up; at first all of it.
 void Daemon::examine(JobId job, Timestamp now, const std::optional<Change>& changed) {
+  now_or_later(job, [&] { examine_now(job, now, changed); });
+}
+
+void Daemon::examine_now(JobId job, Timestamp now, const std::optional<Change>& changed) {
   const auto found = dependents_.find(job);
   if (found == dependents_.end()) {
     return;
@@ -274,7 +312,7 @@ void Daemon::throttle(JobId array) {
 }
 
 /// One task less of the array runs.
-void Daemon::task_left(JobId array) {
+void Daemon::uncount_task(JobId array) {
   const auto found = arrays_.find(array);
   if (found == arrays_.end()) {
     return;
@@ -284,7 +322,6 @@ void Daemon::task_left(JobId array) {
   if (found->second == 0 && !waiting_.contains(array)) {
     arrays_.erase(found);
   }
-  schedule();
 }
 
 // -- deciding -------------------------------------------------------------------------------------------
@@ -292,11 +329,11 @@ void Daemon::task_left(JobId array) {
 /// Decides once, after everything that is happening now.
 void Daemon::schedule() {
   if (!scheduled_) {
-    scheduled_ = true;
     boost::asio::post(loop_, [this] {
       scheduled_ = false;
       decide();
     });
+    scheduled_ = true;
   }
 }
 
@@ -332,14 +369,26 @@ Resources Daemon::allowance(unsigned user_id) const {
   return rest;
 }
 
+/// What goes wrong is tried again when the timer says so: all jobs wait on.
 void Daemon::decide() {
+  call_apart(loop_, [this] { start_jobs(); });
+  arm_timer();
+}
+
+void Daemon::start_jobs() {
   notice_clock();
   const Timestamp now = clock_.system_now();
-  for (const JobId job : waiting_.take_overdue(now)) {
-    forget(job);
+  for (const JobId job : std::exchange(unexamined_, {})) {
+    if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+      enqueue(*waiting, now);
+    }
+  }
+  for (const JobId job : waiting_.overdue(now)) {
     end_waiting(
         job, ended_before_start(JobState::deadline, Cause::deadline, "its deadline passed before it started"),
         {});
+    waiting_.remove(job);
+    forget(job);
   }
   waiting_.advance(now);
   while (!draining_ && store_trouble().empty() && !links_.empty()) {
@@ -352,21 +401,30 @@ void Daemon::decide() {
     if (!next) {
       break;
     }
-    if (next->facts.deadline && next->facts.stay < kUnlimited &&
-        now + next->facts.stay > *next->facts.deadline) {
-      forget(next->job_id);
-      end_waiting(next->job_id,
-                  ended_before_start(JobState::deadline, Cause::deadline,
-                                     "its time limit would have ended after its deadline"),
-                  {});
-      continue;
-    }
-    if (!start(*next)) {
-      break;
+    try {
+      if (!start_or_end(*next, now)) {
+        break;
+      }
+    } catch (...) {
+      waiting_.add(*next, now);
+      throw;
     }
   }
   pool_.set_waiting(waits_for_others());
-  arm_timer();
+}
+
+/// False when there is no place for it after all. When it throws nothing has become of the job.
+bool Daemon::start_or_end(const WaitingJob& job, Timestamp now) {
+  const QueueFacts& facts = job.facts;
+  if (!facts.deadline || facts.stay >= kUnlimited || now + facts.stay <= *facts.deadline) {
+    return start(job);
+  }
+  end_waiting(job.job_id,
+              ended_before_start(JobState::deadline, Cause::deadline,
+                                 "its time limit would have ended after its deadline"),
+              {});
+  forget(job.job_id);
+  return true;
 }
 
 /// Whether a job waits that the CPUs which other berths have could be for.
@@ -401,7 +459,7 @@ void Daemon::arm_timer() {
       return;
     }
     wakes_at_ = SteadyTime::max();
-    replace_runners();
+    call_apart(loop_, [this] { replace_runners(); });
     decide();
   });
 }
@@ -416,91 +474,116 @@ bool Daemon::start(const WaitingJob& job) {
   const std::optional<unsigned> task = tasks.take_first();
   const JobId key = task ? --last_placeholder_ : job.job_id;
   Active& active = active_[key];
-  active.id = {key, job.attempt + 1};
-  active.user_id = job.user_id;
-  active.waiting = job;
-  active.holds = {job.facts.cpus, lease->allocation().memory, 1};
-  active.latest_end = clock_.steady_now() + job.facts.stay;
-  active.runner = runner_for(job.facts.shared_network);
-  ++active.runner->jobs;
+  try {
+    active.id = {key, job.attempt + 1};
+    active.user_id = job.user_id;
+    active.waiting = job;
+    active.lease = std::move(lease);
+    active.holds = {job.facts.cpus, active.lease->allocation().memory, 1};
+    active.latest_end = clock_.steady_now() + job.facts.stay;
+    active.runner = runner_for(job.facts.shared_network);
+    ++active.runner->jobs;
+    take_from_queue(active, task, tasks.to_text());
+    commit_configuring(key, active);
+  } catch (...) {
+    uncount(active);
+    active_.erase(key);
+    throw;
+  }
+  return true;
+}
+
+/// `rest`: the tasks of the array that wait on.
+void Daemon::take_from_queue(Active& active, std::optional<unsigned> task, const std::string& rest) {
+  const JobId job = active.waiting.job_id;
+  std::optional<JobId> array;
   if (task) {
-    active.array = job.job_id;
+    array = job;
     active.task = task;
-    active.waiting.facts.array_tasks.clear();
-    if (!tasks.empty()) {
-      WaitingJob rest = job;
-      rest.facts.array_tasks = tasks.to_text();
-      waiting_.add(rest, clock_.system_now());  // what it depended on has been fulfilled
+    if (!rest.empty()) {
+      active.waiting.facts.array_tasks = rest;
+      waiting_.add(active.waiting, clock_.system_now());  // what it depended on has been fulfilled
     }
+    active.waiting.facts.array_tasks.clear();
   } else {
-    forget(job.job_id);
-    active.array = throttled_array(job);
+    forget(job);
+    array = throttled_array(active.waiting);
   }
-  if (active.array) {
-    ++arrays_[*active.array];
-    throttle(*active.array);
+  if (array) {
+    ++arrays_[*array];
+    active.array = array;
+    throttle(*array);
   }
+}
+
+void Daemon::commit_configuring(JobId key, const Active& active) {
   const auto stored = std::make_shared<std::optional<StoredJob>>();
+  crash_point("start.leased");
   committer_->commit(
-      [job = job.job_id, task, attempt = active.id.attempt, allocation = lease->allocation(),
-       runner = active.runner->runner(), at = clock_.system_now(), stored](QueueStore& store) {
+      [job = active.waiting.job_id, task = active.task, attempt = active.id.attempt,
+       allocation = active.lease->allocation(), runner = active.runner->runner(), at = clock_.system_now(),
+       stored](QueueStore& store) {
         const JobId id = task ? store.add_task(job, *task, at) : job;
         store.configure_on(runner, id, attempt, allocation, at);
         *stored = store.find_stored(id);
         crash_point("start.before_commit");
       },
       [this, key, stored](const std::exception_ptr& error) { commit_start(key, stored, error); });
-  active.lease = std::move(lease);
-  return true;
+}
+
+/// It does not come to be.
+void Daemon::uncount(const Active& active) {
+  if (active.runner) {
+    --active.runner->jobs;
+  }
+  if (active.array) {
+    uncount_task(*active.array);
+  }
 }
 
 /// The start is on the disk, or could not be.
 void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                           const std::exception_ptr& error) {
-  crash_point("start.after_commit");
   auto node = active_.extract(key);
   if (node.empty()) {
     return;
   }
-  Active& active = node.mapped();
-  if (!error && stored->has_value()) {
-    active.start_committed = true;
-    active.id.job_id = (*stored)->job_id;
-    active.waiting.job_id = (*stored)->job_id;
-    if (active.stop) {
-      active.stop->id = active.id;
-    }
-    const std::string& text = (*stored)->spec_text;
-    if (text.find("\"retry\"") != std::string::npos || text.find("\"requeue\"") != std::string::npos) {
-      const JobSpec spec = parse_stored_job(text, job_name(active.id.job_id));
-      active.rule = {spec.requeue, spec.retry};
-    }
-    if (!active.array && (*stored)->array_job_id) {  // a task that had a number before
-      active.array = (*stored)->array_job_id;
-      ++arrays_[*active.array];
-    }
-    const AttemptId id = active.id;
-    node.key() = id.job_id;
-    active_.insert(std::move(node));
-    tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
-    if (!active_.at(id.job_id).runner || !active_.at(id.job_id).runner->is_open()) {
-      // The runner died while the start was being committed: nothing of it has run.
-      Usage usage;
-      const Outcome outcome = ended_before_start(JobState::node_fail, Cause::node_fail,
-                                                 "the berth-runner that was to hold it died");
-      finish(active_.at(id.job_id), outcome, usage, clock_.system_now(), nullptr);
-      return;
-    }
-    send_start(id, **stored);
-    committed();
+  if (error || !stored->has_value()) {
+    log_error(job_name(node.mapped().waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
+    give_back(node.mapped());
     return;
   }
-  if (active.runner) {
-    --active.runner->jobs;
+  const AttemptId id{(*stored)->job_id, node.mapped().id.attempt};
+  node.key() = id.job_id;
+  Active& active = active_.insert(std::move(node)).position->second;
+  active.start_committed = true;
+  active.id = id;
+  active.waiting.job_id = id.job_id;
+  if (active.stop) {
+    active.stop->id = id;
   }
-  log_error(job_name(active.waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
+  if (!active.array && (*stored)->array_job_id) {  // a task that had a number before
+    ++arrays_[*(*stored)->array_job_id];
+    active.array = (*stored)->array_job_id;
+  }
+  tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
+  if (!active.runner || !active.runner->is_open()) {
+    // The runner died while the start was being committed: nothing of it has run.
+    finish(active,
+           ended_before_start(JobState::node_fail, Cause::node_fail,
+                              "the berth-runner that was to hold it died"),
+           {}, clock_.system_now(), nullptr);
+    return;
+  }
+  send_start(id, **stored);
+  committed();
+}
+
+/// What could not be committed waits again, or is over.
+void Daemon::give_back(const Active& active) {
+  uncount(active);
   if (active.array) {
-    task_left(*active.array);
+    schedule();  // others of its tasks may start
   }
   const JobId waiting = active.waiting.job_id;  // of a task: its array's
   if (active.cancelled) {
@@ -517,7 +600,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
 /// A task that could not be committed waits in its array again, unless that is over; beside those that wait
 /// there now, as other tasks may be being committed. `array` as it was, if all its tasks have left it.
 void Daemon::give_task_back(const WaitingJob& array, unsigned task) {
-  if (!reader_.has_unstarted(array.job_id, task)) {
+  if (!is_so_or_unknown([&] { return reader_.has_unstarted(array.job_id, task); })) {
     return;
   }
   WaitingJob rest = waiting_.find(array.job_id).value_or(array);
@@ -528,41 +611,65 @@ void Daemon::give_task_back(const WaitingJob& array, unsigned task) {
 }
 
 bool Daemon::store_holds_as_waiting(JobId job) {
-  const std::optional<KnownJob> stored = reader_.find_known(job);
-  return stored && stored->state == JobState::pending;
+  return is_so_or_unknown([&] {
+    const std::optional<KnownJob> stored = reader_.find_known(job);
+    return stored && stored->state == JobState::pending;
+  });
 }
 
+/// What keeps it from being sent ends the attempt, which would else be CONFIGURING until berthd is restarted.
 void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   Active* active = find_active(id.job_id);
   if (active == nullptr || active->id != id || !active->runner) {
     return;  // its runner died meanwhile
   }
+  const std::shared_ptr<RunnerLink> runner = active->runner;
+  try {
+    if (stored.spec_text.find("\"retry\"") != std::string::npos ||
+        stored.spec_text.find("\"requeue\"") != std::string::npos) {
+      const JobSpec spec = parse_stored_job(stored.spec_text, job_name(id.job_id));
+      active->rule = {spec.requeue, spec.retry};
+    }
+    crash_point("start.after_commit");
+    const RunnerMessage message = start_message(*active, stored);
+    if (auto waiters = start_waiters_.extract(id.job_id)) {
+      for (const auto& [number, reply] : waiters.mapped()) {
+        call_apart(loop_, [&, &answer = reply] { answer({id, runner->runner().cgroup}); });
+      }
+    }
+    runner->send(message);
+    active->sent = true;
+    crash_point("start.after_send");
+    if (active->stop) {
+      runner->send(*active->stop);
+    }
+  } catch (const std::exception& error) {
+    if (active->sent) {
+      throw;
+    }
+    const std::string reason = std::string("berthd could not send it to its berth-runner: ") + error.what();
+    log_error(job_name(id.job_id) + ": " + reason);
+    finish(*active, ended_before_start(JobState::node_fail, Cause::node_fail, reason), {},
+           clock_.system_now(), runner);
+  }
+}
+
+RunnerMessage Daemon::start_message(const Active& active, const StoredJob& stored) const {
   RunnerMessage message;
   message.kind = RunnerMessage::Kind::start;
-  message.id = id;
+  message.id = active.id;
   message.user = stored.user;
   message.user_id = stored.user_id;
   message.group_id = stored.group_id;
   message.array_job_id = stored.array_job_id;
   message.array_task_id = stored.array_task_id;
-  message.spec_text =
-      active->runner->hello().knows_umask ? stored.spec_text : without_umask(stored.spec_text);
+  message.spec_text = active.runner->hello().knows_umask ? stored.spec_text : without_umask(stored.spec_text);
   message.network = config_.network.of_user(stored.user_id);
   message.counters = true;
-  if (active->lease) {
-    message.allocation = active->lease->allocation();
+  if (active.lease) {
+    message.allocation = active.lease->allocation();
   }
-  if (auto waiters = start_waiters_.extract(id.job_id)) {
-    for (const auto& [number, reply] : waiters.mapped()) {
-      reply({id, active->runner->runner().cgroup});
-    }
-  }
-  active->runner->send(message);
-  crash_point("start.after_send");
-  active->sent = true;
-  if (active->stop) {
-    active->runner->send(*active->stop);
-  }
+  return message;
 }
 
 // -- why, and when --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
 #include "scheduler/daemon_detail.h"
+#include "scheduler/loop_error.h"
 #include "schemas/index_list.h"
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
@@ -220,7 +221,6 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
         if ((submitting_[user_id] -= shared->size()) == 0) {
           submitting_.erase(user_id);
         }
-        reply(error, *ids);
         if (!error) {
           const Timestamp now = clock_.system_now();
           for (std::size_t index = 0; index < ids->size(); ++index) {
@@ -229,6 +229,7 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
           }
           schedule();
         }
+        reply(error, *ids);
         committed();
       });
 }
@@ -322,10 +323,11 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
         [this](const std::exception_ptr&) { committed(); });
   }
   const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
-  if (waiting_.remove(job)) {
+  if (waiting_.contains(job)) {
+    end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
+    waiting_.remove(job);
     forget(job);
     schedule();  // others may have waited behind it
-    end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
   if (has_tasks && !is_final(stored.state)) {
@@ -772,7 +774,7 @@ void Daemon::tell_end(JobId job, const JobEnd& end) {
   tell_task(job, std::nullopt, 0);
   if (auto waiters = waiters_.extract(job)) {
     for (const auto& [number, reply] : waiters.mapped()) {
-      reply(end);
+      call_apart(loop_, [&, &answer = reply] { answer(end); });
     }
   }
 }
@@ -886,7 +888,7 @@ void Daemon::tell_task(std::optional<JobId> array, std::optional<unsigned> task,
     task_waiters_.erase(found);
   }
   for (const auto& reply : replies) {
-    reply(id);
+    call_apart(loop_, [&] { reply(id); });
   }
 }
 

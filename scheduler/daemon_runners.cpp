@@ -467,7 +467,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
     --link->jobs;
   }
   if (active.array) {
-    task_left(*active.array);  // before the next job is chosen, which may be the next of its tasks
+    uncount_task(*active.array);  // before the next job is chosen, which may be the next of its tasks
   }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
   const std::optional<WaitingJob> again = next_attempt(active, outcome, at);

@@ -13,4 +13,14 @@ void throw_from(Loop&& loop) {
   boost::asio::post(loop, [thrown = std::current_exception()] { std::rethrow_exception(thrown); });
 }
 
+/// Calls it; what it throws is thrown from `loop`.
+template <typename Loop, typename Call>
+void call_apart(Loop&& loop, const Call& call) {
+  try {
+    call();
+  } catch (...) {
+    throw_from(loop);
+  }
+}
+
 }  // namespace berth

@@ -196,11 +196,8 @@ void RunnerLink::deliver() {
     if (!message) {
       return;
     }
-    try {
-      handler_(shared_from_this(), *message);
-    } catch (...) {
-      throw_from(socket_.get_executor());  // no fault of the runner's
-    }
+    // What it throws is no fault of the runner's.
+    call_apart(socket_.get_executor(), [&] { handler_(shared_from_this(), *message); });
   }
 }
 

@@ -162,14 +162,12 @@ void WaitingJobs::advance(Timestamp now) {
   }
 }
 
-std::vector<JobId> WaitingJobs::take_overdue(Timestamp now) {
-  std::vector<JobId> overdue;
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const JobId job = deadlines_.begin()->second;
-    overdue.push_back(job);
-    remove(job);
+std::vector<JobId> WaitingJobs::overdue(Timestamp now) const {
+  std::vector<JobId> jobs;
+  for (auto entry = deadlines_.begin(); entry != deadlines_.end() && entry->first <= now; ++entry) {
+    jobs.push_back(entry->second);
   }
-  return overdue;
+  return jobs;
 }
 
 std::optional<Timestamp> WaitingJobs::next_instant() const {

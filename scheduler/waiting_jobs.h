@@ -61,9 +61,9 @@ class WaitingJobs {
   void forget_dependency(JobId job);
   /// Jobs whose begin time has come become eligible.
   void advance(Timestamp now);
-  /// Takes out jobs whose deadline has passed.
-  std::vector<JobId> take_overdue(Timestamp now);
-  /// When advance() or take_overdue() has something to do next.
+  /// Jobs whose deadline has passed.
+  std::vector<JobId> overdue(Timestamp now) const;
+  /// When advance() has something to do next, or a deadline passes.
   std::optional<Timestamp> next_instant() const;
 
   /// Takes out and returns the job that starts now (scheduler/job_queue.h).

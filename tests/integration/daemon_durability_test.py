@@ -3,6 +3,7 @@ folder cannot be written."""
 
 import collections
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -154,6 +155,49 @@ class Locked(DaemonCase):
         self.assertEqual(waiter.wait(20), 0, "the number of task 1, which came at the second try, was not waited for")
         tasks = self.ok("history", "-n", "-P", "-o", "JobID", array).split()
         self.assertEqual(sorted(tasks), [str(array), *(f"{array}_{task}" for task in range(1, 5))])
+
+
+class Throwing(DaemonCase):
+    """Memory runs out in the middle of something, once."""
+
+    configuration = {"armed_ahead": 0}
+
+    def submit_some(self):
+        job = int(self.ok("submit", "--parsable", "-o", "/dev/null", "--wrap", "exit 0"))
+        array = int(self.ok("submit", "--parsable", "-a", "0-2%1", "-o", "/dev/null", "--wrap", "exit 0"))
+        dependent = int(self.ok("submit", "--parsable", "-d", f"afterok:{job}", "-o", "/dev/null", "--wrap", "exit 0"))
+        return [job, array, dependent]
+
+    def assert_thrown(self):
+        self.assertIn("bad_alloc", self.read_log())
+
+    @natively
+    def test_jobs_are_queued_and_started_when_it_went_wrong_at_first(self):
+        for point in ("queue.entered:1", "queue.entered:2", "queue.entered:3", "start.leased:1", "start.leased:2", "start.before_commit:2"):
+            with self.subTest(point):
+                self.start_daemon({"BERTH_THROW_AT": point})
+                self.ok("wait", *self.submit_some())
+                self.assert_thrown()
+                self.stop_daemon()
+
+    @natively
+    def test_a_job_that_could_not_be_started_is_tried_again_when_nothing_else_happens(self):
+        self.start_daemon({"BERTH_THROW_AT": "start.leased"})
+        self.ok("wait", self.submit("exit", 0))
+        self.assert_thrown()
+
+    @natively
+    def test_an_attempt_that_cannot_be_sent_ends_and_says_why(self):
+        for requeue, state in ((False, "NODE_FAIL"), (True, "COMPLETED")):
+            self.start_daemon({"BERTH_THROW_AT": "start.after_commit"})
+            job = self.submit("exit", 0, requeue=requeue)
+            self.cli("wait", job)
+            self.assertEqual(self.state(job), state)
+            first = self.records(job)[0]["outcome"]
+            self.assertEqual((first["cause"], "could not send it to its berth-runner: std::bad_alloc" in first["message"]), ("node_fail", True), first)
+            self.assertEqual(json.loads(self.ok("slots", "--json"))["running"], [])
+            self.ok("wait", self.submit("exit", 0))
+            self.stop_daemon()
 
 
 class ReadOnly(DaemonCase):

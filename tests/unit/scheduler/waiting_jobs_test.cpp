@@ -93,13 +93,16 @@ TEST_CASE("what may come first by itself is known: begin times and dependencies,
   CHECK(waiting.unready_before(of_four, at(200)).empty());
 }
 
-TEST_CASE("a deadline takes a job out, eligible or not") {
+TEST_CASE("a job is overdue from its deadline on, until it is taken out") {
   WaitingJobs waiting = make();
   WaitingJob late = job(1);
   late.facts.deadline = at(50);
   waiting.add(late, at(0));
-  CHECK(waiting.take_overdue(at(49)).empty());
-  CHECK(waiting.take_overdue(at(50)) == std::vector<JobId>{1});
+  CHECK(waiting.overdue(at(49)).empty());
+  CHECK(waiting.overdue(at(50)) == std::vector<JobId>{1});
+  CHECK(waiting.overdue(at(51)) == std::vector<JobId>{1});
+  waiting.remove(1);
+  CHECK(waiting.overdue(at(51)).empty());
   CHECK(next(waiting) == 0);
 }
 
