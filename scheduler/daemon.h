@@ -244,6 +244,7 @@ class Daemon {
   void settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome);
   void take_over(QueueStore& store);
   void adopt(const OpenAttempt& open, const StoredJob& stored);
+  void tell_again(AttemptId id);
   void load_queue(QueueStore& store);
   void keep_runners();
   void replace_runners();

@@ -353,17 +353,11 @@ void Daemon::stop(Active& active, const RunnerMessage& message) {
 }
 
 void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply) {
-  const bool might_run_again =
-      !active.sent || active.rule.requeue || active.rule.retry || active.requeue.value_or(true);
   active.cancelled = true;
   crash_point("cancel.before_send");
   stop(active, stop_message(active.id, at_once, actor.name));
   if (active.sent) {
     crash_point("cancel.after_send");
-  }
-  if (!might_run_again) {
-    reply(nullptr);
-    return;
   }
   // The next berthd has to know it too: that no attempt follows, and that this one is stopped. The job is
   // stopped also when that cannot be recorded.

@@ -211,16 +211,26 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
     ++arrays_[*active.array];
   }
   if (active.sent) {
-    // What the berthd before told the runner may not have come into the database.
-    boost::asio::post(loop_, [link, id, suspended = active.state == JobState::suspended] {
-      link->send(pause_message(id, suspended));
-    });
+    boost::asio::post(loop_, [this, id] { tell_again(id); });
   } else {
     if (canceller) {
       active.stop = stop_message(id, true, *canceller);
     }
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
+  }
+}
+
+/// What the berthd before told the runner may not have come into the database, nor what it recorded to the
+/// runner.
+void Daemon::tell_again(AttemptId id) {
+  Active* active = find_active(id.job_id);
+  if (active == nullptr || active->id != id || !active->runner) {
+    return;
+  }
+  active->runner->send(pause_message(id, active->state == JobState::suspended));
+  if (active->cancelled) {
+    stop(*active, stop_message(id, false));
   }
 }
 
