@@ -255,15 +255,27 @@ void Daemon::forget_old_jobs() {
   rule.jobs = retain.jobs;
   rule.now = clock_.system_now();
   for (const auto& [job, dependents] : depended_on_) {
-    rule.needed.push_back(job);
+    rule.needed.insert(job);
   }
+  std::set<JobId> arrays;
   for (const auto& [array, dependents] : task_depended_on_) {
+    arrays.insert(array);
+  }
+  for (const auto& needs : submitting_needs_) {
+    for (const auto& [index, condition] : *needs) {
+      rule.needed.insert(condition.job);
+      if (condition.task) {
+        arrays.insert(condition.job);
+      }
+    }
+  }
+  for (const JobId array : arrays) {
     const std::vector<JobId> tasks = reader_.array_tasks(array);
-    rule.needed.push_back(array);
-    rule.needed.insert(rule.needed.end(), tasks.begin(), tasks.end());
+    rule.needed.insert(array);
+    rule.needed.insert(tasks.begin(), tasks.end());
   }
   for (const auto& [job, waiters] : waiters_) {
-    rule.needed.push_back(job);
+    rule.needed.insert(job);
   }
   const auto is_done = std::make_shared<bool>(true);
   committer_->commit(

@@ -364,7 +364,10 @@ class Daemon {
   /// Tasks that are being given a number of their own; by whom they were cancelled meanwhile, if they were.
   std::map<std::pair<JobId, unsigned>, std::string> separating_;
   std::unordered_map<unsigned, std::size_t> submitting_;  ///< jobs of a user that are being committed
-  std::set<JobId> requeueing_;                            ///< ended jobs whose requeue is being committed
+  /// What jobs of a request depend on, by their places in it.
+  using Needs = std::vector<std::pair<std::size_t, Dependency::Condition>>;
+  std::set<std::shared_ptr<const Needs>> submitting_needs_;  ///< of what is being committed
+  std::set<JobId> requeueing_;                               ///< ended jobs whose requeue is being committed
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;
   std::string store_damage_;  ///< does not go away by itself

@@ -37,6 +37,28 @@ Job owned(std::optional<Job>&& found, JobId job, const Actor& actor) {
   return std::move(*found);
 }
 
+InputFault fault_of(const std::string& file, const std::vector<NewJob>& jobs, std::size_t index,
+                    const std::string& field, const std::string& message) {
+  const std::string place = jobs.size() > 1 ? "/" + std::to_string(index) : "";
+  return {file, place + field, "job \"" + jobs[index].spec.name + "\": " + message};
+}
+
+/// What was looked up when it was asked for may have left the history since, by a transaction before.
+bool is_kept(QueueStore& store, const Dependency::Condition& condition) {
+  if (condition.type == Dependency::Type::singleton) {
+    return true;
+  }
+  return condition.task ? store.find_task(condition.job, *condition.task) ||
+                              store.has_unstarted(condition.job, *condition.task)
+                        : store.find_known(condition.job).has_value();
+}
+
+std::string removed(const Dependency::Condition& condition) {
+  return "there is no job " + std::to_string(condition.job) +
+         (condition.task ? "_" + std::to_string(*condition.task) : "") +
+         " any more: it has just been removed from the history (history.retain)";
+}
+
 }  // namespace
 
 void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file) {
@@ -61,9 +83,8 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
   std::vector<InputFault> faults;
   for (std::size_t index = 0; index < jobs.size(); ++index) {
     const NewJob& job = jobs[index];
-    const std::string place = jobs.size() > 1 ? "/" + std::to_string(index) : "";
     const auto add_fault = [&](const char* field, const std::string& message) {
-      faults.push_back({file, place + field, "job \"" + job.spec.name + "\": " + message});
+      faults.push_back(fault_of(file, jobs, index, field, message));
     };
     if (const auto reason = pool_.never_fits({job.spec.cpus_per_task, job.spec.memory_per_node})) {
       add_fault("", "can never run here: it " + *reason);
@@ -209,15 +230,30 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
   check(jobs, actor, file);
   const auto ids = std::make_shared<std::vector<JobId>>();
   const auto shared = std::make_shared<std::vector<NewJob>>(std::move(jobs));
+  const auto needs = std::make_shared<Needs>();
+  for (std::size_t index = 0; index < shared->size(); ++index) {
+    if (const std::string& text = (*shared)[index].spec.dependency; !text.empty()) {
+      for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
+        needs->emplace_back(index, condition);
+      }
+    }
+  }
   submitting_[actor.user_id] += shared->size();
+  submitting_needs_.insert(needs);
   committer_->commit(
-      [shared, ids](QueueStore& store) {
+      [shared, needs, file, ids](QueueStore& store) {
+        for (const auto& [index, condition] : *needs) {
+          if (!is_kept(store, condition)) {
+            throw InputError({fault_of(file, *shared, index, "/dependency", removed(condition))});
+          }
+        }
         *ids = store.submit(*shared, queue_supervisor());
         crash_point("submit.before_commit");
       },
-      [this, shared, ids, user_id = actor.user_id,
+      [this, shared, needs, ids, user_id = actor.user_id,
        reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("submit.after_commit");
+        submitting_needs_.erase(needs);
         if ((submitting_[user_id] -= shared->size()) == 0) {
           submitting_.erase(user_id);
         }
@@ -423,8 +459,18 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
                     const std::shared_ptr<const std::string>& spec_text, Reply reply) {
   const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
+  Dependency asked;
+  if (job.facts.dependency != before->facts.dependency && !job.facts.dependency.empty()) {
+    asked = parse_dependency(job.facts.dependency);
+  }
   committer_->commit(
-      [job, detail = action_detail(action, actor), spec_text, at = clock_.system_now()](QueueStore& store) {
+      [job, asked, detail = action_detail(action, actor), spec_text,
+       at = clock_.system_now()](QueueStore& store) {
+        for (const Dependency::Condition& condition : asked.conditions) {
+          if (!is_kept(store, condition)) {
+            throw ApiError(404, removed(condition));
+          }
+        }
         store.change(job.job_id, job.facts, at, detail, spec_text ? *spec_text : std::string());
       },
       [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {

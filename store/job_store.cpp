@@ -1210,7 +1210,7 @@ std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most
       surplus = ended > *rule.jobs ? ended - *rule.jobs : 0;
     }
     std::vector<JobId> old;
-    std::unordered_set<JobId> passed(rule.needed.begin(), rule.needed.end());
+    std::unordered_set<JobId> passed = rule.needed;
     const auto take = [&](Query& query, std::size_t count) {
       while (old.size() < count && query.step()) {
         if (const JobId job = query.integer(0); passed.insert(job).second) {
@@ -1231,8 +1231,7 @@ std::size_t SqliteJobStore::forget_ended(const Retention& rule, std::size_t most
       Query query = database_->query(
           ahead.bind(to_column(rule.now)).step()
               ? "SELECT j.id FROM events e CROSS JOIN jobs j ON j.id = e.job_id AND j.attempt = e.attempt "
-                "AND "
-                "j.state = e.state WHERE j.end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE "
+                "AND j.state = e.state WHERE j.end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE "
                 "p.id = j.array_job_id AND p.end_us IS NULL) ORDER BY e.sequence"
               : "SELECT id FROM jobs j WHERE end_us IS NOT NULL AND NOT EXISTS (SELECT 1 FROM jobs p WHERE "
                 "p.id = j.array_job_id AND p.end_us IS NULL) ORDER BY end_us");

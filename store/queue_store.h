@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <unordered_set>
 #include <string>
 #include <vector>
 
@@ -74,7 +75,7 @@ struct SummaryFilter {
 struct Retention {
   std::optional<Timestamp> since;
   std::optional<std::uint64_t> jobs;
-  std::vector<JobId> needed;  ///< stay in any case
+  std::unordered_set<JobId> needed;  ///< stay in any case
   /// Jobs whose ends lie after it tell that the system clock was set back.
   Timestamp now = Timestamp::max();
 };

@@ -2,7 +2,6 @@
 and who may see what."""
 
 import contextlib
-import http.client
 import json
 import os
 import pwd
@@ -15,20 +14,9 @@ import subprocess
 import sys
 
 from berth_case import SOURCE, eventually, main, natively, read
-from daemon_case import DaemonCase
+from daemon_case import DaemonCase, UnixConnection
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=20):
-        super().__init__("berth", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
 
 
 # What another user's process does: one request, its answer on standard output.

@@ -1,9 +1,11 @@
 """A berthd of the test's own: sockets, database and runners in the test's folder; its CLI; its end."""
 
+import http.client
 import json
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import time
 
@@ -13,6 +15,17 @@ BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
 # How much longer than elsewhere a job must run in an emulator, to be met while it does.
 PACE = 10 if os.environ.get("BERTH_GUEST") else 1
 RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=20):
+        super().__init__("berth", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 class DaemonCase(BerthCase):

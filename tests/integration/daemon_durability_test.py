@@ -5,12 +5,13 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import time
 
 from berth_case import BERTH, eventually, main, natively
-from daemon_case import BERTHD, PACE, DaemonCase
+from daemon_case import BERTHD, PACE, DaemonCase, UnixConnection
 
 FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "PREEMPTED", "NODE_FAIL", "DEADLINE")
 
@@ -110,6 +111,85 @@ class Locked(DaemonCase):
         self.let_end()
         self.leave("two")
         self.ok("wait", held, *first)
+
+    def ask(self, method, path, body=None):
+        """A request that berthd has taken, and has not answered."""
+        connection = UnixConnection(self.socket, 60)
+        self.addCleanup(connection.close)
+        connection.request(method, path, body)
+        for _ in range(2):
+            self.ok("slots")  # asked later, and answered when the other has been seen to
+        return connection
+
+    def leases(self):
+        return {entry["job_id"] for entry in json.loads(self.ok("slots", "--json"))["running"]}
+
+    def ask_to_submit(self, **spec):
+        return self.ask("POST", f"/v1/jobs?directory={self.work}", json.dumps(self.job("exit", 0, standard_output="/dev/null", **spec)))
+
+    @staticmethod
+    def answer_of(connection):
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def retain_no_history(self):
+        self.write_config(history={"retain": {"jobs": 0}})
+        self.daemon.send_signal(signal.SIGHUP)
+        time.sleep(1)  # it looks for what may go 50 ms later
+
+    def ended_job(self):
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        return job
+
+    @natively
+    def test_what_a_submission_depends_on_stays_in_the_history_while_that_is_committed(self):
+        self.start_daemon()
+        ended = self.ended_job()
+        array = int(self.ok("submit", "--parsable", "-a", "0-1", "-o", "/dev/null", "--wrap", "exit 3"))
+        self.cli("wait", array)
+        with self.locked():
+            self.ask_to_submit(hold=True)  # a transaction that cannot begin; those below are the next one
+            dependents = [self.ask_to_submit(dependency=text) for text in (f"afterok:{ended}", f"afternotok:{array}_1")]
+            self.retain_no_history()
+        for connection in dependents:
+            status, answer = self.answer_of(connection)
+            self.assertEqual(status, 201, answer)
+            self.ok("wait", *answer["job_ids"])
+        gone = lambda: self.cli("show", ended)[0] != 0 and self.cli("show", array)[0] != 0  # noqa: E731
+        self.assertTrue(eventually(gone, 30), "nothing needs them any more")
+
+    @natively
+    def test_a_submission_that_depends_on_what_the_history_has_just_lost_is_refused(self):
+        self.start_daemon()
+        ended = self.ended_job()
+        waiting = self.submit("exit", 0, hold=True)
+        with self.locked():
+            self.ask_to_submit(hold=True)
+            self.retain_no_history()
+            dependent = self.ask_to_submit(dependency=f"afterok:{ended}")
+            change = self.ask("PATCH", f"/v1/jobs/{waiting}", json.dumps({"dependency": f"afterok:{ended}"}))
+        status, answer = self.answer_of(dependent)
+        self.assertEqual((status, answer["faults"][0]["pointer"]), (422, "/dependency"), answer)
+        self.assertIn(f"there is no job {ended} any more", answer["error"])
+        status, answer = self.answer_of(change)
+        self.assertEqual((status, f"there is no job {ended} any more" in answer["error"]), (404, True), answer)
+        self.ok("release", waiting)
+        self.ok("wait", waiting)
+
+    @natively
+    def test_a_job_that_was_cancelled_before_its_start_was_sent_ends_after_a_kill(self):
+        self.start_daemon({"BERTH_CRASH_AT": "start.after_send"})
+        self.ok("drain")
+        job = self.submit("hold", 600)
+        with self.locked():
+            self.ask_to_submit(hold=True)  # a transaction that cannot begin; what is below is the next one
+            self.ok("undrain")
+            self.assertTrue(eventually(lambda: job in self.leases(), 5), "it does not start")
+            self.ask("POST", f"/v1/jobs/{job}/cancel")
+        self.assertTrue(eventually(lambda: self.daemon.poll() is not None, 30), "its start was not sent")
+        self.start_daemon()
+        self.assertTrue(eventually(lambda: self.state(job) == "CANCELLED", 20), self.records(job)[-1])
 
     @natively
     def test_a_suspension_that_was_not_recorded_is_none_after_a_restart(self):
