@@ -229,8 +229,8 @@ void Daemon::tell_again(AttemptId id) {
     return;
   }
   active->runner->send(pause_message(id, active->state == JobState::suspended));
-  if (active->cancelled) {
-    stop(*active, stop_message(id, false));
+  if (const auto canceller = reader_.canceller(id.job_id, id.attempt)) {
+    stop(*active, stop_message(id, false, *canceller));
   }
 }
 
