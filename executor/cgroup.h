@@ -22,6 +22,7 @@
 #include "executor/cpu_partition.h"
 #include "executor/os/unique_fd.h"
 #include "schemas/cpu_set.h"
+#include "schemas/leftover_owner.h"
 #include "schemas/quantities.h"
 #include "schemas/usage.h"
 
@@ -142,6 +143,12 @@ class CgroupTree {
   virtual std::string why_no_partitions() const = 0;
   /// Names of the trees beside this one: of other berths that run, or that died and left theirs.
   virtual std::vector<std::string> siblings() const = 0;
+  /// The jobs of this tree are recorded in `file`, which is there: siblings that ask know it then.
+  virtual void set_owner(const std::string& file) = 0;
+  /// Of a sibling, for one whose own file is `own`.
+  virtual LeftoverOwner owner_of(const std::string& sibling, const std::string& own) const = 0;
+  /// Whether a sibling holds a job, as far as one look at one hierarchy tells.
+  virtual bool holds_job(const std::string& sibling) const = 0;
 
   /// A cgroup of its own in every usable hierarchy, fresh or without a trace of an earlier job (net_cls and
   /// hugetlb only when the limits name them: berth mounts these hierarchies itself, detached, with
@@ -160,6 +167,10 @@ class CgroupTree {
 
 /// Begins the name of a cgroup that waits for its job. v2 keeps such a name (JobCgroup::rename).
 inline constexpr const char* kArmedPrefix = "armed-";
+/// Whether a job was in a cgroup of this name, or is.
+inline bool is_jobs_cgroup(const std::string& name) {
+  return !name.starts_with(kArmedPrefix);
+}
 
 /// The cgroup of one attempt. Removed (with retry while busy, after kill) by remove() or the destructor.
 class JobCgroup {

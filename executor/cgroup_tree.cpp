@@ -9,6 +9,7 @@
 
 #include "executor/cgroup_files.h"
 #include "executor/cgroup_job.h"
+#include "executor/cgroup_owner.h"
 #include "executor/cgroup_spares.h"
 #include "executor/cgroup_v1.h"
 #include "executor/cpuset_partition.h"
@@ -78,6 +79,19 @@ std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
   return reason;
 }
 
+/// A spare bears the name of a job that has ended. A job has its cgroup in every hierarchy, and where there
+/// is one of these, it is in that.
+bool keeps_no_spares(const Hierarchy& hierarchy) {
+  return hierarchy.version == 2 || hierarchy.controllers.contains(Controller::memory);
+}
+
+/// Of a berth beside this one.
+UniqueFd open_tree_directory(const Hierarchy& hierarchy, const std::string& name) {
+  return UniqueFd{hierarchy.berth
+                      ? try_open_at(hierarchy.berth.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+                      : -1};
+}
+
 /// What is in its cgroups is counted and can be stopped, and has no limits yet to come.
 bool limits_nothing(const Hierarchy& hierarchy) {
   ControllerSet harmless;
@@ -119,6 +133,9 @@ class OpenCgroupTree final : public CgroupTree {
     return hierarchy == nullptr ? reason_unusable(Controller::cpuset) : berth::why_no_partitions(*hierarchy);
   }
   std::vector<std::string> siblings() const override;
+  void set_owner(const std::string& file) override;
+  LeftoverOwner owner_of(const std::string& sibling, const std::string& own) const override;
+  bool holds_job(const std::string& sibling) const override;
   std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits,
                                       const std::function<void(int)>& ready_for_birth,
                                       const std::function<void()>& given_up) override;
@@ -129,6 +146,7 @@ class OpenCgroupTree final : public CgroupTree {
   std::string finish_unified(Hierarchy& hierarchy);
   void examine_memory();
   Hierarchy* hierarchy_of(Controller controller) const;
+  const Hierarchy* unified() const;
 
   CgroupMachine machine_;
   std::shared_ptr<OwnedTree> tree_;
@@ -253,6 +271,15 @@ void OpenCgroupTree::examine_memory() {
   }
 }
 
+const Hierarchy* OpenCgroupTree::unified() const {
+  for (const auto& hierarchy : tree_->hierarchies) {
+    if (hierarchy->version == 2) {
+      return hierarchy.get();
+    }
+  }
+  return nullptr;
+}
+
 Hierarchy* OpenCgroupTree::hierarchy_of(Controller controller) const {
   for (const auto& hierarchy : tree_->hierarchies) {
     if (hierarchy->controllers.contains(controller)) {
@@ -347,9 +374,7 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
   for (auto& hierarchy : candidates) {
     hierarchy->berth.reset(
         try_open_at(hierarchy->own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-    hierarchy->tree.reset(hierarchy->berth ? try_open_at(hierarchy->berth.get(), tree.c_str(),
-                                                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-                                           : -1);
+    hierarchy->tree = open_tree_directory(*hierarchy, tree);
     if (!hierarchy->tree) {
       continue;
     }
@@ -395,17 +420,13 @@ std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const 
   if (!is_plain_name(tree)) {
     return {};
   }
-  // A spare bears the name of a job that has ended. A job has its cgroup in every hierarchy, and where there
-  // is one of these, which keep no spares, it is in that.
-  const auto keeps_none = [](const auto& hierarchy) {
-    return hierarchy->version == 2 || hierarchy->controllers.contains(Controller::memory);
-  };
   const auto all = open_own_cgroups(machine);
-  const bool any_keeps_none = std::any_of(all.begin(), all.end(), keeps_none);
+  const bool any_keeps_none =
+      std::any_of(all.begin(), all.end(), [](const auto& hierarchy) { return keeps_no_spares(*hierarchy); });
   std::set<std::string> names;
   const std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
   for (const auto& hierarchy : directories->hierarchies) {
-    if (!any_keeps_none || keeps_none(hierarchy)) {
+    if (!any_keeps_none || keeps_no_spares(*hierarchy)) {
       names.merge(child_cgroups(hierarchy->tree.get()));
     }
   }
@@ -423,6 +444,29 @@ std::vector<std::string> OpenCgroupTree::siblings() const {
   names.erase(tree_->name);
   names.erase(kDaemonDirectory);
   return {names.begin(), names.end()};
+}
+
+void OpenCgroupTree::set_owner(const std::string& file) {
+  if (const Hierarchy* v2 = unified()) {
+    set_owner_file(v2->tree.get(), file);
+  }
+}
+
+LeftoverOwner OpenCgroupTree::owner_of(const std::string& sibling, const std::string& own) const {
+  const Hierarchy* v2 = unified();
+  const UniqueFd tree = v2 == nullptr ? UniqueFd{} : open_tree_directory(*v2, sibling);
+  return tree ? berth::owner_of(tree.get(), own) : LeftoverOwner::unknown;
+}
+
+bool OpenCgroupTree::holds_job(const std::string& sibling) const {
+  for (const auto& hierarchy : tree_->hierarchies) {
+    const UniqueFd tree = keeps_no_spares(*hierarchy) ? open_tree_directory(*hierarchy, sibling) : UniqueFd{};
+    if (tree) {
+      const std::set<std::string> names = child_cgroups(tree.get());
+      return std::any_of(names.begin(), names.end(), is_jobs_cgroup);
+    }
+  }
+  return false;
 }
 
 void remove_leftover_tree(const CgroupMachine& machine, const std::string& tree) {

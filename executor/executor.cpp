@@ -206,6 +206,19 @@ class Executor::Implementation {
     return tree_->use_partition(kind, cpus);
   }
   std::vector<std::string> other_supervisors() const { return tree_->siblings(); }
+  void set_database(const std::string& file) { tree_->set_owner(file); }
+  LeftoverOwner owner_of(const std::string& cgroup, const std::string& own) const {
+    return tree_->owner_of(cgroup, own);
+  }
+  void remove_empty_leftover(const std::string& cgroup) const {
+    if (tree_->holds_job(cgroup)) {
+      return;  // as all that are left for long; to look everywhere takes as long as a short job
+    }
+    const std::vector<std::string> names = list_leftover_jobs(detect_cgroups(), cgroup);
+    if (std::none_of(names.begin(), names.end(), is_jobs_cgroup)) {  // they tell nobody anything
+      remove_leftover(cgroup);
+    }
+  }
 
   ControllerReport controllers() const { return report_controllers(*tree_); }
   void use_network(const NetworkSettings& settings) { options_.network = settings; }
@@ -948,6 +961,15 @@ std::string Executor::use_partition(CpuPartition kind, const CpuSet& cpus) {
 std::vector<std::string> Executor::other_supervisors() const {
   return implementation_->other_supervisors();
 }
+void Executor::set_database(const std::string& file) {
+  implementation_->set_database(file);
+}
+LeftoverOwner Executor::owner_of(const std::string& supervisor_cgroup, const std::string& own) const {
+  return implementation_->owner_of(supervisor_cgroup, own);
+}
+void Executor::remove_empty_leftover(const std::string& supervisor_cgroup) const {
+  implementation_->remove_empty_leftover(supervisor_cgroup);
+}
 void Executor::expect(JobId job_id, const JobSpec& spec, const Allocation& allocation,
                       const Identity& identity) {
   implementation_->expect(job_id, spec, allocation, identity);
@@ -1003,14 +1025,6 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
   leave_init_out(usage);
   cgroup->remove();
   return usage;
-}
-
-void remove_empty_leftover(const std::string& supervisor_cgroup) {
-  const std::vector<std::string> names = list_leftover_jobs(detect_cgroups(), supervisor_cgroup);
-  const auto is_armed = [](const std::string& name) { return name.starts_with(kArmedPrefix); };
-  if (std::all_of(names.begin(), names.end(), is_armed)) {  // no job was in them: they tell nobody anything
-    remove_leftover(supervisor_cgroup);
-  }
 }
 
 void remove_leftover(const std::string& supervisor_cgroup) {

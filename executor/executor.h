@@ -27,6 +27,7 @@
 #include "executor/os/unique_fd.h"
 #include "schemas/accounting_record.h"
 #include "schemas/controller_report.h"
+#include "schemas/leftover_owner.h"
 #include "schemas/network_settings.h"
 
 namespace berth {
@@ -217,6 +218,14 @@ class Executor {
   void wait_until_ready();
   /// Names of other berths' cgroups (ExecutorOptions::cgroup), running or left by dead ones.
   std::vector<std::string> other_supervisors() const;
+  /// Jobs are recorded in `file`, which is there. Should this process be killed, other berths can tell then
+  /// whether anybody is left who collects what it leaves (docs/cgroups.md). Before the first launch.
+  void set_database(const std::string& file);
+  /// Whose another berth's cgroup is, for one whose own database is `own`.
+  LeftoverOwner owner_of(const std::string& supervisor_cgroup, const std::string& own) const;
+  /// Removes a dead berth's cgroup only when it holds no job's, but for sandboxes that waited for one: it
+  /// died before it had submitted anything.
+  void remove_empty_leftover(const std::string& supervisor_cgroup) const;
   /// slots.partition: CgroupTree::use_partition. Call it before the first launch, and also for `none`.
   std::string use_partition(CpuPartition kind, const CpuSet& cpus);
 
@@ -271,10 +280,6 @@ class Executor {
 std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt);
 /// Removes a dead berth's cgroup and all below it, after its jobs were collected.
 void remove_leftover(const std::string& supervisor_cgroup);
-
-/// Removes it only when it holds no job's cgroup, but for sandboxes that waited for one: its berth died
-/// before it had submitted anything.
-void remove_empty_leftover(const std::string& supervisor_cgroup);
 
 /// One line of `berth doctor`.
 struct Finding {

@@ -368,7 +368,10 @@ void recover_database(JobStore& store, const CommandLine& line, const Executor& 
     return collect_leftover(supervisor.cgroup, job, attempt);
   };
   actions.list = [&executor] { return executor.other_supervisors(); };
-  actions.remove_empty = [](const std::string& cgroup) { remove_empty_leftover(cgroup); };
+  actions.owner = [&executor, own = database_path(line)](const std::string& cgroup) {
+    return executor.owner_of(cgroup, own);
+  };
+  actions.remove_empty = [&executor](const std::string& cgroup) { executor.remove_empty_leftover(cgroup); };
   actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
   const RecoveryReport report = recover(store, actions, now);
   for (const JobId job : report.node_failed) {
@@ -691,6 +694,7 @@ int run_jobs(const CommandLine& given, JobTexts& texts) {
   refuse_all(std::move(faults), Batch::refusals(pool, submissions));
   const std::unique_ptr<JobStore> store = side_tasks.store();
   recover_database(*store, line, executor, clock.system_now());
+  executor.set_database(database);
   use_partition(executor, wishes.partition, pool);
   respect_others(pool, wishes.overlap);
   wait_until_ready(executor);

@@ -214,12 +214,17 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
     if (named && actions.is_alive(*named)) {
       continue;  // as nearly all are; the database would have to read all that ever used it
     }
+    const LeftoverOwner database = actions.owner ? actions.owner(cgroup) : LeftoverOwner::unknown;
+    if (database == LeftoverOwner::other) {
+      continue;  // whose next command needs it
+    }
     const std::optional<Supervisor> recorded = store.find_supervisor(cgroup);
     const std::optional<Supervisor> owner = recorded ? recorded : named;  // else of another pid namespace
     if (!owner || std::find(seen.begin(), seen.end(), *owner) != seen.end() || actions.is_alive(*owner)) {
       continue;
     }
-    if (recorded) {
+    if (recorded || database != LeftoverOwner::unknown) {
+      // Its own, when it is not recorded, is one of this name that was removed meanwhile.
       DeadSupervisor(*owner, actions, report).remove();
     } else if (actions.remove_empty) {
       actions.remove_empty(cgroup);

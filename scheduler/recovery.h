@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "schemas/leftover_owner.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -55,10 +56,13 @@ struct RecoveryActions {
   /// Names of all berths' cgroups that are there now: a berth killed between its last record and its clean-up
   /// has no open attempt to be found by.
   std::function<std::vector<std::string>()> list;
+  /// Whose a cgroup of `list` is, as far as it tells; may be empty.
+  std::function<LeftoverOwner(const std::string& cgroup)> owner;
   /// Removes a cgroup of `list` whose berth is dead and not in this database, unless it holds jobs: those
-  /// belong to another database, whose next command collects them.
+  /// may belong to another database, whose next command collects them.
   std::function<void(const std::string& cgroup)> remove_empty;
-  /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
+  /// Removes the dead supervisor's cgroup; called once, after the last collect, or for one whose database is
+  /// gone. Must not mind its absence.
   std::function<void(const Supervisor&)> remove;
 };
 

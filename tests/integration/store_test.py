@@ -4,11 +4,12 @@ import glob
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
 
-from berth_case import BerthCase, cpu_seconds, eventually, main, own_cgroups
+from berth_case import BerthCase, berth_cgroups, cpu_seconds, eventually, hierarchies, main, own_cgroups
 
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "NODE_FAIL"}
 
@@ -203,6 +204,65 @@ class Store(BerthCase):
         self.assertEqual([job for job in jobs if not os.path.exists(job)], [])
         for job in jobs:
             os.removedirs(job)
+
+    def kill_with_a_job(self, database):
+        """The cgroups of a berth that was killed while it ran a job."""
+        process = self.start("run", "--database", database, "--", self.payload, "hold", 1000)
+        self.wait_for_job(process)
+        process.kill()
+        process.wait()
+        self.assertTrue(eventually(lambda: not self.job_pids()), "the jobs of a killed berth live on")
+        left = [path for path in berth_cgroups() if f"/berth/run-{process.pid}-" in path]
+        self.assertTrue(left)
+        return left
+
+    @staticmethod
+    def still_there(paths):
+        return [path for path in paths if os.path.exists(path)]
+
+    def needs_marks(self):
+        if not any(options == "unified" for _, options in hierarchies()):
+            self.skip("cgroup v1 alone has no extended attributes")
+
+    def test_what_a_killed_berth_left_goes_with_its_database(self):
+        self.needs_marks()
+        folder = os.path.join(self.directory, "temporary")
+        database = os.path.join(folder, "berth.db")
+        left = self.kill_with_a_job(database)
+        self.recover()
+        self.assertEqual(self.still_there(left), left, "removed though the database is there, which has no record of it yet")
+        run = self.berth("run", "--database", database, "--", "/bin/true")
+        self.assertEqual(run[0], 0, run[2])
+        first = json.loads(self.berth("history", "--database", database, "--json")[1])["jobs"][0]
+        self.assertEqual(first["state"], "NODE_FAIL")
+        self.assertIn("memory_peak", first["usage"])
+        self.assertEqual(self.still_there(left), [])
+        left = self.kill_with_a_job(database)
+        shutil.rmtree(folder)
+        self.recover()
+        self.assertEqual(self.still_there(left), [])
+
+    def test_what_a_killed_berth_left_goes_when_its_database_was_made_anew(self):
+        self.needs_marks()
+        database = os.path.join(self.directory, "temporary", "berth.db")
+        left = self.kill_with_a_job(database)
+        shutil.rmtree(os.path.dirname(database))
+        self.assertEqual(self.berth("run", "--database", database, "--", "/bin/true")[0], 0)
+        self.assertEqual(self.still_there(left), [])
+
+    def test_what_a_killed_berth_left_stays_for_a_database_that_is_only_hidden(self):
+        self.needs_marks()
+        folder = os.path.join(self.directory, "temporary")
+        database = os.path.join(folder, "berth.db")
+        left = self.kill_with_a_job(database)
+        for step in (f"mount -t tmpfs none {folder}", f"mv {database} {database}.moved"):
+            elsewhere = ["unshare", "-m", "sh", "-c", f'{step} && exec "$0" "$@"']
+            status, _, err = self.berth("run", "--database", self.database, "--", "/bin/true", program=elsewhere)
+            self.assertEqual(status, 0, err)
+            self.assertEqual(self.still_there(left), left, "removed by a berth that sees other mounts")
+        os.rename(database + ".moved", database)
+        self.assertEqual(self.berth("run", "--database", database, "--", "/bin/true")[0], 0)
+        self.assertEqual(self.still_there(left), [])
 
     def test_a_living_berths_jobs_are_not_taken_for_orphans(self):
         process = self.run_start(self.job("hold", 1000, name="long"))

@@ -309,4 +309,21 @@ TEST_CASE("a dead berth's cgroup is removed though no attempt of its is open") {
   CHECK(removed_if_empty == std::vector<std::string>{"run-99-1"});  // another database's, or of none
 }
 
+TEST_CASE("a dead berth's cgroup goes with its database") {
+  const auto store = JobStore::open(":memory:");
+  World world;
+  RecoveryActions actions = world.actions();
+  actions.is_of_this_boot = [](const Supervisor&) { return true; };
+  actions.list = [] { return std::vector<std::string>{"run-1-1", "run-2-1", "run-3-1", "run-4-1"}; };
+  actions.is_alive = [](const Supervisor& who) { return who.pid == 4; };
+  actions.owner = [](const std::string& cgroup) {
+    return cgroup == "run-1-1"   ? LeftoverOwner::other
+           : cgroup == "run-2-1" ? LeftoverOwner::own  // an earlier file of this name
+                                 : LeftoverOwner::gone;
+  };
+  actions.remove_empty = [](const std::string&) { FAIL("nothing is unknown"); };
+  CHECK(recover(*store, actions, kNow).problems.empty());
+  CHECK(world.removed == std::vector<std::string>{"run-2-1", "run-3-1"});
+}
+
 }  // namespace berth
