@@ -133,7 +133,7 @@ bool Runner::may_end() const {
   }
   const bool abandoned = !connection_ && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
                          spooled_.size() == unacknowledged_.size();
-  return abandoned || (retiring_ && unacknowledged_.empty());
+  return abandoned || (retiring_ && unacknowledged_.empty() && !streams_.are_ending());
 }
 
 void Runner::end_jobs() {

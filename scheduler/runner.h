@@ -2,8 +2,8 @@
 //
 // One process and one thread: an Executor, a listening socket and at most one connection, of berthd. It opens
 // the jobs' files as their submitters, supervises the jobs' limits (Executor) and reports. Reports that
-// nobody takes go into the spool. It ends when it is told to retire and has no job, or when it has had
-// neither a job nor a berthd for kLinger.
+// nobody takes go into the spool. It ends when it is told to retire, has no job, and clients of
+// its streams have got everything, or when it has had neither a job nor a berthd for kLinger.
 #pragma once
 
 #include <chrono>

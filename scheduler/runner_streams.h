@@ -35,6 +35,8 @@ class RunnerStreams {
   int descriptor() const { return loop_.descriptor(); }
   void dispatch();
   StreamAttachments& attachments() { return attachments_; }
+  /// Whether clients of what has ended have not got everything yet.
+  bool are_ending() const { return !ending_.empty() || attachments_.are_ending(); }
   void take(TerminalOpened terminal);
   void take(const CommandEnded& ended);
 
@@ -60,8 +62,8 @@ class RunnerStreams {
   StreamAttachments attachments_;
   UniqueFd socket_;
   std::vector<char> packet_;
-  std::map<CommandId, Command> commands_;               // until their end is known
-  std::vector<std::shared_ptr<StreamSession>> ending_;  // whose clients have not got everything yet
+  std::map<CommandId, Command> commands_;  // until their end is known
+  std::vector<std::shared_ptr<StreamSession>> ending_;
 };
 
 }  // namespace berth

@@ -48,6 +48,8 @@ class StreamAttachments {
 
   /// Lets go of clients that have gone, or have got everything.
   void sweep();
+  /// Whether clients of jobs that have ended have not got everything yet.
+  bool are_ending() const { return !ending_.empty(); }
 
  private:
   /// A job with a terminal or with clients.
@@ -66,7 +68,7 @@ class StreamAttachments {
   DescriptorLoop& loop_;
   const std::function<void(JobId, int)> signal_;
   std::map<JobId, Target> targets_;
-  std::vector<std::shared_ptr<StreamSession>> ending_;  // whose clients have not got everything yet
+  std::vector<std::shared_ptr<StreamSession>> ending_;
 };
 
 }  // namespace berth

@@ -35,21 +35,26 @@ std::optional<TerminalWindow> parse_window(std::string_view payload) {
 }
 
 std::optional<StreamFrame> StreamFrameReader::next() {
-  if (buffer_.size() < kHeader) {
+  const std::string_view rest = std::string_view(buffer_).substr(position_);
+  if (rest.size() < kHeader) {
     return std::nullopt;
   }
-  const std::size_t size = byte_at(buffer_, 1) << 24U | byte_at(buffer_, 2) << 16U |
-                           byte_at(buffer_, 3) << 8U | byte_at(buffer_, 4);
-  const std::uint32_t kind = byte_at(buffer_, 0);
+  const std::size_t size =
+      byte_at(rest, 1) << 24U | byte_at(rest, 2) << 16U | byte_at(rest, 3) << 8U | byte_at(rest, 4);
+  const std::uint32_t kind = byte_at(rest, 0);
   if (size > kLargestPayload || kind > static_cast<std::uint32_t>(StreamFrame::Kind::attached)) {
     throw std::runtime_error("a frame of kind " + std::to_string(kind) + " and " + std::to_string(size) +
                              " bytes is none of berth's");
   }
-  if (buffer_.size() < kHeader + size) {
+  if (rest.size() < kHeader + size) {
     return std::nullopt;
   }
-  StreamFrame frame{static_cast<StreamFrame::Kind>(kind), buffer_.substr(kHeader, size)};
-  buffer_.erase(0, kHeader + size);
+  StreamFrame frame{static_cast<StreamFrame::Kind>(kind), std::string(rest.substr(kHeader, size))};
+  position_ += kHeader + size;
+  if (position_ == buffer_.size() || position_ > kLargestPayload) {  // not for each of many small ones
+    buffer_.erase(0, position_);
+    position_ = 0;
+  }
   return frame;
 }
 

@@ -48,6 +48,7 @@ class StreamFrameReader {
 
  private:
   std::string buffer_;
+  std::size_t position_ = 0;  // what is before has been taken
 };
 
 }  // namespace berth

@@ -1,13 +1,14 @@
 """berth attach: joining jobs of berthd's, on the terminals that their runners keep, or to look on."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
 
 from berth_case import BERTH, eventually, main, natively
-from daemon_case import PACE, DaemonCase
+from daemon_case import PACE, RUNNER, DaemonCase
 from terminal_case import Terminal
 
 LEAVE = "\x10\x11"  # Ctrl-P Ctrl-Q
@@ -336,6 +337,37 @@ class WithoutTerminal(AttachCase):
         while b'"attempt":1' not in received:
             received += client.recv(4096)
         return client
+
+    def test_an_outdated_runner_ends_only_when_its_clients_have_got_everything(self):
+        self.stop_daemon()
+        self.end_runners()
+        program = os.path.join(self.directory, "berth-runner")
+        shutil.copy(RUNNER, program)
+        self.write_config(runner_program=program, runners=1)
+        self.start_daemon()
+        (before,) = self.alive_runners()
+        script = "until [ -e begin ]; do sleep 0.05; done; head -c 900000 /dev/zero; until [ -e end ]; do sleep 0.05; done"
+        job = self.submit(argv=["/bin/sh", "-c", script])
+        self.wait_for_state(job, "RUNNING")
+        client = self.stream(job)
+        with open(os.path.join(self.work, "begin"), "w", encoding="utf-8"):
+            pass
+        output = os.path.join(self.work, f"berth-{job}.out")
+        self.assertTrue(eventually(lambda: os.path.getsize(output) == 900_000, 30))
+        self.kill_daemon()
+        shutil.copy(RUNNER, program + ".new")
+        os.rename(program + ".new", program)
+        self.start_daemon()
+        self.let_end()
+        self.ok("wait", job)
+        self.assertTrue(eventually(lambda: "it ends" in self.read_log()))
+        time.sleep(1)  # for a runner that would not wait for its client
+        received = b""
+        while piece := client.recv(1 << 16):
+            received += piece
+        self.assertGreater(len(received), 900_000, "what the client had not read was lost")
+        self.assertIn(b'"exit_status":0', received[-100:])
+        self.assertTrue(eventually(lambda: before not in self.alive_runners()), "the outdated runner does not end")
 
     @natively
     def test_clients_of_one_user_take_neither_the_runners_descriptors_nor_its_memory(self):

@@ -30,6 +30,27 @@ TEST_CASE("a stream of frames is taken apart wherever it is cut") {
   CHECK_FALSE(parse_window("abc"));
 }
 
+TEST_CASE("many small frames that came at once are taken apart in proportion to their number") {
+  constexpr std::size_t kFrames = 400'000;  // each of which moved all that followed it, for minutes in all
+  std::string text;
+  for (std::size_t index = 0; index < kFrames; ++index) {
+    text += to_frame(StreamFrame::Kind::signal, std::string(1, static_cast<char>(index % 100)));
+  }
+  text += to_frame(StreamFrame::Kind::input, std::string(StreamFrameReader::kLargestPayload, 'x'));
+  StreamFrameReader reader;
+  reader.append(text);
+  bool in_order = true;
+  for (std::size_t index = 0; index < kFrames; ++index) {
+    const auto frame = reader.next();
+    in_order = in_order && frame && frame->payload == std::string(1, static_cast<char>(index % 100));
+  }
+  CHECK(in_order);
+  const auto last = reader.next();
+  REQUIRE(last);
+  CHECK(last->payload.size() == StreamFrameReader::kLargestPayload);
+  CHECK_FALSE(reader.next());
+}
+
 TEST_CASE("what is no frame is refused") {
   StreamFrameReader kind;
   kind.append(std::string("\x09\0\0\0\0", 5));
