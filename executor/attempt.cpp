@@ -375,14 +375,17 @@ void Attempt::fail(LaunchFailure failure) {
   }
 }
 
-void Attempt::freeze(bool frozen, Time now) {
-  if (!started_ || wait_status_ || frozen == frozen_at_.has_value() || (frozen && latched_)) {
-    return;
+bool Attempt::freeze(bool frozen, Time now) {
+  if (!started_ || wait_status_ || (frozen && latched_)) {
+    return false;
+  }
+  if (frozen == frozen_at_.has_value()) {
+    return true;
   }
   if (frozen) {
     sandbox_->cgroup().freeze(true);
     frozen_at_ = now;
-    return;
+    return true;
   }
   const auto pause = now - *frozen_at_;
   frozen_at_ = now;
@@ -396,6 +399,7 @@ void Attempt::freeze(bool frozen, Time now) {
   tell_init(now);  // first: init is frozen too, and finds it when it goes on
   sandbox_->cgroup().freeze(false);
   frozen_at_.reset();
+  return true;
 }
 
 void Attempt::latch(Cause cause) {

@@ -54,8 +54,8 @@ class Attempt {
   /// Executor::signal.
   void signal(int signal_number, bool batch_job, Time now);
   /// Freezes or thaws its processes, once it has started. Frozen time counts against no limit; a stop thaws.
-  /// Throws CgroupError; nothing has changed then.
-  void freeze(bool frozen, Time now);
+  /// False when it does not run, or is ending. Throws CgroupError; nothing has changed then.
+  bool freeze(bool frozen, Time now);
   bool started() const { return started_.has_value(); }
   /// Of one that has started: when its first instruction ran.
   Time started_at() const { return *started_; }

@@ -288,11 +288,11 @@ class Executor::Implementation {
     arm_timer();
   }
 
-  void freeze(JobId job, bool frozen) {
-    if (Attempt* attempt = find(job)) {
-      attempt->freeze(frozen, Attempt::Clock::now());
-      arm_timer();
-    }
+  bool freeze(JobId job, bool frozen) {
+    Attempt* attempt = find(job);
+    const bool is_so = attempt != nullptr && attempt->freeze(frozen, Attempt::Clock::now());
+    arm_timer();
+    return is_so;
   }
 
   void freeze_all(bool frozen) {
@@ -983,8 +983,8 @@ void Executor::stop(JobId job_id, Cause cause, std::chrono::milliseconds grace) 
 void Executor::signal(JobId job_id, int signal_number, bool batch_job) {
   implementation_->signal(job_id, signal_number, batch_job);
 }
-void Executor::freeze(JobId job_id, bool frozen) {
-  implementation_->freeze(job_id, frozen);
+bool Executor::freeze(JobId job_id, bool frozen) {
+  return implementation_->freeze(job_id, frozen);
 }
 void Executor::signal_all(int signal_number) {
   implementation_->signal_all(signal_number);

@@ -246,8 +246,10 @@ class Executor {
   void signal(JobId job_id, int signal_number, bool batch_job = false);
   /// The same for every job that has started.
   void signal_all(int signal_number);
-  /// Freezes or thaws every process of a started job; its limits of time wait meanwhile.
-  void freeze(JobId job_id, bool frozen);
+  /// Freezes or thaws every process of a started job; its limits of time wait meanwhile. False when it does
+  /// not run, or is ending, and goes on with that. Throws CgroupError, a std::system_error, when the kernel
+  /// refuses it; nothing has changed then.
+  bool freeze(JobId job_id, bool frozen);
   /// Every job that has started, where the freezer may be used.
   void freeze_all(bool frozen);
   /// Begins a further command beside a running job; its end arrives as CommandEnded, at the latest, and

@@ -209,7 +209,13 @@ class Daemon {
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
     /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
     std::optional<bool> requeue = false;
-    bool stopping = false;           ///< its runner has been told to end it, or will be
+    bool stopping = false;  ///< its runner has been told to end it, or will be
+    /// Its runner has been asked to suspend or resume it, and has not answered yet.
+    struct Pause {
+      bool suspended = false;
+      Reply reply;
+    };
+    std::optional<Pause> pause;
     bool cancelled = false;          ///< no attempt follows, however this one ends
     AttemptStart start;              ///< told by the runner
     std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
@@ -319,6 +325,7 @@ class Daemon {
   void change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit, Reply reply);
   std::vector<JobId> runs_of(JobId job, const Actor& actor);
   void suspend_one(Active& active, bool suspended, Reply reply);
+  void handle_paused(Active& active, const std::string& problem);
   void note_suspension(Active& active, bool suspended, Reply reply);
   Active& require_active(JobId job, const Actor& actor);
   void change(const WaitingJob& job, const std::string& action, const Actor& actor,

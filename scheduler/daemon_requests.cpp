@@ -638,6 +638,10 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
   if (jobs.empty()) {
     throw ApiError(409, job_name(job) + " is being ended: it cannot be suspended any more");
   }
+  std::erase_if(jobs, [&](JobId one) { return active_.at(one).pause.has_value(); });
+  if (jobs.empty()) {
+    throw ApiError(409, job_name(job) + " is being suspended or resumed; try again");
+  }
   require_store();
   const Reply each = joined(jobs.size(), std::move(reply));
   for (const JobId one : jobs) {
@@ -646,8 +650,33 @@ void Daemon::suspend(JobId job, const Actor& actor, bool suspended, Reply reply)
 }
 
 void Daemon::suspend_one(Active& active, bool suspended, Reply reply) {
-  active.runner->send(pause_message(active.id, suspended));
-  note_suspension(active, suspended, std::move(reply));
+  RunnerMessage message = pause_message(active.id, suspended);
+  message.tells_pauses = active.runner->hello().tells_pauses;
+  active.runner->send(message);
+  if (message.tells_pauses) {
+    active.pause = {suspended, std::move(reply)};
+  } else {
+    note_suspension(active, suspended, std::move(reply));
+  }
+}
+
+/// The runner has done it, or could not (`problem`).
+void Daemon::handle_paused(Active& active, const std::string& problem) {
+  if (!active.pause) {
+    return;
+  }
+  const Active::Pause pause = *std::exchange(active.pause, std::nullopt);
+  const bool is_done = active.state == (pause.suspended ? JobState::suspended : JobState::running);
+  if (!problem.empty() || (pause.suspended && active.stopping)) {
+    const std::string action = pause.suspended ? "suspended" : "resumed";
+    pause.reply(
+        std::make_exception_ptr(ApiError(409, job_name(active.id.job_id) + " cannot be " + action + ": " +
+                                                  (problem.empty() ? "it is being ended" : problem))));
+  } else if (is_done) {  // it was resumed to be ended
+    pause.reply(nullptr);
+  } else {
+    note_suspension(active, pause.suspended, pause.reply);
+  }
 }
 
 /// What the runner does by now.

@@ -357,6 +357,8 @@ void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage
   Active* active = find_active(message.id.job_id);
   if (message.kind == RunnerMessage::Kind::started && active != nullptr && active->id == message.id) {
     handle_started(*active, {message.at, message.detail});
+  } else if (message.kind == RunnerMessage::Kind::paused && active != nullptr && active->id == message.id) {
+    handle_paused(*active, message.detail);
   }
 }
 
@@ -471,6 +473,7 @@ std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outco
 /// The attempt is over: its slot is free at once; the job is over when that is on the disk.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
+  handle_paused(active, "it has ended");
   active.lease.reset();
   active.runner.reset();
   if (link) {

@@ -162,6 +162,7 @@ void Runner::accept_connection() {
   hello.kind = Kind::hello;
   hello.runner = self_;
   hello.knows_umask = true;
+  hello.tells_pauses = true;
   hello.program = program_identity("/proc/self/exe");
   hello.controllers = executor_.controllers();
   for (const auto& [job_id, job] : jobs_) {
@@ -323,12 +324,28 @@ void Runner::handle(const RunnerMessage& message) {
       break;
     case Kind::suspend:
     case Kind::resume:
-      if (job != nullptr) {
-        executor_.freeze(message.id.job_id, message.kind == Kind::suspend);
-      }
+      pause(message);
       break;
     default:
       break;
+  }
+}
+
+/// Suspends or resumes, and tells what became of it where that was asked for.
+void Runner::pause(const RunnerMessage& message) {
+  RunnerMessage answer;
+  answer.kind = Kind::paused;
+  answer.id = message.id;
+  try {
+    if (find(message.id) == nullptr || !executor_.freeze(message.id.job_id, message.kind == Kind::suspend)) {
+      answer.detail = "it is ending";
+    }
+  } catch (const std::system_error& error) {
+    answer.detail = error.what();
+    log_error(name_of(message.id) + ": " + error.what());
+  }
+  if (message.tells_pauses) {
+    send(answer);
   }
 }
 

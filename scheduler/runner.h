@@ -66,6 +66,7 @@ class Runner {
   void send(const RunnerMessage& message);
   void handle(const RunnerMessage& message);
   void try_to_handle(const RunnerMessage& message);
+  void pause(const RunnerMessage& message);
   void start(const RunnerMessage& message);
   void launch(const RunnerMessage& message, Job& job);
   /// How an output file is opened.

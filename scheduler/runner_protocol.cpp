@@ -29,6 +29,7 @@ constexpr std::array kKinds{
     KindName{Kind::retire, "retire"},   KindName{Kind::hello, "hello"},
     KindName{Kind::started, "started"}, KindName{Kind::ended, "ended"},
     KindName{Kind::sample, "sample"},   KindName{Kind::samples, "samples"},
+    KindName{Kind::paused, "paused"},
 };
 
 std::int64_t to_number(Timestamp instant) {
@@ -65,12 +66,20 @@ void put_details(const RunnerMessage& message, Json& header) {
       header["signal"] = message.signal_number;
       header["batch"] = message.batch_job;
       break;
+    case Kind::suspend:
+    case Kind::resume:
+      header["tells_pauses"] = message.tells_pauses;
+      break;
+    case Kind::paused:
+      header["detail"] = message.detail;
+      break;
     case Kind::hello: {
       header["boot_id"] = message.runner.boot_id;
       header["pid"] = message.runner.pid;
       header["start_time"] = message.runner.start_time;
       header["cgroup"] = message.runner.cgroup;
       header["knows_umask"] = message.knows_umask;
+      header["tells_pauses"] = message.tells_pauses;
       header["program"] = message.program;
       header["controllers"] = Json::array();
       for (const ControllerReport::Entry& entry : message.controllers.controllers) {
@@ -146,12 +155,20 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.signal_number = header.at("signal");
       message.batch_job = header.value("batch", false);
       break;
+    case Kind::suspend:
+    case Kind::resume:
+      message.tells_pauses = header.value("tells_pauses", false);
+      break;
+    case Kind::paused:
+      message.detail = header.at("detail");
+      break;
     case Kind::hello:
       message.runner.boot_id = header.at("boot_id");
       message.runner.pid = header.at("pid");
       message.runner.start_time = header.at("start_time");
       message.runner.cgroup = header.at("cgroup");
       message.knows_umask = header.value("knows_umask", false);
+      message.tells_pauses = header.value("tells_pauses", false);
       message.program = header.value("program", "");
       for (const Json& entry : header.at("controllers")) {
         message.controllers.controllers.push_back({entry.at(0), entry.at(1)});

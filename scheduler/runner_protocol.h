@@ -4,10 +4,10 @@
 //   frame: u32 size of the header, u32 size of the body (host byte order: one machine), header, body
 //
 // berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge`, `retire`
-// and `sample`; the runner sends `hello` once per connection, then `started` and `ended`, and `samples` when
-// asked. An `ended` is sent again on the next connection until it is acknowledged, and berthd takes only the
-// first: at least once here, exactly once in the database. A runner that has no connection puts each `ended`
-// into the spool, as a file of one frame.
+// and `sample`; the runner sends `hello` once per connection, then `started` and `ended`, and `samples` and
+// `paused` when asked. An `ended` is sent again on the next connection until it is acknowledged, and berthd
+// takes only the first: at least once here, exactly once in the database. A runner that has no connection
+// puts each `ended` into the spool, as a file of one frame.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +51,7 @@ struct RunnerMessage {
     started,
     ended,
     samples,
+    paused,  ///< what became of a suspend or resume
   };
   Kind kind = Kind::hello;
   AttemptId id;
@@ -65,6 +66,8 @@ struct RunnerMessage {
   NetworkSettings network;
   /// start: this berthd reads to_counters(); ended: it is written so. An older berthd knows only JSON.
   bool counters = false;
+  /// suspend, resume: `paused` is to tell what became of it; hello: this runner's build can.
+  bool tells_pauses = false;
   /// hello: this runner's build knows the job field `umask`; an older one refuses a job that has it.
   bool knows_umask = false;
   /// hello: program_identity() of what it runs; empty from builds that do not tell.
@@ -80,10 +83,10 @@ struct RunnerMessage {
   Supervisor runner;
   ControllerReport controllers;
   std::vector<AttemptId> jobs;  ///< that it runs, or whose end it will send
-  // started, ended
+  // started, ended, paused
   Timestamp at;
   std::optional<Timestamp> started_at;  ///< ended: when it had started, if it had
-  std::string detail;                   ///< of the RUNNING event
+  std::string detail;                   ///< of the RUNNING event; paused: why not, else empty
   Outcome outcome;
   Usage usage;
   // samples

@@ -258,5 +258,47 @@ class BrokenLinks(RunnerCase):
         self.assert_ended_with_its_jobs(job)
 
 
+class Suspensions(RunnerCase):
+    def control_file(self, job):
+        """What the job's cgroup is frozen by."""
+        (pid,) = self.job_pids()
+        for controller, name in (("unified", "cgroup.freeze"), ("freezer", "freezer.state")):
+            path = os.path.join(self.cgroup_of(pid, controller) or "", name)
+            if os.path.exists(path) and f"job-{job}." in path:
+                return path
+        self.skip("no freezer here")
+        return None
+
+    def test_what_the_kernel_refuses_is_told_and_changes_nothing(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        path = self.control_file(job)
+        name = os.path.basename(path)
+        self.addCleanup(subprocess.run, ["umount", "-q", path], check=False, stderr=subprocess.DEVNULL)
+        for action, done, state, next_state in (
+            ("suspend", "suspended", "RUNNING", "SUSPENDED"), ("resume", "resumed", "SUSPENDED", "RUNNING")
+        ):
+            subprocess.run(["mount", "--bind", "/dev/full", path], check=True)
+            status, _, err = self.cli(action, job)
+            self.assertEqual((status != 0, f"job {job} cannot be {done}" in err), (True, True), err)
+            self.assertIn(name, err)
+            self.assertIn("No space left on device", err)
+            self.assertEqual(self.state(job), state)
+            subprocess.run(["umount", path], check=True)
+            self.ok(action, job)
+            self.assertEqual(self.state(job), next_state)
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
+
+    def test_a_job_that_is_being_ended_is_not_said_to_be_suspended(self):
+        job = self.submit("ignore_term", time_limit="1s", grace_period="10m")
+        self.wait_for_state(job, "RUNNING")
+        self.assertTrue(eventually(lambda: "it is ending" in self.cli("suspend", job)[2] or self.cli("resume", job)[0], 30))
+        self.assertEqual(self.state(job), "RUNNING")
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
+        self.assertEqual(self.state(job), "TIMEOUT")
+
+
 if __name__ == "__main__":
     main()
