@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -165,6 +166,21 @@ class CgroupTree {
       const std::function<void()>& given_up = {}) = 0;
 };
 
+/// What several steps may take together.
+class Deadline {
+ public:
+  explicit Deadline(std::chrono::milliseconds patience) : end_(Clock::now() + patience) {}
+  /// Never below 0.
+  std::chrono::milliseconds left() const {
+    return std::max(std::chrono::duration_cast<std::chrono::milliseconds>(end_ - Clock::now()),
+                    std::chrono::milliseconds(0));
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point end_;
+};
+
 /// Begins the name of a cgroup that waits for its job. v2 keeps such a name (JobCgroup::rename).
 inline constexpr const char* kArmedPrefix = "armed-";
 /// Whether a job was in a cgroup of this name, or is.
@@ -172,7 +188,8 @@ inline bool is_jobs_cgroup(const std::string& name) {
   return !name.starts_with(kArmedPrefix);
 }
 
-/// The cgroup of one attempt. Removed (with retry while busy, after kill) by remove() or the destructor.
+/// The cgroup of one attempt. Removed (with retry while busy, after kill) by remove() or the destructor; a
+/// leftover by remove() alone.
 class JobCgroup {
  public:
   virtual ~JobCgroup() = default;
@@ -201,7 +218,8 @@ class JobCgroup {
   /// User+system CPU time so far, of the whole tree.
   virtual std::optional<std::chrono::microseconds> cpu_time() = 0;
   virtual std::vector<pid_t> processes() = 0;
-  /// cgroup.kill, else freeze, SIGKILL each, thaw; safe against fork bombs. Does not wait.
+  /// cgroup.kill, else freeze, SIGKILL each, thaw; safe against fork bombs. Takes at most some 100 ms: who is
+  /// in uninterruptible sleep dies later, and is to be killed again until empty(), as others may have forked.
   virtual void kill_all() = 0;
   virtual void freeze(bool frozen) = 0;
   virtual bool empty() = 0;
@@ -223,7 +241,9 @@ std::unique_ptr<JobCgroup> open_leftover_job(const CgroupMachine& machine, const
                                              const std::string& job);
 /// Names of job cgroups left below <own>/berth/<tree>, over all hierarchies.
 std::vector<std::string> list_leftover_jobs(const CgroupMachine& machine, const std::string& tree);
-/// Removes <own>/berth/<tree> (and <own>/berth when it is then empty) in every hierarchy.
-void remove_leftover_tree(const CgroupMachine& machine, const std::string& tree);
+/// Removes <own>/berth/<tree> (and <own>/berth when it is then empty) in every hierarchy, retried while busy
+/// for at most `patience`; returns false when it is still busy.
+bool remove_leftover_tree(const CgroupMachine& machine, const std::string& tree,
+                          std::chrono::milliseconds patience = std::chrono::seconds(2));
 
 }  // namespace berth

@@ -119,6 +119,9 @@ int OpenJobCgroup::make_or_open(JobDirectory& directory, const CgroupLimits& lim
 }
 
 OpenJobCgroup::~OpenJobCgroup() {
+  if (kind_ == Kind::leftover) {
+    return;
+  }
   try {
     if (!empty()) {
       kill_all();
@@ -394,12 +397,9 @@ std::string OpenJobCgroup::path(Controller controller) const {
 }
 
 bool OpenJobCgroup::remove(std::chrono::milliseconds patience, Traceless traceless) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point deadline = Clock::now() + patience;
+  const Deadline deadline(patience);
   const auto gone = [&](const JobDirectory& directory) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    return remove_cgroup(directory.hierarchy->tree.get(), directory.name.c_str(),
-                         std::max(left, std::chrono::milliseconds(0)));
+    return remove_cgroup(directory.hierarchy->tree.get(), directory.name.c_str(), deadline.left());
   };
   if (traceless == Traceless::keep && kind_ == Kind::fresh) {
     const std::size_t before = directories_.size();

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <chrono>
 #include <ctime>
 
 #include "executor/cgroup_files.h"
@@ -24,15 +25,15 @@ bool signal_all(int directory) {
   return !pids.empty();
 }
 
+using Clock = std::chrono::steady_clock;
+
 /// Waits until every task is frozen, so that none forks while the list is read and no listed pid can be
-/// freed and used anew: freezer.state says FREEZING until then.
-void wait_until_frozen(int directory) {
-  constexpr int kPatienceMs = 200;
+/// freed and used anew: freezer.state says FREEZING until then, and for as long as one is in uninterruptible
+/// sleep.
+void wait_until_frozen(int directory, Clock::time_point deadline) {
   char buffer[64];
-  for (int waited = 0; waited < kPatienceMs; ++waited) {
-    if (!read_control(directory, "freezer.state", buffer).starts_with("FREEZING")) {
-      return;
-    }
+  while (read_control(directory, "freezer.state", buffer).starts_with("FREEZING") &&
+         Clock::now() < deadline) {
     sleep_1ms();
   }
 }
@@ -53,19 +54,19 @@ void OpenJobCgroup::kill_all() {
   }
   // A process listed in a frozen cgroup dies once it is thawed. A second round catches what was forked while
   // the freezer took hold.
-  constexpr int kRounds = 50;
+  const Clock::time_point deadline = Clock::now() + std::chrono::milliseconds(100);
   const JobDirectory* freezer = find(Controller::freezer);
   const bool freezes = freezer != nullptr && freezer->hierarchy->version == 1;
   const JobDirectory* pids = find(Controller::pids);
   if (!freezes && pids != nullptr) {
     pids->try_write("pids.max", "0");  // no freezer: at least nothing forks from here on
   }
-  for (int round = 0; round < kRounds; ++round) {
+  while (true) {
     bool any = false;
     if (freezes) {
       traces_.was_frozen = true;
       freezer->try_write("freezer.state", "FROZEN");
-      wait_until_frozen(freezer->fd.get());
+      wait_until_frozen(freezer->fd.get(), deadline);
       any = signal_all(freezer->fd.get());
       freezer->try_write("freezer.state", "THAWED");
     } else {
@@ -73,7 +74,7 @@ void OpenJobCgroup::kill_all() {
         any = signal_all(directory.fd.get()) || any;
       }
     }
-    if (!any) {
+    if (!any || Clock::now() >= deadline) {
       return;
     }
     sleep_1ms();

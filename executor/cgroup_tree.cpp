@@ -52,11 +52,14 @@ int make_tree_directory(Hierarchy& hierarchy, const std::string& name) {
   return error_number;
 }
 
-void remove_tree_directory(Hierarchy& hierarchy, const std::string& name) noexcept {
+/// False when it is still busy.
+bool remove_tree_directory(Hierarchy& hierarchy, const std::string& name,
+                           std::chrono::milliseconds patience = std::chrono::seconds(2)) noexcept {
   const bool was_partition = !hierarchy.job_partition.empty();
+  bool is_gone = true;
   if (hierarchy.tree) {
     remove_spares(hierarchy);
-    remove_cgroup(hierarchy.berth.get(), name.c_str(), std::chrono::seconds(2));
+    is_gone = remove_cgroup(hierarchy.berth.get(), name.c_str(), patience);
     hierarchy.tree.reset();
   }
   if (was_partition) {
@@ -66,6 +69,7 @@ void remove_tree_directory(Hierarchy& hierarchy, const std::string& name) noexce
     restore_own_v2(hierarchy);
   }
   ::unlinkat(hierarchy.own.get(), kBerthDirectory, AT_REMOVEDIR);  // fails while another berth is in it
+  return is_gone;
 }
 
 std::string why_not_made(const Hierarchy& hierarchy, int error_number) {
@@ -469,14 +473,18 @@ bool OpenCgroupTree::holds_job(const std::string& sibling) const {
   return false;
 }
 
-void remove_leftover_tree(const CgroupMachine& machine, const std::string& tree) {
+bool remove_leftover_tree(const CgroupMachine& machine, const std::string& tree,
+                          std::chrono::milliseconds patience) {
   if (!is_plain_name(tree)) {
-    return;
+    return true;
   }
+  const Deadline deadline(patience);
   const std::shared_ptr<TreeDirectories> directories = open_leftover_tree(machine, tree);
+  bool is_gone = true;
   for (const auto& hierarchy : directories->hierarchies) {
-    remove_tree_directory(*hierarchy, tree);
+    is_gone = remove_tree_directory(*hierarchy, tree, deadline.left()) && is_gone;
   }
+  return is_gone;
 }
 
 }  // namespace berth

@@ -1014,7 +1014,8 @@ std::size_t Executor::running() const {
   return implementation_->running();
 }
 
-std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt) {
+std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt,
+                                      std::chrono::milliseconds patience) {
   const std::unique_ptr<JobCgroup> cgroup =
       open_leftover_job(detect_cgroups(), supervisor_cgroup, job_cgroup_name(job_id, attempt));
   if (!cgroup) {
@@ -1023,19 +1024,25 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
   cgroup->kill_all();
   Usage usage = cgroup->read().usage;
   leave_init_out(usage);
-  cgroup->remove();
+  cgroup->remove(patience);  // or else with its supervisor's
   return usage;
 }
 
-void remove_leftover(const std::string& supervisor_cgroup) {
+void remove_leftover(const std::string& supervisor_cgroup, std::chrono::milliseconds patience) {
   const CgroupMachine machine = detect_cgroups();
+  const Deadline deadline(patience);
   for (const std::string& name : list_leftover_jobs(machine, supervisor_cgroup)) {
     if (const std::unique_ptr<JobCgroup> cgroup = open_leftover_job(machine, supervisor_cgroup, name)) {
       cgroup->kill_all();
-      cgroup->remove();
+      cgroup->remove(deadline.left());
     }
   }
-  remove_leftover_tree(machine, supervisor_cgroup);
+  if (!remove_leftover_tree(machine, supervisor_cgroup, deadline.left())) {
+    throw CgroupError(EBUSY,
+                      "cgroup berth/" + supervisor_cgroup +
+                          ": a process in it was killed and does not end (is a file system hanging?)",
+                      "");
+  }
 }
 
 }  // namespace berth

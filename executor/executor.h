@@ -277,11 +277,16 @@ class Executor {
   std::unique_ptr<Implementation> implementation_;
 };
 
+/// How long the ends of killed processes are waited for, where nobody else waits meanwhile.
+inline constexpr std::chrono::milliseconds kLeftoverPatience{2000};
 /// What a dead berth left: kills the processes of cgroup `supervisor_cgroup`/job-ID.ATTEMPT, reads the
 /// counters that are still there, removes it. Absent when there is nothing.
-std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt);
-/// Removes a dead berth's cgroup and all below it, after its jobs were collected.
-void remove_leftover(const std::string& supervisor_cgroup);
+std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobId job_id, unsigned attempt,
+                                      std::chrono::milliseconds patience = kLeftoverPatience);
+/// Removes a dead berth's cgroup and all below it, after its jobs were collected. Throws std::system_error
+/// when something of it is still there: it may be called again.
+void remove_leftover(const std::string& supervisor_cgroup,
+                     std::chrono::milliseconds patience = kLeftoverPatience);
 
 /// One line of `berth doctor`.
 struct Finding {

@@ -1,13 +1,17 @@
 """Limits: what the kernel was told before the job's first instruction, and that it holds."""
 
+import contextlib
 import errno
 import glob
 import json
 import os
 import re
+import shutil
 import stat
+import subprocess
+import time
 
-from berth_case import BerthCase, cgroup_name, hierarchies, main, own_cgroups, read
+from berth_case import BerthCase, cgroup_name, eventually, hierarchies, main, natively, own_cgroups, processes, read
 
 
 def block_devices():
@@ -335,6 +339,69 @@ class Limits(BerthCase):
         self.assertEqual(run.by_name("bomb")["state"], "OUT_OF_MEMORY")
         self.assertEqual(run.by_name("calm")["state"], "COMPLETED")
         self.assertEqual(run.by_name("calm")["usage"]["oom_kills"], 0)
+
+
+class Uninterruptible(BerthCase):
+    def own_file_system(self):
+        """A folder on a file system of its own, and the device that this is on."""
+        image, folder = os.path.join(self.directory, "image"), os.path.join(self.directory, "mounted")
+        os.mkdir(folder)
+        with open(image, "wb") as file:
+            file.truncate(16 << 20)
+        for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder]):
+            if not shutil.which(command[0]) or subprocess.run(command, check=False, capture_output=True).returncode != 0:
+                self.skip(f"{command[0]} does not work here")
+        self.addCleanup(subprocess.run, ["umount", "-q", folder], check=False, stderr=subprocess.DEVNULL)
+        os.chmod(folder, 0o777)
+        number = os.stat(folder).st_dev
+        return folder, f"/dev/loop{os.minor(number)}"
+
+    @natively
+    def test_a_process_in_uninterruptible_sleep_holds_up_no_other_job_on_cgroup_v1(self):
+        unified = [mount for mount, options in hierarchies() if options == "unified"]
+        controllers = {name for _, options in hierarchies() for name in options.split(",")}
+        if not {"freezer", "blkio"} <= controllers:
+            self.skip("freezer and blkio are not in cgroup v1 here")
+        folder, device = self.own_file_system()
+        output = os.path.join(self.work, "slowly.out")
+        # One direct write, which its limit makes take 32 s: as long it sleeps, and neither freezes nor dies.
+        stuck = self.job(name="stuck", time_limit="3s", grace_period="100ms", limits={"io": [{"device": device, "write_bps": 2048}]},
+                         isolation={"mounts": [{"source": folder, "target": "/data", "read_only": False}]})
+        stuck["argv"] = ["dd", "if=/dev/zero", "of=/data/file", "bs=64k", "count=1", "oflag=direct"]
+        slowly = self.job("print_slowly", 100000, 0.05, standard_output=output)
+        without_v2 = "".join(f"umount {mount} && " for mount in unified) + 'exec "$0" "$@"'
+        process = self.run_start(stuck, slowly, program=["unshare", "-m", "sh", "-c", without_v2])
+        self.assertTrue(eventually(lambda: self.stuck() == ["D"] and os.path.exists(output) and os.path.getsize(output) > 0, 30))
+        goes_on = self.goes_on_for(output, 18)
+        self.assertEqual(self.stuck(), ["D"], "nothing has been tested")
+        self.assertTrue(goes_on, "the other job's output was not passed on for seconds")
+        self.assertTrue(eventually(lambda: not self.stuck(), 60))
+        process.terminate()
+        run = self.run_finish(process)
+        subprocess.run(["umount", folder], check=True)
+        self.assertEqual((run.by_name("stuck")["state"], run.by_name("print_slowly")["state"]), ("TIMEOUT", "CANCELLED"), str(run))
+
+    @staticmethod
+    def stuck():
+        """States of the processes that write there."""
+        states = []
+        for pid, (_, _, command) in processes().items():
+            if command.startswith("dd if=/dev/zero of=/data/file "):
+                with contextlib.suppress(OSError):
+                    states.append(read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0])
+        return states
+
+    @staticmethod
+    def goes_on_for(path, seconds):
+        """Whether the file grows all the time."""
+        last = time.monotonic()
+        end = last + seconds
+        size = os.path.getsize(path)
+        while time.monotonic() < end and time.monotonic() - last < 5:
+            if os.path.getsize(path) != size:
+                size, last = os.path.getsize(path), time.monotonic()
+            time.sleep(0.05)
+        return time.monotonic() >= end
 
 
 if __name__ == "__main__":
