@@ -196,10 +196,12 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   }
   refuse_missing_parts(database);
   const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
-  const LeftoverActions leftovers{[](const Supervisor& runner, JobId job, unsigned attempt) {
-                                    return collect_leftover(runner.cgroup, job, attempt);
-                                  },
-                                  [](const Supervisor& runner) { remove_leftover(runner.cgroup); }};
+  constexpr std::chrono::milliseconds kPatience{200};  // on the event loop; what is left is tried again
+  const LeftoverActions leftovers{
+      [](const Supervisor& runner, JobId job, unsigned attempt) {
+        return collect_leftover(runner.cgroup, job, attempt, kPatience);
+      },
+      [](const Supervisor& runner) { remove_leftover(runner.cgroup, kPatience); }};
   Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers,
                 raise_descriptor_limit().rlim_cur);
   BackupKeeper backups(loop, config, clock,

@@ -63,7 +63,7 @@ struct JobEnd {
 struct LeftoverActions {
   /// Ends the attempt's processes, reads its counters, removes its cgroup; nothing when there was none.
   std::function<std::optional<Usage>(const Supervisor&, JobId, unsigned attempt)> collect;
-  /// Removes a dead runner's cgroup.
+  /// Removes a dead runner's cgroup; throws when something of it stays, and is called again then.
   std::function<void(const Supervisor&)> remove;
 };
 
@@ -259,6 +259,9 @@ class Daemon {
   void retire_if_outdated(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
+  void settle_gone(const RunnerLink& link);
+  void remove_leftovers(const Supervisor& runner, bool was_told = false);
+  std::map<AttemptId, RunnerMessage> spooled_records();
   void enqueue(const WaitingJob& job, Timestamp now, bool is_named = true);
   void now_or_later(JobId job, const std::function<void()>& call);
   void unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named);
@@ -284,6 +287,7 @@ class Daemon {
   void throttle(JobId array);
   void handle_started(Active& active, const AttemptStart& start);
   void handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  void finish_as_told(Active& active, const RunnerMessage& ended, const std::shared_ptr<RunnerLink>& link);
   void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;

@@ -14,6 +14,9 @@
 namespace berth {
 namespace {
 
+/// Between attempts to remove what a dead runner has left.
+constexpr std::chrono::seconds kLeftoverRetry{5};
+
 /// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
 constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
 
@@ -168,8 +171,8 @@ void Daemon::take_over(QueueStore& store) {
     }
   }
   for (const Supervisor& runner : dead) {
-    if (of_this_boot(runner) && leftovers_.remove) {
-      leftovers_.remove(runner);
+    if (of_this_boot(runner)) {
+      remove_leftovers(runner);
     }
   }
   spool_.remove_unfinished(held);
@@ -403,10 +406,15 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
   if (!active->runner) {
     return;  // told twice: its commit is under way
   }
-  if (active->state == JobState::configuring && message.started_at) {
-    handle_started(*active, {*message.started_at, message.detail});
+  finish_as_told(*active, message, link);
+}
+
+void Daemon::finish_as_told(Active& active, const RunnerMessage& ended,
+                            const std::shared_ptr<RunnerLink>& link) {
+  if (active.state == JobState::configuring && ended.started_at) {
+    handle_started(active, {*ended.started_at, ended.detail});
   }
-  finish(*active, message.outcome, message.usage, message.at, link);
+  finish(active, ended.outcome, ended.usage, ended.at, link);
 }
 
 void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {
@@ -520,6 +528,8 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         if (link) {
           acknowledge(link, id);
           crash_point("end.after_acknowledge");
+        } else {
+          spool_.remove(id);
         }
         const auto ended = active_.extract(id.job_id);
         if (again && !ended.empty() && ended.mapped().cancelled) {
@@ -562,31 +572,85 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   if (std::erase(links_, link) == 0) {
     return;  // it was retired, and removes what it has by itself
   }
-  end_runner(link->runner().cgroup);  // before its jobs are said to be over
-  log_error("runner " + link->runner().cgroup + " died");
+  replace_runners();
+  schedule();
+  // Before its jobs are said to be over. That may take a while, as in uninterruptible sleep.
+  end_runner(loop_, link->runner().cgroup, [this, link] {
+    if (!stopping_) {
+      settle_gone(*link);
+    }
+  });
+}
+
+/// Records that runners have spooled, by their attempts. What is in the database already is removed.
+std::map<AttemptId, RunnerMessage> Daemon::spooled_records() {
+  std::vector<std::string> problems;
+  std::map<AttemptId, RunnerMessage> records;
+  try {
+    for (RunnerMessage& record : spool_.read_all(problems)) {
+      if (reader_.has_record(record.id.job_id, record.id.attempt)) {
+        spool_.remove(record.id);
+      } else {
+        records.emplace(record.id, std::move(record));
+      }
+    }
+  } catch (const std::exception& error) {
+    problems.emplace_back(error.what());
+  }
+  for (const std::string& problem : problems) {
+    log_warning(problem);
+  }
+  return records;
+}
+
+/// Of a dead runner. What does not go, as while a process is in uninterruptible sleep, is tried again.
+void Daemon::remove_leftovers(const Supervisor& runner, bool was_told) {
+  if (!leftovers_.remove) {
+    return;
+  }
+  try {
+    leftovers_.remove(runner);
+    if (was_told) {
+      log_info("leftovers of runner " + runner.cgroup + ": removed now");
+    }
+    return;
+  } catch (const std::exception& error) {
+    if (!was_told) {
+      log_error("leftovers of runner " + runner.cgroup + ": " + error.what() + "; trying again");
+    }
+  }
+  const auto timer = std::make_shared<boost::asio::steady_timer>(loop_, kLeftoverRetry);
+  timer->async_wait([this, timer, runner](const boost::system::error_code& error) {
+    if (!error && !stopping_) {
+      remove_leftovers(runner, true);
+    }
+  });
+}
+
+/// Its jobs have ended as it has told in the spool, or with it.
+void Daemon::settle_gone(const RunnerLink& link) {
+  const Supervisor& runner = link.runner();
+  log_error("runner " + runner.cgroup + " died");
   std::vector<JobId> lost;
   for (const auto& [job, active] : active_) {
-    if (active.runner == link && active.start_committed) {  // else commit_start() sees to it
+    if (active.runner.get() == &link && active.start_committed) {  // else commit_start() sees to it
       lost.push_back(job);
     }
   }
+  const std::map<AttemptId, RunnerMessage> records = spooled_records();
   for (const JobId job : lost) {
     Active& active = active_.at(job);
+    if (const auto record = records.find(active.id); record != records.end()) {
+      finish_as_told(active, record->second, nullptr);
+      continue;
+    }
     Usage usage;
-    const Outcome outcome = node_failure(link->runner(), active.id, usage);
+    const Outcome outcome = node_failure(runner, active.id, usage);
     finish(active, outcome, usage, clock_.system_now(), nullptr);
   }
-  try {
-    if (leftovers_.remove) {
-      leftovers_.remove(link->runner());
-    }
-  } catch (const std::exception& error) {
-    log_warning("leftovers of runner " + link->runner().cgroup + ": " + error.what());
-  }
-  replace_runners();
-  schedule();
-  std::filesystem::remove(config_.runtime_directory + "/runners/" + link->runner().cgroup + ".sock");
-  std::filesystem::remove(streams_socket_of(runner_folder(), link->runner().cgroup));
+  remove_leftovers(runner);
+  std::filesystem::remove(config_.runtime_directory + "/runners/" + runner.cgroup + ".sock");
+  std::filesystem::remove(streams_socket_of(runner_folder(), runner.cgroup));
 }
 
 }  // namespace berth

@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <cerrno>
 #include <chrono>
@@ -108,6 +110,10 @@ int kill_runner(const std::string& cgroup) {
   return -1;
 }
 
+std::string does_not_end(const std::string& cgroup) {
+  return "runner " + cgroup + " was killed and does not end";
+}
+
 /// Its end closes the sockets that its jobs hang on.
 void wait_for_end(int process, const std::string& cgroup, const Patience& patience) {
   pollfd end{process, POLLIN, 0};
@@ -116,7 +122,7 @@ void wait_for_end(int process, const std::string& cgroup, const Patience& patien
     ready = ::poll(&end, 1, static_cast<int>(patience.left().count()));
   } while (ready < 0 && errno == EINTR);
   if (ready <= 0) {
-    log_error("runner " + cgroup + " was killed and does not end");
+    log_error(does_not_end(cgroup));
   }
   ::close(process);
 }
@@ -307,10 +313,33 @@ FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
   return found;
 }
 
-void end_runner(const std::string& cgroup) {
-  if (const int process = kill_runner(cgroup); process >= 0) {
-    wait_for_end(process, cgroup, Patience(kPatience));
+void end_runner(asio::io_context& loop, const std::string& cgroup, std::function<void()> ended) {
+  const int process = kill_runner(cgroup);
+  if (process < 0) {
+    ended();
+    return;
   }
+  struct Wait {
+    asio::posix::stream_descriptor process;
+    asio::steady_timer patience;
+    std::function<void()> ended;
+  };
+  const auto wait = std::make_shared<Wait>(Wait{asio::posix::stream_descriptor(loop, process),
+                                                asio::steady_timer(loop, kPatience), std::move(ended)});
+  // Whichever comes first cancels the other.
+  wait->process.async_wait(asio::posix::stream_descriptor::wait_read, [wait](const ErrorCode& error) {
+    if (!error && wait->ended) {
+      wait->patience.cancel();
+      std::exchange(wait->ended, nullptr)();
+    }
+  });
+  wait->patience.async_wait([wait, cgroup](const ErrorCode& error) {
+    if (!error && wait->ended) {
+      wait->process.cancel();
+      log_error(does_not_end(cgroup));
+      std::exchange(wait->ended, nullptr)();
+    }
+  });
 }
 
 std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPaths& paths) {
@@ -324,7 +353,9 @@ std::shared_ptr<RunnerLink> start_runner(asio::io_context& loop, const RunnerPat
     connect_runner(socket, path, patience);
     return greet_runner(std::move(socket), path, patience);
   } catch (const std::exception&) {
-    end_runner(std::filesystem::path(path).stem().string());
+    if (const int process = kill_runner(std::filesystem::path(path).stem().string()); process >= 0) {
+      ::close(process);  // it has no job, so nobody waits for its end
+    }
     std::filesystem::remove(path);
     throw;
   }

@@ -71,9 +71,9 @@ struct FoundRunners {
 /// seconds for all of them: one that lives and does not answer is killed, lest it hold on to jobs that berthd
 /// knows to be over.
 FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
-/// For one that has closed its link without having been told to end: kills it, if it lives yet, and waits
-/// some seconds for its end.
-void end_runner(const std::string& cgroup);
+/// For one that has closed its link without having been told to end: kills it, if it lives yet, and calls
+/// `ended` when it has ended, or has not for some seconds; at once when it is gone.
+void end_runner(boost::asio::io_context& loop, const std::string& cgroup, std::function<void()> ended);
 /// Starts one and waits until it listens. Throws std::runtime_error that says why it did not.
 std::shared_ptr<RunnerLink> start_runner(boost::asio::io_context& loop, const RunnerPaths& paths);
 

@@ -4,12 +4,15 @@ import contextlib
 import ctypes
 import os
 import pwd
+import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 
-from berth_case import eventually, main, natively, read
+from berth_case import eventually, hierarchies, main, natively, read
 from daemon_case import DaemonCase
 
 PIDFD_GETFD = 438  # the same on every architecture
@@ -256,6 +259,114 @@ class BrokenLinks(RunnerCase):
         with self.link_of_runner() as link:
             link.sendall(b"\xff" * 64)
         self.assert_ended_with_its_jobs(job)
+
+
+class Proxy:
+    """Between berthd and a runner that it finds when it starts: either end can be cut."""
+
+    def __init__(self, runner_socket):
+        self.real = runner_socket.removesuffix(".sock") + ".real"
+        os.rename(runner_socket, self.real)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(runner_socket)
+        self.listener.listen(1)
+        self.runner = socket.socket(socket.AF_UNIX)
+        self.daemon = None
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        self.daemon, _ = self.listener.accept()
+        self.runner.connect(self.real)
+        other = {self.daemon: self.runner, self.runner: self.daemon}
+        open_ends = list(other)
+        while open_ends:
+            for end in select.select(open_ends, [], [])[0]:
+                with contextlib.suppress(OSError):
+                    piece = end.recv(1 << 16)
+                    if piece:
+                        other[end].sendall(piece)
+                        continue
+                open_ends.remove(end)
+
+    @staticmethod
+    def cut(end):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        for end in (self.runner, self.daemon, self.listener):
+            if end is not None:
+                self.cut(end)
+                end.close()
+        self.thread.join(10)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.real)
+
+
+class Links(RunnerCase):
+    """The link between berthd and a runner breaks, though both live."""
+
+    def put_proxy(self):
+        (name,) = [name for name in os.listdir(os.path.join(self.run_folder, "runners")) if name.endswith(".sock") and "streams" not in name]
+        self.kill_daemon()
+        proxy = Proxy(os.path.join(self.run_folder, "runners", name))
+        self.addCleanup(proxy.close)
+        self.start_daemon()
+        self.assertEqual(self.alive_runners(), {self.runner})
+        return proxy
+
+    def frozen_runner(self):
+        """Freezes the runner in cgroup v1, where SIGKILL waits for the thaw, as in uninterruptible sleep."""
+        mounts = [mount for mount, options in hierarchies() if "freezer" in options.split(",")]
+        if not mounts:
+            self.skip("the freezer of cgroup v1 is not mounted here")
+        folder = os.path.join(mounts[0], f"berth-test-{os.getpid()}")
+        os.mkdir(folder)
+        self.addCleanup(lambda: eventually(lambda: not os.system(f"rmdir {folder} 2>/dev/null")))
+        state = os.path.join(folder, "freezer.state")
+
+        def write(path, text):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(str(text))
+
+        self.addCleanup(lambda: write(state, "THAWED"))
+        write(os.path.join(folder, "cgroup.procs"), self.runner)
+        write(state, "FROZEN")
+        self.assertTrue(eventually(lambda: read(state) == "FROZEN\n"))
+        return lambda: write(state, "THAWED")
+
+    def test_a_runner_that_does_not_die_at_once_holds_berthd_up_no_longer(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        proxy = self.put_proxy()
+        thaw = self.frozen_runner()
+        proxy.cut(proxy.daemon)
+        self.ok("slots")
+        self.assertEqual(self.state(job), "RUNNING", "berthd waited for the runner, or has given its job up")
+        self.assertIn(self.runner, self.alive_runners())
+        thaw()
+        self.wait_for_state(job, "NODE_FAIL")
+        self.assertEqual(self.job_pids(), [])
+        self.ok("wait", self.submit("exit", 0))
+        self.note_runners()
+
+    def test_a_job_that_ended_while_the_link_was_broken_has_its_own_record(self):
+        job = self.submit(argv=["/bin/sh", "-c", "until [ -e end ]; do sleep 0.05; done; exit 3"])
+        self.wait_for_state(job, "RUNNING")
+        proxy = self.put_proxy()
+        proxy.cut(proxy.runner)
+        self.let_end()
+        self.assertTrue(eventually(self.spooled, 30), "the runner does not spool the record")
+        self.assertEqual(self.state(job), "RUNNING")
+        proxy.cut(proxy.daemon)
+        self.assertEqual(self.cli("wait", job)[0], 3)
+        (record,) = self.records(job)
+        self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("FAILED", 3))
+        self.assertIn("wall_usec", record["usage"])
+        self.assertTrue(eventually(lambda: not self.spooled()))
+        self.ok("wait", self.submit("exit", 0))
+        self.note_runners()
 
 
 class Suspensions(RunnerCase):
