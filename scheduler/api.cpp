@@ -643,6 +643,11 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
         withheld > 0 && *reason == WaitReason::resources) {
       text += " (" + std::to_string(withheld) + " of the pool's CPUs: other berths' jobs on this machine)";
     }
+    if (const std::string because =
+            *reason == WaitReason::job_held_admin ? daemon_.held_because(job) : std::string();
+        !because.empty()) {
+      text = "berthd holds it, and an administrator alone can release it: " + because;
+    }
     answer["explanation"] = text;
     const std::size_t before = daemon_.jobs_before(job);
     if (*reason == WaitReason::priority) {

@@ -203,11 +203,26 @@ bool Batch::start(std::size_t index) {
   if (!lease(index)) {
     return false;
   }
-  if (!try_store([&] { claim(index); })) {
+  std::string refusal;
+  const bool is_tried = try_store([&] {
+    try {
+      claim(index);
+    } catch (const StoreError& error) {
+      if (error.kind() != StoreError::Kind::refused) {
+        throw;
+      }
+      refusal = error.what();  // as it would be for ever: another process has ended the job
+    }
+  });
+  if (!is_tried) {
     entries_[index].lease.reset();
     return false;
   }
-  launch(index);
+  if (refusal.empty()) {
+    launch(index);
+  } else {
+    handle_ended(index, clock_.system_now(), launcher_failure(refusal), {});
+  }
   return true;
 }
 

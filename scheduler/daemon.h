@@ -163,6 +163,8 @@ class Daemon {
   /// Where the runners' sockets are.
   std::string runner_folder() const { return runner_paths().socket_folder; }
   std::optional<WaitReason> reason(JobId job);
+  /// Why berthd itself holds the job; empty: it does not.
+  std::string held_because(JobId job);
   /// When a waiting job starts at the latest, if the jobs before it keep to their time limits; nothing when
   /// that cannot be told.
   std::optional<Timestamp> expected_start(JobId job);
@@ -277,6 +279,7 @@ class Daemon {
   bool may_be_passed(const QueuedJob& job, Timestamp by) const;
   void give_task_back(const WaitingJob& array, unsigned task);
   bool store_holds_as_waiting(JobId job);
+  void hold_refused(JobId job, const std::exception_ptr& error);
   void commit_start(JobId key, const std::shared_ptr<std::optional<StoredJob>>& stored,
                     const std::exception_ptr& error);
   void give_back(const Active& active);
@@ -290,6 +293,7 @@ class Daemon {
   void finish_as_told(Active& active, const RunnerMessage& ended, const std::shared_ptr<RunnerLink>& link);
   void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  bool count_failed_start(const Active& active, const Outcome& outcome);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
               const std::shared_ptr<RunnerLink>& link);
@@ -378,6 +382,7 @@ class Daemon {
   /// What jobs of a request depend on, by their places in it.
   using Needs = std::vector<std::pair<std::size_t, Dependency::Condition>>;
   std::set<std::shared_ptr<const Needs>> submitting_needs_;  ///< of what is being committed
+  std::unordered_map<JobId, unsigned> failed_starts_;        ///< in a row, of jobs that are to run again
   std::set<JobId> requeueing_;                               ///< ended jobs whose requeue is being committed
   std::uint64_t last_waiter_ = 0;
   std::string store_trouble_;

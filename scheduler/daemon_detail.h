@@ -88,6 +88,11 @@ inline RunnerMessage pause_message(const AttemptId& id, bool suspended) {
   return message;
 }
 
+/// Of a hold by berthd itself; held_because() reads it.
+inline std::string hold_detail(const std::string& because) {
+  return nlohmann::json{{"action", "hold"}, {"by", "berthd"}, {"because", because}}.dump();
+}
+
 inline std::string action_detail(const std::string& action, const Actor& actor) {
   return nlohmann::json{{"action", action}, {"by", actor.name}}.dump();
 }

@@ -551,6 +551,7 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
   if (error || !stored->has_value()) {
     log_error(job_name(node.mapped().waiting.job_id) + ": " + (error ? text_of(error) : "is gone"));
     give_back(node.mapped());
+    hold_refused(node.mapped().waiting.job_id, error);
     return;
   }
   const AttemptId id{(*stored)->job_id, node.mapped().id.attempt};
@@ -595,6 +596,28 @@ void Daemon::give_back(const Active& active) {
   } else if (store_holds_as_waiting(waiting)) {
     enqueue(active.waiting, clock_.system_now());
   }
+}
+
+/// When its start was refused for what the job is, and not for the database's sake, it would be again at each
+/// decision: it waits for an administrator, as with Slurm ("launch failed requeued held").
+void Daemon::hold_refused(JobId job, const std::exception_ptr& error) {
+  std::optional<WaitingJob> waiting = waiting_.find(job);
+  if (!waiting || !error || !is_refusal(error)) {
+    return;
+  }
+  waiting->facts.hold = Hold::administrator;
+  enqueue(*waiting, clock_.system_now());
+  committer_->commit(
+      [job, facts = waiting->facts, at = clock_.system_now(),
+       detail = hold_detail("its start was refused: " + text_of(error))](QueueStore& store) {
+        store.change(job, facts, at, detail, "");
+      },
+      [this, job](const std::exception_ptr& failed) {
+        if (failed) {
+          log_warning(job_name(job) + ": that it is held could not be recorded: " + text_of(failed));
+        }
+        committed();
+      });
 }
 
 /// A task that could not be committed waits in its array again, unless that is over; beside those that wait
@@ -698,6 +721,18 @@ std::optional<WaitReason> Daemon::reason(JobId job) {
   const std::vector<QueuedJob> first = waiting_.first(1);
   return !first.empty() && first.front().sequence == static_cast<std::size_t>(job) ? WaitReason::resources
                                                                                    : WaitReason::priority;
+}
+
+std::string Daemon::held_because(JobId job) {
+  std::string because;
+  for (const JobEvent& event : reader_.events(job)) {
+    const nlohmann::json detail = nlohmann::json::parse(event.detail, nullptr, false);
+    const std::string action = detail.is_object() ? detail.value("action", "") : "";
+    if (action == "hold" || action == "release") {  // of the last one alone
+      because = detail.value("because", "");
+    }
+  }
+  return because;
 }
 
 std::size_t Daemon::jobs_before(JobId job) const {

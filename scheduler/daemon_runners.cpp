@@ -17,6 +17,9 @@ namespace {
 /// Between attempts to remove what a dead runner has left.
 constexpr std::chrono::seconds kLeftoverRetry{5};
 
+/// Slurm's max_batch_requeue.
+constexpr unsigned kMostFailedStarts = 5;
+
 /// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
 constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
 
@@ -267,7 +270,8 @@ void Daemon::load_queue(QueueStore& store) {
   for (WaitingJob& job : running) {
     log_warning(job_name(job.job_id) + " waits in the database and runs, or tasks of it may: it is held");
     job.facts.hold = Hold::administrator;
-    store.change(job.job_id, job.facts, now, R"({"action":"hold","by":"berthd"})", "");
+    store.change(job.job_id, job.facts, now,
+                 hold_detail("it may run already, as the database is an older copy"), "");
     enqueue(job, now);
   }
   // Only now is every job known that another may depend on.
@@ -478,7 +482,19 @@ std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outco
   return again;
 }
 
-/// The attempt is over: its slot is free at once; the job is over when that is on the disk.
+/// False when it is the last of too many in a row that their runner died with before they had started: it may
+/// be the job that it dies of, and others' with it.
+bool Daemon::count_failed_start(const Active& active, const Outcome& outcome) {
+  const bool has_failed = outcome.state == JobState::node_fail && active.state == JobState::configuring;
+  if (has_failed && ++failed_starts_[active.id.job_id] < kMostFailedStarts) {
+    return true;
+  }
+  failed_starts_.erase(active.id.job_id);
+  return !has_failed;
+}
+
+/// The attempt is over: its slot is free at once; the job is over when that is on the disk. Without `link`
+/// its runner is gone, and may have left the record in the spool.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
   handle_paused(active, "it has ended");
@@ -491,10 +507,14 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
     uncount_task(*active.array);  // before the next job is chosen, which may be the next of its tasks
   }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
-  const std::optional<WaitingJob> again = next_attempt(active, outcome, at);
-  const std::string detail = active.requeue.value_or(outcome.cause == Cause::preempted)
-                                 ? R"({"action":"requeue"})"
-                                 : R"({"action":"retry"})";
+  std::optional<WaitingJob> again = next_attempt(active, outcome, at);
+  std::string detail = active.requeue.value_or(outcome.cause == Cause::preempted) ? R"({"action":"requeue"})"
+                                                                                  : R"({"action":"retry"})";
+  if (!count_failed_start(active, outcome) && again) {
+    again->facts.hold = Hold::administrator;
+    detail = hold_detail(std::to_string(kMostFailedStarts) +
+                         " attempts in a row ended before they had started: " + outcome.message);
+  }
   const auto array_end = std::make_shared<std::optional<JobState>>();
   std::optional<AttemptStart> start;  // of a short job: both are recorded at once
   if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {

@@ -27,6 +27,16 @@ bool is_damage(const std::exception_ptr& error) {
   }
 }
 
+bool is_refusal(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const StoreError& failure) {
+    return failure.kind() == StoreError::Kind::refused;
+  } catch (...) {
+    return true;
+  }
+}
+
 namespace {
 
 std::int64_t to_column(Timestamp instant) {

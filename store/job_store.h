@@ -39,6 +39,9 @@ class StoreError : public std::runtime_error {
 
 /// Whether it is a StoreError of a damaged database. `error` is not null.
 bool is_damage(const std::exception_ptr& error);
+/// Whether it tells of what was asked for, and nothing of the database: so it does whenever it is asked for
+/// again. `error` is not null.
+bool is_refusal(const std::exception_ptr& error);
 
 /// Which running berth supervises an attempt. Identity across restarts is boot id + pid + start time,
 /// never a bare pid (proc_pid_stat(5) field 22, /proc/sys/kernel/random/boot_id).

@@ -411,5 +411,42 @@ class Suspensions(RunnerCase):
         self.assertEqual(self.state(job), "TIMEOUT")
 
 
+class Starts(DaemonCase):
+    """A start that comes to nothing, and would again at each decision, is given up."""
+
+    configuration = {"runners": 1}
+
+    def assert_held(self, job, *words):
+        self.assertTrue(eventually(lambda: self.queue().get(job, {}).get("reason") == "JobHeldAdmin", 60), self.read_log())
+        why = self.ok("why", job)
+        for word in ("berthd holds it", *words):
+            self.assertIn(word, why)
+
+    def test_a_job_that_its_runner_dies_of_at_each_start_is_held(self):
+        self.start_daemon({"BERTH_CRASH_AT": "runner.start_received"})
+        job = self.submit("exit", 0, requeue=True)
+        self.assert_held(job, "5 attempts in a row", "died")
+        self.assertEqual([record["state"] for record in self.records(job)][:5], ["NODE_FAIL"] * 5)
+        self.kill_daemon()
+        self.end_runners()
+        self.start_daemon()
+        self.assert_held(job, "5 attempts in a row")
+        self.ok("release", job)
+        self.ok("wait", job)
+        self.assertEqual(self.state(job), "COMPLETED")
+
+    def test_a_job_whose_start_the_database_refuses_is_held(self):
+        self.start_daemon()
+        job = self.submit("exit", 0, hold=True)
+        with contextlib.closing(sqlite3.connect(os.path.join(self.state_folder, "berthd.db"))) as database:
+            database.execute("UPDATE jobs SET attempt = 5 WHERE id = ?", (job,))  # not what berthd has in memory
+            database.commit()
+        self.ok("release", job)
+        self.assert_held(job, "its start was refused", "attempt 1 was expected to be 6")
+        self.assertEqual(self.read_log().count("was expected to be 6"), 1)
+        self.ok("wait", self.submit("exit", 0))
+        self.ok("cancel", job)
+
+
 if __name__ == "__main__":
     main()

@@ -597,6 +597,26 @@ TEST_CASE("a start that cannot be committed does not start") {
   f.everything_returned();
 }
 
+TEST_CASE("a start that the database refuses ends that job, and is no trouble of the database's") {
+  Fixture f("core:1 pu:1");
+  f.listener.when_started = [&](JobId job) {
+    if (job == 1) {
+      Outcome outcome;
+      outcome.state = JobState::node_fail;
+      outcome.cause = Cause::node_fail;
+      outcome.message = "declared dead";
+      f.store.real->finish(2, 0, outcome, {}, f.clock.system_now());  // by another process
+    }
+  };
+  const Timestamp begin = f.clock.system_now();
+  const BatchResult result = f.run({submission("a"), submission("b"), submission("c")});
+  CHECK(f.started() == Names{"a", "c"});
+  CHECK(f.clock.system_now() - begin < seconds(10));
+  CHECK(result.records[1].outcome.value().message.find("could not be started") != std::string::npos);
+  CHECK(result.unsaved == std::vector<std::size_t>{1});
+  f.everything_returned();
+}
+
 TEST_CASE("a kill does not wait for a broken database") {
   Fixture f;
   int waits = 0;
