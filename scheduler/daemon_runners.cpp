@@ -59,6 +59,17 @@ bool knows(const RunnerLink& runner, const AttemptId& id) {
   return std::find(known.begin(), known.end(), id) != known.end();
 }
 
+/// Names of the cgroups of those that began since the machine was started.
+std::set<std::string> runners_of(const std::vector<OpenAttempt>& attempts) {
+  std::set<std::string> runners;
+  for (const OpenAttempt& open : attempts) {
+    if (of_this_boot(open.supervisor)) {
+      runners.insert(open.supervisor.cgroup);
+    }
+  }
+  return runners;
+}
+
 }  // namespace
 
 // -- taking over after a restart ------------------------------------------------------------------------
@@ -127,7 +138,8 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
 }
 
 void Daemon::take_over(QueueStore& store) {
-  FoundRunners runners = find_runners(loop_, runner_paths());
+  const std::vector<OpenAttempt> open_attempts = store.running_attempts();
+  FoundRunners runners = find_runners(loop_, runner_paths(), runners_of(open_attempts));
   links_ = std::move(runners.alive);
   const std::string program = program_identity(config_.runner_program);
   for (const auto& link : links_) {
@@ -143,7 +155,7 @@ void Daemon::take_over(QueueStore& store) {
            std::find(runners.killed.begin(), runners.killed.end(), runner.cgroup) != runners.killed.end();
   };
   std::vector<Supervisor> dead;
-  for (const OpenAttempt& open : store.running_attempts()) {
+  for (const OpenAttempt& open : open_attempts) {
     const std::optional<StoredJob> stored = store.find_stored(open.job_id);
     const auto runner = std::find_if(links_.begin(), links_.end(),
                                      [&](const auto& link) { return link->runner() == open.supervisor; });

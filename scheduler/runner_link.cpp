@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -262,7 +263,8 @@ void RunnerLink::close() {
   socket_.close(ignored);
 }
 
-FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
+FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths,
+                          const std::set<std::string>& holding) {
   struct Candidate {
     std::string path;
     RunnerLink::Socket socket;
@@ -275,9 +277,19 @@ FoundRunners find_runners(asio::io_context& loop, const RunnerPaths& paths) {
       candidates.push_back({entry.path().string(), open_socket(loop), {}});
     }
   }
+  for (const std::string& cgroup : holding) {
+    const std::string path = paths.socket_folder + "/" + cgroup + ".sock";
+    if (std::none_of(candidates.begin(), candidates.end(),
+                     [&](const Candidate& candidate) { return candidate.path == path; })) {
+      candidates.push_back({path, open_socket(loop), path + " is gone"});
+    }
+  }
   // All are connected to before one is waited for, so that they answer at the same time.
   for (Candidate& candidate : candidates) {
     try {
+      if (!candidate.problem.empty()) {
+        continue;
+      }
       connect_runner(candidate.socket, candidate.path, greeting);
     } catch (const std::exception& error) {
       candidate.problem = error.what();

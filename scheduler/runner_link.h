@@ -9,6 +9,7 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,8 +70,9 @@ struct FoundRunners {
 
 /// Connects to every runner whose socket is in the folder; sockets of dead ones are removed. Waits some
 /// seconds for all of them: one that lives and does not answer is killed, lest it hold on to jobs that berthd
-/// knows to be over.
-FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths);
+/// knows to be over. So is one of `holding`, cgroups of runners that have jobs, whose socket is gone.
+FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& paths,
+                          const std::set<std::string>& holding);
 /// For one that has closed its link without having been told to end: kills it, if it lives yet, and calls
 /// `ended` when it has ended, or has not for some seconds; at once when it is gone.
 void end_runner(boost::asio::io_context& loop, const std::string& cgroup, std::function<void()> ended);

@@ -5,6 +5,7 @@ import ctypes
 import os
 import pwd
 import select
+import shutil
 import signal
 import socket
 import sqlite3
@@ -259,6 +260,21 @@ class BrokenLinks(RunnerCase):
         with self.link_of_runner() as link:
             link.sendall(b"\xff" * 64)
         self.assert_ended_with_its_jobs(job)
+
+
+class LostSockets(RunnerCase):
+    def test_a_runner_that_cannot_be_reached_any_more_is_ended_with_its_jobs(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        shutil.rmtree(os.path.join(self.run_folder, "runners"))
+        self.start_daemon()
+        self.wait_for_state(job, "NODE_FAIL")
+        self.assertIn(f"(pid {self.runner}) did not answer, and was killed", self.records(job)[-1]["outcome"]["message"])
+        self.assertNotIn(self.runner, self.alive_runners())
+        self.assertEqual(self.job_pids(), [])
+        self.ok("wait", self.submit("exit", 0))
+        self.note_runners()
 
 
 class Proxy:
