@@ -85,8 +85,8 @@ JobStreams make_job_streams() {
 /// are opened ahead, which happens only while there are many more. Jobs get their own limit.
 constexpr std::size_t kPlentyOfDescriptors = 128;
 
-/// Below this not even two jobs, with private networks, can be run and recorded.
-constexpr rlim_t kFewestDescriptors = 128;
+/// Below this not even one job can be run and recorded.
+constexpr rlim_t kFewestDescriptors = 64;
 
 rlimit enough_descriptors() {
   const rlimit limit = descriptor_limit();
