@@ -72,9 +72,7 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
       anew_ = true;
     }
     std::string piece(kPiece, '\0');
-    const ssize_t count =
-        descriptor_ < 0 ? 0 : ::pread(descriptor_, piece.data(), piece.size(), static_cast<off_t>(offset_));
-    piece.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    piece.resize(read_into(piece));
     offset_ += piece.size();
     if (!piece.empty()) {
       size_ = std::max(size_, static_cast<off_t>(offset_));  // it may have grown since it was looked at
@@ -103,6 +101,15 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
   }
 
  private:
+  std::size_t read_into(std::string& piece) {
+    if (descriptor_ < 0) {
+      return 0;
+    }
+    const AsOwner as_owner(owner_);
+    const ssize_t count = ::pread(descriptor_, piece.data(), piece.size(), static_cast<off_t>(offset_));
+    return static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  }
+
   /// Since it was asked last, at first since somebody read up to the offset: the file begins anew then, as
   /// tail(1) takes it.
   bool was_truncated() {

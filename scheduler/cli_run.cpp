@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "executor/executor.h"
+#include "executor/os/syscall.h"
 #include "executor/os/unique_fd.h"
 #include "scheduler/batch.h"
 #include "scheduler/database_path.h"
@@ -467,7 +468,8 @@ class ProgressObserver final : public JobObserver {
 /// record; emptied and written at the end.
 class ResultFile {
  public:
-  ResultFile(const CommandLine& line, const FileOwner& owner) : path_(line.value("result").value_or("")) {
+  ResultFile(const CommandLine& line, FileOwner owner)
+      : path_(line.value("result").value_or("")), owner_(std::move(owner)) {
     if (!line.has("result")) {
       return;
     }
@@ -485,7 +487,7 @@ class ResultFile {
       }
     }
     try {
-      descriptor_.reset(open_output_file(path_, OpenMode::append, owner));
+      descriptor_.reset(open_output_file(path_, OpenMode::append, owner_));
     } catch (const std::system_error& error) {
       throw InputError("command line", "--result", error.what());
     }
@@ -496,21 +498,17 @@ class ResultFile {
       return;
     }
     const std::string text = records_json(records);
+    const AsOwner as_owner(owner_);
     // O_APPEND: after the truncation the text begins at 0.
-    if (::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) {
+    if ((::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) ||
+        !write_all(descriptor_.get(), text.data(), text.size())) {
       throw std::system_error(errno, std::generic_category(), "write " + path_);
-    }
-    for (std::size_t done = 0; done < text.size();) {
-      const ssize_t written = ::write(descriptor_.get(), text.data() + done, text.size() - done);
-      if (written < 0 && errno != EINTR) {
-        throw std::system_error(errno, std::generic_category(), "write " + path_);
-      }
-      done += static_cast<std::size_t>(std::max<ssize_t>(written, 0));
     }
   }
 
  private:
   std::string path_;
+  FileOwner owner_;
   UniqueFd descriptor_;
 };
 

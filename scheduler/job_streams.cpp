@@ -113,7 +113,8 @@ StreamSink JobStreams::file_sink(Job& job, const std::string& path, const JobSpe
   const int descriptor = open_output_file(path, spec.open_mode, options_.owner, spec.umask);
   job.descriptors.push_back(descriptor);
   job.files.push_back(std::make_unique<OutputTarget>(descriptor, path));
-  return [file = job.files.back().get()](const char* data, std::size_t size) {
+  return [file = job.files.back().get(), &owner = options_.owner](const char* data, std::size_t size) {
+    const AsOwner as_owner(owner);
     file->write({data, size});
     return StreamState::more;  // a full disk is warned of once; the job goes on
   };

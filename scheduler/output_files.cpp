@@ -45,8 +45,6 @@ std::string open_remedy(int error_number) {
     case ELOOP:
       return "a symbolic link, one of another user on the way to it, or one of /proc into a process is not "
              "followed; name the file itself";
-    case ENOENT:
-      return "its folder does not exist; make it first";
     case EISDIR:
       return "it is a folder; name a file";
     case ENXIO:
@@ -58,6 +56,18 @@ std::string open_remedy(int error_number) {
     default:
       return {};
   }
+}
+
+/// With the rights that this thread has. Waits neither for the other end of a FIFO nor for who holds a lease
+/// (fcntl(2)): the thread has other jobs too.
+UniqueFd open_or_fail(const std::string& path, int flags, const FileOwner& owner,
+                      const std::string& remedy_if_missing) {
+  UniqueFd file = open_trusted(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666, owner.uid);
+  if (!file) {
+    const int error_number = errno;
+    fail(error_number, path, error_number == ENOENT ? remedy_if_missing : open_remedy(error_number));
+  }
+  return file;
 }
 
 /// sbatch(1): "%5j" pads with zeros, to ten at most.
@@ -107,77 +117,42 @@ std::string expand_pattern(std::string_view pattern, const PatternValues& values
 
 int open_output_file(const std::string& path, OpenMode mode, const FileOwner& owner,
                      std::optional<unsigned> umask) {
-  int descriptor = -1;
-  int error_number = 0;
-  {
-    const ActAs as_owner(owner.uid, owner.gid, owner.name);
-    const WithUmask with_umask(umask);
-    // O_NONBLOCK: opening a FIFO or a device must not wait for its other end; it is refused below.
-    // O_TRUNC only after the check, so that a refused file is not emptied.
-    descriptor =
-        open_trusted(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
-                     0666, owner.uid)
-            .release();
-    error_number = errno;
-  }
-  if (descriptor < 0) {
-    fail(error_number, path, open_remedy(error_number));
-  }
+  const ActAs as_owner(owner.uid, owner.gid, owner.name);
+  const WithUmask with_umask(umask);
+  // O_TRUNC only after the check, so that a refused file is not emptied.
+  UniqueFd file = open_or_fail(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, owner,
+                               "its folder does not exist; make it first");
   struct stat status {};
   const bool is_null =
-      ::fstat(descriptor, &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+      ::fstat(file.get(), &status) == 0 && S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
   if (!S_ISREG(status.st_mode) && !is_null) {
-    ::close(descriptor);
     fail(EINVAL, path, "it is no regular file; name a file or /dev/null");
   }
-  if (mode == OpenMode::truncate && !is_null && ::ftruncate(descriptor, 0) != 0) {
-    error_number = errno;
-    ::close(descriptor);
-    fail(error_number, path, "");
+  if (mode == OpenMode::truncate && !is_null && ::ftruncate(file.get(), 0) != 0) {
+    fail(errno, path, "");
   }
-  return descriptor;
+  return file.release();
 }
 
 int open_output_to_read(const std::string& path, const FileOwner& owner) {
-  int descriptor = -1;
-  int error_number = 0;
-  {
-    const ActAs as_owner(owner.uid, owner.gid, owner.name);
-    descriptor =
-        open_trusted(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
-    error_number = errno;
-  }
-  if (descriptor < 0) {
-    fail(error_number, path, error_number == ENOENT ? "" : open_remedy(error_number));
-  }
+  const ActAs as_owner(owner.uid, owner.gid, owner.name);
+  UniqueFd file = open_or_fail(path, O_RDONLY | O_NOFOLLOW, owner, "");
   struct stat status {};
-  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    ::close(descriptor);
+  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
     fail(EINVAL, path, "it is no regular file");
   }
-  return descriptor;
+  return file.release();
 }
 
 int open_input_file(const std::string& path, const FileOwner& owner) {
-  int descriptor = -1;
-  int error_number = 0;
-  {
-    const ActAs as_owner(owner.uid, owner.gid, owner.name);
-    // O_NONBLOCK: neither the other end of a FIFO nor who holds a lease (fcntl(2)) is waited for: the thread
-    // that opens has other jobs too.
-    descriptor = open_trusted(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, owner.uid).release();
-    error_number = errno;
-  }
-  if (descriptor < 0) {
-    fail(error_number, path, error_number == ENOENT ? "there is no such file" : open_remedy(error_number));
-  }
+  const ActAs as_owner(owner.uid, owner.gid, owner.name);
+  UniqueFd file = open_or_fail(path, O_RDONLY, owner, "there is no such file");
   struct stat status {};
-  if (::fstat(descriptor, &status) == 0 && S_ISDIR(status.st_mode)) {
-    ::close(descriptor);
+  if (::fstat(file.get(), &status) == 0 && S_ISDIR(status.st_mode)) {
     fail(EISDIR, path, "it is a folder; name a file");
   }
-  (void)::fcntl(descriptor, F_SETFL, ::fcntl(descriptor, F_GETFL) & ~O_NONBLOCK);  // for who reads
-  return descriptor;
+  (void)::fcntl(file.get(), F_SETFL, ::fcntl(file.get(), F_GETFL) & ~O_NONBLOCK);  // for who reads
+  return file.release();
 }
 
 }  // namespace berth

@@ -1,5 +1,5 @@
-// The files that a job's standard input, output and error name: patterns expanded, opened as the calling
-// user and never as root.
+// The files that a job's standard input, output and error name: patterns expanded, opened, read and written
+// as the calling user and never as root.
 #pragma once
 
 #include <sys/types.h>
@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "executor/os/act_as.h"
 #include "schemas/job.h"
 #include "schemas/job_spec.h"
 
@@ -18,6 +19,15 @@ struct FileOwner {
   uid_t uid = 0;
   gid_t gid = 0;
   std::string name;
+};
+
+/// Held while a file that was opened here is read, written or truncated (AccessAs).
+class AsOwner {
+ public:
+  explicit AsOwner(const FileOwner& owner) : access_(owner.uid) {}
+
+ private:
+  AccessAs access_;
 };
 
 /// What the patterns of one job stand for.

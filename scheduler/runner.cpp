@@ -421,10 +421,14 @@ OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::stri
   if (!discarded) {
     job.outputs.emplace_back(descriptor);
   }
-  return [this, id = job.id.job_id, stream, descriptor, path, failed = discarded](const char* data,
-                                                                                  std::size_t size) mutable {
+  const auto write = [descriptor, owner](const char* data, std::size_t size) {
+    const AsOwner as_owner(owner);
+    return write_all(descriptor, data, size);
+  };
+  return [this, id = job.id.job_id, stream, write, path, failed = discarded](const char* data,
+                                                                             std::size_t size) mutable {
     streams_.attachments().tell(id, stream, {data, size});
-    if (!failed && !write_all(descriptor, data, size)) {
+    if (!failed && !write(data, size)) {
       failed = true;  // the job goes on: its record says what is missing
       const std::string why = path + ": " + std::generic_category().message(errno);
       log_error("cannot write job output to " + why + "; the rest is dropped");

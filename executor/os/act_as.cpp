@@ -34,55 +34,78 @@ bool set_groups(const std::vector<gid_t>& groups) {
   return ::syscall(SYS_setgroups, groups.size(), groups.data()) == 0;
 }
 
-/// All that are permitted in effect, or none. Of this thread, as capset(2) always is.
-bool set_capabilities_in_effect(bool all) {
+using Capabilities = std::array<__user_cap_data_struct, 2>;  // of this thread, as capset(2) always is
+
+Capabilities own_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  std::array<__user_cap_data_struct, 2> data{};
-  if (::syscall(SYS_capget, &header, data.data()) != 0) {
-    return false;
-  }
-  for (__user_cap_data_struct& half : data) {
-    half.effective = all ? half.permitted : 0;
-  }
-  return ::syscall(SYS_capset, &header, data.data()) == 0;
+  Capabilities own{};
+  (void)::syscall(SYS_capget, &header, own.data());  // cannot fail
+  return own;
+}
+
+bool set_in_effect(const std::array<std::uint32_t, 2>& effective) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  Capabilities own = own_capabilities();
+  own[0].effective = effective[0];
+  own[1].effective = effective[1];
+  return ::syscall(SYS_capset, &header, own.data()) == 0;
+}
+
+/// setfsuid(2) reports failure only by the id that a second call returns.
+bool set_file_user(uid_t user) {
+  ::setfsuid(user);
+  return static_cast<uid_t>(::setfsuid(static_cast<uid_t>(-1))) == user;
+}
+
+bool is_to_act_as(uid_t user) {
+  return user != 0 && ::geteuid() == 0;
 }
 
 }  // namespace
 
-ActAs::ActAs(uid_t user, gid_t group, const std::string& name) : active_(::geteuid() == 0 && user != 0) {
+AccessAs::AccessAs(uid_t user) : active_(is_to_act_as(user)) {
   if (!active_) {
     return;
   }
-  const int own = std::max(::getgroups(0, nullptr), 0);
-  own_groups_.resize(static_cast<std::size_t>(own));
-  own_groups_.resize(static_cast<std::size_t>(std::max(::getgroups(own, own_groups_.data()), 0)));
-  if (!set_groups(groups_of_user(name, group))) {
-    throw std::system_error(errno, std::generic_category(), "setgroups");
-  }
-  ::setfsgid(group);
-  ::setfsuid(user);
-  // Both calls report failure only by the id that a second call returns.
-  const bool is_user = static_cast<uid_t>(::setfsuid(static_cast<uid_t>(-1))) == user;
-  has_dropped_ = is_user && set_capabilities_in_effect(false);
-  if (!has_dropped_) {
-    undo();
+  // First: the kernel takes the capabilities over files out of effect with the id, and gives them back with
+  // it.
+  const Capabilities own = own_capabilities();
+  before_ = {own[0].effective, own[1].effective};
+  if (!set_file_user(user) || !set_in_effect({0, 0})) {
+    (void)set_file_user(::geteuid());
     throw std::system_error(EPERM, std::generic_category(), "act as user " + std::to_string(user));
   }
 }
 
-ActAs::~ActAs() {
-  if (active_) {
-    undo();
+AccessAs::~AccessAs() {
+  if (active_ && (!set_file_user(::geteuid()) || !set_in_effect(before_))) {
+    std::abort();  // neither root nor the user
   }
 }
 
-void ActAs::undo() noexcept {
-  const bool has_capabilities = !has_dropped_ || set_capabilities_in_effect(true);
-  ::setfsuid(::geteuid());
+ActAs::Groups::Groups(uid_t user, gid_t group, const std::string& name) {
+  if (!is_to_act_as(user)) {
+    return;
+  }
+  const int own = std::max(::getgroups(0, nullptr), 0);
+  own_.emplace(static_cast<std::size_t>(own));
+  own_->resize(static_cast<std::size_t>(std::max(::getgroups(own, own_->data()), 0)));
+  if (!set_groups(groups_of_user(name, group))) {
+    throw std::system_error(errno, std::generic_category(), "setgroups");
+  }
+  ::setfsgid(group);
+}
+
+ActAs::Groups::~Groups() {
+  if (!own_) {
+    return;
+  }
   ::setfsgid(::getegid());
-  if (!has_capabilities || !set_groups(own_groups_)) {
+  if (!set_groups(*own_)) {
     std::abort();  // going on as root with another user's groups would be worse
   }
 }
+
+ActAs::ActAs(uid_t user, gid_t group, const std::string& name) : groups_(user, group, name), access_(user) {}
 
 }  // namespace berth

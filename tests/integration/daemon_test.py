@@ -12,7 +12,7 @@ import subprocess
 import time
 from datetime import datetime, timezone
 
-from berth_case import BERTH, eventually, main, natively
+from berth_case import BERTH, eventually, main, natively, read
 from daemon_case import BERTHD, PACE, RUNNER, DaemonCase
 
 
@@ -141,6 +141,18 @@ class Submitting(DaemonCase):
         self.assertIn("only root can run a job as another user", err)
         for user in ("2147400000", "2147400000:2147400000"):
             self.assertEqual(self.cli("submit", "--user", user, "--", "true", user="www-data")[0], 125, user)
+
+    def test_what_is_written_for_a_user_takes_set_user_id_bits_away(self):
+        backup = pwd.getpwnam("backup")
+        path = os.path.join(self.directory, "program")
+        for argv, mode in ((["echo", "words"], "append"), (["true"], "truncate")):
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("whole\n")
+            os.chown(path, backup.pw_uid, backup.pw_gid)
+            os.chmod(path, 0o6777)
+            self.ok("wait", self.submit(argv=argv, user="www-data", standard_output=path, open_mode=mode))
+            self.assertEqual(os.stat(path).st_mode & 0o7777, 0o777, mode)
+        self.assertEqual(read(path), "")
 
     def test_a_job_that_never_ran_has_no_exit_code_that_reads_as_a_success(self):
         lost = self.submit("exit", 0, standard_output="/nope/out")
@@ -724,6 +736,31 @@ class Trouble(DaemonCase):
             message = self.records(job)[-1]["outcome"]["message"]
         finally:
             subprocess.run(["umount", small], check=False)
+        self.assertIn(f"its output is incomplete: {small}/out: No space left on device", message)
+
+    def test_output_of_a_user_leaves_the_blocks_that_are_kept_for_root(self):
+        image = os.path.join(self.directory, "image")
+        small = os.path.join(self.directory, "small")
+        os.mkdir(small)
+        with open(image, "wb") as file:
+            file.truncate(16 << 20)
+        try:
+            subprocess.run(["mkfs.ext4", "-q", "-m", "40", image], check=True, capture_output=True)
+            subprocess.run(["mount", "-o", "loop", image, small], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.skip(f"no file system with blocks that are kept for root: {error}")
+        try:
+            os.chmod(small, 0o777)
+            self.start_daemon()
+            job = self.submit("print", 15 << 20, user="www-data", standard_output=os.path.join(small, "out"))
+            self.ok("wait", job)
+            left = os.statvfs(small)
+            message = self.records(job)[-1]["outcome"]["message"]
+        finally:
+            self.stop_daemon()
+            self.end_runners()
+            subprocess.run(["umount", small], check=False)
+        self.assertGreater(left.f_bfree * left.f_frsize, 4 << 20)
         self.assertIn(f"its output is incomplete: {small}/out: No space left on device", message)
 
     def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):

@@ -118,6 +118,22 @@ class Identity(BerthCase):
         self.assertEqual(run.status, 125, str(run))
         self.assertIn(private + "/out", run.err + str(run.records))
 
+    def test_output_files_are_written_as_the_invoking_user(self):
+        user = account()
+        paths = [os.path.join(self.work, name) for name in ("output", "error", "result")]
+        for path in paths:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("")
+            os.chown(path, 34, 34)
+            os.chmod(path, 0o6777)
+        environment = self.environment(SUDO_UID=str(user.pw_uid), SUDO_GID=str(user.pw_gid), SUDO_USER=user.pw_name)
+        words = ["-o", paths[0], "-e", paths[1], "--open-mode", "append", "--result", paths[2]]
+        status, _, err = self.berth("run", "--database", self.database, *words, "--", self.payload, "print_both", environment=environment)
+        self.assertEqual(status, 0, err)
+        for path in paths:
+            self.assertGreater(os.path.getsize(path), 0)
+            self.assertEqual(os.stat(path).st_mode & 0o7777, 0o777, "written with root's capabilities: " + path)
+
 
 class WithoutRoot(BerthCase):
     """berth started by an ordinary user: it works, or refuses with the one sentence that tells what to do."""
