@@ -67,6 +67,11 @@ UniqueFd open_or_fail(const std::string& path, int flags, const FileOwner& owner
     const int error_number = errno;
     fail(error_number, path, error_number == ENOENT ? remedy_if_missing : open_remedy(error_number));
   }
+  if (is_kernels_own(file.get())) {
+    fail(EINVAL, path,
+         "it is the kernel's own, as all of /proc and /sys, where nothing is opened for a job; name another "
+         "file, or use a pipe: cat FILE | berth run");
+  }
   return file;
 }
 

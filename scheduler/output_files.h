@@ -1,5 +1,6 @@
 // The files that a job's standard input, output and error name: patterns expanded, opened, read and written
-// as the calling user and never as root.
+// as the calling user and never as root. What is the kernel's own (is_kernels_own()) is refused for
+// everybody.
 #pragma once
 
 #include <sys/types.h>

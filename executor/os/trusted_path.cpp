@@ -116,4 +116,17 @@ UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t use
   return UniqueFd{};
 }
 
+bool is_kernels_own(int descriptor) {
+  // What is not here has files (disk, memory, network, FUSE), streams (pipes, sockets, terminals), or nothing
+  // that depends on who asks. None of these fails to tell what it is.
+  static constexpr long kConfigfs = 0x62656570;  // fs/configfs/mount.c
+  static constexpr std::array kOwn = std::to_array<long>(
+      {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, RDTGROUP_SUPER_MAGIC,
+       DEBUGFS_MAGIC, TRACEFS_MAGIC, SECURITYFS_MAGIC, SELINUX_MAGIC, SMACK_MAGIC, AAFS_MAGIC, BPF_FS_MAGIC,
+       BINFMTFS_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC, XENFS_SUPER_MAGIC, kConfigfs});
+  struct statfs status {};
+  return ::fstatfs(descriptor, &status) == 0 &&
+         std::find(kOwn.begin(), kOwn.end(), status.f_type) != kOwn.end();
+}
+
 }  // namespace berth

@@ -17,4 +17,9 @@ namespace berth {
 /// own.
 UniqueFd open_trusted(const std::string& path, int flags, mode_t mode, uid_t user);
 
+/// True of a file that the kernel makes up for who opens, reads or writes it (/proc, /sys, cgroups,
+/// debugging): what it shows and does there depends on the one who asks, so that it is not to be asked in
+/// another's place.
+bool is_kernels_own(int descriptor);
+
 }  // namespace berth

@@ -142,6 +142,28 @@ class Submitting(DaemonCase):
         for user in ("2147400000", "2147400000:2147400000"):
             self.assertEqual(self.cli("submit", "--user", user, "--", "true", user="www-data")[0], 125, user)
 
+    def test_what_is_the_kernels_own_is_neither_read_nor_written_for_a_user(self):
+        account = pwd.getpwnam("www-data")
+        ids = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        with subprocess.Popen(["sleep", "1000"], start_new_session=True, **ids) as own:
+            try:
+                group = f"/proc/{own.pid}/autogroup"
+                before = read(group) if os.path.exists(group) else ""
+                outputs = (group, f"/proc/{own.pid}/oom_score_adj", "/proc/self/maps", f"/proc/{self.daemon.pid}/stat")
+                jobs = [self.submit(argv=["echo", "-10"], user="www-data", standard_output=path) for path in outputs if os.path.exists(path)]
+                for job in jobs:
+                    self.assertEqual(self.cli("wait", job, user="www-data")[0], 125)
+                    self.assertEqual(read(group) if before else "", before)
+                    self.assertEqual(read(f"/proc/{own.pid}/oom_score_adj"), "0\n")
+                    status, out, err = self.cli("logs", job, user="www-data")
+                    self.assertEqual((status, out), (1, ""), err)
+            finally:
+                own.kill()
+        for path in ("/proc/kallsyms", "/proc/self/maps", "/proc/thread-self/smaps", "/sys/kernel/notes", "/proc/cpuinfo"):
+            job = self.submit(argv=["cat"], user="www-data", standard_input=path)
+            self.assertEqual(self.cli("wait", job, user="www-data")[0], 125, path)
+            self.assertIn(f"{path} (it is the kernel's own", self.records(job)[-1]["outcome"]["message"])
+
     def test_what_is_written_for_a_user_takes_set_user_id_bits_away(self):
         backup = pwd.getpwnam("backup")
         path = os.path.join(self.directory, "program")

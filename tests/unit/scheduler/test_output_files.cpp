@@ -188,6 +188,18 @@ TEST_CASE("for another user root goes through no link of /proc into a process") 
   ::close(open);
 }
 
+TEST_CASE("what is the kernel's own is refused, as input, as output and to be read") {
+  const std::string own = "/proc/" + std::to_string(::getpid());
+  for (const std::string& path :
+       {own + "/maps", std::string("/proc/cpuinfo"), std::string("/sys/kernel/notes")}) {
+    CAPTURE(path);
+    CHECK_THROWS_WITH(open_input_file(path, kMyself), Catch::Contains("kernel's own"));
+    CHECK_THROWS_WITH(open_output_to_read(path, kMyself), Catch::Contains("kernel's own"));
+  }
+  CHECK_THROWS_WITH(open_output_file(own + "/comm", OpenMode::append, kMyself),
+                    Catch::Contains("kernel's own"));
+}
+
 TEST_CASE("root reads and writes what is open with the owner's rights and gets its own back") {
   if (::geteuid() != 0) {
     skip_case("not root: acting as another user is not tested");
