@@ -444,7 +444,7 @@ class Executor::Implementation {
     PreparedPlan plan = prepare_plan(request, plan_context());
     JobStreams streams = take_streams();
     if (request.standard_input >= 0) {
-      streams.input = confine_input(request.standard_input);
+      streams.input = confine_input(request.standard_input, caller_of(request));
     }
     if (request.terminal) {  // the job opens it itself, in place of the streams that it is given
       streams.output = FdPair{};

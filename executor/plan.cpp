@@ -79,8 +79,7 @@ class Blob {
 
 /// What is at `path`, found with the calling user's rights.
 UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
-  static const Caller kOwn = calling_user();
-  const Caller& caller = request.caller ? *request.caller : kOwn;
+  const Caller& caller = caller_of(request);
   const ActAs access(caller.uid, caller.gid, caller.name);
   UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
   if (!object && errno == ELOOP) {
@@ -420,6 +419,11 @@ std::string hostname_of(const JobSpec& spec, const std::string& fallback) {
     name.pop_back();
   }
   return name.empty() ? fallback : name;
+}
+
+const Caller& caller_of(const LaunchRequest& request) {
+  static const Caller kOwn = calling_user();
+  return request.caller ? *request.caller : kOwn;
 }
 
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {

@@ -37,6 +37,9 @@ bool is_connected(const SandboxProfile& profile);
 std::string uid_map_of(const SandboxProfile& profile);
 std::string gid_map_of(const SandboxProfile& profile);
 
+/// With whose rights the job's paths are found and opened.
+const Caller& caller_of(const LaunchRequest& request);
+
 /// The Setup message as it is sent: `flags` are further SetupFlags.
 std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags, std::size_t attach_count);
 

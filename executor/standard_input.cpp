@@ -10,14 +10,16 @@
 #include <string>
 
 #include "executor/executor.h"
+#include "executor/os/act_as.h"
 #include "executor/os/syscall.h"
 
 namespace berth {
 namespace {
 
-/// The same file through a detached read-only mount; none where the kernel gives none: without privilege, and
-/// for a file that lies on no mounted file system (memfd_create(2)), which no path leads to either.
-UniqueFd reopen_read_only(int input) {
+/// The same file through a detached read-only mount; none where the kernel gives none: without privilege, for
+/// a file that lies on no mounted file system (memfd_create(2)), which no path leads to either, and where the
+/// caller may not open it.
+UniqueFd reopen_read_only(int input, const Caller& caller) {
   const UniqueFd tree{static_cast<int>(
       ::syscall(SYS_open_tree, input, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH))};
   mount_attr attributes{};
@@ -27,7 +29,11 @@ UniqueFd reopen_read_only(int input) {
     return UniqueFd{};
   }
   const std::string path = "/proc/self/fd/" + std::to_string(tree.get());
-  UniqueFd file{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};
+  UniqueFd file;
+  {
+    const ActAs as_caller(caller.uid, caller.gid, caller.name);
+    file.reset(try_open_at(AT_FDCWD, path.c_str(), O_RDONLY));
+  }
   const off_t position = ::lseek(input, 0, SEEK_CUR);
   if (!file || position < 0 || ::lseek(file.get(), position, SEEK_SET) != position) {
     return UniqueFd{};
@@ -37,7 +43,7 @@ UniqueFd reopen_read_only(int input) {
 
 }  // namespace
 
-UniqueFd confine_input(int input) {
+UniqueFd confine_input(int input, const Caller& caller) {
   struct stat status {};
   check(::fstat(input, &status), "fstat", "standard input");
   if (S_ISDIR(status.st_mode)) {
@@ -45,7 +51,7 @@ UniqueFd confine_input(int input) {
   }
   const int flags = check(::fcntl(input, F_GETFL), "fcntl", "standard input");
   if (S_ISREG(status.st_mode) && (flags & O_ACCMODE) == O_RDONLY) {
-    if (UniqueFd file = reopen_read_only(input)) {
+    if (UniqueFd file = reopen_read_only(input, caller)) {
       return file;
     }
   }

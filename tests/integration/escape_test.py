@@ -342,6 +342,16 @@ class Escape(BerthCase):
             status, out, err = self.berth("run", "--database", self.database, "--", *command, stdin=file)
         self.assertEqual((status, out), (0, "EROFS\nEINVAL\nsecond\n\n"), err)
 
+    def test_standard_input_is_opened_as_the_caller(self):
+        # The addresses of the kernel are those of the one who opened it.
+        if not int(read("/proc/kallsyms").split()[0], 16):
+            self.skip("this root sees no address of the kernel")
+        caller = self.environment(SUDO_UID="4242", SUDO_GID="4242", SUDO_USER="nobody-else")
+        with open("/proc/kallsyms", "rb") as file:
+            status, out, err = self.berth("run", "--database", self.database, "--", "head", "-n", "1", stdin=file, environment=caller)
+        self.assertEqual(status, 0, err)
+        self.assertEqual(int(out.split()[0], 16), 0)
+
     def test_nothing_is_typed_into_the_terminal(self):
         master, slave = pty.openpty()
         os.set_blocking(master, False)
