@@ -108,6 +108,11 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
       return problem +
              "it, or a part of its path, is a file in the job; mount a folder on a folder, and a file "
              "on a file";
+    case ELOOP:
+      return problem +
+             "links in the job's root lead to / itself, into /proc, /sys or /dev, or in a circle; name "
+             "another "
+             "target";
     default:
       return {};  // stage and errno say it
   }

@@ -36,6 +36,7 @@ constexpr long kEexist = -17;
 constexpr long kEnotdir = -20;
 constexpr long kEisdir = -21;
 constexpr long kEinval = -22;
+constexpr long kEloop = -40;
 
 constexpr unsigned kPlainAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
@@ -134,9 +135,30 @@ bool exists(const char* path) {
   return sys(SYS_faccessat, kCurrent, path, 0, 0) == 0;
 }
 
+/// Whether what a target has led to is what a job file may not name as one: "/", or in /proc, /sys or /dev.
+bool is_reserved(long point, Step step, const char* target) {
+  char digits[24];
+  char link[sandbox::kPathSize] = "/proc/self/fd/";
+  append(link, decimal(point, digits), sizeof link);
+  char path[sandbox::kPathSize] = {};
+  expect(sys(SYS_readlinkat, kCurrent, link, path, sizeof path - 1), step, target);
+  size_t top = 1;
+  while (path[top] != '/' && path[top] != '\0') {
+    ++top;
+  }
+  path[top] = '\0';
+  for (const char* reserved : {"/", "/proc", "/sys", "/dev"}) {
+    if (equal(path, reserved)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 /// Moves a detached mount to `target`, which is made when it can be. Symbolic links in `target` are resolved
-/// inside the job's root, which is already "/"; magic links are not followed. A folder goes on a folder
-/// alone, and anything else on what is none: the kernel's EINVAL is told as ENOTDIR or EISDIR.
+/// inside the job's root, which is already "/"; magic links are not followed, and ELOOP is said of those that
+/// lead to what is_reserved(). A folder goes on a folder alone, and anything else on what is none: the
+/// kernel's EINVAL is told as ENOTDIR or EISDIR.
 void place(long tree, const char* target, Step step) {
   if (!exists(target)) {
     expect(make_mount_point(target, is_directory(tree)), step, target);
@@ -145,6 +167,9 @@ void place(long tree, const char* target, Step step) {
   how.flags = O_PATH | kCloexec;
   how.resolve = RESOLVE_NO_MAGICLINKS;
   const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
+  if (step != Step::mount_device && is_reserved(point, step, target)) {
+    fail(step, kEloop, target);
+  }
   const long moved =
       sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
   if (moved == kEinval && is_directory(tree) != is_directory(point)) {

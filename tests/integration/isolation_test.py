@@ -343,6 +343,22 @@ class Isolation(BerthCase):
         self.assertFalse(os.path.exists(victim), str(run))
         self.assertEqual(os.listdir(self.work), [], str(run))
 
+    def test_no_link_of_an_own_root_leads_a_mount_into_proc_sys_or_dev(self):
+        root = self.make_root()
+        os.mkdir(root + "/sys")
+        for name, target in (("p", "/proc"), ("s", "../sys"), ("d", "dev"), ("whole", "/"), ("fine", "etc")):
+            os.symlink(target, f"{root}/{name}")
+        spec = {"argv": ["/bin/payload", "list", "/fine"], "current_working_directory": "/"}
+        for target in ("/p", "/p/sys", "/p/self/fd", "/s", "/d", "/d/null", "/d/shm", "/whole", "/p/1/root/etc"):
+            source = "/etc/hostname" if target == "/d/null" else self.work
+            isolation = {"root": {"path": root, "writable": True}, "mounts": [{"source": source, "target": target}]}
+            with self.subTest(target=target):
+                run = self.run_jobs(self.job(**spec, isolation=isolation))
+                self.assertEqual(run.status, 125, str(run))
+                self.assertIn(f"cannot mount at {target}: links in the job's root lead to / itself, into /proc", run.outcome["message"])
+        isolation = {"root": {"path": root, "writable": True}, "mounts": [{"source": self.work, "target": "/fine"}]}
+        self.assertEqual(self.run_jobs(self.job(**spec, isolation=isolation)).status, 0)
+
     def test_links_of_an_own_root_in_place_of_private_folders_stay_inside(self):
         root = self.make_root()
         os.mkdir(root + "/var")
