@@ -132,6 +132,15 @@ std::string path_of(const UniqueFd& object) {
   return path.data();
 }
 
+/// For no core dumps, one byte, where it may be had: no file is begun for less than a page, and where
+/// core_pattern(5) is a pipe, 1 is the one limit that keeps the kernel from running its helper, as root and
+/// outside of the job's cgroup (fs/coredump.c).
+std::uint64_t core_limit(std::uint64_t asked) {
+  rlimit own{};
+  check(::getrlimit(RLIMIT_CORE, &own), "getrlimit", "RLIMIT_CORE");
+  return asked == 0 ? std::min<std::uint64_t>(1, own.rlim_max) : asked;
+}
+
 /// So long after the last moment at which the executor ends a job, its init takes it for stopped.
 constexpr std::chrono::seconds kOverdue{5};
 
@@ -331,7 +340,7 @@ class PlanBuilder {
     add_given(RLIMIT_FSIZE, limits.file_size);
     add_given(RLIMIT_STACK, limits.stack_size);
     add_given(RLIMIT_MEMLOCK, limits.locked_memory);
-    const std::uint64_t core = limits.core_size.value_or(0);
+    const std::uint64_t core = core_limit(limits.core_size.value_or(0));
     add(RLIMIT_CORE, core, core);
     plan.rlimits = blob_.add_array(rlimits);
     plan.rlimit_count = static_cast<std::uint32_t>(rlimits.size());

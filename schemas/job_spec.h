@@ -41,7 +41,7 @@ struct Limits {
   std::optional<Bytes> tmpfs;            ///< the private /tmp, /var/tmp, /run, /dev/shm, home together
   std::optional<std::uint64_t> open_files;  ///< RLIMIT_NOFILE
   std::optional<Bytes> file_size;           ///< RLIMIT_FSIZE
-  std::optional<Bytes> core_size;           ///< RLIMIT_CORE; absent: 0
+  std::optional<Bytes> core_size;           ///< RLIMIT_CORE; absent: as 0
   std::optional<Bytes> stack_size;          ///< RLIMIT_STACK
   std::optional<Bytes> locked_memory;       ///< RLIMIT_MEMLOCK
   std::vector<IoLimit> io;

@@ -312,8 +312,14 @@ class Limits(BerthCase):
         self.assertEqual(limits["memlock"], [65536, 65536])
 
     def test_core_dumps_are_off_unless_asked_for(self):
-        report, _ = self.report()
-        self.assertEqual(report["limits"]["core"], [0, 0])
+        for limits in ({}, {"core_size": 0}):
+            report, _ = self.report(limits=limits)
+            self.assertEqual(report["limits"]["core"], [1, 1], "for 0 a pipe's helper would be run")
+        status, out, err = self.berth("run", "--database", self.database, "--", "sh", "-c", "ulimit -c; ulimit -H -c",
+                                      program=("prlimit", "--core=0:0"))
+        self.assertEqual((status, out), (0, "0\n0\n"), err)
+        self.run_jobs(self.job(argv=["sh", "-c", "kill -SEGV $$"]))
+        self.assertEqual(os.listdir(self.work), [])
 
     def test_file_size_limit_is_sigxfsz(self):
         run = self.run_job("fill", self.work, limits={"file_size": "1M"})
