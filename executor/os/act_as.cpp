@@ -34,18 +34,18 @@ bool set_groups(const std::vector<gid_t>& groups) {
   return ::syscall(SYS_setgroups, groups.size(), groups.data()) == 0;
 }
 
-using Capabilities = std::array<__user_cap_data_struct, 2>;  // of this thread, as capset(2) always is
+using CapabilitySets = std::array<__user_cap_data_struct, 2>;  // of this thread, as capset(2) always is
 
-Capabilities own_capabilities() {
+CapabilitySets own_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  Capabilities own{};
+  CapabilitySets own{};
   (void)::syscall(SYS_capget, &header, own.data());  // cannot fail
   return own;
 }
 
 bool set_in_effect(const std::array<std::uint32_t, 2>& effective) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  Capabilities own = own_capabilities();
+  CapabilitySets own = own_capabilities();
   own[0].effective = effective[0];
   own[1].effective = effective[1];
   return ::syscall(SYS_capset, &header, own.data()) == 0;
@@ -69,7 +69,7 @@ AccessAs::AccessAs(uid_t user) : active_(is_to_act_as(user)) {
   }
   // First: the kernel takes the capabilities over files out of effect with the id, and gives them back with
   // it.
-  const Capabilities own = own_capabilities();
+  const CapabilitySets own = own_capabilities();
   before_ = {own[0].effective, own[1].effective};
   if (!set_file_user(user) || !set_in_effect({0, 0})) {
     (void)set_file_user(::geteuid());
