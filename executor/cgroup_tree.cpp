@@ -175,7 +175,8 @@ OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& 
   }
   for (std::size_t i = 0; i < kControllerCount; ++i) {
     const ControllerMount& where = machine.controllers[i];
-    if (tree_->reasons[i].empty() && !usable(static_cast<Controller>(i))) {
+    const bool is_mounted = !where.mount_point.empty();  // else it is only when somebody needs it
+    if (is_mounted && tree_->reasons[i].empty() && hierarchy_of(static_cast<Controller>(i)) == nullptr) {
       tree_->reasons[i] = "cgroup " + where.own_path + " cannot be opened below " + where.mount_point +
                           "; unmount what hides it";
     }

@@ -669,7 +669,7 @@ class Descriptors(NetworkCase):
         run = self.run_jobs(self.lab_job("connect", PUBLIC, 80), {"argv": ["/bin/true"], "name": "other"}, program=self.holding(3))
         self.assertEqual(run.by_name("client")["outcome"]["cause"], "launch_failed", str(run))
         self.assertIn("below 1024", run.by_name("client")["outcome"]["message"])
-        self.assertEqual(run.by_name("other")["state"], "COMPLETED")
+        self.assertEqual(run.by_name("other")["state"], "COMPLETED", str(run))
 
 
 class Measures(NetworkCase):
