@@ -181,6 +181,9 @@ class Deadline {
   Clock::time_point end_;
 };
 
+/// How long a kill waits for every process to be frozen, where the kernel has no cgroup.kill.
+inline constexpr std::chrono::milliseconds kKillPatience{100};
+
 /// Begins the name of a cgroup that waits for its job. v2 keeps such a name (JobCgroup::rename).
 inline constexpr const char* kArmedPrefix = "armed-";
 /// Whether a job was in a cgroup of this name, or is.
@@ -218,9 +221,9 @@ class JobCgroup {
   /// User+system CPU time so far, of the whole tree.
   virtual std::optional<std::chrono::microseconds> cpu_time() = 0;
   virtual std::vector<pid_t> processes() = 0;
-  /// cgroup.kill, else freeze, SIGKILL each, thaw; safe against fork bombs. Takes at most some 100 ms: who is
+  /// cgroup.kill, else freeze, SIGKILL each, thaw; safe against fork bombs. Takes at most `patience`: who is
   /// in uninterruptible sleep dies later, and is to be killed again until empty(), as others may have forked.
-  virtual void kill_all() = 0;
+  virtual void kill_all(std::chrono::milliseconds patience = kKillPatience) = 0;
   virtual void freeze(bool frozen) = 0;
   virtual bool empty() = 0;
   /// Path shown to people for a controller: below its mount ("/berth/run-1/job-1.1").

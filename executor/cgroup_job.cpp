@@ -124,7 +124,7 @@ OpenJobCgroup::~OpenJobCgroup() {
   }
   try {
     if (!empty()) {
-      kill_all();
+      kill_all(kKillPatience);
     }
     remove(std::chrono::seconds(2), Traceless::remove);
   } catch (const std::exception&) {

@@ -48,7 +48,7 @@ class OpenJobCgroup final : public JobCgroup {
   void sample() override;
   std::optional<std::chrono::microseconds> cpu_time() override;
   std::vector<pid_t> processes() override;
-  void kill_all() override;
+  void kill_all(std::chrono::milliseconds patience) override;
   void freeze(bool frozen) override;
   bool empty() override;
   std::string path(Controller controller) const override;

@@ -40,7 +40,7 @@ void wait_until_frozen(int directory, Clock::time_point deadline) {
 
 }  // namespace
 
-void OpenJobCgroup::kill_all() {
+void OpenJobCgroup::kill_all(std::chrono::milliseconds patience) {
   // cgroup.kill (Linux 5.14) also kills what is being forked at that moment: cgroup-v2.rst.
   const JobDirectory* v2 = unified();
   char buffer[256];
@@ -54,7 +54,7 @@ void OpenJobCgroup::kill_all() {
   }
   // A process listed in a frozen cgroup dies once it is thawed. A second round catches what was forked while
   // the freezer took hold.
-  const Clock::time_point deadline = Clock::now() + std::chrono::milliseconds(100);
+  const Clock::time_point deadline = Clock::now() + patience;
   const JobDirectory* freezer = find(Controller::freezer);
   const bool freezes = freezer != nullptr && freezer->hierarchy->version == 1;
   const JobDirectory* pids = find(Controller::pids);

@@ -1,13 +1,17 @@
 #include "executor/cgroup_owner.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <exception>
 #include <filesystem>
 #include <optional>
@@ -16,14 +20,22 @@
 namespace berth {
 namespace {
 
-/// "MOUNTS ROOT FOLDER PATH": the mount namespace, the root directory in it, the device of the file's folder.
+/// "NAMESPACE ROOT MOUNT PATH": the mount namespace, the root directory in it, the mount that the file is on.
 constexpr const char* kOwnerAttribute = "user.berth.database";
 
 std::optional<struct stat> look_at(const std::string& path) {
   struct stat status {};
-  // Nothing is mounted for a look at another berth's file.
-  return ::fstatat(AT_FDCWD, path.c_str(), &status, AT_NO_AUTOMOUNT) == 0 ? std::optional(status)
-                                                                          : std::nullopt;
+  return ::stat(path.c_str(), &status) == 0 ? std::optional(status) : std::nullopt;
+}
+
+/// What a look at may wait for a server, or mount something: nobody looks there for another berth's file.
+bool is_local(const std::string& path) {
+  struct statfs status {};
+  constexpr std::array<std::int64_t, 8> kElsewhere = {NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,  CIFS_SUPER_MAGIC,
+                                                      SMB2_SUPER_MAGIC, FUSE_SUPER_MAGIC, AUTOFS_SUPER_MAGIC,
+                                                      V9FS_MAGIC,       CEPH_SUPER_MAGIC};
+  return ::statfs(path.c_str(), &status) == 0 &&
+         std::find(kElsewhere.begin(), kElsewhere.end(), status.f_type) == kElsewhere.end();
 }
 
 /// Where this process looks paths up; empty when that cannot be told.
@@ -43,12 +55,13 @@ std::string take_word(std::string_view& text) {
   return word;
 }
 
-/// The device of the nearest folder above that is there.
-std::optional<dev_t> device_above(const std::string& path) {
+/// The mount of the nearest folder above that is there.
+std::optional<std::uint64_t> mount_above(const std::string& path) {
   std::filesystem::path folder = std::filesystem::path(path).parent_path();
   while (true) {
-    if (const std::optional<struct stat> status = look_at(folder.string())) {
-      return status->st_dev;
+    struct statx status {};
+    if (::statx(AT_FDCWD, folder.c_str(), AT_NO_AUTOMOUNT, STATX_MNT_ID, &status) == 0) {
+      return (status.stx_mask & STATX_MNT_ID) != 0 ? std::optional(status.stx_mnt_id) : std::nullopt;
     }
     if (errno != ENOENT || folder == folder.parent_path()) {
       return std::nullopt;
@@ -61,10 +74,10 @@ std::optional<dev_t> device_above(const std::string& path) {
 
 void set_owner_file(int tree_directory, const std::string& file) noexcept try {
   const std::string path = std::filesystem::canonical(file).string();
-  const std::optional<dev_t> device = device_above(path);
+  const std::optional<std::uint64_t> mount = mount_above(path);
   const std::string place = lookup_place();
-  if (device && !place.empty()) {
-    const std::string value = place + " " + std::to_string(*device) + " " + path;
+  if (mount && !place.empty() && is_local(path)) {
+    const std::string value = place + " " + std::to_string(*mount) + " " + path;
     (void)!::fsetxattr(tree_directory, kOwnerAttribute, value.data(), value.size(), 0);
   }
 } catch (const std::exception&) {
@@ -76,11 +89,13 @@ LeftoverOwner owner_of(int tree_directory, const std::string& own) noexcept try 
   const ssize_t size = ::fgetxattr(tree_directory, kOwnerAttribute, value.data(), value.size());
   const std::string place = lookup_place();
   std::string_view text(value.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-  if (place.empty() || !text.starts_with(place + " ")) {
+  struct stat tree {};
+  const bool is_ours = ::fstat(tree_directory, &tree) == 0 && tree.st_uid == ::geteuid();
+  if (!is_ours || place.empty() || !text.starts_with(place + " ")) {
     return LeftoverOwner::unknown;
   }
   text.remove_prefix(place.size() + 1);
-  const std::string device = take_word(text);
+  const std::string mount = take_word(text);
   const std::string path(text);
   if (const std::optional<struct stat> there = look_at(path)) {
     const std::optional<struct stat> asking = look_at(own);
@@ -90,9 +105,9 @@ LeftoverOwner owner_of(int tree_directory, const std::string& own) noexcept try 
   if (errno != ENOENT) {
     return LeftoverOwner::unknown;
   }
-  // Another file system, or none, where its own was: it may only be unmounted.
-  const std::optional<dev_t> above = device_above(path);
-  return above && std::to_string(*above) == device ? LeftoverOwner::gone : LeftoverOwner::unknown;
+  // Another mount, or none, where its own was: it may only be unmounted.
+  const std::optional<std::uint64_t> above = mount_above(path);
+  return above && std::to_string(*above) == mount ? LeftoverOwner::gone : LeftoverOwner::unknown;
 } catch (const std::exception&) {
   return LeftoverOwner::unknown;
 }

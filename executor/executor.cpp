@@ -50,7 +50,9 @@ std::uint64_t tag(std::uint64_t token, Source source) {
 }
 
 /// Cgroups of ended jobs are removed when nothing else was to be done for as long, a few at a time.
-constexpr std::chrono::milliseconds kRemoveLater{5};
+constexpr Time::duration kRemoveLater = std::chrono::milliseconds(5);
+/// Between attempts at those that stay busy.
+constexpr Time::duration kRemoveAtLast = std::chrono::seconds(1);
 constexpr std::size_t kRemovedAtOnce = 16;
 
 /// Of ended jobs, on their way out at once.
@@ -358,9 +360,7 @@ class Executor::Implementation {
     for (int index = 0; index < count; ++index) {
       handle(ready[static_cast<std::size_t>(index)].data.u64, now);
     }
-    for (auto& [token, attempt] : attempts_) {
-      attempt->handle_time(now);
-    }
+    handle_times(now);
     if (prepare_at_ && *prepare_at_ <= now) {
       prepare();
     } else if (remove_at_ && *remove_at_ <= now) {
@@ -599,6 +599,7 @@ class Executor::Implementation {
     if (source == Source::timer) {
       std::uint64_t expirations;
       (void)!::read(timer_.get(), &expirations, sizeof expirations);
+      timer_at_.reset();
       return;
     }
     if (source == Source::network) {
@@ -762,6 +763,18 @@ class Executor::Implementation {
 
   using Attempts = std::map<std::uint64_t, std::unique_ptr<Attempt>>;
 
+  /// Where a kill has to wait (JobCgroup::kill_all), what others have to tell comes before the next one.
+  void handle_times(Time now) {
+    const Time begin = Attempt::Clock::now();
+    auto next = attempts_.upper_bound(last_timed_);
+    for (std::size_t left = attempts_.size(); left > 0 && Attempt::Clock::now() - begin < kKillPatience;
+         --left) {
+      next = next == attempts_.end() ? attempts_.begin() : next;
+      last_timed_ = next->first;
+      next++->second->handle_time(now);
+    }
+  }
+
   void finish(Attempts::iterator found, Time now) {
     Attempt& attempt = *found->second;
     const bool was_started = attempt.started();
@@ -807,9 +820,9 @@ class Executor::Implementation {
   void retire(std::unique_ptr<JobCgroup> cgroup) {
     cgroup->close_counters();
     finished_.push_back(std::move(cgroup));
-    if (!remove_at_) {
-      remove_at_ = Attempt::Clock::now() + kRemoveLater;
-    }
+    remove_pause_ = kRemoveLater;
+    const Time soon = Attempt::Clock::now() + kRemoveLater;
+    remove_at_ = remove_at_ ? std::min(*remove_at_, soon) : soon;
   }
 
   /// A machine that does not keep up with the ends of inits waits for them, before they hold all descriptors.
@@ -862,9 +875,10 @@ class Executor::Implementation {
   }
 
   /// rmdir costs some hundred microseconds, so it happens while a job starts, or when nothing else is to be
-  /// done. One that is still busy waits behind the others for its next turn.
+  /// done. One that is still busy waits behind the others for its next turn, longer when all are.
   void remove_finished(std::chrono::milliseconds patience,
                        std::size_t most = std::numeric_limits<std::size_t>::max()) {
+    const std::size_t before = finished_.size();
     for (std::size_t left = std::min(finished_.size(), most); left > 0; --left) {
       std::unique_ptr<JobCgroup> cgroup = std::move(finished_.front());
       finished_.pop_front();
@@ -876,7 +890,8 @@ class Executor::Implementation {
     }
     remove_at_.reset();
     if (!finished_.empty()) {
-      remove_at_ = Attempt::Clock::now() + kRemoveLater;
+      remove_at_ = Attempt::Clock::now() + remove_pause_;
+      remove_pause_ = finished_.size() < before ? kRemoveLater : std::min(remove_pause_ * 2, kRemoveAtLast);
     }
   }
 
@@ -929,6 +944,8 @@ class Executor::Implementation {
   std::optional<Time> timer_at_;
   std::optional<Time> prepare_at_;
   std::optional<Time> remove_at_;  ///< set while there are finished_
+  Time::duration remove_pause_ = kRemoveLater;
+  std::uint64_t last_timed_ = 0;  ///< the token of whose deadlines were looked at last
   Time last_end_;
   SandboxProfile last_profile_;
   CgroupLimits last_limits_;
@@ -1021,10 +1038,11 @@ std::optional<Usage> collect_leftover(const std::string& supervisor_cgroup, JobI
   if (!cgroup) {
     return std::nullopt;
   }
-  cgroup->kill_all();
+  const Deadline deadline(patience);
+  cgroup->kill_all(std::min(kKillPatience, deadline.left()));
   Usage usage = cgroup->read().usage;
   leave_init_out(usage);
-  cgroup->remove(patience);  // or else with its supervisor's
+  cgroup->remove(deadline.left());  // or else with its supervisor's
   return usage;
 }
 
@@ -1033,14 +1051,14 @@ void remove_leftover(const std::string& supervisor_cgroup, std::chrono::millisec
   const Deadline deadline(patience);
   for (const std::string& name : list_leftover_jobs(machine, supervisor_cgroup)) {
     if (const std::unique_ptr<JobCgroup> cgroup = open_leftover_job(machine, supervisor_cgroup, name)) {
-      cgroup->kill_all();
+      cgroup->kill_all(std::min(kKillPatience, deadline.left()));
       cgroup->remove(deadline.left());
     }
   }
   if (!remove_leftover_tree(machine, supervisor_cgroup, deadline.left())) {
     throw CgroupError(EBUSY,
                       "cgroup berth/" + supervisor_cgroup +
-                          ": a process in it was killed and does not end (is a file system hanging?)",
+                          ": a process in it does not end (is a file system hanging?), or it is another's",
                       "");
   }
 }

@@ -12,13 +12,26 @@
 #include "executor/executor.h"
 #include "executor/os/act_as.h"
 #include "executor/os/syscall.h"
+#include "executor/os/trusted_path.h"
 
 namespace berth {
 namespace {
 
+/// By the caller where it may: what the kernel makes up is made up for the one who opens it. Any other file
+/// is the same for everybody, and was opened by somebody who may.
+UniqueFd open_again(int input, const std::string& path, const Caller& caller) {
+  {
+    const ActAs as_caller(caller.uid, caller.gid, caller.name);
+    if (UniqueFd file{try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)}) {
+      return file;
+    }
+  }
+  return UniqueFd{is_kernels_own(input) ? -1 : try_open_at(AT_FDCWD, path.c_str(), O_RDONLY)};
+}
+
 /// The same file through a detached read-only mount; none where the kernel gives none: without privilege, for
-/// a file that lies on no mounted file system (memfd_create(2)), which no path leads to either, and where the
-/// caller may not open it.
+/// a file that lies on no mounted file system (memfd_create(2)), which no path leads to either, and for one
+/// of the kernel's own that the caller may not open.
 UniqueFd reopen_read_only(int input, const Caller& caller) {
   const UniqueFd tree{static_cast<int>(
       ::syscall(SYS_open_tree, input, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH))};
@@ -29,11 +42,7 @@ UniqueFd reopen_read_only(int input, const Caller& caller) {
     return UniqueFd{};
   }
   const std::string path = "/proc/self/fd/" + std::to_string(tree.get());
-  UniqueFd file;
-  {
-    const ActAs as_caller(caller.uid, caller.gid, caller.name);
-    file.reset(try_open_at(AT_FDCWD, path.c_str(), O_RDONLY));
-  }
+  UniqueFd file = open_again(input, path, caller);
   const off_t position = ::lseek(input, 0, SEEK_CUR);
   if (!file || position < 0 || ::lseek(file.get(), position, SEEK_SET) != position) {
     return UniqueFd{};

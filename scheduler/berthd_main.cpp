@@ -196,10 +196,12 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   }
   refuse_missing_parts(database);
   const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
-  constexpr std::chrono::milliseconds kPatience{200};  // on the event loop; what is left is tried again
+  // On the event loop, the first for each job of a dead runner; what is left is tried again.
+  constexpr std::chrono::milliseconds kPatienceForOne{20};
+  constexpr std::chrono::milliseconds kPatience{200};
   const LeftoverActions leftovers{
       [](const Supervisor& runner, JobId job, unsigned attempt) {
-        return collect_leftover(runner.cgroup, job, attempt, kPatience);
+        return collect_leftover(runner.cgroup, job, attempt, kPatienceForOne);
       },
       [](const Supervisor& runner) { remove_leftover(runner.cgroup, kPatience); }};
   Daemon daemon(loop, config, std::move(writer), *reader, clock, leftovers,

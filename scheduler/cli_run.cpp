@@ -374,6 +374,9 @@ void recover_database(JobStore& store, const CommandLine& line, const Executor& 
   };
   actions.remove_empty = [&executor](const std::string& cgroup) { executor.remove_empty_leftover(cgroup); };
   actions.remove = [](const Supervisor& supervisor) { remove_leftover(supervisor.cgroup); };
+  actions.remove_unclaimed = [](const Supervisor& supervisor) {
+    remove_leftover(supervisor.cgroup, std::chrono::milliseconds::zero());
+  };
   const RecoveryReport report = recover(store, actions, now);
   for (const JobId job : report.node_failed) {
     log_warning("job " + std::to_string(job) + " was left open by a berth that died; recorded NODE_FAIL");

@@ -110,6 +110,12 @@ class DeadSupervisor {
       guarded("cgroup " + supervisor_.cgroup, [&] { actions_.remove(supervisor_); });
     }
   }
+  /// What no database asks for.
+  void remove_unclaimed() {
+    if (same_boot_ && actions_.remove_unclaimed) {
+      guarded("cgroup " + supervisor_.cgroup, [&] { actions_.remove_unclaimed(supervisor_); });
+    }
+  }
 
  private:
   Usage last_usage(const OpenAttempt& open) {
@@ -215,19 +221,19 @@ RecoveryReport recover(JobStore& store, const RecoveryActions& actions, Timestam
       continue;  // as nearly all are; the database would have to read all that ever used it
     }
     const LeftoverOwner database = actions.owner ? actions.owner(cgroup) : LeftoverOwner::unknown;
-    if (database == LeftoverOwner::other) {
-      continue;  // whose next command needs it
-    }
-    const std::optional<Supervisor> recorded = store.find_supervisor(cgroup);
+    const std::optional<Supervisor> recorded =
+        database == LeftoverOwner::other ? std::nullopt : store.find_supervisor(cgroup);
     const std::optional<Supervisor> owner = recorded ? recorded : named;  // else of another pid namespace
     if (!owner || std::find(seen.begin(), seen.end(), *owner) != seen.end() || actions.is_alive(*owner)) {
       continue;
     }
-    if (recorded || database != LeftoverOwner::unknown) {
-      // Its own, when it is not recorded, is one of this name that was removed meanwhile.
+    if (recorded) {
       DeadSupervisor(*owner, actions, report).remove();
+    } else if (database == LeftoverOwner::gone || database == LeftoverOwner::own) {
+      // Its own, when it is not recorded, is one of this name that was removed meanwhile.
+      DeadSupervisor(*owner, actions, report).remove_unclaimed();
     } else if (actions.remove_empty) {
-      actions.remove_empty(cgroup);
+      actions.remove_empty(cgroup);  // else the next command of its database needs it
     }
   }
   std::sort(report.node_failed.begin(), report.node_failed.end());

@@ -61,9 +61,10 @@ struct RecoveryActions {
   /// Removes a cgroup of `list` whose berth is dead and not in this database, unless it holds jobs: those
   /// may belong to another database, whose next command collects them.
   std::function<void(const std::string& cgroup)> remove_empty;
-  /// Removes the dead supervisor's cgroup; called once, after the last collect, or for one whose database is
-  /// gone. Must not mind its absence.
+  /// Removes the dead supervisor's cgroup; called once, after the last collect. Must not mind its absence.
   std::function<void(const Supervisor&)> remove;
+  /// Likewise, without waiting, for one whose database is gone: what stays is there for all that come later.
+  std::function<void(const Supervisor&)> remove_unclaimed;
 };
 
 struct RecoveryReport {

@@ -341,6 +341,12 @@ class Escape(BerthCase):
             command = self.python(program)["argv"]
             status, out, err = self.berth("run", "--database", self.database, "--", *command, stdin=file)
         self.assertEqual((status, out), (0, "EROFS\nEINVAL\nsecond\n\n"), err)
+        os.chmod(outside, 0o755)
+        os.chmod(outside + "/input", 0o622)  # the caller of sudo may write it and not read it
+        caller = self.environment(SUDO_UID="4242", SUDO_GID="4242", SUDO_USER="nobody-else")
+        with open(outside + "/input", "rb", buffering=0) as file:
+            status, out, err = self.berth("run", "--database", self.database, "--", *command, stdin=file, environment=caller)
+        self.assertEqual((status, out), (0, "EROFS\nEINVAL\nfirst\nsecond\n\n"), err)
 
     def test_standard_input_is_opened_as_the_caller(self):
         # The addresses of the kernel are those of the one who opened it.

@@ -54,13 +54,15 @@ LaunchRequest sleeper(JobId job) {
   return request;
 }
 
-/// Whether `done` came to hold within a minute of waiting for `executor`.
+/// Whether `done` came to hold within a minute of waiting for `executor`, which alone says when it has work.
 template <typename Done, typename Take>
 bool run_until(Executor& executor, Done done, Take take) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (!done() && std::chrono::steady_clock::now() < end) {
     pollfd ready{executor.event_descriptor(), POLLIN, 0};
-    ::poll(&ready, 1, 100);
+    if (::poll(&ready, 1, 5000) <= 0) {
+      return done();
+    }
     for (const ExecutorEvent& event : executor.dispatch()) {
       take(event);
     }

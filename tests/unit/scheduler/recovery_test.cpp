@@ -321,9 +321,14 @@ TEST_CASE("a dead berth's cgroup goes with its database") {
            : cgroup == "run-2-1" ? LeftoverOwner::own  // an earlier file of this name
                                  : LeftoverOwner::gone;
   };
-  actions.remove_empty = [](const std::string&) { FAIL("nothing is unknown"); };
+  std::vector<std::string> unclaimed;
+  actions.remove_unclaimed = [&](const Supervisor& who) { unclaimed.push_back(who.cgroup); };
+  std::vector<std::string> removed_if_empty;
+  actions.remove_empty = [&](const std::string& cgroup) { removed_if_empty.push_back(cgroup); };
   CHECK(recover(*store, actions, kNow).problems.empty());
-  CHECK(world.removed == std::vector<std::string>{"run-2-1", "run-3-1"});
+  CHECK(world.removed.empty());
+  CHECK(unclaimed == std::vector<std::string>{"run-2-1", "run-3-1"});
+  CHECK(removed_if_empty == std::vector<std::string>{"run-1-1"});
 }
 
 }  // namespace berth
