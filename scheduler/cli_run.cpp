@@ -656,10 +656,10 @@ void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
 
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
 /// and in the reverse of which all of it is undone.
-int run_jobs(const CommandLine& given, JobTexts& texts) {
+int run_jobs(const CommandLine& asked, JobTexts& texts) {
   // While this process is small; it sets itself up while the request is read, and ends with a refused one.
   std::shared_ptr<LauncherProcess> launcher_process = fork_launcher();
-  const CommandLine asked = with_standard_input(given, texts);
+  refuse_qos(asked);
   const JobText* script = texts.script_of(asked);
   const CommandLine line = script != nullptr ? with_batch_options(asked, *script) : asked;
   const PoolWishes wishes = pool_wishes(line);

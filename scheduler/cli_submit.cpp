@@ -138,6 +138,7 @@ int test_only(ApiClient& client, const QueryWords& query, const std::string& tex
 }  // namespace
 
 int run_submit(const CommandLine& given, JobTexts& texts) {
+  refuse_qos(given);
   CommandLine line = with_wrap(with_standard_input(given, texts));
   ApiClient client(daemon_socket(line));
   Request request;

@@ -570,9 +570,7 @@ constexpr std::array kRunDescription{
     "standard input). Options describe the job of the first two forms, and a script's lines \"#SBATCH "
     "OPTION…\" "
     "do, where the command line does not say otherwise. What follows a script's name are the script's "
-    "arguments. Without a file and without a command the script or job file is read from standard input, "
-    "unless "
-    "that is a terminal. With JSON files only the options of the pool "
+    "arguments. With JSON files only the options of the pool "
     "and of output and results are taken: a job file says itself what its jobs are."sv,
     "Jobs start in order of priority and then as they were given, as many at once as the pool has CPUs and "
     "memory "

@@ -100,10 +100,13 @@ const JobText* JobTexts::script_of(const CommandLine& line) {
   return !line.operands.empty() && is_script(line.operands[0]) ? &of(line.operands[0]) : nullptr;
 }
 
-CommandLine with_standard_input(const CommandLine& line, JobTexts& texts) {
+void refuse_qos(const CommandLine& line) {
   if (line.has("quiet") && !line.operands.empty() && is_missing(line.operands[0])) {
     throw UsageError(line.command, "\"" + line.operands[0] + "\" is no file; " + kNoQos);
   }
+}
+
+CommandLine with_standard_input(const CommandLine& line, JobTexts& texts) {
   const bool has_job = !line.operands.empty() || line.job_command || line.has("wrap");
   if (has_job || ::isatty(STDIN_FILENO) == 1 || texts.of("-").text.empty()) {
     return line;
@@ -153,8 +156,10 @@ RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts) {
   RequestedJobs requested;
   if (line.operands.empty()) {
     if (!line.job_command || line.job_command->empty()) {
-      throw UsageError(line.command, "berth " + std::string(line.command->name) +
-                                         " needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script");
+      const std::string command = "berth " + std::string(line.command->name);
+      throw UsageError(line.command,
+                       command + " needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script (" +
+                           command + " - reads standard input)");
     }
     requested.jobs.push_back({job_from_options(line, caller_context()), "command line"});
     requested.from_options = true;

@@ -39,8 +39,11 @@ class JobTexts {
   std::map<std::string, JobText> texts_;
 };
 
+/// Throws UsageError where sbatch's -q, with a QOS, was meant.
+void refuse_qos(const CommandLine& line);
+
 /// As sbatch: without a file and a command the job is what comes on standard input, unless that is a terminal
-/// or empty. Throws UsageError where sbatch's -q was meant.
+/// or empty. Reads it to its end.
 CommandLine with_standard_input(const CommandLine& line, JobTexts& texts);
 
 /// Of a command or of job files. Throws UsageError, and InputError with every fault of every file.

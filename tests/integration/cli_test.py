@@ -267,22 +267,33 @@ class WithJobs(BerthCase):
         self.assertEqual(self.berth("run", "--database", self.database, "-", given=text)[0], 5)
         self.assertEqual(self.berth("run", "--database", self.database, "/dev/stdin", given=text)[0], 5)
 
-    def test_without_operands_the_job_is_what_comes_on_standard_input(self):
+    def test_standard_input_is_the_job_where_it_is_named_alone(self):
         run = ("run", "-q", "--database", self.database)
-        self.assertEqual(self.berth(*run, given=json.dumps(self.job("exit", 5)).encode())[0], 5)
+        self.assertEqual(self.berth(*run, "-", given=json.dumps(self.job("exit", 5)).encode())[0], 5)
         script = b'#!/bin/sh\n#SBATCH --comment=x\necho "$SLURM_JOB_NAME"; cat; exit 4\n'
-        self.assertEqual(self.berth(*run, "-D", self.work, given=script), (4, "stdin\n", ""))
-        for text, said in ((b"echo no\n", "standard input: is neither a script"), (b"", "berth run needs a job")):
-            status, _, err = self.berth(*run, given=text)
-            self.assertEqual((status, said in err), (125, True), err)
+        self.assertEqual(self.berth(*run, "-D", self.work, "-", given=script), (4, "stdin\n", ""))
+        status, _, err = self.berth(*run, "-", given=b"echo no\n")
+        self.assertEqual((status, "standard input: is neither a script" in err), (125, True), err)
         self.assertEqual(self.history()[-1]["spec"]["comment"], "x")
 
+    def test_without_a_job_standard_input_is_neither_read_nor_waited_for(self):
+        reader, writer = os.pipe()  # open, and silent but for this
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        os.write(writer, b"#!/bin/sh\n")
+        for words in ((), ("--mem", "abc")):
+            status, _, err = self.berth("run", "--database", self.database, *words, stdin=reader)
+            self.assertEqual(status, 125)
+            self.assertIn("berth run needs a job", err)
+            self.assertIn("berth run - reads standard input", err)
+        self.assertEqual(os.read(reader, 100), b"#!/bin/sh\n")
+
     def test_a_terminal_is_not_waited_for_when_no_job_is_named(self):
-        terminal = Terminal([BERTH, "run", "--database", self.database], cwd=self.work, env=self.environment())
+        terminal = Terminal([BERTH, "submit"], cwd=self.work, env=self.environment())
         self.addCleanup(terminal.close)
         self.note(terminal.process)
-        self.assertEqual(terminal.finish(), 125)
-        self.assertIn("berth run needs a job", terminal.seen)
+        self.assertNotEqual(terminal.finish(), 0)
+        self.assertIn("berth submit needs a job", terminal.seen)
 
     def test_a_pipe_is_read_once_and_starts_in_the_current_directory(self):
         run = ("run", "-q", "--database", self.database)
