@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -58,8 +59,10 @@ std::string number_of(const CommandLine& line, const char* option, const char* o
 }
 
 std::string user_number(const CommandLine& line, const std::string& user) {
-  if (user.find_first_not_of("0123456789") == std::string::npos) {
-    return user;
+  uid_t number = 0;
+  const auto [end, error] = std::from_chars(user.data(), user.data() + user.size(), number);
+  if (error == std::errc() && end == user.data() + user.size()) {
+    return std::to_string(number);  // 00 is root too
   }
   const passwd* entry = ::getpwnam(user.c_str());
   if (entry == nullptr) {
@@ -271,6 +274,18 @@ auto through_restarts(Action action) {
   }
 }
 
+constexpr const char* kAllJobs = "1000000000";  ///< as a limit
+
+/// The query of `berth queue`. A limit counts the jobs that are listed: where `selected` leaves some of
+/// berthd's answer out, that has to be all.
+QueryWords queue_query(const CommandLine& line, const std::string& limit) {
+  QueryWords query = selection_query(line);
+  const bool selects_here =
+      line.has("name") || line.has("account") || line.has("jobs") || selected_users(line).size() > 1;
+  query.emplace("limit", selects_here ? kAllJobs : limit);
+  return query;
+}
+
 constexpr std::size_t kMostNamed = 100'000;
 
 [[noreturn]] void refuse_job(const std::string& operand, const std::string& why) {
@@ -341,14 +356,16 @@ int run_queue(const CommandLine& line) {
   const std::set<std::string> words = words_of(line, "jobs");
   const std::vector<std::string> named = job_ids({words.begin(), words.end()});
   const std::set<std::string> jobs(named.begin(), named.end());
-  QueryWords query = selection_query(line);
-  if (const std::string limit = number_of(line, "limit", ""); !limit.empty()) {
-    query.emplace("limit", limit);
-  }
+  const std::string limit = number_of(line, "limit", "10000");
+  const QueryWords query = queue_query(line, limit);
   ApiClient client(daemon_socket(line));
   const std::string answer = client.request("GET", "/v1/jobs", query);
   Json listing = Json::parse(answer);
-  const std::vector<Json> chosen = selected(line, listing, jobs);
+  std::vector<Json> chosen = selected(line, listing, jobs);
+  if (const std::uint64_t most = parse_count(limit); chosen.size() > most) {
+    chosen.resize(most);
+    listing["truncated"] = true;
+  }
   if (line.has("json")) {
     const bool is_whole = chosen.size() == listing["jobs"].size();
     listing["jobs"] = is_whole ? Json() : Json(chosen);
@@ -607,7 +624,7 @@ std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
     return named;
   }
   QueryWords query = selection_query(line);
-  query.emplace("limit", "1000000000");
+  query.emplace("limit", kAllJobs);
   const Json listing = Json::parse(ApiClient(daemon_socket(line)).request("GET", "/v1/jobs", query));
   std::vector<std::string> jobs;
   for (const Json& job : selected(line, listing, {named.begin(), named.end()})) {

@@ -276,6 +276,10 @@ class WithJobs(BerthCase):
         self.assertEqual((status, "standard input: is neither a script" in err), (125, True), err)
         self.assertEqual(self.history()[-1]["spec"]["comment"], "x")
 
+    def test_a_qos_is_told_from_quiet(self):
+        status, _, err = self.berth("run", "-q", "normal")
+        self.assertEqual((status, "sbatch's -q names a QOS" in err), (125, True), err)
+
     def test_without_a_job_standard_input_is_neither_read_nor_waited_for(self):
         reader, writer = os.pipe()  # open, and silent but for this
         self.addCleanup(os.close, reader)

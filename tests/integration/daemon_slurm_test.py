@@ -206,6 +206,7 @@ class Listings(DaemonCase):
             (("-t", "PD"), ["second", "third"]), (("-t", "all"), ["first", "second", "third"]),
         ):
             self.assertEqual(self.listed(*arguments), names, arguments)
+        self.assertEqual(self.listed("-u", "00"), ["first", "second"])
         self.assertEqual(self.listed(user="postgres"), ["third"])
         self.assertEqual([job["name"] for job in json.loads(self.ok("queue", "--json", "-A", "b"))["jobs"]], ["second", "third"])
         status, _, err = self.cli("queue", "-o", "Nonsense")
@@ -213,6 +214,18 @@ class Listings(DaemonCase):
         self.assertIn("JobIDRaw", err)
         self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
         self.assertEqual(self.ok("slots", "-n", user="postgres"), "")
+
+    def test_a_limit_counts_the_jobs_that_are_selected(self):
+        for arguments, names in (
+            (("-u", "postgres,redis"), ["third"]), (("-u", "redis,0"), ["first"]), (("--name", "second,third"), ["second"]),
+            (("-A", "b"), ["second"]), (("-j", self.third), ["third"]), ((), ["first"]),
+        ):
+            status, out, err = self.cli("queue", "-n", "-P", "-o", "JobName", "--limit", 1, *arguments)
+            self.assertEqual((status, out.split()), (0, names), arguments)
+            is_cut = names != ["third"]
+            self.assertEqual("there are more" in err, is_cut, arguments)
+            listing = json.loads(self.ok("queue", "--json", "--limit", 1, *arguments))
+            self.assertEqual(([job["name"] for job in listing["jobs"]], listing["truncated"]), (names, is_cut), arguments)
 
     def test_what_slurm_says_otherwise_is_refused_with_what_to_say(self):
         for words, said in (
