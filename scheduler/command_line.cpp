@@ -67,8 +67,9 @@ using Words = std::vector<std::string>::const_iterator;
 
 /// An integer, or the empty value of a variable that is not set, which is refused as one.
 bool is_number(std::string_view word) {
+  const bool is_empty = word.empty();
   word.remove_prefix(word.starts_with('-') || word.starts_with('+') ? 1 : 0);
-  return word.find_first_not_of("0123456789") == std::string_view::npos;
+  return is_empty || (!word.empty() && word.find_first_not_of("0123456789") == std::string_view::npos);
 }
 
 /// The value of an option that is given without one, as "--nice" is in "--nice job.sh"; else empty.

@@ -158,6 +158,10 @@ TEST_CASE("an option may have a value of its own before a word that is no number
   CHECK(nice({"submit", "--wrap", "true", "--nice"}).value("nice") == "100");
   CHECK(nice({"submit", "--nice", "-5", "--wrap", "true"}).value("nice") == "-5");
   CHECK(nice({"submit", "--nice=7", "--wrap", "true"}).value("nice") == "7");
+  const CommandLine input = nice({"submit", "--nice", "-"});
+  CHECK(input.value("nice") == "100");
+  CHECK(input.operands == std::vector<std::string>{"-"});
+  CHECK(nice({"submit", "--nice", "+"}).value("nice") == "100");
   const CommandLine script = nice({"submit", "--nice", "job.sh", "--nice", "x"});
   CHECK(script.value("nice") == "100");
   CHECK(script.operands == std::vector<std::string>{"job.sh"});
