@@ -52,10 +52,11 @@ void require_room(const std::string& folder, std::int64_t bytes) {
   if (descriptor < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
     return;
   }
-  const int error_number = descriptor < 0 ? errno : ::posix_fallocate(descriptor, 0, bytes);
-  if (descriptor >= 0) {
-    ::close(descriptor);
+  if (descriptor < 0) {
+    throw_store_error(folder, "cannot create a file", errno);
   }
+  const int error_number = ::posix_fallocate(descriptor, 0, bytes);
+  ::close(descriptor);
   if (error_number != 0) {
     throw_store_error(folder, "has no " + std::to_string(bytes >> 20) + " MiB left", error_number);
   }

@@ -1,5 +1,7 @@
 #include "store/database.h"
 
+#include <sys/resource.h>
+
 #include <array>
 #include <cstdint>
 
@@ -36,6 +38,24 @@ void make_first_version(const std::string& path) {
 }
 
 }  // namespace
+
+TEST_CASE("what keeps a database from being probed is not said to be its disk") {
+  const TemporaryFolder folder;
+  const auto database = Database::open(folder.file("jobs.db"), Missing::create, kFirstVersion);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit none{0, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  std::string message;
+  try {
+    database->probe();
+  } catch (const StoreError& error) {
+    message = error.what();
+  }
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK_THAT(message, Contains("cannot create a file") && Contains("Too many open files"));
+  database->probe();
+}
 
 TEST_CASE("a new database and its folders belong to their user alone") {
   const TemporaryFolder folder;
