@@ -286,8 +286,6 @@ QueryWords queue_query(const CommandLine& line, const std::string& limit) {
   return query;
 }
 
-constexpr std::size_t kMostNamed = 100'000;
-
 [[noreturn]] void refuse_job(const std::string& operand, const std::string& why) {
   throw InputError(kCommandLine, "", "\"" + operand + "\" " + why);
 }
@@ -310,30 +308,18 @@ void add_tasks(const std::string& operand, std::size_t bracket, std::vector<std:
   }
 }
 
-/// "36-40".
-void add_range(const std::string& operand, std::size_t dash, std::vector<std::string>& jobs) {
-  const JobReference first = parse_job_reference(operand.substr(0, dash), kCommandLine);
-  const JobReference last = parse_job_reference(operand.substr(dash + 1), kCommandLine);
-  if (first.task || last.task || last.job < first.job ||
-      static_cast<std::size_t>(last.job - first.job) >= kMostNamed) {
-    refuse_job(operand, "is no range of at most 100000 jobs (use 36-40, or 36_[1-5] for tasks of array 36)");
-  }
-  for (JobId job = first.job; job <= last.job; ++job) {
-    jobs.push_back(std::to_string(job));
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
   std::vector<std::string> jobs;
   for (const std::string& operand : operands) {
     const std::size_t bracket = operand.find("_[");
-    const std::size_t dash = operand.find('-');
     if (bracket != std::string::npos && operand.ends_with(']')) {
       add_tasks(operand, bracket + 1, jobs);
-    } else if (dash != std::string::npos && dash > 0) {
-      add_range(operand, dash, jobs);
+    } else if (const auto range = parse_job_range(operand, kCommandLine)) {
+      for (JobId job = range->first; job <= range->second; ++job) {
+        jobs.push_back(std::to_string(job));
+      }
     } else {
       (void)parse_job_reference(operand, kCommandLine);
       jobs.push_back(operand);

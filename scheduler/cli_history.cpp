@@ -47,15 +47,8 @@ std::optional<JobReference> job_reference_of(const std::string& text) {
   return task ? std::optional(JobReference{*job, task}) : std::nullopt;
 }
 
-/// "36-40".
-std::optional<std::pair<JobId, JobId>> job_range_of(std::string_view text) {
-  const std::size_t dash = text.find('-');
-  if (dash == std::string_view::npos) {
-    return std::nullopt;
-  }
-  const std::optional<JobId> first = job_id_of(text.substr(0, dash));
-  const std::optional<JobId> last = job_id_of(text.substr(dash + 1));
-  return first && last && *first <= *last ? std::optional(std::pair(*first, *last)) : std::nullopt;
+InputError job_fault(const std::string& source, const std::string& message) {
+  return InputError(kCommandLine, source == kCommandLine ? "" : source, message);
 }
 
 std::string not_a_job_id(const std::string& text) {
@@ -98,8 +91,48 @@ JobReference parse_job_reference(const std::string& text, const std::string& sou
   if (const auto reference = job_reference_of(text)) {
     return *reference;
   }
-  throw InputError(kCommandLine, source == kCommandLine ? "" : source, not_a_job_id(text));
+  throw job_fault(source, not_a_job_id(text));
 }
+
+std::optional<std::pair<JobId, JobId>> parse_job_range(const std::string& text, const std::string& source) {
+  const std::size_t dash = text.find('-');
+  if (dash == 0 || dash == std::string::npos) {
+    return std::nullopt;
+  }
+  const std::optional<JobId> first = job_id_of(std::string_view(text).substr(0, dash));
+  const std::optional<JobId> last = job_id_of(std::string_view(text).substr(dash + 1));
+  if (!first || !last || *last < *first || static_cast<std::size_t>(*last - *first) >= kMostNamed) {
+    throw job_fault(source, "\"" + text + "\" is no range of at most " + std::to_string(kMostNamed) +
+                                " jobs (use 36-40)");
+  }
+  return std::pair(*first, *last);
+}
+
+namespace {
+
+template <typename Action>
+void collect_faults(std::vector<InputFault>& faults, const Action& action) {
+  try {
+    action();
+  } catch (const InputError& error) {
+    faults.insert(faults.end(), error.faults().begin(), error.faults().end());
+  }
+}
+
+void add_jobs(const std::string& word, HistoryFilter& filter) {
+  if (const auto range = parse_job_range(word, "--jobs")) {
+    filter.job_ranges.push_back(*range);
+    return;
+  }
+  const JobReference reference = parse_job_reference(word, "--jobs");
+  if (reference.task) {
+    filter.tasks.emplace_back(reference.job, *reference.task);
+  } else {
+    filter.job_ids.push_back(reference.job);
+  }
+}
+
+}  // namespace
 
 HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) {
   std::vector<InputFault> faults;
@@ -116,24 +149,10 @@ HistoryFilter make_history_filter(const HistoryRequest& request, Timestamp now) 
   filter.accounts = listed_words(request.accounts, "--accounts", faults);
   filter.names = listed_words(request.names, "--name", faults);
   for (const std::string& word : listed_words(request.states, "--state", faults)) {
-    try {
-      filter.states.push_back(state_named(word));
-    } catch (const InputError& error) {
-      faults.insert(faults.end(), error.faults().begin(), error.faults().end());
-    }
+    collect_faults(faults, [&] { filter.states.push_back(state_named(word)); });
   }
   for (const std::string& word : listed_words(request.jobs, "--jobs", faults)) {
-    if (const auto reference = job_reference_of(word)) {
-      if (reference->task) {
-        filter.tasks.emplace_back(reference->job, *reference->task);
-      } else {
-        filter.job_ids.push_back(reference->job);
-      }
-    } else if (const auto range = job_range_of(word)) {
-      filter.job_ranges.push_back(*range);
-    } else {
-      faults.push_back({kCommandLine, "--jobs", not_a_job_id(word)});
-    }
+    collect_faults(faults, [&] { add_jobs(word, filter); });
   }
   if (request.last) {
     filter.last = parse_number<std::uint64_t>(*request.last);

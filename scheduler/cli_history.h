@@ -4,8 +4,10 @@
 // forgets yesterday's jobs is the commonest surprise of sacct's users. Oldest first, newest last.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "schemas/input_error.h"
@@ -43,5 +45,11 @@ struct JobReference {
 };
 /// Throws InputError naming `source`.
 JobReference parse_job_reference(const std::string& text, const std::string& source);
+
+/// As many jobs as one word may name.
+constexpr std::size_t kMostNamed = 100'000;
+/// "36-40", first and last; nothing where the word is no range but one job. Throws InputError naming `source`
+/// for a range that is none, or of more than kMostNamed jobs.
+std::optional<std::pair<JobId, JobId>> parse_job_range(const std::string& text, const std::string& source);
 
 }  // namespace berth
