@@ -142,7 +142,7 @@ class SlotPool::State {
 
  private:
   void build_groups(const std::vector<TopologyCpu>& cpus);
-  void bound_memory(const Topology& topology);
+  void bound_memory(const Topology& topology, std::size_t cpus);
   void take_from_core(unsigned core, unsigned wanted, std::vector<unsigned>& chosen);
   void take_from_cache(unsigned cache, unsigned wanted, std::vector<unsigned>& chosen);
   void take_from_node(unsigned node, unsigned wanted, std::vector<unsigned>& chosen);
@@ -177,7 +177,7 @@ SlotPool::State::State(Topology topology, PoolBounds bounds) : bounds_(std::move
   if (bounds_.slots == 0U) {
     throw std::invalid_argument("a pool needs at least one slot");
   }
-  bound_memory(topology);
+  bound_memory(topology, cpus.size());
   std::sort(cpus.begin(), cpus.end(), [](const TopologyCpu& a, const TopologyCpu& b) {
     return std::tie(a.node, a.cache, a.core, a.cpu) < std::tie(b.node, b.cache, b.core, b.cpu);
   });
@@ -187,7 +187,7 @@ SlotPool::State::State(Topology topology, PoolBounds bounds) : bounds_(std::move
   build_groups(cpus);
 }
 
-void SlotPool::State::bound_memory(const Topology& topology) {
+void SlotPool::State::bound_memory(const Topology& topology, std::size_t cpus) {
   Bytes there = 0;
   for (const TopologyNode& node : topology.nodes) {
     memory_nodes_.push_back({node.node, node.memory, 0});
@@ -197,6 +197,11 @@ void SlotPool::State::bound_memory(const Topology& topology) {
   if (bounds_.memory && *bounds_.memory > there) {
     throw std::invalid_argument(format_size(*bounds_.memory) + " of memory is more than there is (" +
                                 format_size(whole_mebibytes(there)) + ")");
+  }
+  if (bounds_.memory && *bounds_.memory > 0 && *bounds_.memory < kLeastMemory * cpus) {
+    throw std::invalid_argument(format_size(*bounds_.memory) + " of memory is too little for " +
+                                std::to_string(cpus) + " CPUs: a job has a share of at least " +
+                                format_size(kLeastMemory) + " for each");
   }
   total_memory_ = bounds_.memory.value_or(whole_mebibytes(there - std::min(there / 10, kLargestReserve)));
   if (total_memory_ == 0) {

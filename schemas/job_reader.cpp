@@ -181,11 +181,6 @@ void read_umask(const Field& field, JobSpec& spec) {
 
 // ---- numbers and times ----
 
-/// What a cgroup is charged for berth's own part of a job before the first instruction: the kernel charges 64
-/// pages at once for a CPU, and cgroup v1 takes no limit below what is charged (EBUSY). Init and the smallest
-/// of programs need some 150 KiB of it.
-constexpr Bytes kLeastMemory = Bytes{256} << 10U;
-
 void read_memory(const Field& field, JobSpec& spec) {
   spec.memory_per_node = field.size({kMebibyte, false});
   if (spec.memory_per_node && *spec.memory_per_node < kLeastMemory) {

@@ -17,6 +17,11 @@
 
 namespace berth {
 
+/// The least that a job's cgroup may have. For berth's own part before the first instruction the kernel
+/// charges 64 pages at once for a CPU, and cgroup v1 takes no limit below what is charged (EBUSY). Init and
+/// the smallest of programs need some 150 KiB of it.
+inline constexpr Bytes kLeastMemory = Bytes{256} << 10U;
+
 /// limits.io[]: bandwidth and IOPS of one block device (blkio.throttle.* | io.max).
 struct IoLimit {
   std::string device;  ///< a block device node ("/dev/vda") or "major:minor"

@@ -375,11 +375,13 @@ class BerthCase(unittest.TestCase):
 
     def wait_for_job(self, process=None, count=1, word="payload"):
         """Waits until `count` payload processes run on the host; their pids."""
-        self.assertTrue(
-            eventually(lambda: len(self.job_pids(word)) >= count or (process is not None and process.poll() is not None), 30),
-            "the job did not start",
-        )
-        pids = self.job_pids(word)
+        pids = []
+
+        def has_come():
+            pids[:] = self.job_pids(word)
+            return len(pids) >= count or (process is not None and process.poll() is not None)
+
+        self.assertTrue(eventually(has_come, 30), "the job did not start")
         if len(pids) < count:
             self.fail("berth ended early: " + self.finish(process)[2])
         return pids

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 
-from berth_case import BERTH, SOURCE, BerthCase, eventually, main, read
+from berth_case import BERTH, BerthCase, SOURCE, eventually, main, natively, read
 from terminal_case import Terminal
 
 
@@ -100,6 +100,7 @@ class WithoutJobs(BerthCase):
         self.assertEqual(status, 0)
         self.assertIn("ok, 1 job", out)
 
+    @natively  # an emulator takes a minute to read so many
     def test_check_says_what_is_too_much_for_berthd(self):
         jobs = "[" + ",".join(['{"argv":["x"]}'] * 100_001) + "]"
         status, out, _ = self.berth("check", "-", given=jobs.encode())

@@ -350,7 +350,7 @@ class Isolation(BerthCase):
             os.symlink(target, f"{root}/{name}")
         spec = {"argv": ["/bin/payload", "list", "/fine"], "current_working_directory": "/"}
         for target in ("/p", "/p/sys", "/p/self/fd", "/s", "/d", "/d/null", "/d/shm", "/whole", "/p/1/root/etc"):
-            source = "/etc/hostname" if target == "/d/null" else self.work
+            source = "/etc/passwd" if target == "/d/null" else self.work
             isolation = {"root": {"path": root, "writable": True}, "mounts": [{"source": source, "target": target}]}
             with self.subTest(target=target):
                 run = self.run_jobs(self.job(**spec, isolation=isolation))

@@ -42,11 +42,9 @@ class Limits(BerthCase):
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
 
-    def test_memory_that_is_too_little_for_the_set_up_is_recorded_as_such(self):
+    def test_memory_that_is_too_little_for_the_set_up_is_refused(self):
         self.assert_refused(self.run_job("exit", 0, memory_per_node="255K"), "/memory_per_node", "at least 256K")
-        run = self.run_job("exit", 0, memory_per_node=None, arguments=["--memory", "100K"])  # of which it has a share
-        self.assert_state(run, "OUT_OF_MEMORY", "out_of_memory", 137)
-        self.assertEqual([job["state"] for job in self.history()], ["OUT_OF_MEMORY"])
+        self.assert_refused(self.run_job("exit", 0, memory_per_node=None, arguments=["--memory", "100K"]), "--memory", "a share of at least 256K")
 
     def test_job_is_in_its_own_cgroup_of_every_hierarchy(self):
         pid = self.hold()
