@@ -26,6 +26,16 @@ std::string without_umask(const std::string& spec_text) {
   return spec.dump();
 }
 
+/// A spec may be long: it is read only where it may have one.
+RetryRule rule_of(const StoredJob& stored) {
+  if (stored.spec_text.find("\"retry\"") == std::string::npos &&
+      stored.spec_text.find("\"requeue\"") == std::string::npos) {
+    return {};
+  }
+  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(stored.job_id));
+  return {spec.requeue, spec.retry};
+}
+
 /// What cannot be read now, the job's next start finds out.
 bool is_so_or_unknown(const std::function<bool()>& is_so) {
   try {
@@ -568,14 +578,6 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
     active.array = (*stored)->array_job_id;
   }
   tell_task((*stored)->array_job_id, (*stored)->array_task_id, id.job_id);
-  if (!active.runner || !active.runner->is_open()) {
-    // The runner died while the start was being committed: nothing of it has run.
-    finish(active,
-           ended_before_start(JobState::node_fail, Cause::node_fail,
-                              "the berth-runner that was to hold it died"),
-           {}, clock_.system_now(), nullptr);
-    return;
-  }
   send_start(id, **stored);
   committed();
 }
@@ -648,10 +650,9 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   }
   const std::shared_ptr<RunnerLink> runner = active->runner;
   try {
-    if (stored.spec_text.find("\"retry\"") != std::string::npos ||
-        stored.spec_text.find("\"requeue\"") != std::string::npos) {
-      const JobSpec spec = parse_stored_job(stored.spec_text, job_name(id.job_id));
-      active->rule = {spec.requeue, spec.retry};
+    active->rule = rule_of(stored);  // before anything that may end the attempt: whether it runs again
+    if (!runner->is_open()) {        // it died while the start was being committed
+      throw std::runtime_error("that died");
     }
     crash_point("start.after_commit");
     const RunnerMessage message = start_message(*active, stored);

@@ -92,6 +92,21 @@ class Locked(DaemonCase):
         with open(os.path.join(self.work, name), "w", encoding="utf-8"):
             pass
 
+    def test_jobs_whose_runner_dies_while_their_start_is_committed_run_again_as_they_ask(self):
+        self.start_daemon()
+        self.ok("drain")
+        jobs = [self.submit("exit", 0, cpus_per_task=1, requeue=True), self.submit("exit", 0, cpus_per_task=1, retry={"max": 3})]
+        with self.locked():
+            self.ok("undrain")
+            self.assertTrue(eventually(lambda: json.loads(self.ok("slots", "--json"))["free_slots"] == 0, 8), "they do not start")
+            for runner in self.alive_runners():
+                os.kill(runner, signal.SIGKILL)
+            self.assertTrue(eventually(lambda: not self.alive_runners(), 8), "the runners live")
+        for job in jobs:
+            self.assertEqual(self.cli("wait", job)[0], 0)
+            self.assertEqual([record["state"] for record in self.records(job)], ["NODE_FAIL", "COMPLETED"])
+        self.note_runners()
+
     @natively
     def test_a_job_that_is_requeued_while_its_start_cannot_be_committed_waits_again(self):
         self.start_daemon()
