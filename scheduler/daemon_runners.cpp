@@ -9,6 +9,7 @@
 #include "scheduler/number_mark.h"
 #include "scheduler/recovery.h"
 #include "scheduler/stream_request.h"
+#include "schemas/input_error.h"
 #include "schemas/job_file.h"
 
 namespace berth {
@@ -57,6 +58,42 @@ void leave_out_numbers(QueueStore& store, GivenNumbers numbers, const std::vecto
 bool knows(const RunnerLink& runner, const AttemptId& id) {
   const std::vector<AttemptId>& known = runner.hello().jobs;
   return std::find(known.begin(), known.end(), id) != known.end();
+}
+
+/// Nothing where this build refuses what another took: berthd starts all the same, and no attempt follows.
+std::optional<JobSpec> read_spec(const StoredJob& stored) {
+  try {
+    return parse_stored_job(stored.spec_text, job_name(stored.job_id));
+  } catch (const InputError& error) {
+    log_error(job_name(stored.job_id) +
+              " cannot be read from the database, and does not run again by itself: " + error.what());
+    return std::nullopt;
+  }
+}
+
+/// What a job is known to hold of which nothing else can be read.
+QueueFacts facts_of(const Allocation& allocation) {
+  QueueFacts facts;
+  facts.cpus = static_cast<unsigned>(allocation.cpus.size());
+  facts.memory = allocation.memory;
+  facts.stay = kUnlimited;
+  return facts;
+}
+
+/// As which it runs again after an attempt that ended so.
+std::optional<QueueFacts> facts_of_next(QueueStore& store, const StoredJob& stored, AttemptId id,
+                                        const Outcome& outcome, Timestamp now) {
+  const std::optional<JobSpec> spec = read_spec(stored);
+  if (!spec) {
+    return std::nullopt;
+  }
+  if (outcome.cause == Cause::preempted) {  // by berth requeue alone
+    return task_facts(*spec, stored);
+  }
+  const std::vector<AccountingRecord> records = store.find(id.job_id);
+  const bool has_memory = !records.empty() && records.back().allocation;
+  return facts_of_retry({spec->requeue, spec->retry}, task_facts(*spec, stored),
+                        has_memory ? records.back().allocation->memory : 0, id.attempt, outcome, now);
 }
 
 /// Names of the cgroups of those that began since the machine was started.
@@ -120,18 +157,10 @@ void Daemon::take_in_spool(QueueStore& store) {
 /// What follows from the end of an attempt that no berthd was there to see: the next one, or its array's end.
 void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome) {
   const StoredJob stored = *store.find_stored(id.job_id);
-  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(id.job_id));
-  const std::vector<AccountingRecord> records = store.find(id.job_id);
-  const bool has_memory = !records.empty() && records.back().allocation;
-  const bool requeued = outcome.cause == Cause::preempted;  // by berth requeue alone
-  const std::optional<QueueFacts> again =
-      requeued ? task_facts(spec, stored)
-               : facts_of_retry({spec.requeue, spec.retry}, task_facts(spec, stored),
-                                has_memory ? records.back().allocation->memory : 0, id.attempt, outcome,
-                                clock_.system_now());
+  const std::optional<QueueFacts> again = facts_of_next(store, stored, id, outcome, clock_.system_now());
   if (again && !store.canceller(id.job_id, id.attempt)) {
     store.requeue(id.job_id, *again, clock_.system_now(),
-                  requeued ? R"({"action":"requeue"})" : R"({"action":"retry"})");
+                  outcome.cause == Cause::preempted ? R"({"action":"requeue"})" : R"({"action":"retry"})");
   } else if (stored.array_job_id) {
     store.settle_array(*stored.array_job_id, clock_.system_now());
   }
@@ -197,17 +226,17 @@ void Daemon::take_over(QueueStore& store) {
 void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   const auto link = *std::find_if(links_.begin(), links_.end(),
                                   [&](const auto& one) { return one->runner() == open.supervisor; });
-  const JobSpec spec = parse_stored_job(stored.spec_text, job_name(open.job_id));
+  const std::optional<JobSpec> spec = read_spec(stored);
   const AttemptId id{open.job_id, open.attempt};
   Active& active = active_[open.job_id];
   active.id = id;
   active.user_id = stored.user_id;
   active.waiting.job_id = open.job_id;
   active.waiting.user_id = stored.user_id;
-  active.waiting.facts = task_facts(spec, stored);
+  active.waiting.facts = spec ? task_facts(*spec, stored) : facts_of(*open.allocation);
   active.lease = pool_.adopt(*open.allocation);
-  active.holds = {spec.cpus_per_task, open.allocation->memory, 1};
-  active.latest_end = clock_.steady_now() + longest_stay(spec);
+  active.holds = {active.waiting.facts.cpus, open.allocation->memory, 1};
+  active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   active.runner = link;
   active.state = open.state;
   active.start_committed = true;
@@ -220,7 +249,7 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   if (!active.lease) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
-  active.rule = {spec.requeue, spec.retry};
+  active.rule = spec ? RetryRule{spec->requeue, spec->retry} : RetryRule{};
   active.requeue.reset();
   const std::optional<std::string> canceller = reader_.canceller(id.job_id, id.attempt);
   active.cancelled = active.stopping = canceller.has_value();

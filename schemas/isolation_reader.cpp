@@ -195,7 +195,7 @@ void check_targets_differ(ReadContext& context, const Reading& reading) {
 
 void check_count(const Field& field, const Isolation& isolation) {
   const std::size_t count = isolation.mounts.size() + isolation.devices.size();
-  if (count > kMostMounts) {
+  if (!field.context().is_stored && count > kMostMounts) {
     field.context().faults.push_back(
         {field.context().file, field.pointer(),
          "has " + std::to_string(count) + " mounts, tmpfs and devices, more than the " +

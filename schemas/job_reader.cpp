@@ -71,7 +71,8 @@ void read_argv(const Field& field, JobSpec& spec) {
 }
 
 void add_variable(const Field& field, const std::string& name, const std::string& value, JobSpec& spec) {
-  if (name.empty() || has_control(name) || name.find('=') != std::string::npos) {
+  const bool is_refused = !field.context().is_stored && has_control(name);
+  if (name.empty() || is_refused || name.find('=') != std::string::npos) {
     field.refuse_plainly("is not the name of a variable; use one without \"=\" and control characters");
   } else if (name.size() + 1 + value.size() > kMaximumArgument) {
     field.refuse_plainly("is longer than a variable may be (131071 bytes); pass it in a file");
@@ -183,7 +184,7 @@ void read_umask(const Field& field, JobSpec& spec) {
 
 void read_memory(const Field& field, JobSpec& spec) {
   spec.memory_per_node = field.size({kMebibyte, false});
-  if (spec.memory_per_node && *spec.memory_per_node < kLeastMemory) {
+  if (!field.context().is_stored && spec.memory_per_node && *spec.memory_per_node < kLeastMemory) {
     field.refuse("is too small for any job (at least " + format_size(kLeastMemory) + ")");
   }
 }

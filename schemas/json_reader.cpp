@@ -202,7 +202,7 @@ std::optional<std::string> Field::text(Emptiness empty) const {
 
 std::optional<std::string> Field::word() const {
   std::optional<std::string> result = text();
-  if (result && has_control(*result)) {
+  if (result && !context_->is_stored && has_control(*result)) {
     refuse("contains a control or invisible character; remove it");
     result.reset();
   }

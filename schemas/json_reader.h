@@ -22,7 +22,8 @@ struct ReadContext {
   std::string file;
   std::filesystem::path directory;  ///< absolute; relative paths start here. Empty: there is none
   std::vector<InputFault> faults;
-  /// A job that was taken already, perhaps by an older berth with fewer rules over several fields.
+  /// A job that was taken already, perhaps by an older berth with fewer rules: those it may not know are not
+  /// asked for.
   bool is_stored = false;
 
   /// True when one of the faults from number `first` on is at `pointer` or below it: rules over several
@@ -59,7 +60,7 @@ class Field {
 
   /// UTF-8 without NUL bytes.
   std::optional<std::string> text(Emptiness empty = Emptiness::refused) const;
-  /// Text of one line: without control characters.
+  /// Text of one line: without control characters, unless it is stored.
   std::optional<std::string> word() const;
   /// A host path, made absolute against the context's directory.
   std::optional<std::string> host_path() const;

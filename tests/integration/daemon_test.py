@@ -740,6 +740,27 @@ class Surviving(DaemonCase):
             self.assertEqual(database.execute("PRAGMA integrity_check").fetchone(), ("ok",))
 
 
+    def test_a_job_that_cannot_be_read_any_more_is_kept_and_ends_for_good(self):
+        self.start_daemon()
+        fails = self.submit(argv=["/bin/sh", "-c", "until [ -e end ]; do sleep 0.05; done; exit 3"], retry={"max": 1})
+        goes_on = self.submit("hold", 600, retry={"max": 1})
+        for job in (fails, goes_on):
+            self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.let_end()
+        self.assertTrue(eventually(lambda: len(self.spooled()) == 1, 30), "it does not end")
+        with contextlib.closing(sqlite3.connect(f"{self.state_folder}/berthd.db")) as database:
+            database.execute("""UPDATE jobs SET spec = replace(spec, '"max":1', '"max":"?"')""")
+            database.commit()
+        self.start_daemon()
+        self.assertEqual(self.state(fails), "FAILED")
+        self.assertEqual(self.state(goes_on), "RUNNING")
+        self.assertEqual(self.read_log().count("cannot be read from the database"), 2)
+        self.ok("cancel", "--now", goes_on)
+        self.cli("wait", goes_on)
+        self.assertEqual(self.state(goes_on), "CANCELLED")
+
+
 class Trouble(DaemonCase):
     def tearDown(self):
         self.stop_daemon()

@@ -49,6 +49,22 @@ JobSpec minimal_spec() {
   return spec;
 }
 
+TEST_CASE("what an older build took is read from the database by the rules of that build") {
+  std::string mounts;
+  for (int index = 0; index < 200; ++index) {
+    mounts += (index > 0 ? "," : "") + (R"({"source": "/x", "target": "/m)" + std::to_string(index) + "\"}");
+  }
+  for (const std::string& field :
+       {std::string(R"("name": "a\u200bc")"), std::string(R"("account": "a\u2060c")"),
+        std::string(R"("environment": {"A\ufeff": "1"})"), std::string(R"("memory_per_node": "100K")"),
+        R"("isolation": {"mounts": [)" + mounts + "]}"}) {
+    INFO(field);
+    const std::string text = R"({"argv": ["true"], )" + field + "}";
+    CHECK(!faults_of(text).empty());
+    CHECK_NOTHROW(parse_stored_job(text, "job 1"));
+  }
+}
+
 TEST_CASE("every good job file is taken, and its jobs read back from their canonical form") {
   const auto files = corpus("good");
   REQUIRE(files.size() >= 10);
