@@ -218,7 +218,8 @@ class Daemon {
       Reply reply;
     };
     std::optional<Pause> pause;
-    bool cancelled = false;          ///< no attempt follows, however this one ends
+    /// By whom it was cancelled first: no attempt follows, however this one ends.
+    std::optional<std::string> canceller;
     AttemptStart start;              ///< told by the runner
     std::uint64_t start_commit = 0;  ///< its commit, while it may be joined to the end's
     RetryRule rule;

@@ -589,9 +589,8 @@ void Daemon::give_back(const Active& active) {
     schedule();  // others of its tasks may start
   }
   const JobId waiting = active.waiting.job_id;  // of a task: its array's
-  if (active.cancelled) {
-    end_waiting(waiting,
-                ended_before_start(JobState::cancelled, Cause::cancelled, "cancelled before it started"), {});
+  if (active.canceller) {
+    end_waiting(waiting, cancelled_before_start(*active.canceller), {});
   } else if (active.task) {
     give_task_back(active.waiting, *active.task);
     tell_task(active.array, active.task, 0);

@@ -344,7 +344,7 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     return;
   }
   if (active != nullptr) {  // its end is being committed, with which it may wait for another attempt
-    active->cancelled = true;
+    active->canceller = actor.name;
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
@@ -389,7 +389,7 @@ void Daemon::stop(Active& active, const RunnerMessage& message) {
 }
 
 void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply) {
-  active.cancelled = true;
+  active.canceller = active.canceller.value_or(actor.name);
   crash_point("cancel.before_send");
   stop(active, stop_message(active.id, at_once, actor.name));
   if (active.sent) {
@@ -433,7 +433,7 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
   }
   for (auto& [key, active] : active_) {
     if (active.array == array && key < 0) {
-      active.cancelled = true;
+      active.canceller = actor.name;
       active.stop = stop_message(active.id, at_once, actor.name);
       nameless.push_back(*active.task);
     }
@@ -766,7 +766,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
     if (!active->runner) {
       throw ApiError(409, job_name(job) + " is ending; try again");
     }
-    if (active->cancelled) {
+    if (active->canceller) {
       throw ApiError(409, job_name(job) + " is being cancelled: requeue it when it has ended");
     }
     active->requeue = true;

@@ -114,14 +114,14 @@ std::set<std::string> runners_of(const std::vector<OpenAttempt>& attempts) {
 /// Records of jobs that ended while there was no berthd.
 void Daemon::take_in_spool(QueueStore& store) {
   std::vector<std::string> problems;
-  const std::vector<RunnerMessage> records = spool_.read_all(problems);
+  std::vector<RunnerMessage> records = spool_.read_all(problems);
   std::vector<AttemptId> spooled;
   spooled.reserve(records.size());
   for (const RunnerMessage& record : records) {
     spooled.push_back(record.id);
   }
   leave_out_numbers(store, read_number_mark(config_.number_file()).value_or(GivenNumbers{}), spooled);
-  for (const RunnerMessage& record : records) {
+  for (RunnerMessage& record : records) {
     try {
       store.together([&] {
         if (store.has_record(record.id.job_id, record.id.attempt)) {
@@ -135,6 +135,7 @@ void Daemon::take_in_spool(QueueStore& store) {
         } else if (stored && stored->state == JobState::configuring && record.started_at) {
           store.run(record.id.job_id, record.id.attempt, *record.started_at);
         }
+        name_canceller(record.outcome, store.canceller(record.id.job_id, record.id.attempt).value_or(""));
         store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
         settle_attempt(store, record.id, record.outcome);
       });
@@ -251,8 +252,8 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   }
   active.rule = spec ? RetryRule{spec->requeue, spec->retry} : RetryRule{};
   active.requeue.reset();
-  const std::optional<std::string> canceller = reader_.canceller(id.job_id, id.attempt);
-  active.cancelled = active.stopping = canceller.has_value();
+  active.canceller = reader_.canceller(id.job_id, id.attempt);
+  active.stopping = active.canceller.has_value();
   active.array = stored.array_job_id;
   if (active.array) {
     ++arrays_[*active.array];
@@ -260,8 +261,8 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   if (active.sent) {
     boost::asio::post(loop_, [this, id] { tell_again(id); });
   } else {
-    if (canceller) {
-      active.stop = stop_message(id, true, *canceller);
+    if (active.canceller) {
+      active.stop = stop_message(id, true, *active.canceller);
     }
     ++link->jobs;
     boost::asio::post(loop_, [this, id, stored] { send_start(id, stored); });
@@ -459,7 +460,9 @@ void Daemon::finish_as_told(Active& active, const RunnerMessage& ended,
   if (active.state == JobState::configuring && ended.started_at) {
     handle_started(active, {*ended.started_at, ended.detail});
   }
-  finish(active, ended.outcome, ended.usage, ended.at, link);
+  Outcome outcome = ended.outcome;
+  name_canceller(outcome, active.canceller.value_or(""));
+  finish(active, outcome, ended.usage, ended.at, link);
 }
 
 void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {
@@ -502,7 +505,7 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
 /// As which an attempt that ended so runs again; nothing when it does not.
 std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
                                                Timestamp at) const {
-  if (active.cancelled) {
+  if (active.canceller) {
     return std::nullopt;
   }
   const bool requeued = active.requeue.value_or(outcome.cause == Cause::preempted);
@@ -593,7 +596,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           spool_.remove(id);
         }
         const auto ended = active_.extract(id.job_id);
-        if (again && !ended.empty() && ended.mapped().cancelled) {
+        if (again && !ended.empty() && ended.mapped().canceller) {
           // cancel() ends it.
         } else if (again) {
           enqueue(*again, clock_.system_now());

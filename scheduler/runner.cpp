@@ -312,7 +312,9 @@ void Runner::handle(const RunnerMessage& message) {
       break;
     case Kind::stop:
       if (job != nullptr) {
-        job->canceller = job->canceller.empty() ? message.by : job->canceller;
+        if (message.cause == Cause::cancelled && job->canceller.empty()) {
+          job->canceller = message.by;
+        }
         executor_.stop(message.id.job_id, message.cause,
                        message.at_once ? std::chrono::milliseconds(0) : job->grace);
       }
@@ -506,11 +508,7 @@ void Runner::report_ended(const Ended& ended) {
   message.started_at = job->second.started_at;
   message.detail = job->second.detail;
   message.outcome = ended.outcome;
-  constexpr std::string_view kCancelled = "cancelled";
-  if (ended.outcome.cause == Cause::cancelled && ended.outcome.message.starts_with(kCancelled) &&
-      !job->second.canceller.empty()) {
-    message.outcome.message.insert(kCancelled.size(), " by " + job->second.canceller);
-  }
+  name_canceller(message.outcome, job->second.canceller);
   message.outcome.message += job->second.lost_output;
   message.usage = ended.usage;
   streams_.attachments().end(message.id, ended.outcome);

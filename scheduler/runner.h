@@ -54,7 +54,7 @@ class Runner {
     std::vector<UniqueFd> outputs;
     bool terminal = false;
     CpuSet cpus;
-    std::string canceller;    ///< who had it stopped first
+    std::string canceller;    ///< who cancelled it first
     std::string lost_output;  ///< what became of its output where the file could not take it all
   };
 

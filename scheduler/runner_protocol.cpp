@@ -249,6 +249,14 @@ std::string to_frame(const RunnerMessage& message) {
   return frame;
 }
 
+void name_canceller(Outcome& outcome, const std::string& by) {
+  constexpr std::string_view kCancelled = "cancelled";
+  if (!by.empty() && outcome.cause == Cause::cancelled && outcome.message.starts_with(kCancelled) &&
+      !outcome.message.starts_with("cancelled by ")) {
+    outcome.message.insert(kCancelled.size(), " by " + by);
+  }
+}
+
 std::string program_identity(const std::string& path) {
   struct stat file {};
   if (::stat(path.c_str(), &file) != 0) {

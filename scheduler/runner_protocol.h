@@ -99,6 +99,10 @@ std::string to_frame(const RunnerMessage& message);
 /// for as long as it is left alone. Empty when there is no such file.
 std::string program_identity(const std::string& path);
 
+/// Adds to the message of what was cancelled by whom it was, if that is known and not told yet: runners of
+/// older builds do not.
+void name_canceller(Outcome& outcome, const std::string& by);
+
 /// Takes frames out of a stream of bytes.
 class FrameReader {
  public:

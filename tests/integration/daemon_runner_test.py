@@ -217,6 +217,16 @@ class Signals(RunnerCase):
         self.as_user(FIRST, f"import os; os.kill({pid}, {int(number)})")
 
 
+class Cancelled(RunnerCase):
+    def test_the_one_who_cancelled_it_is_named_and_not_who_had_it_requeued_before(self):
+        os.chmod(self.work, 0o777)
+        job = self.submit(argv=["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], user=FIRST, grace_period="1h")
+        self.assertTrue(eventually(lambda: self.cli("logs", job)[1] == "ready\n", 30))
+        self.ok("requeue", job, user=FIRST)
+        self.end(job, "--now")
+        self.assertEqual(self.records(job)[-1]["outcome"]["message"], "cancelled by root")
+
+
 class BrokenLinks(RunnerCase):
     """The connection between berthd and a runner that lives."""
 
@@ -278,7 +288,9 @@ class LostSockets(RunnerCase):
 
 
 class Proxy:
-    """Between berthd and a runner that it finds when it starts: either end can be cut."""
+    """Between berthd and a runner that it finds when it starts: either end can be cut, and words be changed."""
+
+    replaced = (b"", b"")  # of one length
 
     def __init__(self, runner_socket):
         self.real = runner_socket.removesuffix(".sock") + ".real"
@@ -301,7 +313,7 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     piece = end.recv(1 << 16)
                     if piece:
-                        other[end].sendall(piece)
+                        other[end].sendall(piece.replace(*self.replaced))
                         continue
                 open_ends.remove(end)
 
@@ -383,6 +395,14 @@ class Links(RunnerCase):
         self.assertTrue(eventually(lambda: not self.spooled()))
         self.ok("wait", self.submit("exit", 0))
         self.note_runners()
+
+
+    def test_who_cancelled_a_job_is_told_also_when_its_runner_does_not_know(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        self.put_proxy().replaced = (b'"by"', b'"no"')
+        self.end(job)
+        self.assertEqual(self.records(job)[-1]["outcome"]["message"], "cancelled by root")
 
 
 class Suspensions(RunnerCase):
