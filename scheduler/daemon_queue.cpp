@@ -415,9 +415,10 @@ void Daemon::start_jobs() {
       if (!start_or_end(*next, now)) {
         break;
       }
-    } catch (...) {
-      waiting_.add(*next, now);
-      throw;
+    } catch (...) {  // until the next decision, so that it holds up no other
+      waiting_.add(*next, now, true);
+      unexamined_.insert(next->job_id);
+      throw_from(loop_);
     }
   }
   pool_.set_waiting(waits_for_others());

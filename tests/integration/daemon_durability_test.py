@@ -282,6 +282,23 @@ class Throwing(DaemonCase):
         self.assert_thrown()
 
     @natively
+    def test_a_job_that_could_not_be_started_holds_up_no_other(self):
+        self.start_daemon({"BERTH_THROW_AT": "start.leased"})
+        self.ok("drain")
+        every_cpu = json.loads(self.ok("slots", "--json"))["cpus"]
+        first, second = (self.submit("exit", 0, cpus_per_task=every_cpu) for _ in range(2))
+        self.ok("undrain")
+        self.ok("wait", first, second)
+        self.assert_thrown()
+        self.assertLess(*(self.records(job)[-1]["start"] for job in (second, first)))
+
+    @natively
+    def test_a_submission_is_answered_also_when_it_goes_wrong_after_its_commit(self):
+        self.start_daemon({"BERTH_THROW_AT": "submit.after_commit"})
+        self.ok("wait", *self.submit_some())
+        self.assert_thrown()
+
+    @natively
     def test_an_attempt_that_cannot_be_sent_ends_and_says_why(self):
         for requeue, state in ((False, "NODE_FAIL"), (True, "COMPLETED")):
             self.start_daemon({"BERTH_THROW_AT": "start.after_commit"})
