@@ -586,8 +586,8 @@ void Daemon::commit_start(JobId key, const std::shared_ptr<std::optional<StoredJ
 /// What could not be committed waits again, or is over.
 void Daemon::give_back(const Active& active) {
   uncount(active);
-  if (active.array) {
-    schedule();  // others of its tasks may start
+  if (active.array || active.canceller) {
+    schedule();  // others of its tasks may start, or in its place
   }
   const JobId waiting = active.waiting.job_id;  // of a task: its array's
   if (active.canceller) {
@@ -609,6 +609,7 @@ void Daemon::hold_refused(JobId job, const std::exception_ptr& error) {
   }
   waiting->facts.hold = Hold::administrator;
   enqueue(*waiting, clock_.system_now());
+  schedule();  // others may start in its place
   committer_->commit(
       [job, facts = waiting->facts, at = clock_.system_now(),
        detail = hold_detail("its start was refused: " + text_of(error))](QueueStore& store) {

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import pwd
 import select
@@ -489,6 +490,20 @@ class Starts(DaemonCase):
         self.assertEqual(self.read_log().count("was expected to be 6"), 1)
         self.ok("wait", self.submit("exit", 0))
         self.ok("cancel", job)
+
+    @natively
+    def test_a_job_behind_one_whose_start_is_refused_starts_at_once(self):
+        self.start_daemon()
+        self.ok("drain")
+        every_cpu = json.loads(self.ok("slots", "--json"))["cpus"]
+        refused, behind = (self.submit("exit", 0, cpus_per_task=every_cpu) for _ in range(2))
+        with contextlib.closing(sqlite3.connect(os.path.join(self.state_folder, "berthd.db"))) as database:
+            database.execute("UPDATE jobs SET attempt = 5 WHERE id = ?", (refused,))
+            database.commit()
+        self.ok("undrain")
+        self.assertTrue(eventually(lambda: self.state(behind) == "COMPLETED", 8), "it waits for the timer")
+        self.assert_held(refused, "its start was refused")
+        self.ok("cancel", refused)
 
 
 if __name__ == "__main__":
