@@ -252,7 +252,6 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
       },
       [this, shared, needs, ids, user_id = actor.user_id,
        reply = std::move(reply)](const std::exception_ptr& error) {
-        crash_point("submit.after_commit");
         submitting_needs_.erase(needs);
         if ((submitting_[user_id] -= shared->size()) == 0) {
           submitting_.erase(user_id);
@@ -261,7 +260,10 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
           const Timestamp now = clock_.system_now();
           for (std::size_t index = 0; index < ids->size(); ++index) {
             const NewJob& job = (*shared)[index];
-            enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
+            call_apart(loop_, [&] {
+              enqueue({(*ids)[index], job.user_id, 0, *job.queue}, now);
+              crash_point("submit.after_commit");
+            });
           }
           schedule();
         }

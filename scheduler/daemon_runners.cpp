@@ -6,6 +6,7 @@
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
 #include "scheduler/daemon_detail.h"
+#include "scheduler/loop_error.h"
 #include "scheduler/number_mark.h"
 #include "scheduler/recovery.h"
 #include "scheduler/stream_request.h"
@@ -541,7 +542,7 @@ bool Daemon::count_failed_start(const Active& active, const Outcome& outcome) {
 /// its runner is gone, and may have left the record in the spool.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
-  handle_paused(active, "it has ended");
+  call_apart(loop_, [&] { handle_paused(active, "it has ended"); });
   active.lease.reset();
   active.runner.reset();
   if (link) {
@@ -636,7 +637,7 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   if (std::erase(links_, link) == 0) {
     return;  // it was retired, and removes what it has by itself
   }
-  replace_runners();
+  call_apart(loop_, [this] { replace_runners(); });  // else tried again by the timer
   schedule();
   // Before its jobs are said to be over. That may take a while, as in uninterruptible sleep.
   end_runner(loop_, link->runner().cgroup, [this, link] {
