@@ -842,6 +842,7 @@ void Daemon::cancel_wait(JobId job, std::uint64_t number) {
 }
 
 void Daemon::tell_end(JobId job, const JobEnd& end) {
+  failed_starts_.erase(job);
   tell_task(job, std::nullopt, 0);
   if (auto waiters = waiters_.extract(job)) {
     for (const auto& [number, reply] : waiters.mapped()) {
