@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <limits>
+#include <new>
 #include <span>
 #include <string_view>
 #include <unordered_set>
@@ -32,6 +33,8 @@ bool is_refusal(const std::exception_ptr& error) {
     std::rethrow_exception(error);
   } catch (const StoreError& failure) {
     return failure.kind() == StoreError::Kind::refused;
+  } catch (const std::bad_alloc&) {
+    return false;
   } catch (...) {
     return true;
   }

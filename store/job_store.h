@@ -39,7 +39,7 @@ class StoreError : public std::runtime_error {
 
 /// Whether it is a StoreError of a damaged database. `error` is not null.
 bool is_damage(const std::exception_ptr& error);
-/// Whether it tells of what was asked for, and nothing of the database: so it does whenever it is asked for
+/// Whether it tells of what was asked for, not of the database or memory: so it does whenever it is asked for
 /// again. `error` is not null.
 bool is_refusal(const std::exception_ptr& error);
 

@@ -44,6 +44,7 @@ std::string remedy(const std::string& path, int extended_code) {
              "*.backup in its place; `sqlite3 " + path + " .dump` prints what can still be read";
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
       return "another process held the database locked for too long: find it with `fuser " + path +
              "` and try again";
     case SQLITE_PERM:
@@ -70,6 +71,7 @@ StoreError::Kind kind_of(int extended_code) {
     case SQLITE_CANTOPEN:
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
     case SQLITE_PERM:
     case SQLITE_IOERR:
     case SQLITE_NOMEM:
