@@ -96,7 +96,7 @@ void Runner::run() {
       descriptors[2].events |= POLLOUT;
     }
     constexpr int kWakeUpMs = 30'000;
-    const bool idle = jobs_.empty() && !connection_;
+    const bool idle = is_idle();
     if (::poll(descriptors.data(), descriptors.size(), idle ? kWakeUpMs : -1) < 0 && errno != EINTR) {
       throw std::system_error(errno, std::generic_category(), "poll");
     }
@@ -118,10 +118,15 @@ void Runner::run() {
       end_jobs();
     }
     flush();
-    if (!jobs_.empty() || connection_) {
+    if (!is_idle()) {
       idle_since_ = std::chrono::steady_clock::now();
     }
   }
+}
+
+/// Neither holds jobs nor is to be given any.
+bool Runner::is_idle() const {
+  return jobs_.empty() && (!connection_ || retiring_);
 }
 
 bool Runner::may_end() const {
@@ -131,7 +136,7 @@ bool Runner::may_end() const {
   if (terminated_) {
     return true;  // what was not acknowledged is in the spool
   }
-  const bool abandoned = !connection_ && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
+  const bool abandoned = is_idle() && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
                          spooled_.size() == unacknowledged_.size();
   return abandoned || (retiring_ && unacknowledged_.empty() && !streams_.are_ending());
 }

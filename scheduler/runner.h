@@ -3,7 +3,8 @@
 // One process and one thread: an Executor, a listening socket and at most one connection, of berthd. It opens
 // the jobs' files as their submitters, supervises the jobs' limits (Executor) and reports. Reports that
 // nobody takes go into the spool. It ends when it is told to retire, has no job, and clients of
-// its streams have got everything, or when it has had neither a job nor a berthd for kLinger.
+// its streams have got everything, or when it has had neither a job nor a berthd that gives it any for
+// kLinger.
 #pragma once
 
 #include <chrono>
@@ -87,6 +88,7 @@ class Runner {
   void forget(std::map<JobId, Job>::iterator job);
   Job* find(AttemptId id);
   AttemptView look(AttemptId id);
+  bool is_idle() const;
   bool may_end() const;
 
   Supervisor self_;
