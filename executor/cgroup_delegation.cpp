@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
+#include <thread>
 
 #include "executor/cgroup_detect.h"
 #include "executor/cgroup_files.h"
@@ -101,8 +103,12 @@ std::string vacate(Hierarchy& hierarchy) {
            std::generic_category().message(errno);
   }
   const std::string procs = std::string(kDaemonDirectory) + "/cgroup.procs";
-  // A child that was forked meanwhile shows up in the next round.
-  for (int round = 0; round < 10; ++round) {
+  // A child that was forked meanwhile shows up in the next round, and one that ends stays for a moment.
+  constexpr int kRounds = 1000;
+  for (int round = 0; round < kRounds; ++round) {
+    if (round > 1) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     const std::vector<pid_t> pids = read_processes(own);
     if (pids.empty()) {
       hierarchy.moved_to_daemon = true;
