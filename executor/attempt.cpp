@@ -111,8 +111,7 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
     case ELOOP:
       return problem +
              "links in the job's root lead to / itself, into /proc, /sys or /dev, or in a circle; name "
-             "another "
-             "target";
+             "another target";
     default:
       return {};  // stage and errno say it
   }

@@ -25,15 +25,13 @@ bool signal_all(int directory) {
   return !pids.empty();
 }
 
-using Clock = std::chrono::steady_clock;
-
 /// Waits until every task is frozen, so that none forks while the list is read and no listed pid can be
 /// freed and used anew: freezer.state says FREEZING until then, and for as long as one is in uninterruptible
 /// sleep.
-void wait_until_frozen(int directory, Clock::time_point deadline) {
+void wait_until_frozen(int directory, const Deadline& deadline) {
   char buffer[64];
   while (read_control(directory, "freezer.state", buffer).starts_with("FREEZING") &&
-         Clock::now() < deadline) {
+         deadline.left().count() > 0) {
     sleep_1ms();
   }
 }
@@ -54,7 +52,7 @@ void OpenJobCgroup::kill_all(std::chrono::milliseconds patience) {
   }
   // A process listed in a frozen cgroup dies once it is thawed. A second round catches what was forked while
   // the freezer took hold.
-  const Clock::time_point deadline = Clock::now() + patience;
+  const Deadline deadline(patience);
   const JobDirectory* freezer = find(Controller::freezer);
   const bool freezes = freezer != nullptr && freezer->hierarchy->version == 1;
   const JobDirectory* pids = find(Controller::pids);
@@ -74,7 +72,7 @@ void OpenJobCgroup::kill_all(std::chrono::milliseconds patience) {
         any = signal_all(directory.fd.get()) || any;
       }
     }
-    if (!any || Clock::now() >= deadline) {
+    if (!any || deadline.left().count() == 0) {
       return;
     }
     sleep_1ms();
