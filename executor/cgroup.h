@@ -12,7 +12,6 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -127,7 +126,14 @@ class CgroupTree {
  public:
   /// `name` is one path component, unique per running berth. Controllers that are not usable (not
   /// mounted, no permission, not delegated) are left out: see usable().
-  static std::unique_ptr<CgroupTree> create(const CgroupMachine& machine, const std::string& name);
+  static std::unique_ptr<CgroupTree> create(const CgroupMachine& machine, const std::string& name) {
+    std::unique_ptr<CgroupTree> tree = begin(machine, name);
+    tree->complete();
+    return tree;
+  }
+  /// The same in two steps: between them there is v2 alone, and begin_job() can be called.
+  static std::unique_ptr<CgroupTree> begin(const CgroupMachine& machine, const std::string& name);
+  virtual void complete() = 0;
   virtual ~CgroupTree() = default;
 
   /// True when limits of this controller can be applied to jobs of this tree.
@@ -156,14 +162,16 @@ class CgroupTree {
   /// fsopen/fsmount, when nobody has). All limits are written before it returns. Throws CgroupError and
   /// leaves nothing behind. With a `name` that begins with kArmedPrefix it is to be renamed, and may be
   /// called otherwise until then.
-  /// `ready_for_birth` is called once, with JobCgroup::clone_into_descriptor(), as soon as a process may be
-  /// born there: on a hybrid machine before the cgroups of v1 are made, to which a process is attached later.
-  /// If it throws after that, `given_up` is called before the cgroups are removed: whoever is being born
-  /// there is to be let go.
-  virtual std::unique_ptr<JobCgroup> make_job(
-      const std::string& name, const CgroupLimits& limits,
-      const std::function<void(int clone_into_descriptor)>& ready_for_birth = {},
-      const std::function<void()>& given_up = {}) = 0;
+  std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits) {
+    std::unique_ptr<JobCgroup> job = begin_job(name);
+    complete_job(*job, limits);
+    return job;
+  }
+  /// The same in two steps. A process may be born between them where JobCgroup::can_bear() says so: on a
+  /// hybrid machine, in v2, which limits nothing there; it is attached to the cgroups of v1 later. When the
+  /// second step throws, whoever was born is to be let go before the cgroup is.
+  virtual std::unique_ptr<JobCgroup> begin_job(const std::string& name) = 0;
+  virtual void complete_job(JobCgroup& begun, const CgroupLimits& limits) = 0;
 };
 
 /// What several steps may take together.
@@ -203,6 +211,8 @@ class JobCgroup {
   /// job's becomes an attribute by which open_leftover_job() finds it.
   virtual void rename(const std::string& name) = 0;
 
+  /// Whether a process may be born in it yet: CgroupTree::begin_job().
+  virtual bool can_bear() const = 0;
   /// How a new process is born in it. v2: a directory for clone3's CLONE_INTO_CGROUP, or -1.
   virtual int clone_into_descriptor() const = 0;
   /// v1: open `tasks` files into which the (single-threaded) new process writes "0" itself: that skips

@@ -132,6 +132,11 @@ OpenJobCgroup::~OpenJobCgroup() {
   }
 }
 
+bool OpenJobCgroup::is_in(const Hierarchy& hierarchy) const {
+  return std::any_of(directories_.begin(), directories_.end(),
+                     [&](const JobDirectory& directory) { return directory.hierarchy == &hierarchy; });
+}
+
 const JobDirectory* OpenJobCgroup::find(Controller controller) const {
   for (const JobDirectory& directory : directories_) {
     if (directory.hierarchy->controllers.contains(controller)) {

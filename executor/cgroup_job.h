@@ -39,6 +39,7 @@ class OpenJobCgroup final : public JobCgroup {
   void open(Hierarchy& hierarchy, const CgroupLimits& limits);
   void apply(const CgroupLimits& limits) override;
   void rename(const std::string& name) override;
+  bool can_bear() const override { return can_bear_; }
   int clone_into_descriptor() const override;
   std::vector<int> attach_descriptors() const override;
   void close_attach_descriptors() override;
@@ -56,6 +57,8 @@ class OpenJobCgroup final : public JobCgroup {
   bool remove(std::chrono::milliseconds patience, Traceless traceless) override;
 
   bool exists() const { return !directories_.empty(); }
+  bool is_in(const Hierarchy& hierarchy) const;
+  void let_bear() { can_bear_ = true; }
 
  private:
   /// 0 or errno.
@@ -76,6 +79,7 @@ class OpenJobCgroup final : public JobCgroup {
   std::string name_;  ///< each directory may have another
   Kind kind_;         ///< the limits of a leftover are not known
   Age age_;
+  bool can_bear_ = false;
   JobTraces traces_;
   mutable std::vector<JobDirectory> directories_;
   Usage peaks_;                                     // only the sampled ones

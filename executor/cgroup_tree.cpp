@@ -121,6 +121,7 @@ struct OwnedTree : TreeDirectories {
 class OpenCgroupTree final : public CgroupTree {
  public:
   OpenCgroupTree(const CgroupMachine& machine, const std::string& name);
+  void complete() override;
 
   bool usable(Controller controller) const override { return hierarchy_of(controller) != nullptr; }
   int version(Controller controller) const override {
@@ -140,9 +141,8 @@ class OpenCgroupTree final : public CgroupTree {
   void set_owner(const std::string& file) override;
   LeftoverOwner owner_of(const std::string& sibling, const std::string& own) const override;
   bool holds_job(const std::string& sibling) const override;
-  std::unique_ptr<JobCgroup> make_job(const std::string& name, const CgroupLimits& limits,
-                                      const std::function<void(int)>& ready_for_birth,
-                                      const std::function<void()>& given_up) override;
+  std::unique_ptr<JobCgroup> begin_job(const std::string& name) override;
+  void complete_job(JobCgroup& begun, const CgroupLimits& limits) override;
 
  private:
   void open_hierarchy(std::unique_ptr<Hierarchy> hierarchy);
@@ -153,6 +153,7 @@ class OpenCgroupTree final : public CgroupTree {
   const Hierarchy* unified() const;
 
   CgroupMachine machine_;
+  std::vector<std::unique_ptr<Hierarchy>> rest_;  ///< for complete()
   std::shared_ptr<OwnedTree> tree_;
   bool accounts_swap_ = false;
   ControllerSet v2_gives_;  ///< also where v1 has the controller
@@ -163,18 +164,26 @@ OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& 
   for (std::size_t i = 0; i < kControllerCount; ++i) {
     tree_->reasons[i] = machine.controllers[i].reason;
   }
-  for (auto& hierarchy : open_own_cgroups(machine)) {  // v2 first
+  rest_ = open_own_cgroups(machine);
+  if (!rest_.empty() && rest_.front()->version == 2) {
+    open_hierarchy(std::move(rest_.front()));
+    rest_.erase(rest_.begin());
+  }
+}
+
+void OpenCgroupTree::complete() {
+  for (auto& hierarchy : std::exchange(rest_, {})) {
     for (const Controller controller : {Controller::freezer, Controller::cpuacct}) {
-      if (hierarchy->version == 1 && v2_gives_.contains(controller)) {
+      if (v2_gives_.contains(controller)) {
         hierarchy->controllers.erase(controller);
       }
     }
-    if (hierarchy->version == 2 || !hierarchy->controllers.empty()) {
+    if (!hierarchy->controllers.empty()) {
       open_hierarchy(std::move(hierarchy));
     }
   }
   for (std::size_t i = 0; i < kControllerCount; ++i) {
-    const ControllerMount& where = machine.controllers[i];
+    const ControllerMount& where = machine_.controllers[i];
     const bool is_mounted = !where.mount_point.empty();  // else it is only when somebody needs it
     if (is_mounted && tree_->reasons[i].empty() && hierarchy_of(static_cast<Controller>(i)) == nullptr) {
       tree_->reasons[i] = "cgroup " + where.own_path + " cannot be opened below " + where.mount_point +
@@ -320,45 +329,36 @@ std::string OpenCgroupTree::use_partition(CpuPartition kind, const CpuSet& cpus)
   return enter_partition(*hierarchy, kind, cpus, siblings().empty());
 }
 
-std::unique_ptr<JobCgroup> OpenCgroupTree::make_job(const std::string& name, const CgroupLimits& limits,
-                                                    const std::function<void(int)>& ready_for_birth,
-                                                    const std::function<void()>& given_up) {
+std::unique_ptr<JobCgroup> OpenCgroupTree::begin_job(const std::string& name) {
+  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh);
+  for (const auto& hierarchy : tree_->hierarchies) {
+    if (hierarchy->version == 2 && limits_nothing(*hierarchy)) {
+      job->open(*hierarchy, {});
+      job->let_bear();
+    }
+  }
+  return job;
+}
+
+void OpenCgroupTree::complete_job(JobCgroup& begun, const CgroupLimits& limits) {
+  auto& job = static_cast<OpenJobCgroup&>(begun);  // from begin_job()
   const ControllerSet needed = controllers_of(limits);
   for (const Controller lazy : {Controller::net_cls, Controller::hugetlb}) {
     if (needed.contains(lazy)) {
       hierarchy_of(lazy);
     }
   }
-  // A throw removes the job's cgroups in its destructor.
-  auto job = std::make_unique<OpenJobCgroup>(tree_, name, OpenJobCgroup::Kind::fresh);
-  bool is_ready = false;
-  const auto be_ready = [&] {
-    if (ready_for_birth && !is_ready) {
-      ready_for_birth(job->clone_into_descriptor());
+  for (const auto& hierarchy : tree_->hierarchies) {
+    const bool only_if_named = static_cast<bool>(hierarchy->mount);
+    const bool is_named =
+        (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
+        (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb));
+    if ((!only_if_named || is_named) && !job.is_in(*hierarchy)) {
+      job.open(*hierarchy, limits);
     }
-    is_ready = true;
-  };
-  try {
-    for (const auto& hierarchy : tree_->hierarchies) {
-      const bool only_if_named = static_cast<bool>(hierarchy->mount);
-      if (!only_if_named ||
-          (needed.contains(Controller::net_cls) && hierarchy->controllers.contains(Controller::net_cls)) ||
-          (needed.contains(Controller::hugetlb) && hierarchy->controllers.contains(Controller::hugetlb))) {
-        job->open(*hierarchy, limits);
-      }
-      if (hierarchy->version == 2 && limits_nothing(*hierarchy)) {
-        be_ready();
-      }
-    }
-    job->apply(limits);
-    be_ready();
-  } catch (...) {
-    if (is_ready && given_up) {
-      given_up();
-    }
-    throw;
   }
-  return job;
+  job.apply(limits);
+  job.let_bear();
 }
 
 /// Every hierarchy in which a dead berth's `tree` still is, with its directories open.
@@ -401,7 +401,7 @@ bool is_plain_name(const std::string& name) {
 
 }  // namespace
 
-std::unique_ptr<CgroupTree> CgroupTree::create(const CgroupMachine& machine, const std::string& name) {
+std::unique_ptr<CgroupTree> CgroupTree::begin(const CgroupMachine& machine, const std::string& name) {
   if (!is_plain_name(name)) {
     throw CgroupError(EINVAL, "cgroup name \"" + name + "\"", "");
   }

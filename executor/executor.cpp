@@ -179,10 +179,14 @@ class Executor::Implementation {
         launcher_(options_.launcher ? std::move(options_.launcher) : fork_launcher()),
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")) {
+    tree_ = CgroupTree::begin(machine_, options_.cgroup);
+    if (options_.first_spec != nullptr) {
+      begin_first(profile_of(*options_.first_spec, *options_.first_identity));
+    }
     if (options_.on_forked) {
       options_.on_forked();
     }
-    tree_ = CgroupTree::create(machine_, options_.cgroup);
+    tree_->complete();
     descriptor_limit_ = raise_descriptor_limit().rlim_max;
     NftTables::keep_descriptors();
     watch(launcher_->descriptor(), tag(0, Source::launcher));
@@ -190,6 +194,7 @@ class Executor::Implementation {
   }
 
   ~Implementation() {
+    begun_.reset();
     armed_.clear();
     for (auto& [token, attempt] : attempts_) {
       attempt->stop(Cause::cancelled, std::chrono::milliseconds::zero(), Attempt::Clock::now());
@@ -240,19 +245,19 @@ class Executor::Implementation {
   }
 
   void expect(JobId job, const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
-    const SandboxProfile profile = profile_of(spec, identity);
-    if (!can_be_armed(profile)) {
-      return;
-    }
     try {
-      const std::string name = job_cgroup_name(job, 1);
-      arm_one(name, profile, job_cgroup_limits(spec, allocation, *tree_), name);
+      const SandboxProfile profile = profile_of(spec, identity);
+      if (can_be_armed(profile)) {
+        const std::string name = job_cgroup_name(job, 1);
+        arm_one(name, profile, job_cgroup_limits(spec, allocation, *tree_), name);
+      }
     } catch (const std::exception&) {
       return;  // the launch itself will tell what is wrong
     }
   }
 
   void launch(LaunchRequest request) {
+    begun_.reset();
     const JobId job = request.job_id;
     try {
       begin(std::move(request));
@@ -411,13 +416,15 @@ class Executor::Implementation {
     return {host_view(), options_.hostname, tree_->usable(Controller::cpuset)};
   }
 
-  std::unique_ptr<Sandbox> make_sandbox(const std::string& cgroup_name, const SandboxProfile& profile,
-                                        const CgroupLimits& limits, UniqueFd own_root) {
+  std::unique_ptr<Sandbox> begin_sandbox(const std::string& cgroup_name, const SandboxProfile& profile) {
     if (launcher_lost_) {
       replace_launcher();
     }
-    return std::make_unique<Sandbox>(++last_token_, profile, *tree_, cgroup_name, limits, std::move(own_root),
-                                     *launcher_);
+    return std::make_unique<Sandbox>(++last_token_, profile, *tree_, cgroup_name, *launcher_);
+  }
+
+  void complete(Sandbox& sandbox, const CgroupLimits& limits, UniqueFd own_root) {
+    sandbox.complete(*tree_, limits, std::move(own_root), *launcher_);
   }
 
   /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.
@@ -434,7 +441,9 @@ class Executor::Implementation {
     if (profile.own_root && !host_view()) {
       own_root = open_own_root(request, profile);
     }
-    return make_sandbox(cgroup_name, profile, limits, std::move(own_root));
+    std::unique_ptr<Sandbox> sandbox = begin_sandbox(cgroup_name, profile);
+    complete(*sandbox, limits, std::move(own_root));
+    return sandbox;
   }
 
   void begin(LaunchRequest request) {
@@ -555,12 +564,26 @@ class Executor::Implementation {
            !uses_unified_controllers(machine_);
   }
 
+  void begin_first(const SandboxProfile& profile) {
+    try {
+      if (can_be_armed(profile)) {
+        begun_ = begin_sandbox(kArmedPrefix + std::to_string(last_token_ + 1), profile);
+      }
+    } catch (const std::exception&) {
+      return;  // the launch itself will tell what is wrong
+    }
+  }
+
   void arm_one(const std::string& name, const SandboxProfile& profile, const CgroupLimits& limits,
                const std::string& reserved_for) {
     if (!spare_streams_) {
       spare_streams_ = make_job_streams();
     }
-    std::unique_ptr<Sandbox> sandbox = make_sandbox(kArmedPrefix + name, profile, limits, UniqueFd{});
+    std::unique_ptr<Sandbox> sandbox = std::exchange(begun_, nullptr);
+    if (!sandbox || !(sandbox->profile() == profile)) {
+      sandbox = begin_sandbox(kArmedPrefix + name, profile);
+    }
+    complete(*sandbox, limits, UniqueFd{});
     open_counters_ahead(*sandbox);
     armed_.add(std::move(sandbox), limits, reserved_for);
   }
@@ -850,6 +873,7 @@ class Executor::Implementation {
         end_unspawned(current, Attempt::Clock::now());
       }
     }
+    begun_.reset();
     armed_.clear();
   }
 
@@ -937,6 +961,7 @@ class Executor::Implementation {
   std::map<std::uint64_t, std::unique_ptr<Sandbox>>
       exiting_;  ///< of jobs that have ended, until init has too
   OwnCpus own_cpus_;
+  std::unique_ptr<Sandbox> begun_;  ///< for the job that will be expected
   ArmedSandboxes armed_;
   std::optional<JobStreams> spare_streams_;
   std::deque<std::unique_ptr<JobCgroup>> finished_;

@@ -100,6 +100,10 @@ struct ExecutorOptions {
   NetworkSettings network = {};
   /// Host name inside jobs that name none is the job's name; this is the fall-back.
   std::string hostname = "berth";
+  /// What expect() will be called with first, so that the constructor can begin its namespaces, where this
+  /// machine allows that before its limits are known; null: nothing. Read within the constructor alone.
+  const JobSpec* first_spec = nullptr;
+  const Identity* first_identity = nullptr;
   /// Called within the constructor, once the launcher is forked: from here on there may be threads.
   std::function<void()> on_forked = {};
   /// From fork_launcher(); null: the constructor forks one.

@@ -24,6 +24,7 @@
 #include "executor/executor.h"
 #include "executor/init/embedded_init.h"
 #include "executor/os/message.h"
+#include "executor/os/other_cpu.h"
 #include "executor/os/syscall.h"
 #include "executor/root_template.h"
 #include "executor/sandbox_protocol.h"
@@ -193,8 +194,9 @@ bool is_cgroup_refusal(int error_number) {
 
 class Launcher {
  public:
-  Launcher(int socket, int proc, int init, bool privileged)
+  Launcher(int socket, int proc, int init, bool privileged, const OtherCpu& other_cpu)
       : socket_(socket),
+        other_cpu_(other_cpu),
         proc_(proc),
         init_(init),
         // Else a change of ids would take the capabilities away, and with them the way back.
@@ -205,13 +207,17 @@ class Launcher {
   }
 
   [[noreturn]] void run() {
-    while (true) {
+    for (bool is_first = true; true;) {
       RequestPacket packet{};
       Descriptors descriptors;
       const ssize_t size = receive_message(socket_, &packet, sizeof packet, descriptors, MessageWait::block);
       if (size < static_cast<ssize_t>(sizeof packet.header)) {
         quit();
       }
+      if (is_first) {
+        other_cpu_.leave();  // the parent has done its part
+      }
+      is_first = false;
       spawn(packet, descriptors);
     }
   }
@@ -312,6 +318,7 @@ class Launcher {
   }
 
   int socket_;
+  OtherCpu other_cpu_;
   int proc_;
   int init_;
   bool may_change_ids_;
@@ -376,7 +383,7 @@ UniqueFd make_init_file() {
 }
 
 [[noreturn]] void run_launcher(int inherited_socket, pid_t parent, LauncherProcess::View view,
-                               const rlimit& open_files) {
+                               const rlimit& open_files, const OtherCpu& other_cpu) {
   ::prctl(PR_SET_NAME, "berth-launcher");
   // A session of its own: a job with root inside may change the nice value of its init's (sched(7),
   // autogroup), which else would be the caller's.
@@ -406,7 +413,7 @@ UniqueFd make_init_file() {
     if (privileged) {
       drop_host_tree();
     }
-    Launcher(kLauncherSocket, proc.get(), init.get(), privileged).run();
+    Launcher(kLauncherSocket, proc.get(), init.get(), privileged, other_cpu).run();
   } catch (const TemplateError& error) {
     reply(kLauncherSocket, 0, error.error_number, error.step);
     quit();
@@ -444,6 +451,7 @@ LauncherProcess::LauncherProcess(const rlimit& open_files)
   std::signal(SIGCHLD, SIG_DFL);  // a caller may have left it ignored: then nothing could be waited for
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   const pid_t parent = ::getpid();
+  const OtherCpu other_cpu;
   // Ctrl-C is for this process to deal with: the launcher is never without its own mask.
   sigset_t all;
   sigset_t before;
@@ -451,7 +459,10 @@ LauncherProcess::LauncherProcess(const rlimit& open_files)
   ::sigprocmask(SIG_SETMASK, &all, &before);
   pid_ = ::fork();
   if (pid_ == 0) {
-    run_launcher(pair.second.get(), parent, view_, open_files);
+    run_launcher(pair.second.get(), parent, view_, open_files, other_cpu);
+  }
+  if (pid_ > 0) {
+    other_cpu.take_process(pid_);
   }
   const int error_number = errno;
   ::sigprocmask(SIG_SETMASK, &before, nullptr);

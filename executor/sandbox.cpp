@@ -46,26 +46,40 @@ UniqueFd confirm_terminal(UniqueFd master) {
 }  // namespace
 
 Sandbox::Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
-                 const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root,
-                 LauncherProcess& launcher)
+                 const std::string& cgroup_name, LauncherProcess& launcher)
     : token_(token), profile_(profile) {
   FdPair pair = make_socket_pair(SOCK_SEQPACKET);
   ::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &kChannelBuffer, sizeof kChannelBuffer);
   channel_ = std::move(pair.first);
+  inits_end_ = std::move(pair.second);
+  cgroup_ = tree.begin_job(cgroup_name);
+  if (cgroup_->can_bear()) {
+    ask_for_init(launcher);
+  }
+}
+
+void Sandbox::ask_for_init(LauncherProcess& launcher) {
   const bool host_view = launcher.view() == LauncherProcess::View::host_tree;
-  // Init waits for its setup, and with that for the rest of its cgroup; it ends at the end of file of its
-  // channel.
-  const auto spawn = [&](int clone_into_descriptor) {
-    launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
-                    profile_.network == NetworkMode::host, pair.second.get(), clone_into_descriptor});
-  };
-  cgroup_ = tree.make_job(cgroup_name, limits, spawn, [this] { channel_.reset(); });
+  launcher.spawn({token_, uid_map_of(profile_), gid_map_of(profile_), host_view,
+                  profile_.network == NetworkMode::host, inits_end_.get(), cgroup_->clone_into_descriptor()});
+  inits_end_.reset();
+}
+
+/// Init waits for its setup, and with that for the rest of its cgroup; it ends at the end of file of its
+/// channel.
+void Sandbox::complete(CgroupTree& tree, const CgroupLimits& limits, UniqueFd own_root,
+                       LauncherProcess& launcher) {
+  tree.complete_job(*cgroup_, limits);
+  if (inits_end_) {
+    ask_for_init(launcher);
+  }
   std::vector<int> descriptors;
   if (own_root) {
     descriptors.push_back(own_root.get());
   }
   const std::vector<int> tasks = cgroup_->attach_descriptors();
   descriptors.insert(descriptors.end(), tasks.begin(), tasks.end());
+  const bool host_view = launcher.view() == LauncherProcess::View::host_tree;
   const std::uint32_t flags = (host_view ? sandbox::kHostView : 0u) |
                               (cgroup_->clone_into_descriptor() < 0 ? sandbox::kCpuFromAttach : 0u);
   const std::vector<char> setup = make_setup(profile_, flags, tasks.size());

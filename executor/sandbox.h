@@ -23,12 +23,12 @@ namespace berth {
 
 class Sandbox {
  public:
-  /// Makes its cgroup, asks `launcher` for init meanwhile, and sends everything that init needs to arm
-  /// itself; does not wait for it. `own_root` is a detached mount for profile.own_root in the privileged
-  /// view.
+  /// Begins its cgroup and asks `launcher` for init, if that can be born there yet; does not wait for it.
   Sandbox(std::uint64_t token, const SandboxProfile& profile, CgroupTree& tree,
-          const std::string& cgroup_name, const CgroupLimits& limits, UniqueFd own_root,
-          LauncherProcess& launcher);
+          const std::string& cgroup_name, LauncherProcess& launcher);
+  /// Once: the rest of its cgroup, and all that init needs to arm itself. `own_root` is a detached mount for
+  /// profile.own_root in the privileged view. After an exception it can only be destroyed.
+  void complete(CgroupTree& tree, const CgroupLimits& limits, UniqueFd own_root, LauncherProcess& launcher);
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;
@@ -82,10 +82,13 @@ class Sandbox {
   std::unique_ptr<JobCgroup> release_cgroup() { return std::move(cgroup_); }
 
  private:
+  void ask_for_init(LauncherProcess& launcher);
+
   std::uint64_t token_;
   SandboxProfile profile_;
   std::unique_ptr<JobCgroup> cgroup_;
   UniqueFd channel_;
+  UniqueFd inits_end_;  ///< of the channel, until the launcher is asked for init
   UniqueFd pidfd_;
   UniqueFd network_devices_;
   UniqueFd terminal_;

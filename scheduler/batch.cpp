@@ -60,6 +60,7 @@ BatchResult Batch::run(const std::function<void()>& after_wait) {
     after_wait();
   }
   launch_claimed();
+  rehearse_end();
   while (true) {
     write_running();
     flush_writes();
@@ -260,6 +261,19 @@ void Batch::launch_claimed() {
     } else {
       handle_ended(index, clock_.system_now(), cancelled_outcome("cancelled before it started"), {});
     }
+  }
+}
+
+/// While the first job is on its way.
+void Batch::rehearse_end() {
+  if (active_.empty() || trouble_since_) {
+    return;
+  }
+  const AccountingRecord& first = entries_[active_.front()].record;
+  try {
+    store_.rehearse_end(first.job_id, first.attempt);
+  } catch (const StoreError&) {
+    return;  // its end will tell
   }
 }
 

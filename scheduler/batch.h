@@ -147,6 +147,7 @@ class Batch {
   bool lease(std::size_t index);
   void claim(std::size_t index);
   void launch_claimed();
+  void rehearse_end();
   void launch(std::size_t index);
   Resources wanted_by(const JobSpec& spec) const;
   std::vector<RunningJob> running_jobs() const;

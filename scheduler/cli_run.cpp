@@ -30,6 +30,7 @@
 #include "scheduler/recovery.h"
 #include "scheduler/run_jobs_input.h"
 #include "scheduler/run_report.h"
+#include "scheduler/side_thread.h"
 #include "schemas/daemon_config.h"
 
 namespace berth {
@@ -328,21 +329,20 @@ void respect_others(SlotPool& pool, const std::string& overlap) {
 }
 
 /// The first job's sandbox is prepared while this thread commits the job. When another process takes the
-/// number, or the queue begins with another job, it is made in vain. Nothing else may use the executor until
-/// what is returned is ready.
-std::future<void> expect_first(Executor& executor, SlotPool& pool, JobStore& store,
-                               const std::vector<Submission>& submissions,
-                               const std::map<std::string, Identity>& identities) {
+/// number, or the queue begins with another job, it is made in vain. Nothing else may use the executor before
+/// what is returned has gone.
+std::unique_ptr<SideThread> expect_first(Executor& executor, SlotPool& pool, JobStore& store,
+                                         const std::vector<Submission>& submissions,
+                                         const std::map<std::string, Identity>& identities) {
   const JobSpec& spec = submissions.front().job.spec;
   pool.look_at_others();
   const std::optional<SlotLease> lease = pool.lease(slot_request(spec));
   if (!lease) {
-    return std::async(std::launch::deferred, [] {});
+    return nullptr;
   }
-  return std::async(kThread, [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
-                              identity = identities.at(spec.isolation.user)] {
-    executor.expect(id, spec, allocation, identity);
-  });
+  return std::make_unique<SideThread>(
+      [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
+       identity = identities.at(spec.isolation.user)] { executor.expect(id, spec, allocation, identity); });
 }
 
 /// The launcher and the cgroups go while the disk writes the last record. False when it could not.
@@ -609,13 +609,17 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
   }
 }
 
-ExecutorOptions executor_options(const Supervisor& supervisor, std::size_t jobs,
+ExecutorOptions executor_options(const Supervisor& supervisor, const std::vector<RequestedJob>& jobs,
+                                 const std::map<std::string, Identity>& identities,
                                  const NetworkSettings& network, SideTasks& side_tasks,
                                  std::shared_ptr<LauncherProcess> launcher) {
+  const JobSpec& first = jobs.front().spec;
   return {.cgroup = supervisor.cgroup,
-          .armed_ahead = jobs > 1 ? kArmedAhead : 0U,
-          .launches = jobs,
+          .armed_ahead = jobs.size() > 1 ? kArmedAhead : 0U,
+          .launches = jobs.size(),
           .network = network,
+          .first_spec = &first,
+          .first_identity = &identities.at(first.isolation.user),
           .on_forked = [&side_tasks] { side_tasks.begin(); },
           .launcher = std::move(launcher)};
 }
@@ -686,8 +690,8 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   const std::string database = database_path(line);
   log_debug("job database " + database);
   SideTasks side_tasks(database);
-  Executor executor(
-      executor_options(supervisor, requested.jobs.size(), network, side_tasks, std::move(launcher_process)));
+  Executor executor(executor_options(supervisor, requested.jobs, identities, network, side_tasks,
+                                     std::move(launcher_process)));
   log_debug("cgroup berth/" + supervisor.cgroup);
   std::vector<InputFault> faults = unsupported(executor, requested.jobs, identities);
   SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
@@ -714,9 +718,9 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   Batch batch(*store, launcher, pool, clock, supervisor, observer,
               wishes.overlap == "last" ? Overlap::last : Overlap::never);
   Cancellation cancellation(signals, executor);
-  const std::future<void> sandbox = expect_first(executor, pool, *store, submissions, identities);
+  std::unique_ptr<SideThread> sandbox = expect_first(executor, pool, *store, submissions, identities);
   batch.submit(std::move(submissions));
-  sandbox.wait();
+  sandbox.reset();
   const BatchResult result = batch.run([&] { cancellation.read_signals(batch, progress); });
 
   const bool is_on_disk = close_and_sync(executor, *store);

@@ -21,8 +21,24 @@ constexpr int kStyle =
     po::command_line_style::short_allow_next | po::command_line_style::long_allow_adjacent |
     po::command_line_style::long_allow_next | po::command_line_style::allow_sticky;
 
-void describe(std::span<const Option> table, po::options_description& description) {
+/// Whether one of `words` may be this option.
+bool may_be_typed(const Option& option, const std::vector<std::string>& words) {
+  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
+    if (word.starts_with("--")) {
+      return word.substr(2, word.find('=') - 2) == option.name;  // npos is far enough too
+    }
+    return word.starts_with('-') && option.letter != 0 &&
+           word.find(option.letter, 1) != std::string_view::npos;
+  });
+}
+
+/// Of the table what `words` may name: a description takes longer to make than the words to parse.
+void describe(std::span<const Option> table, const std::vector<std::string>& words,
+              po::options_description& description) {
   for (const Option& option : table) {
+    if (!may_be_typed(option, words)) {
+      continue;
+    }
     std::string names{option.name};
     if (option.letter != 0) {
       names += ',';
@@ -195,9 +211,9 @@ std::string missing_argument_message(const CommandSpec* command, std::string_vie
 
 void run_parser(const std::vector<std::string>& words, CommandLine& line) {
   po::options_description description;
-  describe(global_options(), description);
+  describe(global_options(), words, description);
   if (line.command != nullptr) {
-    describe(line.command->options, description);
+    describe(line.command->options, words, description);
   }
   try {
     const po::parsed_options parsed = po::command_line_parser(words).options(description).style(kStyle).run();

@@ -285,6 +285,14 @@ Query Database::query(const char* sql) {
   return Query(*statement);
 }
 
+void Database::rehearse(const std::function<void()>& body, Durability durability) {
+  translate_errors([&] {
+    set_durability(durability);
+    const Transaction rolled_back(*this);
+    body();
+  });
+}
+
 Database::Transaction::~Transaction() {
   if (!committed_) {
     try {

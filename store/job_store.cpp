@@ -391,6 +391,7 @@ class SqliteJobStore final : public QueueStore {
   void run(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   bool finish(JobId job, unsigned attempt, const Outcome& outcome, const Usage& usage, Timestamp at) override;
   void sync() override { database_->sync(); }
+  void rehearse_end(JobId job, unsigned attempt) override;
   bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
                       const Usage& usage, Timestamp at, Sync sync) override;
   std::vector<OpenAttempt> open_attempts() override;
@@ -429,6 +430,8 @@ class SqliteJobStore final : public QueueStore {
   void set_state(JobId job, JobState state, unsigned attempt, std::optional<Timestamp> end);
   bool finish(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
               const Usage& usage, Timestamp at, Database::Durability durability);
+  bool write_record(JobId job, unsigned attempt, const AttemptStart* start, const Outcome& outcome,
+                    const Usage& usage, Timestamp at);
   void insert_unstarted(JobId job, unsigned attempt);
   void write_end(JobId job, unsigned attempt, std::optional<Timestamp> start, const Outcome& outcome,
                  const Usage& usage, Timestamp at);
@@ -1334,6 +1337,14 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const Outcome& outcome,
   return finish(job, attempt, nullptr, outcome, usage, at, Database::Durability::power_cut);
 }
 
+void SqliteJobStore::rehearse_end(JobId job, unsigned attempt) {
+  Outcome outcome;
+  outcome.state = JobState::completed;
+  const AttemptStart start;
+  database_->rehearse([&] { write_record(job, attempt, &start, outcome, {}, {}); },
+                      Database::Durability::process_kill);
+}
+
 bool SqliteJobStore::run_and_finish(JobId job, unsigned attempt, const AttemptStart& start,
                                     const Outcome& outcome, const Usage& usage, Timestamp at, Sync sync) {
   const bool now = sync == Sync::now;
@@ -1346,29 +1357,31 @@ bool SqliteJobStore::finish(JobId job, unsigned attempt, const AttemptStart* sta
   if (!is_final(outcome.state)) {
     refuse(job, "cannot end as " + std::string(to_string(outcome.state)) + ", which is not a final state");
   }
-  const auto write_record = [&] {
-    if (has_record(job, attempt)) {
-      return false;
-    }
-    // Recorded at once, RUNNING is an event and a time, but no state that anybody could read.
-    const std::optional<Standing> now = start != nullptr ? standing(job) : std::nullopt;
-    const bool ran = now && now->state == JobState::configuring;
-    const Standing before = ran ? *now : require_transition(job, outcome.state);
-    require_attempt(job, before, attempt);
-    if (ran) {
-      insert_event(job, attempt, start->at, JobState::running, start->detail);
-    }
-    set_state(job, outcome.state, attempt, at);
-    if (before.state == JobState::pending) {
-      leave_queue(job);
-    }
-    if (attempt == 0) {
-      insert_unstarted(job, 0);
-    }
-    write_end(job, attempt, ran ? std::optional(start->at) : std::nullopt, outcome, usage, at);
-    return true;
-  };
-  return database_->write(write_record, durability);
+  return database_->write([&] { return write_record(job, attempt, start, outcome, usage, at); }, durability);
+}
+
+bool SqliteJobStore::write_record(JobId job, unsigned attempt, const AttemptStart* start,
+                                  const Outcome& outcome, const Usage& usage, Timestamp at) {
+  if (has_record(job, attempt)) {
+    return false;
+  }
+  // Recorded at once, RUNNING is an event and a time, but no state that anybody could read.
+  const std::optional<Standing> now = start != nullptr ? standing(job) : std::nullopt;
+  const bool ran = now && now->state == JobState::configuring;
+  const Standing before = ran ? *now : require_transition(job, outcome.state);
+  require_attempt(job, before, attempt);
+  if (ran) {
+    insert_event(job, attempt, start->at, JobState::running, start->detail);
+  }
+  set_state(job, outcome.state, attempt, at);
+  if (before.state == JobState::pending) {
+    leave_queue(job);
+  }
+  if (attempt == 0) {
+    insert_unstarted(job, 0);
+  }
+  write_end(job, attempt, ran ? std::optional(start->at) : std::nullopt, outcome, usage, at);
+  return true;
 }
 
 bool SqliteJobStore::has_record(JobId job, unsigned attempt) {

@@ -95,6 +95,8 @@ class Store(BerthCase):
     def test_killed_berth_takes_its_jobs_with_it(self):
         process = self.run_start(self.job("ignore_term"))
         self.wait_for_job(process)
+        # A start is recorded a few milliseconds later, in case that the job has ended by then.
+        self.assertTrue(eventually(lambda: self.history()[0]["state"] == "RUNNING"))
         process.kill()
         process.wait()
         self.assertTrue(eventually(lambda: not self.job_pids()), "the jobs of a killed berth live on")

@@ -207,40 +207,46 @@ TEST_CASE("every limit is in its control file before make_job returns") {
   }
 }
 
-TEST_CASE("a process may be born once, before the v1 cgroups are made where v2 only counts") {
+TEST_CASE("a process may be born before the v1 cgroups are made where v2 only counts") {
   const NothingLeft nothing_left;
   const auto tree = CgroupTree::create(machine(), tree_name());
   const bool counts_only = machine().unified.version == 2 && machine().at(Controller::memory).version == 1;
   const std::string memory = machine().at(Controller::memory).mount_point +
                              machine().at(Controller::memory).own_path + "/berth/" + tree_name() + "/job-1.1";
-  int births = 0;
-  int birthplace = -1;
   CgroupLimits limits;
   limits.memory = 64 * kMiB;
-  const auto job = tree->make_job("job-1.1", limits, [&](int clone_into) {
-    ++births;
-    birthplace = clone_into;
-    CHECK((::access(memory.c_str(), F_OK) == 0) == !counts_only);
-  });
-  CHECK(births == 1);
-  CHECK(birthplace == job->clone_into_descriptor());
+  const auto job = tree->begin_job("job-1.1");
+  CHECK(job->can_bear() == counts_only);
+  CHECK(::access(memory.c_str(), F_OK) != 0);
+  const int birthplace = job->clone_into_descriptor();
+  tree->complete_job(*job, limits);
+  CHECK(job->can_bear());
+  CHECK(::access(memory.c_str(), F_OK) == 0);
+  CHECK((!counts_only || job->clone_into_descriptor() == birthplace));
 
-  // What cannot be made after a birth is removed, with who was born.
+  // What cannot be completed after a birth is removed, with who was born.
   CgroupLimits impossible;
   impossible.cpus = CpuSet{4000};
   Child born;
-  bool is_asked_for = false;
-  bool is_let_go = false;
-  const auto bear = [&](int clone_into) {
-    is_asked_for = true;
-    if (clone_into >= 0) {
-      born.pid = spawn_into(clone_into, {}, sleep_forever);
-    }
-  };
-  const auto let_go = [&] { is_let_go = true; };
-  CHECK_THROWS_AS(tree->make_job("job-2.1", impossible, bear, let_go), CgroupError);
-  CHECK(is_asked_for == counts_only);
-  CHECK(is_let_go == is_asked_for);
+  auto failing = tree->begin_job("job-2.1");
+  if (failing->can_bear()) {
+    born.pid = spawn_into(failing->clone_into_descriptor(), {}, sleep_forever);
+  }
+  CHECK_THROWS_AS(tree->complete_job(*failing, impossible), CgroupError);
+  failing.reset();
+}
+
+TEST_CASE("a tree that is begun has v2 alone, and a job in it may be begun") {
+  const NothingLeft nothing_left;
+  const auto tree = CgroupTree::begin(machine(), tree_name());
+  const auto job = tree->begin_job("job-1.1");
+  CHECK(!tree->usable(Controller::pids) == (machine().at(Controller::pids).version == 1));
+  tree->complete();
+  CHECK(tree->usable(Controller::pids));
+  CgroupLimits limits;
+  limits.pids = 7;
+  tree->complete_job(*job, limits);
+  CHECK(job->can_bear());
 }
 
 TEST_CASE("a child is born inside every hierarchy") {

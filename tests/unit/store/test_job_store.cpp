@@ -741,6 +741,20 @@ TEST_CASE(
   CHECK(store->events(at_once).size() == 4);
 }
 
+TEST_CASE("an end that is rehearsed changes nothing and is recorded later") {
+  const auto store = JobStore::open(":memory:");
+  const JobId job = submit_one(*store);
+  store->configure(job, 1, sample_allocation(), at(1));
+  const std::string before = to_json_text(store->find(job).at(0));
+  store->rehearse_end(job, 1);
+  CHECK(to_json_text(store->find(job).at(0)) == before);
+  CHECK(store->events(job).size() == 2);
+  CHECK_THROWS_AS(store->rehearse_end(job, 2), StoreError);
+  CHECK(store->run_and_finish(job, 1, {at(2), "{}"}, completed(), {}, at(3), Sync::now));
+  CHECK(store->events(job).size() == 4);
+  CHECK(store->find(job).at(0).state == JobState::completed);
+}
+
 TEST_CASE("a record that is not to be on the disk yet is in the database, and sync puts it on the disk") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
