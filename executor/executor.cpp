@@ -194,7 +194,10 @@ class Executor::Implementation {
   }
 
   ~Implementation() {
-    begun_.reset();
+    if (begun_) {
+      await_spawned(*begun_);
+      begun_.reset();
+    }
     armed_.clear();
     for (auto& [token, attempt] : attempts_) {
       attempt->stop(Cause::cancelled, std::chrono::milliseconds::zero(), Attempt::Clock::now());
@@ -723,6 +726,11 @@ class Executor::Implementation {
 
   void take_spawned(Spawned spawned, Time now) {
     const auto found = attempts_.find(spawned.token);
+    if (begun_ && begun_->token() == spawned.token) {  // the job that it was made for still waits
+      abandon(spawned);
+      begun_.reset();
+      return;
+    }
     if (found == attempts_.end()) {
       if (!armed_.receive(spawned, [this](Sandbox& sandbox) { connect(sandbox); })) {
         abandon(spawned);
@@ -877,20 +885,25 @@ class Executor::Implementation {
     armed_.clear();
   }
 
-  /// Before destruction: a sandbox whose making is under way must be known to be killed.
+  /// Before destruction: a sandbox whose making is under way must be known to be killed and reaped.
   void await_spawned(Sandbox& sandbox) {
     try {
-      while (sandbox.pidfd() < 0) {
+      while (sandbox.is_asked_for()) {
         std::optional<Spawned> spawned = launcher_->receive(true);
         if (!spawned) {
           continue;
         }
         const auto found = attempts_.find(spawned->token);
-        if (found != attempts_.end()) {
-          if (!spawned->pidfd) {
+        if (!spawned->pidfd) {
+          if (spawned->token == sandbox.token()) {
             return;
           }
+        } else if (spawned->token == sandbox.token()) {
+          sandbox.take(std::move(*spawned));
+        } else if (found != attempts_.end()) {
           found->second->sandbox().take(std::move(*spawned));
+        } else {
+          abandon(*spawned);
         }
       }
     } catch (const std::exception&) {

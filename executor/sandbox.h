@@ -39,6 +39,8 @@ class Sandbox {
   int channel() const { return channel_.get(); }
   int pidfd() const { return pidfd_.get(); }
 
+  /// Whether the launcher has still to answer.
+  bool is_asked_for() const { return !inits_end_ && !pidfd_; }
   /// The launcher made it: from now on pidfd() is valid.
   void take(Spawned spawned);
   /// Gives the job to init. When init is gone its report, or the launcher's, says why. Throws

@@ -1,5 +1,6 @@
 """Slots and queue: what runs beside what, in which order, and how it is stopped."""
 
+import ctypes
 import json
 import os
 import signal
@@ -80,6 +81,17 @@ class Queue(BerthCase):
         self.assert_refused(run, "fat", "200M")
 
     @natively
+    def test_a_refused_run_leaves_no_process_of_the_sandbox_that_it_had_begun(self):
+        subreaper = 36  # prctl(2), PR_SET_CHILD_SUBREAPER: what berth leaves unreaped becomes this process's
+        self.assertEqual(ctypes.CDLL(None).prctl(subreaper, 1, 0, 0, 0), 0)
+        try:
+            for _ in range(10):
+                status, _, err = self.berth("run", "--database", self.database, "--cpus-per-task", "4096", "--", "true")
+                self.assertEqual(status, 125, err)
+            self.assertRaises(ChildProcessError, os.waitpid, -1, os.WNOHANG)
+        finally:
+            ctypes.CDLL(None).prctl(subreaper, 0, 0, 0, 0)
+
     def test_cpus_that_are_not_there_are_refused(self):
         status, _, err = self.berth("run", "--database", self.database, "--cpus", "4000", "--", "/bin/true")
         self.assertEqual(status, 125)
