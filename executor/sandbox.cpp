@@ -217,7 +217,6 @@ void Sandbox::read_network(Usage& usage) {
   }
   std::array<char, 8192> text{};
   const ssize_t size = ::pread(network_devices_.get(), text.data(), text.size(), 0);
-  network_devices_.reset();
   if (size <= 0) {
     return;
   }

@@ -92,7 +92,7 @@ class Sandbox {
   UniqueFd channel_;
   UniqueFd inits_end_;  ///< of the channel, until the launcher is asked for init
   UniqueFd pidfd_;
-  UniqueFd network_devices_;
+  UniqueFd network_devices_;  ///< until destruction: closing it takes as long as all that is read at an end
   UniqueFd terminal_;
   std::unique_ptr<NetworkEndpoint> network_;
   struct HeldPlan {
