@@ -50,7 +50,7 @@ std::string lookup_place() {
 /// The next word, without the space behind it.
 std::string take_word(std::string_view& text) {
   const std::size_t end = std::min(text.find(' '), text.size());
-  const std::string word(text.substr(0, end));
+  std::string word(text.substr(0, end));
   text.remove_prefix(std::min(end + 1, text.size()));
   return word;
 }

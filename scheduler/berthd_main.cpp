@@ -197,8 +197,8 @@ int serve(const Arguments& arguments, const DaemonConfig& config) {
   refuse_missing_parts(database);
   const std::unique_ptr<QueueStore> reader = QueueStore::open_existing(database);
   // On the event loop, the first for each job of a dead runner; what is left is tried again.
-  constexpr std::chrono::milliseconds kPatienceForOne{20};
-  constexpr std::chrono::milliseconds kPatience{200};
+  static constexpr std::chrono::milliseconds kPatienceForOne{20};
+  static constexpr std::chrono::milliseconds kPatience{200};
   const LeftoverActions leftovers{
       [](const Supervisor& runner, JobId job, unsigned attempt) {
         return collect_leftover(runner.cgroup, job, attempt, kPatienceForOne);

@@ -203,8 +203,8 @@ void Committer::give_back(std::vector<Item>& items, bool written) {
   items = std::move(again);
   if (!decided.empty()) {
     boost::asio::post(loop_, [this, decided = std::move(decided)] {
-      for (const auto& [done, error] : decided) {
-        call_apart(loop_, [&] { done(error); });  // the others are decided too
+      for (const auto& item : decided) {
+        call_apart(loop_, [&] { item.first(item.second); });  // the others are decided too
       }
     });
   }
