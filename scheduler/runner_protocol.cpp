@@ -39,6 +39,42 @@ Timestamp to_instant(std::int64_t microseconds) {
   return Timestamp(std::chrono::microseconds(microseconds));
 }
 
+void put_greeting(const RunnerMessage& message, Json& header) {
+  header["boot_id"] = message.runner.boot_id;
+  header["pid"] = message.runner.pid;
+  header["start_time"] = message.runner.start_time;
+  header["cgroup"] = message.runner.cgroup;
+  header["knows_umask"] = message.knows_umask;
+  header["tells_pauses"] = message.tells_pauses;
+  header["program"] = message.program;
+  header["controllers"] = Json::array();
+  for (const ControllerReport::Entry& entry : message.controllers.controllers) {
+    header["controllers"].push_back({entry.version, entry.reason});
+  }
+  header["accounts_swap"] = message.controllers.accounts_swap;
+  header["jobs"] = Json::array();
+  for (const AttemptId& id : message.jobs) {
+    header["jobs"].push_back({id.job_id, id.attempt});
+  }
+}
+
+void take_greeting(const Json& header, RunnerMessage& message) {
+  message.runner.boot_id = header.at("boot_id");
+  message.runner.pid = header.at("pid");
+  message.runner.start_time = header.at("start_time");
+  message.runner.cgroup = header.at("cgroup");
+  message.knows_umask = header.value("knows_umask", false);
+  message.tells_pauses = header.value("tells_pauses", false);
+  message.program = header.value("program", "");
+  for (const Json& entry : header.at("controllers")) {
+    message.controllers.controllers.push_back({entry.at(0), entry.at(1)});
+  }
+  message.controllers.accounts_swap = header.at("accounts_swap");
+  for (const Json& id : header.at("jobs")) {
+    message.jobs.push_back({id.at(0), id.at(1)});
+  }
+}
+
 /// As long as there are kinds of message: what each carries beside its job.
 void put_details(const RunnerMessage& message, Json& header) {
   switch (message.kind) {
@@ -73,26 +109,9 @@ void put_details(const RunnerMessage& message, Json& header) {
     case Kind::paused:
       header["detail"] = message.detail;
       break;
-    case Kind::hello: {
-      header["boot_id"] = message.runner.boot_id;
-      header["pid"] = message.runner.pid;
-      header["start_time"] = message.runner.start_time;
-      header["cgroup"] = message.runner.cgroup;
-      header["knows_umask"] = message.knows_umask;
-      header["tells_pauses"] = message.tells_pauses;
-      header["program"] = message.program;
-      header["controllers"] = Json::array();
-      for (const ControllerReport::Entry& entry : message.controllers.controllers) {
-        header["controllers"].push_back({entry.version, entry.reason});
-      }
-      header["accounts_swap"] = message.controllers.accounts_swap;
-      Json jobs = Json::array();
-      for (const AttemptId& id : message.jobs) {
-        jobs.push_back({id.job_id, id.attempt});
-      }
-      header["jobs"] = std::move(jobs);
+    case Kind::hello:
+      put_greeting(message, header);
       break;
-    }
     case Kind::samples: {
       Json samples = Json::array();
       for (const RunningSample& sample : message.samples) {
@@ -163,20 +182,7 @@ void take_details(const Json& header, RunnerMessage& message) {
       message.detail = header.at("detail");
       break;
     case Kind::hello:
-      message.runner.boot_id = header.at("boot_id");
-      message.runner.pid = header.at("pid");
-      message.runner.start_time = header.at("start_time");
-      message.runner.cgroup = header.at("cgroup");
-      message.knows_umask = header.value("knows_umask", false);
-      message.tells_pauses = header.value("tells_pauses", false);
-      message.program = header.value("program", "");
-      for (const Json& entry : header.at("controllers")) {
-        message.controllers.controllers.push_back({entry.at(0), entry.at(1)});
-      }
-      message.controllers.accounts_swap = header.at("accounts_swap");
-      for (const Json& id : header.at("jobs")) {
-        message.jobs.push_back({id.at(0), id.at(1)});
-      }
+      take_greeting(header, message);
       break;
     case Kind::samples:
       for (const Json& entry : header.at("samples")) {
