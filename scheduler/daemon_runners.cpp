@@ -599,7 +599,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         const auto ended = active_.extract(id.job_id);
         if (again && !ended.empty() && ended.mapped().canceller) {
           // cancel() ends it.
-        } else if (again) {
+        } else if (again && !error) {
           enqueue(*again, clock_.system_now());
           release_dependents(id.job_id, array);  // those that wait for its start alone
           schedule();

@@ -89,8 +89,9 @@ bool may_transition(JobState from, JobState to) {
   switch (from) {
     case JobState::pending:
       return to == JobState::configuring || ends_without_running(to);
-    case JobState::configuring:  // a memory limit can be too small for the set-up alone
-      return to == JobState::running || to == JobState::out_of_memory || ends_without_running(to);
+    case JobState::configuring:
+      return to == JobState::running || to == JobState::out_of_memory || to == JobState::preempted ||
+             ends_without_running(to);
     case JobState::running:
       return to == JobState::suspended || to == JobState::completing || is_final(to);
     case JobState::suspended:

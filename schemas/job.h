@@ -8,8 +8,8 @@
 //      └─────────────┴──► CANCELLED | DEADLINE | NODE_FAIL | FAILED (launch)
 //
 // COMPLETING may be skipped: an attempt whose end and record are committed at once goes from RUNNING or
-// SUSPENDED straight to its final state. CONFIGURING may also end in OUT_OF_MEMORY: a limit can be too
-// small for the set-up alone.
+// SUSPENDED straight to its final state. CONFIGURING may also end in OUT_OF_MEMORY, as a limit can be too
+// small for the set-up alone, and in PREEMPTED, when the job is requeued before its command runs.
 #pragma once
 
 #include <cstdint>

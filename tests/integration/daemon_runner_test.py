@@ -228,6 +228,40 @@ class Cancelled(RunnerCase):
         self.assertEqual(self.records(job)[-1]["outcome"]["message"], "cancelled by root")
 
 
+class Requeued(RunnerCase):
+    """While it is CONFIGURING: its start and the end of that come to its runner at once."""
+
+    @contextlib.contextmanager
+    def requeued_before_it_starts(self):
+        """Yields the job, its runner stopped."""
+        os.kill(self.runner, signal.SIGSTOP)
+        try:
+            job = self.submit("exit", 0)
+            self.wait_for_state(job, "CONFIGURING")
+            self.ok("requeue", job)
+            yield job
+        finally:
+            os.kill(self.runner, signal.SIGCONT)
+
+    def assert_runs_again(self, job):
+        self.ok("wait", job)
+        self.assertEqual([record["state"] for record in self.records(job)], ["PREEMPTED", "COMPLETED"])
+
+    @natively
+    def test_a_job_that_is_requeued_before_its_command_runs_runs_again(self):
+        with self.requeued_before_it_starts() as job:
+            pass
+        self.assert_runs_again(job)
+
+    @natively
+    def test_a_job_that_is_requeued_before_its_command_runs_runs_again_with_another_berthd(self):
+        with self.requeued_before_it_starts() as job:
+            self.kill_daemon()
+        self.assertTrue(eventually(self.spooled, 30), "its end is not told")
+        self.start_daemon()
+        self.assert_runs_again(job)
+
+
 class BrokenLinks(RunnerCase):
     """The connection between berthd and a runner that lives."""
 

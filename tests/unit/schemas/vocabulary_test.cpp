@@ -62,7 +62,7 @@ TEST_CASE("states follow the diagram in job.h") {
     });
   };
   expect(pending, {{configuring}, ends_without_running});
-  expect(configuring, {{running, out_of_memory}, ends_without_running});
+  expect(configuring, {{running, out_of_memory, preempted}, ends_without_running});
   expect(running, {{suspended, completing}, ends});
   expect(suspended, {{running, completing}, ends});
   expect(completing, {ends});
