@@ -1,6 +1,9 @@
 #include "scheduler/waiting_jobs.h"
 
+#include <algorithm>
 #include <array>
+#include <limits>
+#include <utility>
 
 namespace berth {
 
@@ -46,9 +49,9 @@ WaitingJob WaitingJobs::whole(JobId job, const Entry& entry) const {
   return result;
 }
 
-/// Puts the job where it belongs now.
-void WaitingJobs::settle(JobId job, Entry& entry, Timestamp now) {
-  const bool is_due = !entry.extras || !entry.extras->begin || *entry.extras->begin <= now;
+/// Puts the job where it belongs at now_.
+void WaitingJobs::settle(JobId job, Entry& entry) {
+  const bool is_due = !entry.extras || !entry.extras->begin || *entry.extras->begin <= now_;
   const bool eligible = entry.hold == Hold::none && !entry.blocked && is_due;
   if (eligible && !entry.queued) {
     queue_.push(queued(job, entry));
@@ -78,6 +81,7 @@ std::vector<JobId> WaitingJobs::unready_before(const QueuedJob& job, Timestamp u
 }
 
 void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
+  advance(now);
   remove(job.job_id);
   const QueueFacts& facts = job.facts;
   Entry& entry = jobs_[job.job_id];
@@ -95,14 +99,14 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
     entry.extras =
         std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks,
                                         facts.array_limit, facts.shared_network});
-    if (facts.begin && *facts.begin > now) {
+    if (facts.begin) {
       begins_.emplace(*facts.begin, job.job_id);
     }
     if (facts.deadline) {
       deadlines_.emplace(*facts.deadline, job.job_id);
     }
   }
-  settle(job.job_id, entry, now);
+  settle(job.job_id, entry);
 }
 
 bool WaitingJobs::remove(JobId job) {
@@ -132,10 +136,11 @@ std::optional<WaitingJob> WaitingJobs::find(JobId job) const {
 }
 
 void WaitingJobs::unblock(JobId job, Timestamp now) {
+  advance(now);
   const auto found = jobs_.find(job);
   if (found != jobs_.end()) {
     found->second.blocked = false;
-    settle(job, found->second, now);
+    settle(job, found->second);
   }
 }
 
@@ -143,7 +148,7 @@ void WaitingJobs::block(JobId job) {
   const auto found = jobs_.find(job);
   if (found != jobs_.end()) {
     found->second.blocked = true;
-    settle(job, found->second, Timestamp());
+    settle(job, found->second);
   }
 }
 
@@ -154,11 +159,15 @@ void WaitingJobs::forget_dependency(JobId job) {
   }
 }
 
+WaitingJobs::Instants::const_iterator WaitingJobs::begins_after(Timestamp instant) const {
+  return begins_.upper_bound({instant, std::numeric_limits<JobId>::max()});
+}
+
 void WaitingJobs::advance(Timestamp now) {
-  while (!begins_.empty() && begins_.begin()->first <= now) {
-    const JobId job = begins_.begin()->second;
-    begins_.erase(begins_.begin());
-    settle(job, jobs_.at(job), now);
+  const Timestamp before = std::exchange(now_, now);
+  const auto last = begins_after(std::max(before, now));
+  for (auto begin = begins_after(std::min(before, now)); begin != last; ++begin) {
+    settle(begin->second, jobs_.at(begin->second));
   }
 }
 
@@ -172,10 +181,11 @@ std::vector<JobId> WaitingJobs::overdue(Timestamp now) const {
 
 std::optional<Timestamp> WaitingJobs::next_instant() const {
   std::optional<Timestamp> next;
-  for (const auto* instants : {&begins_, &deadlines_}) {
-    if (!instants->empty() && (!next || instants->begin()->first < *next)) {
-      next = instants->begin()->first;
-    }
+  if (const auto begin = begins_after(now_); begin != begins_.end()) {
+    next = begin->first;
+  }
+  if (!deadlines_.empty()) {
+    next = std::min(next.value_or(Timestamp::max()), deadlines_.begin()->first);
   }
   return next;
 }

@@ -59,7 +59,8 @@ class WaitingJobs {
   void block(JobId job);
   /// What it depended on is over, for good.
   void forget_dependency(JobId job);
-  /// Jobs whose begin time has come become eligible.
+  /// Jobs whose begin time has come become eligible; after a clock that was set back, those whose begin time
+  /// is to come are so no more. add() and unblock() do that too.
   void advance(Timestamp now);
   /// Jobs whose deadline has passed.
   std::vector<JobId> overdue(Timestamp now) const;
@@ -102,15 +103,18 @@ class WaitingJobs {
 
   QueuedJob queued(JobId job, const Entry& entry) const;
   WaitingJob whole(JobId job, const Entry& entry) const;
-  void settle(JobId job, Entry& entry, Timestamp now);
+  void settle(JobId job, Entry& entry);
+  using Instants = std::set<std::pair<Timestamp, JobId>>;
+  Instants::const_iterator begins_after(Timestamp instant) const;
 
   MemoryOf memory_of_;
   std::unordered_map<JobId, Entry> jobs_;
   std::unordered_map<unsigned, std::size_t> of_users_;
   JobQueue queue_;
   std::set<JobId> unready_;  ///< neither eligible nor held
-  std::set<std::pair<Timestamp, JobId>> begins_;
-  std::set<std::pair<Timestamp, JobId>> deadlines_;
+  Timestamp now_;            ///< by which begin times were last judged
+  Instants begins_;          ///< also those that have come
+  Instants deadlines_;
 };
 
 }  // namespace berth

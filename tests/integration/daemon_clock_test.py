@@ -59,6 +59,25 @@ class Clock(ShiftedClock):
         self.assertIn("forwards", self.read_log())
 
     @natively
+    def test_a_begin_time_that_had_come_comes_again_when_the_clock_was_set_back(self):
+        argv = ["/bin/sh", "-c", "until [ -e end-$BERTH_ARRAY_TASK_ID ]; do sleep 0.05; done"]
+        array = self.submit(argv=argv, array="0-1%1", begin_time="now+2hours")
+        before = self.submit("exit", 0, hold=True)
+        after = self.submit("exit", 0, dependency=f"afterok:{before}", begin_time="now+2hours")
+        self.set_clock(3)
+        self.wait_for_state(f"{array}_0", "RUNNING")
+        self.set_clock(0)
+        for task in range(2):
+            with open(os.path.join(self.work, f"end-{task}"), "w", encoding="utf-8"):
+                pass
+        self.ok("wait", f"{array}_0")
+        self.ok("release", before)
+        self.ok("wait", before)
+        self.assertEqual([self.queue()[job]["reason"] for job in (array, after)], ["BeginTime"] * 2)
+        self.set_clock(3)
+        self.ok("wait", array, after)
+
+    @natively
     def test_a_deadline_passes_with_the_clock_and_not_when_it_goes_backwards(self):
         job = self.submit("exit", 0, hold=True, deadline="now+2hours")
         self.set_clock(-5)

@@ -68,6 +68,32 @@ TEST_CASE("a held, a blocked and an early job are known and do not start") {
   CHECK(waiting.size() == 0);
 }
 
+TEST_CASE("begin times are judged by a clock that was set back, and come again") {
+  WaitingJobs waiting = make();
+  WaitingJob early = job(1);
+  early.facts.begin = at(100);
+  WaitingJob blocked = early;
+  blocked.job_id = 2;
+  waiting.add(early, at(0));
+  waiting.add(blocked, at(0), true);
+  waiting.advance(at(100));
+  CHECK(waiting.eligible() == 1);
+  CHECK_FALSE(waiting.next_instant());
+  waiting.unblock(2, at(40));
+  CHECK(waiting.eligible() == 0);
+  CHECK(waiting.own_reason(2, at(40)) == WaitReason::begin_time);
+  CHECK(waiting.next_instant() == at(100));
+  waiting.block(1);
+  waiting.advance(at(101));
+  CHECK(next(waiting) == 2);
+  waiting.unblock(1, at(50));
+  CHECK(next(waiting) == 0);
+  waiting.remove(1);
+  CHECK_FALSE(waiting.next_instant());
+  waiting.advance(at(100));
+  CHECK(next(waiting) == 0);
+}
+
 TEST_CASE("what may come first by itself is known: begin times and dependencies, not holds") {
   WaitingJobs waiting = make();
   WaitingJob early = job(1);
