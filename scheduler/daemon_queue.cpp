@@ -240,7 +240,8 @@ void Daemon::add_after(JobId array, std::set<JobId>& jobs) const {
   }
 }
 
-/// After the commit that changed the job's state.
+/// After the commit that changed the job's state. What cannot be read now is looked up by the next decision,
+/// and keeps nobody from being told.
 void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
   const Timestamp now = clock_.system_now();
   std::set<JobId> waiting;  // a copy: examine() may change it
@@ -252,19 +253,28 @@ void Daemon::release_dependents(JobId ended, std::optional<JobId> array) {
     add_after(*array, waiting);
   }
   // On its tasks: of one of them, or of an array that ended without some.
-  Change changed{ended, array, std::nullopt};
-  if (const auto found = task_depended_on_.find(array.value_or(ended)); found != task_depended_on_.end()) {
-    waiting.insert(found->second.begin(), found->second.end());
-    const std::optional<KnownJob> task = array ? reader_.find_known(ended) : std::nullopt;
-    changed.task = task ? task->array_task_id : std::nullopt;
+  const auto on_tasks = task_depended_on_.find(array.value_or(ended));
+  if (on_tasks != task_depended_on_.end()) {
+    waiting.insert(on_tasks->second.begin(), on_tasks->second.end());
   }
+  std::optional<KnownJob> stored;
+  try {
+    crash_point("release.read");
+    if (!singletons_.empty() || (array && on_tasks != task_depended_on_.end())) {
+      stored = reader_.find_known(ended);
+    }
+  } catch (...) {
+    throw_from(loop_);
+    unexamined_.insert(waiting.begin(), waiting.end());
+    examine_singletons();
+    schedule();
+    return;
+  }
+  const Change changed{ended, array, array && stored ? stored->array_task_id : std::nullopt};
   for (const JobId job : waiting) {
     examine(job, now, changed);
   }
-  if (singletons_.empty()) {
-    return;
-  }
-  if (const std::optional<KnownJob> stored = reader_.find_known(ended)) {
+  if (stored) {
     examine_first({stored->user_id, stored->name});
   }
 }

@@ -852,9 +852,13 @@ void Daemon::tell_end(JobId job, const JobEnd& end) {
 }
 
 void Daemon::tell_array_end(JobId array, JobState state) {
-  const bool is_awaited = waiters_.contains(array);
-  tell_end(array, {state, exit_status_of_array(
-                              state, is_awaited ? reader_.array_outcomes(array) : std::vector<Outcome>())});
+  std::vector<Outcome> tasks;
+  call_apart(loop_, [&] {
+    if (waiters_.contains(array)) {
+      tasks = reader_.array_outcomes(array);
+    }
+  });
+  tell_end(array, {state, exit_status_of_array(state, tasks)});
   release_dependents(array, std::nullopt);
 }
 

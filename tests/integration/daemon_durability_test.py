@@ -299,6 +299,20 @@ class Throwing(DaemonCase):
         self.assert_thrown()
 
     @natively
+    def test_what_depends_on_a_job_starts_also_when_its_end_could_not_be_looked_up(self):
+        for dependency in ("afterok:{}", "singleton"):
+            with self.subTest(dependency):
+                self.start_daemon({"BERTH_THROW_AT": "release.read:2"})  # behind that of its start
+                job = self.submit_until_told()
+                self.wait_for_state(job, "RUNNING")
+                dependent = self.submit("exit", 0, name="until-told", dependency=dependency.format(job))
+                self.let_end()
+                self.ok("wait", job, dependent)
+                self.assert_thrown()
+                os.unlink(os.path.join(self.work, "end"))
+                self.stop_daemon()
+
+    @natively
     def test_an_attempt_that_cannot_be_sent_ends_and_says_why(self):
         for requeue, state in ((False, "NODE_FAIL"), (True, "COMPLETED")):
             self.start_daemon({"BERTH_THROW_AT": "start.after_commit"})
