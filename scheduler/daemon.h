@@ -209,9 +209,8 @@ class Daemon {
     bool start_committed = false;  ///< CONFIGURING is on the disk
     bool sent = false;
     std::optional<RunnerMessage> stop;  ///< asked for before the start was sent
-    /// Waits again when it has ended; nothing: what another berthd was asked for, its cause tells.
-    std::optional<bool> requeue = false;
-    bool stopping = false;  ///< its runner has been told to end it, or will be
+    bool requeue = false;               ///< it was asked for: waits again when it has ended
+    bool stopping = false;              ///< its runner has been told to end it, or will be
     /// Its runner has been asked to suspend or resume it, and has not answered yet.
     struct Pause {
       bool suspended = false;
@@ -259,6 +258,8 @@ class Daemon {
   void replace_runners();
   void attach(const std::shared_ptr<RunnerLink>& link);
   bool lacks_runners() const;
+  bool has_runner() const;
+  void let_leave(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void retire_if_outdated(const std::shared_ptr<RunnerLink>& link);
   void handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
   void handle_gone(const std::shared_ptr<RunnerLink>& link);
@@ -294,6 +295,7 @@ class Daemon {
   void finish_as_told(Active& active, const RunnerMessage& ended, const std::shared_ptr<RunnerLink>& link);
   void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  static bool is_requeued(const Active& active, const Outcome& outcome);
   bool count_failed_start(const Active& active, const Outcome& outcome);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;
   void finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,

@@ -411,7 +411,7 @@ void Daemon::start_jobs() {
     forget(job);
   }
   waiting_.advance(now);
-  while (!draining_ && store_trouble().empty() && !links_.empty()) {
+  while (!draining_ && store_trouble().empty() && has_runner()) {
     pool_.look_at_others();
     const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
     // As though others ended now: what waits for their CPUs first is passed by no other job then.
@@ -450,7 +450,7 @@ bool Daemon::start_or_end(const WaitingJob& job, Timestamp now) {
 
 /// Whether a job waits that the CPUs which other berths have could be for.
 bool Daemon::waits_for_others() const {
-  if (pool_.withheld() == 0 || draining_ || !store_trouble().empty() || links_.empty()) {
+  if (pool_.withheld() == 0 || draining_ || !store_trouble().empty() || !has_runner()) {
     return false;
   }
   const std::vector<QueuedJob> first = waiting_.first(1);
@@ -660,6 +660,14 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
     return;  // its runner died meanwhile
   }
   const std::shared_ptr<RunnerLink> runner = active->runner;
+  if (runner->leaving) {
+    finish(*active,
+           active->canceller ? cancelled_before_start(*active->canceller)
+                             : ended_before_start(JobState::preempted, Cause::preempted,
+                                                  "its berth-runner was being ended"),
+           {}, clock_.system_now(), runner);
+    return;
+  }
   try {
     active->rule = rule_of(stored);  // before anything that may end the attempt: whether it runs again
     if (!runner->is_open()) {        // it died while the start was being committed

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <filesystem>
+#include <tuple>
 
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
@@ -252,7 +253,6 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
     log_warning(job_name(open.job_id) + " goes on beside the pool, which has not got its CPUs any more");
   }
   active.rule = spec ? RetryRule{spec->requeue, spec->retry} : RetryRule{};
-  active.requeue.reset();
   active.canceller = reader_.canceller(id.job_id, id.attempt);
   active.stopping = active.canceller.has_value();
   active.array = stored.array_job_id;
@@ -330,9 +330,13 @@ void Daemon::load_queue(QueueStore& store) {
 // -- runners --------------------------------------------------------------------------------------------
 
 bool Daemon::lacks_runners() const {
-  const auto usable =
-      std::count_if(links_.begin(), links_.end(), [](const auto& link) { return !link->outdated; });
+  const auto usable = std::count_if(links_.begin(), links_.end(),
+                                    [](const auto& link) { return !link->outdated && !link->leaving; });
   return static_cast<std::size_t>(usable) < wanted_runners();
+}
+
+bool Daemon::has_runner() const {
+  return std::any_of(links_.begin(), links_.end(), [](const auto& link) { return !link->leaving; });
 }
 
 void Daemon::keep_runners() {
@@ -378,21 +382,29 @@ void Daemon::retire_if_outdated(const std::shared_ptr<RunnerLink>& link) {
   links_.erase(found);
 }
 
+/// It got SIGTERM. Another is started when the timer says so: at a shutdown berthd has got it too by then.
+void Daemon::let_leave(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
+  log_info("runner " + link->runner().cgroup + " was told to end, and ends its jobs");
+  link->leaving = true;
+  link->send(message);
+  schedule();
+}
+
 /// The one that holds fewest jobs, of the present build if there is one; but jobs of one shared network are
 /// held by one runner, which has it. By its name alone, whoever's it is: the runner keeps users apart.
 std::shared_ptr<RunnerLink> Daemon::runner_for(const std::string& shared_network) const {
   if (!shared_network.empty()) {
     for (const auto& [job, active] : active_) {
-      if (active.runner && active.runner->is_open() &&
+      if (active.runner && active.runner->is_open() && !active.runner->leaving &&
           active.waiting.facts.shared_network == shared_network) {
         return active.runner;
       }
     }
   }
   const auto least = std::min_element(links_.begin(), links_.end(), [](const auto& a, const auto& b) {
-    return std::pair(a->outdated, a->jobs) < std::pair(b->outdated, b->jobs);
+    return std::tuple(a->leaving, a->outdated, a->jobs) < std::tuple(b->leaving, b->outdated, b->jobs);
   });
-  return least == links_.end() ? nullptr : *least;
+  return least == links_.end() || (*least)->leaving ? nullptr : *least;
 }
 
 void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
@@ -402,6 +414,10 @@ void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage
   }
   if (message.kind == RunnerMessage::Kind::samples) {
     samples_.take(message);
+    return;
+  }
+  if (message.kind == RunnerMessage::Kind::retire) {
+    let_leave(link, message);
     return;
   }
   Active* active = find_active(message.id.job_id);
@@ -503,17 +519,21 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
   forget(message.id.job_id);
 }
 
+/// Rather than by its rule. Another berthd may have been asked for it, or its runner was leaving.
+bool Daemon::is_requeued(const Active& active, const Outcome& outcome) {
+  return active.requeue || outcome.cause == Cause::preempted;
+}
+
 /// As which an attempt that ended so runs again; nothing when it does not.
 std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outcome& outcome,
                                                Timestamp at) const {
   if (active.canceller) {
     return std::nullopt;
   }
-  const bool requeued = active.requeue.value_or(outcome.cause == Cause::preempted);
   const std::optional<QueueFacts> facts =
-      requeued ? std::optional(active.waiting.facts)
-               : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory, active.id.attempt,
-                                outcome, at);
+      is_requeued(active, outcome) ? std::optional(active.waiting.facts)
+                                   : facts_of_retry(active.rule, active.waiting.facts, active.holds.memory,
+                                                    active.id.attempt, outcome, at);
   if (!facts) {
     return std::nullopt;
   }
@@ -553,8 +573,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
   std::optional<WaitingJob> again = next_attempt(active, outcome, at);
-  std::string detail = active.requeue.value_or(outcome.cause == Cause::preempted) ? R"({"action":"requeue"})"
-                                                                                  : R"({"action":"retry"})";
+  std::string detail = is_requeued(active, outcome) ? R"({"action":"requeue"})" : R"({"action":"retry"})";
   if (!count_failed_start(active, outcome) && again) {
     again->facts.hold = Hold::administrator;
     detail = hold_detail(std::to_string(kMostFailedStarts) +
@@ -695,7 +714,11 @@ void Daemon::remove_leftovers(const Supervisor& runner, bool was_told) {
 /// Its jobs have ended as it has told in the spool, or with it.
 void Daemon::settle_gone(const RunnerLink& link) {
   const Supervisor& runner = link.runner();
-  log_error("runner " + runner.cgroup + " died");
+  if (link.leaving) {
+    log_info("runner " + runner.cgroup + " has ended");
+  } else {
+    log_error("runner " + runner.cgroup + " died");
+  }
   std::vector<JobId> lost;
   for (const auto& [job, active] : active_) {
     if (active.runner.get() == &link && active.start_committed) {  // else commit_start() sees to it

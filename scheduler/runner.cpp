@@ -48,6 +48,16 @@ std::string name_of(AttemptId id) {
   return "job " + std::to_string(id.job_id) + " attempt " + std::to_string(id.attempt);
 }
 
+Outcome launch_failure(const std::string& stage, int error_number, const std::string& what) {
+  Outcome outcome;
+  outcome.state = JobState::failed;
+  outcome.cause = Cause::launch_failed;
+  outcome.stage = stage;
+  outcome.error_number = error_number;
+  outcome.message = what;
+  return outcome;
+}
+
 /// sbatch(1), "OUTPUT ENVIRONMENT VARIABLES"; a task's spec is its array's.
 void add_array_variables(JobId array, unsigned task, JobSpec& spec) {
   const auto set = [&](const std::string& name, auto value) {
@@ -95,15 +105,16 @@ void Runner::run() {
     if (!unsent_.empty()) {
       descriptors[2].events |= POLLOUT;
     }
-    constexpr int kWakeUpMs = 30'000;
-    const bool idle = is_idle();
-    if (::poll(descriptors.data(), descriptors.size(), idle ? kWakeUpMs : -1) < 0 && errno != EINTR) {
+    if (::poll(descriptors.data(), descriptors.size(), longest_sleep()) < 0 && errno != EINTR) {
       throw std::system_error(errno, std::generic_category(), "poll");
     }
     if (descriptors[0].revents != 0) {
       for (ExecutorEvent& event : executor_.dispatch()) {
         report(event);
       }
+    }
+    if (descriptors[3].revents != 0) {  // before a start that has come too
+      end_jobs();
     }
     if (descriptors[4].revents != 0) {
       streams_.dispatch();
@@ -114,14 +125,18 @@ void Runner::run() {
     if (descriptors[1].revents != 0) {
       accept_connection();
     }
-    if (descriptors[3].revents != 0) {
-      end_jobs();
-    }
     flush();
     if (!is_idle()) {
       idle_since_ = std::chrono::steady_clock::now();
     }
   }
+}
+
+/// For poll(): until may_end() may have changed by itself.
+int Runner::longest_sleep() const {
+  constexpr int kWhileLeavingMs = 500;
+  constexpr int kWhileIdleMs = 30'000;
+  return terminated_ ? kWhileLeavingMs : is_idle() ? kWhileIdleMs : -1;
 }
 
 /// Neither holds jobs nor is to be given any.
@@ -134,7 +149,8 @@ bool Runner::may_end() const {
     return false;
   }
   if (terminated_) {
-    return true;  // what was not acknowledged is in the spool
+    // What was not acknowledged is in the spool. An older berthd does not answer.
+    return retiring_ || !connection_ || std::chrono::steady_clock::now() - *terminated_ >= kFarewell;
   }
   const bool abandoned = is_idle() && std::chrono::steady_clock::now() - idle_since_ >= kLinger &&
                          spooled_.size() == unacknowledged_.size();
@@ -144,7 +160,8 @@ bool Runner::may_end() const {
 void Runner::end_jobs() {
   signalfd_siginfo info{};
   (void)!::read(signals_.get(), &info, sizeof info);
-  terminated_ = true;
+  terminated_ = std::chrono::steady_clock::now();
+  send_leaving();
   for (const auto& [job_id, job] : jobs_) {
     executor_.stop(job_id, Cause::node_fail, job.grace);
   }
@@ -191,6 +208,16 @@ void Runner::accept_connection() {
     ended.counters = false;
     send(ended);
   }
+  if (terminated_) {
+    send_leaving();
+  }
+}
+
+/// No job is to be sent from now on; berthd answers by the same, behind those that it has sent.
+void Runner::send_leaving() {
+  RunnerMessage message;
+  message.kind = Kind::retire;
+  send(message);
 }
 
 void Runner::drop_connection() {
@@ -363,15 +390,23 @@ void Runner::start(const RunnerMessage& message) {
   crash_point("runner.start_received");
   Job& job = jobs_[message.id.job_id];
   job.id = message.id;
+  if (terminated_) {
+    Outcome outcome;
+    outcome.state = JobState::preempted;  // of which berthd lets it wait again
+    outcome.cause = Cause::preempted;
+    outcome.message = "its berth-runner was being ended";
+    refuse(message.id, outcome);
+    return;
+  }
   try {
     occupy(job, message.allocation.cpus);
     launch(message, job);
   } catch (const LaunchError& error) {
-    refuse(message.id, error.stage(), error.error_number(), error.what());
+    refuse(message.id, launch_failure(error.stage(), error.error_number(), error.what()));
   } catch (const std::system_error& error) {
-    refuse(message.id, "set-up", error.code().value(), error.what());
+    refuse(message.id, launch_failure("set-up", error.code().value(), error.what()));
   } catch (const std::exception& error) {
-    refuse(message.id, "set-up", 0, error.what());
+    refuse(message.id, launch_failure("set-up", 0, error.what()));
   }
 }
 
@@ -447,17 +482,13 @@ OutputSink Runner::open_sink(Job& job, StreamFrame::Kind stream, const std::stri
   };
 }
 
-void Runner::refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what) {
+void Runner::refuse(AttemptId id, const Outcome& outcome) {
   forget(jobs_.find(id.job_id));
   RunnerMessage ended;
   ended.kind = Kind::ended;
   ended.id = id;
   ended.at = wall_clock();
-  ended.outcome.state = JobState::failed;
-  ended.outcome.cause = Cause::launch_failed;
-  ended.outcome.stage = stage;
-  ended.outcome.error_number = error_number;
-  ended.outcome.message = what;
+  ended.outcome = outcome;
   streams_.attachments().end(id, ended.outcome);
   finish(std::move(ended));
 }

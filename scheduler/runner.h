@@ -10,6 +10,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -32,6 +33,8 @@ struct RunnerOptions {
 class Runner {
  public:
   static constexpr std::chrono::seconds kLinger{600};
+  /// Within which berthd answers that it sends no more jobs.
+  static constexpr std::chrono::seconds kFarewell{2};
 
   /// Forks the executor's launcher and listens. Throws std::system_error and LaunchError.
   Runner(const RunnerOptions& options, Supervisor self);
@@ -41,7 +44,8 @@ class Runner {
 
   const std::string& socket_path() const { return socket_path_; }
   /// Returns when the runner has nothing to live for. SIGTERM, which comes when the machine is shut down,
-  /// ends its jobs as NODE_FAIL and then the runner.
+  /// ends its jobs as NODE_FAIL and then the runner; berthd sends it no more, and those that it had sent by
+  /// then wait again.
   void run();
 
  private:
@@ -77,7 +81,7 @@ class Runner {
     const Caller& caller;
   };
   OutputSink open_sink(Job& job, StreamFrame::Kind stream, const std::string& path, const SinkFile& file);
-  void refuse(AttemptId id, const std::string& stage, int error_number, const std::string& what);
+  void refuse(AttemptId id, const Outcome& outcome);
   void report(ExecutorEvent& event);
   void report_started(const Started& started);
   void report_ended(const Ended& ended);
@@ -88,6 +92,8 @@ class Runner {
   void forget(std::map<JobId, Job>::iterator job);
   Job* find(AttemptId id);
   AttemptView look(AttemptId id);
+  void send_leaving();
+  int longest_sleep() const;
   bool is_idle() const;
   bool may_end() const;
 
@@ -107,7 +113,7 @@ class Runner {
   std::set<AttemptId> spooled_;
   bool counters_ = false;  // this connection's berthd reads them
   bool retiring_ = false;
-  bool terminated_ = false;
+  std::optional<std::chrono::steady_clock::time_point> terminated_;  ///< SIGTERM came
   std::chrono::steady_clock::time_point idle_since_;
 };
 

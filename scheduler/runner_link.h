@@ -35,6 +35,7 @@ class RunnerLink : public std::enable_shared_from_this<RunnerLink> {
 
   std::size_t jobs = 0;   ///< that it holds now, for choosing the least busy one
   bool outdated = false;  ///< it runs another file than berthd would start now
+  bool leaving = false;   ///< it ends its jobs, and is to be sent no more
 
  private:
   void deliver();

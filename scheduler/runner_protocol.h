@@ -5,9 +5,11 @@
 //
 // berthd sends `start` (body: the job's spec), `stop`, `signal`, `suspend`, `resume`, `acknowledge`, `retire`
 // and `sample`; the runner sends `hello` once per connection, then `started` and `ended`, and `samples` and
-// `paused` when asked. An `ended` is sent again on the next connection until it is acknowledged, and berthd
-// takes only the first: at least once here, exactly once in the database. A runner that has no connection
-// puts each `ended` into the spool, as a file of one frame.
+// `paused` when asked. At SIGTERM it sends `retire` too, which is to say that it takes no more jobs, and
+// berthd answers by the same, behind the starts that it had sent (older builds do not). An `ended` is sent
+// again on the next connection until it is acknowledged, and berthd takes only the first: at least once here,
+// exactly once in the database. A runner that has no connection puts each `ended` into the spool, as a file
+// of one frame.
 #pragma once
 
 #include <cstdint>

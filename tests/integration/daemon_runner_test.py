@@ -262,6 +262,63 @@ class Requeued(RunnerCase):
         self.assert_runs_again(job)
 
 
+class Leaving(RunnerCase):
+    """A runner that got SIGTERM."""
+
+    def runner_of(self, job):
+        entries = json.loads(self.ok("slots", "--json"))["running"]
+        return int(next(entry["runner"] for entry in entries if entry["job_id"] == job).split("-")[1])
+
+    def test_it_is_given_no_more_jobs_while_its_own_end(self):
+        slow = self.submit(argv=["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], grace_period="1h")
+        self.assertTrue(eventually(lambda: self.cli("logs", slow)[1] == "ready\n", 30))
+        os.kill(self.runner, signal.SIGTERM)
+        self.assertTrue(eventually(lambda: "was told to end" in self.read_log()))
+        others = [self.submit("exit", 0), self.submit("hold", 600)]
+        self.ok("wait", others[0])
+        self.wait_for_state(others[1], "RUNNING")
+        self.note_runners()
+        self.assertNotEqual(self.runner_of(others[1]), self.runner)
+        self.assertEqual((self.state(slow), self.runner_of(slow)), ("RUNNING", self.runner))
+        self.ok("cancel", "--now", slow)
+        self.cli("wait", slow)
+        self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+        self.assertEqual(self.state(others[1]), "RUNNING")
+        self.end(others[1])
+        self.assertNotIn("died", self.read_log())
+
+    @natively
+    def test_a_job_that_comes_too_late_runs_elsewhere(self):
+        for runners in range(2):
+            os.kill(self.runner, signal.SIGSTOP)
+            try:
+                jobs = [self.submit("exit", 0) for _ in range(runners + 1)]
+                for job in jobs:
+                    self.wait_for_state(job, "CONFIGURING")
+                os.kill(self.runner, signal.SIGTERM)
+            finally:
+                os.kill(self.runner, signal.SIGCONT)
+            self.ok("wait", *jobs)
+            self.note_runners()
+            for job in jobs:
+                self.assertEqual([record["state"] for record in self.records(job)], ["PREEMPTED", "COMPLETED"])
+            self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+            (self.runner,) = self.alive_runners()
+
+    @natively
+    def test_it_ends_without_berthd_and_with_one_that_does_not_answer(self):
+        self.daemon.send_signal(signal.SIGSTOP)
+        os.kill(self.runner, signal.SIGTERM)
+        self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+        self.daemon.send_signal(signal.SIGCONT)
+        self.ok("wait", self.submit("exit", 0))
+        self.note_runners()
+        self.kill_daemon()
+        (runner,) = self.alive_runners()
+        os.kill(runner, signal.SIGTERM)
+        self.assertTrue(eventually(lambda: not self.alive_runners()))
+
+
 class BrokenLinks(RunnerCase):
     """The connection between berthd and a runner that lives."""
 
