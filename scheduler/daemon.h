@@ -295,6 +295,7 @@ class Daemon {
   void finish_as_told(Active& active, const RunnerMessage& ended, const std::shared_ptr<RunnerLink>& link);
   void acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id);
   void finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message);
+  QueueFacts fitted(QueueFacts facts) const;
   static bool is_requeued(const Active& active, const Outcome& outcome);
   bool count_failed_start(const Active& active, const Outcome& outcome);
   std::optional<WaitingJob> next_attempt(const Active& active, const Outcome& outcome, Timestamp at) const;

@@ -157,12 +157,20 @@ void Daemon::take_in_spool(QueueStore& store) {
   }
 }
 
+/// A retry with more memory has all that there is at most.
+QueueFacts Daemon::fitted(QueueFacts facts) const {
+  if (facts.memory) {
+    facts.memory = std::min(*facts.memory, pool_.total_memory());
+  }
+  return facts;
+}
+
 /// What follows from the end of an attempt that no berthd was there to see: the next one, or its array's end.
 void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outcome) {
   const StoredJob stored = *store.find_stored(id.job_id);
   const std::optional<QueueFacts> again = facts_of_next(store, stored, id, outcome, clock_.system_now());
   if (again && !store.canceller(id.job_id, id.attempt)) {
-    store.requeue(id.job_id, *again, clock_.system_now(),
+    store.requeue(id.job_id, fitted(*again), clock_.system_now(),
                   outcome.cause == Cause::preempted ? R"({"action":"requeue"})" : R"({"action":"retry"})");
   } else if (stored.array_job_id) {
     store.settle_array(*stored.array_job_id, clock_.system_now());
@@ -540,10 +548,7 @@ std::optional<WaitingJob> Daemon::next_attempt(const Active& active, const Outco
   WaitingJob again = active.waiting;
   again.job_id = active.id.job_id;
   again.attempt = active.id.attempt;
-  again.facts = *facts;
-  if (again.facts.memory) {
-    again.facts.memory = std::min(*again.facts.memory, pool_.total_memory());
-  }
+  again.facts = fitted(*facts);
   return again;
 }
 

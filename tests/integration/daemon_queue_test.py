@@ -199,6 +199,18 @@ class Queueing(DaemonCase):
         self.cli("wait", job)
         self.assertEqual(self.state(job), "COMPLETED")
 
+    @natively
+    def test_nor_by_a_job_that_ran_out_of_memory_while_there_was_no_berthd(self):
+        words = ["/bin/sh", "-c", 'until [ -e end ]; do sleep 0.05; done; exec "$@"', "sh", *self.job("allocate", 100)["argv"]]
+        job = self.submit(argv=words, memory_per_node="64M", retry={"max": 1, "on": ["OUT_OF_MEMORY"], "memory_factor": 100})
+        self.wait_for_state(job, "RUNNING")
+        self.kill_daemon()
+        self.let_end()
+        self.assertTrue(eventually(self.spooled, 30))
+        self.start_daemon()
+        self.ok("wait", job)
+        self.assertEqual([record["state"] for record in self.records(job)], ["OUT_OF_MEMORY", "COMPLETED"])
+
     def test_a_job_with_requeue_runs_again_after_its_runner_died(self):
         job = self.submit("print_slowly", 20, 0.1, requeue=True)
         self.wait_for_state(job, "RUNNING")
