@@ -178,8 +178,9 @@ void Daemon::settle_attempt(QueueStore& store, AttemptId id, const Outcome& outc
 }
 
 void Daemon::take_over(QueueStore& store) {
+  FoundRunners runners = find_runners(loop_, runner_paths(), runners_of(store.running_attempts()));
+  take_in_spool(store);  // what runners have spooled before they ended, while others were waited for
   const std::vector<OpenAttempt> open_attempts = store.running_attempts();
-  FoundRunners runners = find_runners(loop_, runner_paths(), runners_of(open_attempts));
   links_ = std::move(runners.alive);
   const std::string program = program_identity(config_.runner_program);
   for (const auto& link : links_) {

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from datetime import datetime, timezone
 
@@ -606,6 +607,28 @@ class Surviving(DaemonCase):
         self.assertNotIn(pid, self.alive_runners())
         self.assertEqual(self.job_pids(), [])
         self.ok("wait", self.submit("exit", 0))
+        self.assert_one_record_per_attempt()
+
+    @natively
+    def test_a_record_that_is_spooled_while_berthd_waits_for_runners_counts(self):
+        self.start_daemon()
+        job = self.submit_until_told()
+        self.wait_for_state(job, "RUNNING")
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        pid = int(running["runner"].split("-")[1])
+        self.kill_daemon()
+        self.let_end()
+        self.assertTrue(eventually(self.spooled, 30))
+        (name,) = self.spooled()
+        record = os.path.join(self.state_folder, "spool", name)
+        os.rename(record, os.path.join(self.directory, name))
+        os.kill(pid, signal.SIGSTOP)  # it will be given ten seconds
+        spooling = threading.Timer(3, os.rename, (os.path.join(self.directory, name), record))
+        spooling.start()
+        self.start_daemon()
+        spooling.join()
+        self.assertNotIn(pid, self.alive_runners())
+        self.assertEqual(self.state(job), "COMPLETED")
         self.assert_one_record_per_attempt()
 
     def test_runners_of_the_build_before_an_upgrade_end_when_they_have_no_job(self):
