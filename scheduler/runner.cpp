@@ -331,6 +331,7 @@ void Runner::handle(const RunnerMessage& message) {
       start(message);
       break;
     case Kind::acknowledge:
+      streams_.dispatch();  // who was handed over before that hears of the end
       unacknowledged_.erase(message.id);
       if (spooled_.erase(message.id) > 0) {
         spool_.remove(message.id);
