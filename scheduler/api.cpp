@@ -1076,7 +1076,8 @@ void Api::top(const Actor& actor, const ApiRespond& respond) {
             if (job.start && stored) {
               jobs.push_back(
                   top_value(job, parse_stored_job(stored->spec_text, "job " + std::to_string(job.job_id)),
-                            found == samples.end() ? nullptr : &*found, now - *job.start - pause));
+                            found == samples.end() ? nullptr : &*found,
+                            std::max(now - *job.start - pause, Timestamp::duration(0))));
             }
           }
           return json_response({{"at", format_instant_utc(now)},

@@ -112,6 +112,16 @@ class Clock(ShiftedClock):
         self.assertTrue(all(0 < row["elapsed_usec"] < 3 * HOUR * 1_000_000 for row in rows), rows)
 
     @natively
+    def test_no_elapsed_time_of_a_running_job_is_negative(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        self.set_clock(-1)
+        (entry,) = json.loads(self.ok("top", "--json"))["jobs"]
+        self.assertEqual(entry["elapsed_usec"], 0)
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
+
+    @natively
     def test_the_expected_start_is_in_the_time_of_the_clock(self):
         blocking = [self.submit("hold", 600, time_limit="1h") for _ in range(2)]
         for job in blocking:
