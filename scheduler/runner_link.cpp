@@ -136,7 +136,26 @@ struct Actions {
   Actions& operator=(const Actions&) = delete;
 };
 
-/// What the runner prints: its socket's path; empty when it failed.
+/// What comes until the other end is closed; nothing when that takes too long.
+std::optional<std::string> read_all(int pipe, const Patience& patience) {
+  std::string text;
+  std::array<char, 4096> buffer{};
+  while (true) {
+    pollfd readable{pipe, POLLIN, 0};
+    const int ready = ::poll(&readable, 1, static_cast<int>(patience.left().count()));
+    if (ready == 0) {
+      return std::nullopt;
+    }
+    const ssize_t count = ready < 0 ? -1 : ::read(pipe, buffer.data(), buffer.size());
+    if (count > 0) {
+      text.append(buffer.data(), static_cast<std::size_t>(count));
+    } else if (count == 0 || errno != EINTR) {
+      return text;
+    }
+  }
+}
+
+/// What the runner prints: its socket's path; empty when it failed. One that takes too long is killed.
 std::string spawn_runner(const RunnerPaths& paths) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
@@ -155,12 +174,11 @@ std::string spawn_runner(const RunnerPaths& paths) {
   const int error_number =
       ::posix_spawn(&pid, paths.program.c_str(), &actions.value, nullptr, arguments.data(), environ);
   ::close(pipe[1]);
-  std::string text;
+  std::optional<std::string> text;
   if (error_number == 0) {
-    std::array<char, 4096> buffer{};
-    ssize_t count = 0;
-    while ((count = ::read(pipe[0], buffer.data(), buffer.size())) > 0 || (count < 0 && errno == EINTR)) {
-      text.append(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    text = read_all(pipe[0], Patience(kPatience));
+    if (!text) {
+      ::kill(pid, SIGKILL);  // what it has forked ends when nobody reads what it says
     }
     int status = 0;
     while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -170,7 +188,11 @@ std::string spawn_runner(const RunnerPaths& paths) {
   if (error_number != 0) {
     throw std::system_error(error_number, std::generic_category(), "run " + paths.program);
   }
-  return text;
+  if (!text) {
+    throw std::runtime_error("a runner did not listen within " + std::to_string(kPatience.count()) +
+                             " s and was killed: does systemd (busctl) answer, and can cgroups be made?");
+  }
+  return *text;
 }
 
 }  // namespace

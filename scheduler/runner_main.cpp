@@ -59,7 +59,9 @@ int run(char** arguments) {
       {arguments[1], arguments[2], static_cast<unsigned>(std::strtoul(arguments[3], nullptr, 10))},
       berth::this_supervisor());
   const std::string& path = runner.socket_path();
-  berth::write_all(STDOUT_FILENO, path.data(), path.size());
+  if (!berth::write_all(STDOUT_FILENO, path.data(), path.size())) {
+    return 1;  // it took too long: berthd waits no more
+  }
   const berth::UniqueFd null = berth::open_at(AT_FDCWD, "/dev/null", O_RDWR);
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO}) {
     berth::check(::dup2(null.get(), descriptor), "dup2");

@@ -15,7 +15,7 @@ import sys
 import threading
 
 from berth_case import eventually, hierarchies, main, natively, read
-from daemon_case import DaemonCase
+from daemon_case import RUNNER, DaemonCase
 
 PIDFD_GETFD = 438  # the same on every architecture
 FIRST, SECOND = "www-data", "backup"
@@ -544,6 +544,31 @@ class Suspensions(RunnerCase):
         self.ok("cancel", "--now", job)
         self.cli("wait", job)
         self.assertEqual(self.state(job), "TIMEOUT")
+
+
+class SlowRunners(DaemonCase):
+    """Runners that do not listen, as while systemd does not answer them."""
+
+    @natively
+    def test_berthd_waits_for_a_runner_no_longer_than_seconds(self):
+        program = os.path.join(self.directory, "slow-runner")
+        with open(program, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n[ ! -e {self.directory}/slow ] || exec sleep 600\nexec {RUNNER} \"$@\"\n")
+        os.chmod(program, 0o755)
+        self.write_config(runner_program=program)
+        self.start_daemon()
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        other = next(pid for pid in self.alive_runners() if f"run-{pid}-" not in self.ok("slots", "--json"))
+        with open(f"{self.directory}/slow", "w", encoding="utf-8"):
+            pass
+        os.kill(other, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: "did not listen within 10 s" in self.read_log(), 40))
+        os.unlink(f"{self.directory}/slow")
+        self.assertTrue(eventually(lambda: json.loads(self.ok("slots", "--json"))["runners"] == 2, 40))
+        self.note_runners()
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
 
 
 class Starts(DaemonCase):
