@@ -154,14 +154,13 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
   }
 
   /// False when the user or everybody together has too many. Root gets in however many others are there.
-  bool enter(uid_t user, int descriptor) {
+  bool may_enter(uid_t user, int descriptor) {
     const bool is_full = connections_ >= limits_.connections || descriptor >= first_reserved_;
-    if ((user != 0 && is_full) || traffic_[user].connections >= limits_.connections_per_user) {
-      return false;
-    }
-    ++connections_;
+    return (user == 0 || !is_full) && traffic_[user].connections < limits_.connections_per_user;
+  }
+  void enter(uid_t user) {
     ++traffic_[user].connections;
-    return true;
+    ++connections_;
   }
   void leave(uid_t user) {
     --connections_;
@@ -214,7 +213,9 @@ namespace {
 class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(Local::socket socket, Peer peer, std::shared_ptr<ApiServer::Implementation> server)
-      : stream_(std::move(socket)), peer_(peer), server_(std::move(server)) {}
+      : stream_(std::move(socket)), peer_(peer), server_(std::move(server)) {
+    server_->enter(peer_.user_id);
+  }
   ~Session() {
     leave_large_body();
     server_->leave(peer_.user_id);
@@ -583,7 +584,7 @@ void ApiServer::Implementation::accept() {
     self->accept();  // first: what goes wrong with one connection keeps nobody out
     ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
     if (const std::optional<Peer> peer = peer_of(socket.native_handle());
-        peer && self->enter(peer->user_id, socket.native_handle())) {
+        peer && self->may_enter(peer->user_id, socket.native_handle())) {
       std::make_shared<Session>(std::move(socket), *peer, self)->read();
     } else {
       refuse_connection(std::move(socket), self->refused_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <iterator>
+#include <new>
 #include <utility>
 
 #include "scheduler/loop_error.h"
@@ -174,13 +175,18 @@ bool Committer::write_as_one(std::vector<Item>& items, std::exception_ptr& troub
 }
 
 /// What the work itself got wrong is its own; a database that cannot be written or is damaged fails the whole
-/// transaction, which SQLite may have rolled back already.
+/// transaction, which SQLite may have rolled back already. So does a lack of memory what must not be lost.
 void Committer::do_work(Item& item) {
   item.error = nullptr;
   try {
     item.work(*store_);
   } catch (const StoreError& error) {
     if (error.kind() != StoreError::Kind::refused) {
+      throw;
+    }
+    item.error = std::current_exception();
+  } catch (const std::bad_alloc&) {
+    if (item.surely) {
       throw;
     }
     item.error = std::current_exception();

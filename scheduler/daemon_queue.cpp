@@ -473,7 +473,6 @@ void Daemon::arm_timer() {
   if (wake >= wakes_at_) {
     return;  // it decides again too early rather than be set again at each decision
   }
-  wakes_at_ = wake;
   timer_.expires_at(wake);
   timer_.async_wait([this](const boost::system::error_code& error) {
     if (error || stopping_) {
@@ -483,6 +482,7 @@ void Daemon::arm_timer() {
     call_apart(loop_, [this] { replace_runners(); });
     decide();
   });
+  wakes_at_ = wake;
 }
 
 bool Daemon::start(const WaitingJob& job) {

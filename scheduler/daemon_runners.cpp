@@ -733,14 +733,16 @@ void Daemon::settle_gone(const RunnerLink& link) {
   }
   const std::map<AttemptId, RunnerMessage> records = spooled_records();
   for (const JobId job : lost) {
-    Active& active = active_.at(job);
-    if (const auto record = records.find(active.id); record != records.end()) {
-      finish_as_told(active, record->second, nullptr);
-      continue;
-    }
-    Usage usage;
-    const Outcome outcome = node_failure(runner, active.id, usage);
-    finish(active, outcome, usage, clock_.system_now(), nullptr);
+    call_apart(loop_, [&] {
+      Active& active = active_.at(job);
+      if (const auto record = records.find(active.id); record != records.end()) {
+        finish_as_told(active, record->second, nullptr);
+        return;
+      }
+      Usage usage;
+      const Outcome outcome = node_failure(runner, active.id, usage);
+      finish(active, outcome, usage, clock_.system_now(), nullptr);
+    });
   }
   remove_leftovers(runner);
   std::filesystem::remove(config_.runtime_directory + "/runners/" + runner.cgroup + ".sock");

@@ -2,6 +2,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <catch2/catch.hpp>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -96,6 +97,24 @@ TEST_CASE("a damaged database fails a transaction as a whole, and what must not 
     f.run(6);
     CHECK(f.names == Words{"sure"});
   }
+}
+
+TEST_CASE("what must not be lost is tried again when memory ran out, and other work is not") {
+  Fixture f;
+  int tries = 0;
+  const auto lack_memory = [&tries](QueueStore&) {
+    if (++tries < 4) {
+      throw std::bad_alloc();
+    }
+  };
+  f.committer.commit_surely(lack_memory, f.tell("sure"));
+  f.run(1);
+  REQUIRE(f.told == Words{"trouble"});
+  f.run(3);
+  CHECK(f.told == Words{"trouble", "no trouble", "sure"});
+  f.committer.commit([](QueueStore&) { throw std::bad_alloc(); }, f.tell("other"));
+  f.run(4);
+  CHECK(f.told.back() == "other failed");
 }
 
 TEST_CASE("a database that works again is noticed though nothing is asked for") {
