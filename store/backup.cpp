@@ -335,14 +335,10 @@ std::vector<BackupFile> find_backups(const std::string& database, const std::str
   if (const auto regular = backup_at(backup); regular && is_berth_database(backup)) {
     found.push_back(*regular);
   }
-  const std::string start = fs::path(database).filename().string() + ".v";
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(database), ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(start) && name.ends_with(".backup")) {
-      if (const auto migrated = backup_at(entry.path().string())) {
-        found.push_back(*migrated);
-      }
+  const int newest = static_cast<int>(migrations().size());
+  for (int version = 1; version < newest; ++version) {
+    if (const auto migrated = backup_at(migration_backup(database, version))) {
+      found.push_back(*migrated);
     }
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.at > b.at; });

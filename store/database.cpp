@@ -217,6 +217,10 @@ std::optional<std::int64_t> Query::optional_integer(int column) const {
   return is_null(column) ? std::nullopt : std::optional(integer(column));
 }
 
+std::string migration_backup(const std::string& path, int version) {
+  return path + ".v" + std::to_string(version) + kBackupSuffix;
+}
+
 std::unique_ptr<Database> Database::open(const std::string& path, Missing missing,
                                          std::span<const Migration> steps) {
   std::string full_path = path;
@@ -249,7 +253,7 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
   try {
     std::unique_ptr<Database> database(new Database(full_path, uri, flags));
     database->identify();
-    database->configure();
+    database->configure(missing);
     database->migrate(steps);
     return database;
   } catch (const SQLite::Exception& error) {
@@ -374,7 +378,7 @@ void Database::identify() {
   }
 }
 
-void Database::configure() {
+void Database::configure(Missing missing) {
   connection_.exec("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF");
   if (read_only_ || path_ == kMemory) {
     return;
@@ -384,6 +388,9 @@ void Database::configure() {
   // Not much, though: the next command to open the database reads the whole log.
   ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   connection_.exec("PRAGMA wal_autocheckpoint = 64");
+  if (missing == Missing::refuse) {
+    return;  // a copy has no log, and whoever looks into it gives it none
+  }
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.
   const auto deadline =
@@ -426,6 +433,11 @@ void Database::migrate(std::span<const Migration> steps) {
                      ") and may only be read: copy it to a writable folder and name the copy with --database "
                      "(berthd: state_directory)");
   }
+  if (path_.ends_with(kBackupSuffix)) {
+    throw StoreError(path_ + ": was written by an older berth (schema version " + std::to_string(version()) +
+                     "), and is a copy that stays as it is: copy it to a file whose name does not end in " +
+                     kBackupSuffix + " and name that with --database");
+  }
   SQLite::Transaction transaction(connection_, SQLite::TransactionBehavior::IMMEDIATE);
   // Again, under the lock: another process may have migrated while this one waited.
   const int current = refuse_newer(version(), newest);
@@ -457,7 +469,7 @@ void Database::back_up(int version) {
   if (path_ == kMemory) {
     return;
   }
-  const std::string backup = path_ + ".v" + std::to_string(version) + ".backup";
+  const std::string backup = migration_backup(path_, version);
   const std::string unfinished = backup + ".new";
   ::unlink(unfinished.c_str());
   try {
@@ -465,6 +477,7 @@ void Database::back_up(int version) {
     SQLite::Database source(path_, SQLite::OPEN_READONLY, kBusyTimeoutMilliseconds);
     SQLite::Database destination(unfinished, SQLite::OPEN_READWRITE);
     SQLite::Backup(destination, source).executeStep(-1);
+    destination.exec("PRAGMA journal_mode = DELETE");  // else -wal and -shm come beside it when it is read
   } catch (const SQLite::Exception& error) {
     ::unlink(unfinished.c_str());
     throw_store_error(unfinished, error);

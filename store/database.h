@@ -33,6 +33,11 @@ std::span<const Migration> migrations();
 /// PRAGMA application_id of a berth database: "brth" in ASCII.
 inline constexpr std::int32_t kApplicationId = 0x62727468;
 
+/// How names of copies end, which are not changed by whoever looks into them.
+inline constexpr const char* kBackupSuffix = ".backup";
+/// The copy of the database `path` from before it was migrated from `version`.
+std::string migration_backup(const std::string& path, int version);
+
 /// One use of a cached statement: parameters in order, then rows. Resets it when it goes out of scope, so
 /// at most one Query of one SQL text may live at a time.
 class Query {
@@ -74,7 +79,8 @@ class Database {
 
   /// Opens `path` (":memory:" is private) and brings it to the newest of `steps`. Null when the file is
   /// missing and `missing` is refuse. A file that this process cannot write is opened for reading only
-  /// when `missing` is refuse: writing to it then fails.
+  /// when `missing` is refuse: writing to it then fails. With refuse a file of the newest version stays as it
+  /// is until it is written to; a copy (kBackupSuffix) of an older version is refused.
   static std::unique_ptr<Database> open(const std::string& path, Missing missing,
                                         std::span<const Migration> steps = migrations());
 
@@ -193,7 +199,7 @@ class Database {
     }
   }
 
-  void configure();
+  void configure(Missing missing);
   void identify();
   void migrate(std::span<const Migration> steps);
   int refuse_newer(int found, int newest) const;

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "store/database.h"
 #include "store/queue_store.h"
 #include "tests/unit/store/store_fixtures.h"
 
@@ -186,6 +187,40 @@ TEST_CASE("the newest copy comes first, whichever kind it is") {
   const std::vector<BackupFile> found = find_backups(path, path + ".backup");
   REQUIRE(found.size() == 2);
   CHECK(found.front().path == path + ".v3.backup");
+}
+
+TEST_CASE("whoever looks into a copy changes nothing of it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  Database::open(path, Database::Missing::create, migrations().first(migrations().size() - 1));
+  submit(path, 2);
+  const std::string old = migration_backup(path, static_cast<int>(migrations().size()) - 1);
+  REQUIRE(write_backup(path, path + ".backup", kNeverStopped));
+  const auto hour_ago = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  fs::last_write_time(old, hour_ago - std::chrono::hours(1));
+  fs::last_write_time(path + ".backup", hour_ago);
+  const std::string old_bytes = read_file(old);
+  const std::string bytes = read_file(path + ".backup");
+  const auto files = [&] {
+    return std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator());
+  };
+  const auto count = files();
+
+  CHECK(jobs_in(path + ".backup") == 2);
+  CHECK_THAT(store_error([&] { jobs_in(old); }),
+             Contains("copy it to a file whose name does not end in .backup"));
+  CHECK(files() == count);
+  CHECK(read_file(old) == old_bytes);
+  CHECK(read_file(path + ".backup") == bytes);
+  CHECK(fs::last_write_time(path + ".backup") == hour_ago);
+
+  fs::copy_file(old, folder.file("looked-at"));
+  CHECK(jobs_in(folder.file("looked-at")) == 0);
+  fs::copy_file(old, migration_backup(old, 1));  // of a berth that did migrate copies
+  const std::vector<BackupFile> found = find_backups(path, path + ".backup");
+  REQUIRE(found.size() == 2);
+  CHECK(found.front().path == path + ".backup");
+  CHECK(found.back().path == old);
 }
 
 }  // namespace berth
