@@ -415,12 +415,15 @@ Timestamp combine(std::tm day, const WallTime& time, std::optional<long> offset)
   return from_seconds(seconds, time.microsecond);
 }
 
+/// The first midnight of 1970 east of UTC is of 1969 in UTC, and now-25000days is earlier still.
+constexpr int kFirstYearWithOffset = 1900;
+
 /// Local time, or at an offset. Throws for a day that the calendar has not.
 Timestamp on_day(int year, unsigned month, unsigned day, const WallTime& time,
                  std::optional<long> offset = std::nullopt) {
   const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(month),
                                          std::chrono::day(day)};
-  if (!date.ok() || year < 1970) {
+  if (!date.ok() || year < (offset ? kFirstYearWithOffset : 1970)) {
     not_an_instant();
   }
   std::tm calendar{};

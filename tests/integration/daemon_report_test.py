@@ -94,6 +94,8 @@ class Zones(DaemonCase):
             self.assertRegex(self.ok("show", job), rf" Start: +{start}\n")
             self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-S", start), f"{job}\n")
             self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-S", self.shown("%FT%T", "now")), "")
+            for everything in ("1970-01-01", "now-25000days"):
+                self.assertEqual(self.ok("history", "-n", "-P", "-o", "JobID", "-S", everything), f"{job}\n")
             day = self.shown("%F", record["end"])
             days.add(day)
             report = json.loads(self.ok("report", "--by", "day", "--json", "-S", start))

@@ -244,7 +244,11 @@ TEST_CASE("what is not an instant is refused with the remedy") {
 TEST_CASE("instants for JSON keep microseconds and read back, also before 1970") {
   CHECK(format_instant_utc(Timestamp(0us)) == "1970-01-01T00:00:00.000000Z");
   CHECK(format_instant_utc(Timestamp(-1us)) == "1969-12-31T23:59:59.999999Z");
-  CHECK(parse_instant(format_instant_utc(kNow), Timestamp{}) == kNow);
+  for (const Timestamp instant : {kNow, Timestamp(-1us), parse_instant("1970-01-01T00:00+14:00", kNow),
+                                  parse_instant("now-36500days", kNow)}) {
+    CHECK(parse_instant(format_instant_utc(instant), Timestamp{}) == instant);
+  }
+  CHECK_THROWS_AS(parse_instant("1969-12-31", kNow), std::invalid_argument);
 }
 
 }  // namespace
