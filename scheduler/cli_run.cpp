@@ -32,6 +32,7 @@
 #include "scheduler/run_report.h"
 #include "scheduler/side_thread.h"
 #include "schemas/daemon_config.h"
+#include "schemas/terminal_text.h"
 
 namespace berth {
 namespace {
@@ -587,7 +588,7 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
   for (const AccountingRecord& record : result.records) {
     const bool never_ran = record.outcome && record.outcome->cause == Cause::launch_failed;
     if ((from_options && !quiet && record.state != JobState::completed) || (quiet && never_ran)) {
-      text += "berth: " + ended_line(record) + '\n';
+      text += "berth: " + printable(ended_line(record)) + '\n';
     }
   }
   if (!quiet && !line.has("json")) {

@@ -22,6 +22,7 @@
 #include "schemas/input_error.h"
 #include "schemas/job_file.h"
 #include "schemas/signals.h"
+#include "schemas/utf8.h"
 
 namespace berth {
 namespace {
@@ -52,34 +53,6 @@ constexpr std::array kSessionVariables{"HOME"sv,
 
 bool is_session_variable(std::string_view name) {
   return std::find(kSessionVariables.begin(), kSessionVariables.end(), name) != kSessionVariables.end();
-}
-
-/// Job files are JSON and so UTF-8 (RFC 8259, section 8.1); other bytes cannot be kept in a record.
-bool is_utf8(std::string_view text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t size = lead < 0x80                   ? 1
-                             : lead >= 0xC2 && lead < 0xE0 ? 2
-                             : lead >= 0xE0 && lead < 0xF0 ? 3
-                             : lead >= 0xF0 && lead < 0xF5 ? 4
-                                                           : 0;
-    if (size == 0 || i + size > text.size()) {
-      return false;
-    }
-    for (std::size_t j = 1; j < size; ++j) {
-      if ((static_cast<unsigned char>(text[i + j]) & 0xC0U) != 0x80U) {
-        return false;
-      }
-    }
-    const auto second = size > 1 ? static_cast<unsigned char>(text[i + 1]) : 0U;
-    const bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
-    const bool surrogate_or_beyond = (lead == 0xED && second >= 0xA0) || (lead == 0xF4 && second >= 0x90);
-    if (overlong || surrogate_or_beyond) {
-      return false;
-    }
-    i += size;
-  }
-  return true;
 }
 
 std::vector<std::string_view> split(std::string_view text, char separator) {

@@ -79,7 +79,7 @@ std::string Progress::live_text(SteadyTime now, unsigned& lines) const {
     const Running& running = running_[i];
     const auto elapsed = std::chrono::duration_cast<Milliseconds>(now - running.since);
     const std::string line = padded(std::to_string(running.job), 8) +
-                             padded(cut(running.name, kNameColumns), kNameColumns + 1) +
+                             padded(cut(printable(running.name), kNameColumns), kNameColumns + 1) +
                              padded("RUNNING", 10) + padded(format_duration(elapsed), 11) + running.slot;
     text += cut(line, columns_ - 1) + '\n';
   }

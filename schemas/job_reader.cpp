@@ -10,6 +10,7 @@
 #include "schemas/queue_reader.h"
 #include "schemas/signals.h"
 #include "schemas/terminal_text.h"
+#include "schemas/utf8.h"
 
 namespace berth {
 
@@ -361,12 +362,9 @@ std::string default_name(const JobSpec& spec) {
   if (!spec.script.empty() || spec.argv.empty()) {
     return "script";
   }
-  std::string name = spec.argv.front().substr(spec.argv.front().rfind('/') + 1).substr(0, kMaximumJobName);
-  const bool unusable =
-      name.empty() || name == "." || name == ".." || std::any_of(name.begin(), name.end(), [](char c) {
-        return static_cast<unsigned char>(c) < 0x20U || c == '\x7f';
-      });
-  return unusable ? "job" : name;
+  const std::string file_name = spec.argv.front().substr(spec.argv.front().rfind('/') + 1);
+  std::string name(whole_characters(file_name, kMaximumJobName));
+  return name.empty() || name == "." || name == ".." || has_control(name) ? "job" : name;
 }
 
 // ---- unknown keys ----
@@ -501,10 +499,17 @@ JobSpec read_job(const Field& field) {
   if (spec.current_working_directory.empty()) {
     spec.current_working_directory = field.context().directory.string();
     const Field directory = field.child("current_working_directory", field.value());
-    if (spec.current_working_directory.empty() &&
-        !field.context().is_faulty(directory.pointer(), first_fault)) {
+    if (field.context().is_faulty(directory.pointer(), first_fault)) {
+      return spec;
+    }
+    if (spec.current_working_directory.empty()) {
       directory.refuse_plainly(
           "is left out, and the current directory is gone; change to another or name one");
+    } else if (!is_utf8(spec.current_working_directory)) {
+      directory.refuse_plainly(
+          "is left out, and the name of the folder that it would be is not UTF-8, which a record cannot "
+          "hold; "
+          "name one");
     }
   }
   return spec;

@@ -7,6 +7,7 @@
 
 #include "schemas/json_text.h"
 #include "schemas/terminal_text.h"
+#include "schemas/utf8.h"
 
 namespace berth {
 
@@ -17,45 +18,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kMaximumPath = 4095;  // PATH_MAX without its NUL (limits.h)
 constexpr std::size_t kMaximumShown = 60;
 constexpr std::size_t kMaximumQuantity = 64;  // characters of a size or duration; also in the schema
-
-bool is_continuation(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
-}
-
-/// Length of the well-formed UTF-8 sequence at the front (RFC 3629, section 4); 0 when there is none.
-std::size_t sequence_length(std::string_view text) {
-  const auto byte = [&](std::size_t index) { return static_cast<unsigned char>(text[index]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80U) {
-    return 1;
-  }
-  const std::size_t length = first >= 0xC2U && first <= 0xDFU   ? 2
-                             : first >= 0xE0U && first <= 0xEFU ? 3
-                             : first >= 0xF0U && first <= 0xF4U ? 4
-                                                                : 0;
-  if (length == 0 || text.size() < length ||
-      !std::all_of(text.begin() + 1, text.begin() + static_cast<std::ptrdiff_t>(length), is_continuation)) {
-    return 0;
-  }
-  const unsigned char second = byte(1);
-  const bool overlong = (first == 0xE0U && second < 0xA0U) || (first == 0xF0U && second < 0x90U);
-  const bool surrogate = first == 0xEDU && second > 0x9FU;
-  const bool beyond = first == 0xF4U && second > 0x8FU;
-  return overlong || surrogate || beyond ? 0 : length;
-}
-
-bool is_utf8(std::string_view text) {
-  const auto first = std::find_if(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
-  text.remove_prefix(static_cast<std::size_t>(first - text.begin()));
-  while (!text.empty()) {
-    const std::size_t length = sequence_length(text);
-    if (length == 0) {
-      return false;
-    }
-    text.remove_prefix(length);
-  }
-  return true;
-}
 
 std::vector<std::string_view> components(std::string_view path) {
   std::vector<std::string_view> parts;
@@ -218,6 +180,10 @@ std::optional<std::string> Field::host_path() const {
     refuse("is relative, and the current directory is gone; begin it with /");
     return std::nullopt;
   }
+  if (path->front() != '/' && !is_utf8(context_->directory.native())) {
+    refuse("is relative to a folder whose name is not UTF-8, which a record cannot hold; begin it with /");
+    return std::nullopt;
+  }
   std::string absolute =
       tidy_absolute(path->front() == '/' ? *path : context_->directory.string() + '/' + *path);
   if (absolute.size() > kMaximumPath) {
@@ -329,11 +295,7 @@ std::string shown(const Json& value) {
   if (text.size() <= kMaximumShown) {
     return quote(text);
   }
-  std::size_t cut = kMaximumShown;
-  while (cut > 0 && is_continuation(text[cut])) {
-    --cut;
-  }
-  return quote(text.substr(0, cut) + "…");
+  return quote(std::string(whole_characters(text, kMaximumShown)) + "…");
 }
 
 }  // namespace berth

@@ -114,6 +114,17 @@ class WithoutJobs(BerthCase):
         status, _, err = self.berth("check", "-", given=b"#!/bin/sh\n#SBATCH --partition=long\n")
         self.assertEqual((status, "there are no partitions" in err), (1, True), err)
 
+    def test_a_folder_whose_name_is_not_utf8_is_refused_as_a_working_directory(self):
+        folder = os.path.join(os.fsencode(self.directory), b"caf\xe9")
+        os.mkdir(folder)
+        with open(os.path.join(folder, b"job.json"), "w", encoding="utf-8") as file:
+            file.write('{"argv": ["/bin/true"]}')
+        for words in (("check",), ("run", "--database", self.database)):
+            status, _, err = self.berth(*words, "job.json", cwd=folder)
+            self.assertNotEqual(status, 0)
+            self.assertIn("job.json: /current_working_directory: is left out, and the name of the folder", err)
+        self.assertFalse(os.path.exists(self.database))
+
     def test_schema_is_json_schema_draft_7(self):
         status, out, _ = self.berth("check", "--schema")
         self.assertEqual(status, 0)

@@ -103,6 +103,34 @@ TEST_CASE("a job's umask is octal text") {
   CHECK_THROWS_AS(parse_one(R"({"argv": ["true"], "umask": 18})"), InputError);
 }
 
+TEST_CASE("the name that a command gives its job is UTF-8 and without controls") {
+  const auto name_of = [](const std::string& command) {
+    return parse_one(R"({"argv": ["/bin/)" + command + "\"]}").name;
+  };
+  CHECK(name_of("true") == "true");
+  CHECK(name_of(R"(\u009b2J)") == "job");
+  CHECK(name_of(R"(\u202etxt)") == "job");
+  CHECK(name_of(std::string(254, 'x') + "éé") == std::string(254, 'x'));
+  CHECK(name_of(std::string(253, 'x') + "éé") == std::string(253, 'x') + "é");
+}
+
+TEST_CASE("a folder whose name is not UTF-8 is no working directory and begins no path") {
+  const char* const kLatin = "/caf\xe9";
+  const auto faults_in = [&](const std::string& members) {
+    try {
+      parse_job_file(R"({"argv": ["true"])" + members + "}", "job.json", kLatin);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(faults_in(""),
+             Contains("job.json: /current_working_directory: is left out") && Contains("not UTF-8"));
+  CHECK_THAT(faults_in(R"(, "current_working_directory": "sub")"),
+             Contains("\"sub\" is relative to a folder"));
+  CHECK(faults_in(R"(, "current_working_directory": "/tmp", "standard_output": "/tmp/out")").empty());
+}
+
 TEST_CASE("a job's terminal is read and written") {
   const JobSpec spec = parse_one(R"({"argv": ["bash"], "terminal": true})");
   CHECK(spec.terminal);
