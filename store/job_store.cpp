@@ -259,7 +259,10 @@ std::string state_condition(JobState state, const HistoryFilter& filter, Conditi
     case JobState::running:
       return overlaps("a.start_us", "a.end_us");
     default:
-      return is_final(state) ? in_state + " AND " + overlaps("a.end_us", "a.end_us") : in_state;
+      // An array has no attempt.
+      return is_final(state)
+                 ? in_state + " AND " + overlaps("coalesce(a.end_us, j.end_us)", "a.end_us, j.end_us")
+                 : in_state;
   }
 }
 

@@ -433,6 +433,19 @@ TEST_CASE("a clock that was ahead for a while makes no later job the oldest one"
   CHECK(store->find_known(jobs[4]));
 }
 
+TEST_CASE("an array is among the jobs that ended in a window in which it did") {
+  const auto store = QueueStore::open(":memory:");
+  const JobId array = submit_one(*store);
+  const JobId task = run_in_queue(*store, 10, array);
+  REQUIRE(store->settle_array(array, at(11)) == JobState::completed);
+  HistoryFilter filter;
+  filter.states = {JobState::completed};
+  filter.start = at(5);
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{array, task});
+  filter.start = at(12);
+  CHECK(store->history(filter).empty());
+}
+
 TEST_CASE("tasks of an array stay until the array is over") {
   const TemporaryFolder folder;
   const auto store = QueueStore::open(folder.file("berthd.db"));
