@@ -26,10 +26,10 @@ constexpr unsigned kMostFailedStarts = 5;
 /// It ran, and its runner was told that its record is on the disk: of a newer database than this one.
 constexpr const char* kRecordLost = "its record was lost when the database was restored from an older copy";
 
-/// An attempt that started after the copy was made that the database was restored from.
+/// An attempt that started after the copy was made that the database was restored from. What it was granted
+/// nobody knows.
 void start_unheard_of(QueueStore& store, const RunnerMessage& ended) {
-  store.configure_on(queue_supervisor(), ended.id.job_id, ended.id.attempt, {"unknown", {}, {}, 0},
-                     *ended.started_at);
+  store.configure_on(queue_supervisor(), ended.id.job_id, ended.id.attempt, {}, *ended.started_at);
   store.run(ended.id.job_id, ended.id.attempt, *ended.started_at);
 }
 

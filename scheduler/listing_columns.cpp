@@ -121,9 +121,12 @@ constexpr std::array kListingColumns{
         "Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
         [](Record r, Time) { return r.spec.time_limit ? format_duration(*r.spec.time_limit) : "UNLIMITED"; }},
 
-    ListingColumn{
-        "AllocCPUS", 10, "CPUs that were granted",
-        [](Record r, Time) { return std::to_string(r.allocation ? r.allocation->cpus.size() : 0); }},
+    ListingColumn{"AllocCPUS", 10, "CPUs that were granted",
+                  [](Record r, Time) {
+                    return r.allocation ? std::to_string(r.allocation->cpus.size())
+                           : r.start    ? std::string()  // nobody knows
+                                        : std::string("0");
+                  }},
     ListingColumn{"ReqCPUS", 8, "CPUs that were asked for",
                   [](Record r, Time) { return std::to_string(r.spec.cpus_per_task); }},
     ListingColumn{"ReqMem", 10, "Memory that was asked for",
@@ -133,8 +136,9 @@ constexpr std::array kListingColumns{
                     return r.allocation ? format_size_human(r.allocation->memory) : std::string();
                   }},
     ListingColumn{"NNodes", 8, "Machines: 1", [](Record, Time) { return std::string("1"); }},
-    ListingColumn{"NodeList", 15, "Machine that it ran on",
-                  [](Record r, Time) { return r.allocation ? r.host : std::string("None assigned"); }},
+    ListingColumn{
+        "NodeList", 15, "Machine that it ran on",
+        [](Record r, Time) { return r.allocation || r.start ? r.host : std::string("None assigned"); }},
     ListingColumn{"Slot", -12, "Slot that it was given",
                   [](Record r, Time) { return r.allocation ? r.allocation->slot : ""; }},
     ListingColumn{"CPUList", -12, "Numbers of its CPUs",

@@ -113,7 +113,7 @@ std::optional<Allocation> read_allocation(Row& row) {
   }
   Allocation allocation;
   allocation.slot = row.text();
-  if (allocation.slot.empty()) {  // insert_unstarted()
+  if (allocation.slot.empty()) {  // insert_unstarted(), or nobody knows
     row.skip(3);
     return std::nullopt;
   }

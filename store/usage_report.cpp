@@ -94,6 +94,9 @@ class ReportConditions {
 
 /// A real number, as SQLite takes a sum of integers beyond 64 bits for an error.
 constexpr const char* kElapsed = "(CASE WHEN a.start_us IS NULL THEN 0.0 ELSE 1.0 * u.wall END)";
+/// The attempt ran, and both what it used and what it was granted are known.
+constexpr const char* kIsComparable =
+    "a.start_us IS NOT NULL AND a.cpus <> '' AND u.wall IS NOT NULL AND u.cpu_total IS NOT NULL";
 
 ReportRow::Time time_in(const Query& query, int column, std::int64_t times = 1) {
   return query.is_null(column) ? std::nullopt
@@ -124,8 +127,8 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
   }
   SQLite::Statement statement = database.prepare(
       "SELECT " + key + ", a.cpus, a.state, count(*), sum(" + kElapsed + "), sum(1.0 * u.cpu_total), sum(" +
-      kElapsed + " / 1e6 * a.memory), sum(1.0 * u.oom_kills), sum(CASE WHEN u.cpu_total IS NOT NULL THEN " +
-      kElapsed + " END), sum(CASE WHEN " + kElapsed + " IS NOT NULL THEN 1.0 * u.cpu_total END)" +
+      kElapsed + " / 1e6 * nullif(a.memory, 0)), sum(1.0 * u.oom_kills), sum(CASE WHEN " + kIsComparable +
+      " THEN 1.0 * u.wall END), sum(CASE WHEN " + kIsComparable + " THEN 1.0 * u.cpu_total END)" +
       conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);
@@ -136,7 +139,8 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     row.attempts += count;
     row.states[parse_job_state(query.text(2)).value_or(JobState::failed)] += count;
     add(row.elapsed, time_in(query, 4));
-    add(row.cpu_granted, time_in(query, 4, cpus));
+    const bool is_unknown = !query.is_null(1) && cpus == 0;  // of a record that was lost and told again
+    add(row.cpu_granted, is_unknown ? std::nullopt : time_in(query, 4, cpus));
     add(row.cpu_used, time_in(query, 5));
     add(row.memory_granted, query.is_null(6) ? std::nullopt : std::optional(query.real(6)));
     add(row.oom_kills,

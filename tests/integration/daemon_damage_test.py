@@ -237,6 +237,8 @@ class WhileServing(Copied):
         self.ok("undrain")
         self.assertEqual(self.ok("wait", job), "")
         self.assertEqual((self.state(job), self.records(job)[-1]["attempt"]), ("COMPLETED", 1))
+        columns = "AllocCPUS,AllocMem,CPUTime,CPUList,Slot"
+        self.assertEqual(self.ok("history", "-n", "-P", "-o", columns, job), "||||\n", "what it was granted nobody knows")
         self.assertEqual(len(self.logs(job).splitlines()), 20, "it ran a second time")
 
     @natively

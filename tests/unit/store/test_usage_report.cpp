@@ -70,6 +70,44 @@ TEST_CASE(
   CHECK(row.used_to_compare == std::chrono::seconds(10));
 }
 
+TEST_CASE("CPUs and memory that nobody knows are not summed as none") {
+  const auto store = QueueStore::open(":memory:");
+  Usage usage;
+  usage.wall = std::chrono::seconds(20);
+  usage.cpu_total = std::chrono::seconds(15);
+  const JobId job = store->submit({sample_job()}, sample_supervisor()).at(0);
+  store->configure(job, 1, {}, at(0));
+  store->run(job, 1, at(1));
+  REQUIRE(store->finish(job, 1, completed(), usage, at(1001)));
+  CHECK_FALSE(store->find(job).at(0).allocation);
+  ReportRow row = store->report({}).at(0);
+  CHECK(row.elapsed == std::chrono::seconds(20));
+  CHECK_FALSE(row.cpu_granted);
+  CHECK_FALSE(row.memory_granted);
+  CHECK(row.used_to_compare.count() == 0);
+
+  run_to_end(*store, 1 << 20, usage);
+  row = store->report({}).at(0);
+  CHECK(row.cpu_used == std::chrono::seconds(30));
+  CHECK(row.cpu_granted == std::chrono::seconds(40));
+  CHECK(row.granted_to_compare == std::chrono::seconds(40));
+  CHECK(row.used_to_compare == std::chrono::seconds(15));
+}
+
+TEST_CASE("what an attempt used that never started is compared with nothing") {
+  const auto store = QueueStore::open(":memory:");
+  Usage usage;
+  usage.wall = std::chrono::seconds(0);
+  usage.cpu_total = std::chrono::seconds(5);
+  const JobId job = store->submit({sample_job()}, sample_supervisor()).at(0);
+  store->configure(job, 1, sample_allocation(), at(0));
+  REQUIRE(store->finish(job, 1, never_ran(JobState::failed, Cause::launch_failed), usage, at(1)));
+  const ReportRow row = store->report({}).at(0);
+  CHECK(row.cpu_used == std::chrono::seconds(5));
+  CHECK(row.cpu_granted == std::chrono::seconds(0));
+  CHECK(row.used_to_compare.count() == 0);
+}
+
 TEST_CASE("a job that never started ran for no time") {
   const auto store = QueueStore::open(":memory:");
   const JobId job = store->submit({sample_job()}, sample_supervisor()).at(0);
