@@ -63,13 +63,14 @@ void add(const Dependency::Condition& condition, Dependency& dependency,
 }
 
 void read_part(std::string_view part, Dependency& dependency, std::set<Dependency::Condition>& seen) {
+  const std::size_t length = part.size();
   const std::string_view name = take_until(part, ":");
   for (const auto& [word, type] : kTypes) {
     if (name != word) {
       continue;
     }
     if (type == Dependency::Type::singleton) {
-      if (!part.empty()) {
+      if (name.size() != length) {
         refuse("\"singleton\" names no job");
       }
       add({type, 0}, dependency, seen);

@@ -42,7 +42,8 @@ void read_io_device(const Field& field, IoLimit& limit) {
   const std::size_t colon = device->find(':');
   const bool is_pair = colon != std::string::npos && is_number_text(device->substr(0, colon)) &&
                        is_number_text(device->substr(colon + 1));
-  if (!is_pair && !device->starts_with("/dev/")) {
+  constexpr std::string_view kDevices = "/dev/";
+  if (!is_pair && (!device->starts_with(kDevices) || device->size() == kDevices.size())) {
     field.refuse("is not a block device (use /dev/vda, or major:minor such as 254:0)");
     return;
   }

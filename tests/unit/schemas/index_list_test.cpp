@@ -59,9 +59,9 @@ TEST_CASE("dependencies are read, all of them or any") {
   const Dependency task = parse_dependency("afterok:12_0:13");
   CHECK((task.conditions[0].job == 12 && task.conditions[0].task == 0U));
   CHECK_FALSE(task.conditions[1].task);
-  for (const char* text :
-       {"", "before:1", "afterok", "afterok:", "afterok:x", "afterok:0", "afterok:1,after:2?after:3",
-        "afterok:1_", "afterok:_1", "afterok:1_x", "after:1+5", "aftercorr:1"}) {
+  for (const char* text : {"", "before:1", "afterok", "afterok:", "afterok:x", "afterok:0",
+                           "afterok:1,after:2?after:3", "afterok:1_", "afterok:_1", "afterok:1_x",
+                           "after:1+5", "aftercorr:1", "singleton:", "singleton:1", "singleton:,afterok:1"}) {
     CAPTURE(text);
     CHECK_THROWS_AS(parse_dependency(text), std::invalid_argument);
   }

@@ -129,6 +129,8 @@ TEST_CASE("the schema alone refuses what can be stated of one field") {
         R"("dependency": "afterok:x")",
         R"("dependency": "afterok:1+5")",
         R"("dependency": "")",
+        R"("dependency": "singleton:")",
+        R"("limits": {"io": [{"device": "/dev/", "read_bps": "1M"}]})",
         R"("begin_time": "soon")",
         R"("begin_time": "now+")",
         R"("deadline": "x")",
