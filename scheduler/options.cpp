@@ -971,7 +971,8 @@ constexpr std::array kQueueingOptions{
            .field = "/retry"},
     Option{.name = "retry-backoff",
            .argument = "TIME",
-           .description = "Time before the next attempt, doubled with each (a bare number is seconds)",
+           .description =
+               "Time before the next attempt, doubled with each, up to seven days (a bare number is seconds)",
            .section = kSectionQueue,
            .field = "/retry/backoff"},
     Option{.name = "memory-factor",
