@@ -98,7 +98,9 @@ QueryWords records_query(const CommandLine& line, const Filter& checked, Timesta
   add_word(query, "users", joined(line.values("user")));
   add_word(query, "accounts", joined(line.values("accounts")));
   add_word(query, "format", line.value("format").value_or(""));
-  add_word(query, "delimiter", line.value("delimiter").value_or(""));
+  if (const auto delimiter = line.value("delimiter")) {
+    query.emplace("delimiter", *delimiter);  // also an empty one
+  }
   add_word(query, "noheader", line.has("noheader") ? "1" : "");
   return query;
 }

@@ -105,6 +105,14 @@ constexpr std::array kReportColumns{
         [](const ReportRow& row) { return row.oom_kills ? std::to_string(*row.oom_kills) : std::string(); }},
 };
 
+std::string column_names() {
+  std::string names;
+  for (const Column& column : kReportColumns) {
+    names += (names.empty() ? "" : ", ") + std::string(column.name);
+  }
+  return names;
+}
+
 struct Chosen {
   const Column* column = nullptr;
   int width = 0;
@@ -118,12 +126,8 @@ Chosen chosen_column(std::string_view word, ReportKey key) {
       return {&column, column_width(word, column.width)};
     }
   }
-  std::string names;
-  for (const Column& column : kReportColumns) {
-    names += (names.empty() ? "" : ", ") + std::string(column.name);
-  }
   throw InputError(kCommandLine, "--format",
-                   "there is no column \"" + std::string(name) + "\" (use " + names + ")");
+                   "there is no column \"" + std::string(name) + "\" (use " + column_names() + ")");
 }
 
 std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, ReportKey key) {
@@ -137,8 +141,13 @@ std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, Rep
   std::string_view rest = *format;
   while (!rest.empty()) {
     const std::size_t comma = std::min(rest.find(','), rest.size());
-    chosen.push_back(chosen_column(rest.substr(0, comma), key));
+    if (comma > 0) {
+      chosen.push_back(chosen_column(rest.substr(0, comma), key));
+    }
     rest.remove_prefix(std::min(comma + 1, rest.size()));
+  }
+  if (chosen.empty()) {
+    throw InputError(kCommandLine, "--format", "names no column (use " + column_names() + ")");
   }
   return chosen;
 }

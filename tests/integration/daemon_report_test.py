@@ -58,6 +58,17 @@ class Reporting(DaemonCase):
             self.assertRegex(err, f"command line: -.*{words[1]}")
 
     @natively
+    def test_a_delimiter_may_be_empty_and_a_format_may_not(self):
+        self.start_daemon()
+        job = self.submit("exit", 0)
+        self.ok("wait", job)
+        for words in (("history", "-o", "JobID,State"), ("report", "-o", "Jobs,Completed")):
+            written = self.ok(*words, "-n", "-P")
+            self.assertEqual(self.ok(*words, "-n", "-P", "--delimiter", ""), written.replace("|", ""))
+            status, _, err = self.cli(words[0], "-o", "")
+            self.assertEqual((status, "names no column" in err), (2, True), err)
+
+    @natively
     def test_without_berthd_it_reads_the_database_of_berth_run(self):
         run = self.run_job("spin", 1)
         self.assertEqual(run.status, 0)

@@ -42,6 +42,13 @@ TEST_CASE("a cell of a report is cut by characters, never inside one") {
   CHECK(report("Key%2", style) == "F+\n");
 }
 
+TEST_CASE("a report's format may have empty words, but names a column") {
+  CHECK(report("Jobs,,Failed,") == report("Jobs,Failed"));
+  for (const char* nothing : {"", ","}) {
+    CHECK_THROWS_WITH(report(nothing), Contains("--format: names no column (use Key, Jobs"));
+  }
+}
+
 TEST_CASE("parsable reports keep the full width") {
   ListingStyle style;
   style.header = false;
