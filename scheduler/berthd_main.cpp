@@ -275,23 +275,26 @@ int restore(const Arguments& arguments) {
     throw std::runtime_error(config.drain_file() + ": cannot be made: jobs would start at once");
   }
   std::string kept;
+  bool is_in_place = false;
   try {
     kept = restore_backup(config.database(), copy, SystemClock().system_now());
+    is_in_place = true;
     if (const std::optional<GivenNumbers> mark = read_number_mark(config.number_file())) {
       QueueStore::open(config.database())->leave_out(*mark);
     }
   } catch (...) {
-    if (!was_draining && kept.empty()) {  // else the copy is in its place
+    if (!was_draining && !is_in_place) {
       std::filesystem::remove(config.drain_file());
     }
     throw;
   }
   std::printf(
-      "%s: restored from %s; what was there is kept as %s\n"
+      "%s: restored from %s%s\n"
       "Start berthd. Jobs that waited when the copy was made wait again, also those that have run since: "
       "cancel\n"
       "these (berth queue, berth cancel). No job starts until `berth undrain`.\n",
-      config.database().c_str(), copy.c_str(), kept.c_str());
+      config.database().c_str(), copy.c_str(),
+      kept.empty() ? "" : ("; what was there is kept as " + kept).c_str());
   return 0;
 }
 

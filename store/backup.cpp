@@ -226,10 +226,19 @@ void let_starts_be_over(SQLite::Database& restored) {
   restored.exec(std::string("UPDATE jobs SET state = 'RUNNING'") + kStarting);
 }
 
+constexpr std::array kSuffixes{"", "-wal", "-shm"};
+
+void remove_migration_backups(const std::string& path) {
+  for (std::size_t version = 1; version < migrations().size(); ++version) {
+    ::unlink(migration_backup(path, static_cast<int>(version)).c_str());
+  }
+}
+
 void remove_database(const std::string& path) {
-  for (const char* suffix : {"", "-wal", "-shm"}) {
+  for (const char* suffix : kSuffixes) {
     ::unlink((path + suffix).c_str());
   }
+  remove_migration_backups(path);
 }
 
 /// A whole and newest database at `path`, made of the backup; with nothing beside it.
@@ -238,6 +247,9 @@ void prepare_restored(const std::string& path, const std::string& backup, const 
   std::error_code error;
   create_private_file(path);
   fs::copy_file(backup, path, fs::copy_options::overwrite_existing, error);
+  if (!error) {
+    fs::permissions(path, fs::perms::owner_read | fs::perms::owner_write, error);  // not those of the copy
+  }
   if (error) {
     throw_store_error(backup, "cannot be copied to " + path, error.value());
   }
@@ -248,6 +260,7 @@ void prepare_restored(const std::string& path, const std::string& backup, const 
     throw StoreError(backup + ": cannot take the place of a database; a copy of it says: " + failure.what(),
                      failure.kind());
   }
+  remove_migration_backups(path);  // it is itself a copy of one
   SQLite::Database connection(path, SQLite::OPEN_READWRITE, kBusyTimeoutMilliseconds);
   std::vector<std::string> faults = faults_of(connection);
   if (const std::string missing = missing_in(connection); !missing.empty()) {
@@ -262,20 +275,42 @@ void prepare_restored(const std::string& path, const std::string& backup, const 
   connection.exec("PRAGMA journal_mode = DELETE");  // the log into the file, which is renamed alone
 }
 
+/// Gives a file a second name; false when there is none.
+bool link_file(const std::string& from, const std::string& to) {
+  if (::link(from.c_str(), to.c_str()) == 0) {
+    return true;
+  }
+  if (errno == EPERM) {
+    throw StoreError(from + ": cannot be kept as " + to +
+                         ", as this file system has no hard links: move it away, with its -wal and -shm",
+                     StoreError::Kind::unwritable);
+  }
+  if (errno != ENOENT) {
+    throw_store_error(to, "cannot be made a second name of " + from, errno);
+  }
+  return false;
+}
+
 /// The damaged files get names of their own beside those that they have, which a copy can then replace in one
-/// step.
+/// step. "" when there are none.
 std::string set_aside(const std::string& database, Timestamp now) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
-  std::string kept = database + ".damaged-" + std::to_string(seconds);
-  for (const char* suffix : {"", "-wal", "-shm"}) {
-    const std::string from = database + suffix;
-    const std::string to = kept + suffix;
-    if (::link(from.c_str(), to.c_str()) < 0 && errno != ENOENT) {
-      throw_store_error(to, "cannot be made a second name of " + from, errno);
+  const std::string name = database + ".damaged-" + std::to_string(seconds);
+  std::vector<std::string> kept;
+  try {
+    for (const char* suffix : kSuffixes) {
+      if (link_file(database + suffix, name + suffix)) {
+        kept.push_back(name + suffix);
+      }
     }
+    sync_folder(folder_of(database));
+  } catch (const StoreError&) {
+    for (const std::string& one : kept) {
+      ::unlink(one.c_str());
+    }
+    throw;
   }
-  sync_folder(folder_of(database));
-  return kept;
+  return kept.empty() ? "" : kept.front();
 }
 
 }  // namespace
@@ -347,8 +382,11 @@ std::vector<BackupFile> find_backups(const std::string& database, const std::str
 
 std::string restore_backup(const std::string& database, const std::string& backup, Timestamp now) {
   const std::string restored = database + ".restored";
+  std::string kept;
   try {
     prepare_restored(restored, backup, database);
+    sync_file(restored);
+    kept = set_aside(database, now);
   } catch (const SQLite::Exception& error) {
     remove_database(restored);
     throw_store_error(backup, error);
@@ -356,8 +394,6 @@ std::string restore_backup(const std::string& database, const std::string& backu
     remove_database(restored);
     throw;
   }
-  sync_file(restored);
-  std::string kept = set_aside(database, now);
   // Not one moment with the old log beside the new file.
   ::unlink((database + "-wal").c_str());
   ::unlink((database + "-shm").c_str());

@@ -341,7 +341,8 @@ class Lost(Copied):
 
     def goes_on_after_restoring(self, text):
         before = os.stat(self.copy)
-        self.restore_as_told(text)
+        had_one = os.path.exists(self.database_path)
+        self.assertEqual("kept as" in self.restore_as_told(text), had_one)
         self.start_daemon()
         self.ok("undrain")
         self.assertEqual(self.state(1), "COMPLETED")

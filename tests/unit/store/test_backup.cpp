@@ -140,6 +140,35 @@ TEST_CASE("what cannot take its place leaves the database as it is") {
   CHECK(jobs_in(path) == 2);
 }
 
+TEST_CASE("a copy of an older version takes the place of a missing database and leaves nothing beside it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  Database::open(path, Database::Missing::create, migrations().first(migrations().size() - 1));
+  SQLite::Database(path, SQLite::OPEN_READWRITE).exec("PRAGMA journal_mode = DELETE");
+  fs::rename(path, folder.file("copy"));
+  fs::permissions(folder.file("copy"), fs::perms::others_read, fs::perm_options::add);
+  CHECK(restore_backup(path, folder.file("copy"), kNow).empty());
+  CHECK(mode_of(path) == 0600);
+  CHECK(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()) == 2);
+  CHECK(jobs_in(path) == 0);
+}
+
+TEST_CASE("a database that cannot be kept stays, with nothing beside it") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  submit(path, 1);
+  REQUIRE(write_backup(path, folder.file("copy"), kNeverStopped));
+  const std::string kept =
+      path + ".damaged-" +
+      std::to_string(std::chrono::floor<std::chrono::seconds>(kNow).time_since_epoch().count());
+  write_file(kept + "-wal", "of another time");
+  CHECK_THROWS_WITH(restore_backup(path, folder.file("copy"), kNow), Contains(kept + "-wal"));
+  CHECK_FALSE(fs::exists(kept));
+  CHECK_FALSE(fs::exists(path + ".restored"));
+  CHECK(read_file(kept + "-wal") == "of another time");
+  CHECK(jobs_in(path) == 1);
+}
+
 TEST_CASE("an attempt that was about to start when the copy was made has started") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
