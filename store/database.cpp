@@ -3,8 +3,8 @@
 #include <SQLiteCpp/Backup.h>
 #include <SQLiteCpp/Transaction.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sqlite3.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -50,11 +50,27 @@ void set_identity(SQLite::Database& connection, int version) {
   connection.exec("PRAGMA user_version = " + std::to_string(version));
 }
 
+constexpr const char* kUnfinishedMark = ".new-";
+
 /// A database's files under the name that it is made with, which go when it has not got its own by then.
+/// Locked meanwhile (flock(2), which SQLite does not use): those that are not are of processes that were
+/// killed.
 class UnfinishedFiles {
  public:
-  explicit UnfinishedFiles(std::string path) : path_(std::move(path)) { remove(path_); }
-  ~UnfinishedFiles() { remove(path_); }
+  explicit UnfinishedFiles(const std::string& database) {
+    do {
+      close();
+      path_ = database + kUnfinishedMark + "XXXXXX";
+      descriptor_ = ::mkostemp(path_.data(), O_CLOEXEC);
+      if (descriptor_ < 0) {
+        throw_store_error(database, "cannot create the database", errno);
+      }
+    } while (!is_locked());  // taken for one of those before it was locked
+  }
+  ~UnfinishedFiles() {
+    remove(path_);
+    close();
+  }
   UnfinishedFiles(const UnfinishedFiles&) = delete;
   UnfinishedFiles& operator=(const UnfinishedFiles&) = delete;
   UnfinishedFiles(UnfinishedFiles&&) = delete;
@@ -68,25 +84,42 @@ class UnfinishedFiles {
   }
 
  private:
+  /// Also where there are no such locks, and so nobody who takes them.
+  bool is_locked() const {
+    struct stat status {};
+    const bool is_others = ::flock(descriptor_, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    return !is_others && ::fstat(descriptor_, &status) == 0 && status.st_nlink > 0;
+  }
+  void close() const {
+    if (descriptor_ >= 0) {
+      ::close(descriptor_);
+    }
+  }
+
   std::string path_;
+  int descriptor_ = -1;
 };
 
-constexpr const char* kUnfinishedMark = ".new-";
-
-/// Those of processes that were killed over it.
+/// Those of processes that were killed over it, in whichever container.
 void remove_abandoned(const std::string& path) {
   const std::string prefix = fs::path(path).filename().string() + kUnfinishedMark;
   std::error_code ignored;
-  std::vector<std::string> abandoned;
+  std::vector<std::string> found;
   for (const fs::directory_entry& entry : fs::directory_iterator(fs::path(path).parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
-    const long pid = name.starts_with(prefix) ? std::strtol(name.c_str() + prefix.size(), nullptr, 10) : 0;
-    if (pid > 0 && ::kill(static_cast<pid_t>(pid), 0) < 0 && errno == ESRCH) {
-      abandoned.push_back(path + kUnfinishedMark + std::to_string(pid));
+    if (name.starts_with(prefix) && !name.ends_with("-wal") && !name.ends_with("-shm") &&
+        !name.ends_with("-journal")) {
+      found.push_back(entry.path().string());
     }
   }
-  for (const std::string& one : abandoned) {
-    UnfinishedFiles::remove(one);
+  for (const std::string& one : found) {
+    const int descriptor = ::open(one.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor >= 0 && ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) {
+      UnfinishedFiles::remove(one);
+    }
+    if (descriptor >= 0) {
+      ::close(descriptor);
+    }
   }
 }
 
@@ -96,8 +129,7 @@ void remove_abandoned(const std::string& path) {
 /// without replacing, `path` is left to that process, or made empty, for migrate() to fill.
 void create_whole(const std::string& path, std::span<const Migration> steps) {
   remove_abandoned(path);
-  const UnfinishedFiles unfinished(path + kUnfinishedMark + std::to_string(::getpid()));
-  create_private_file(unfinished.path());
+  const UnfinishedFiles unfinished(path);
   try {
     SQLite::Database connection(unfinished.path(), SQLite::OPEN_READWRITE);
     // Before there is anything in it: auto_vacuum cannot be switched on later without writing the file anew.
@@ -231,6 +263,11 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
   } else {
     full_path = uri = fs::absolute(path).string();
     Access access = examine(full_path);
+    while (access == Access::missing && missing == Missing::create && fs::is_symlink(full_path)) {
+      const fs::path link = full_path;
+      full_path = uri = (link.parent_path() / fs::read_symlink(link)).string();
+      access = examine(full_path);
+    }
     if (access == Access::missing) {
       if (missing == Missing::refuse) {
         return nullptr;

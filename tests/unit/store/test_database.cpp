@@ -1,5 +1,8 @@
 #include "store/database.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include <array>
 #include <cstdint>
 
@@ -65,6 +68,34 @@ TEST_CASE("a new database and its folders belong to their user alone") {
   CHECK(mode_of(path) == 0600);
   CHECK(mode_of(path + "-wal") == 0600);
   CHECK(mode_of(path + "-shm") == 0600);
+}
+
+TEST_CASE("a symbolic link to what is not there yet is where the database is made") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directory(folder.file("disk"));
+  std::filesystem::create_symlink("disk/second", folder.file("berth.db"));
+  std::filesystem::create_symlink(folder.file("disk/berth.db"), folder.file("disk/second"));
+  JobStore::open(folder.file("berth.db"))->submit({sample_job()}, sample_supervisor());
+  CHECK(std::filesystem::is_symlink(folder.file("berth.db")));
+  CHECK(std::filesystem::is_regular_file(folder.file("disk/berth.db")));
+  CHECK(JobStore::open_existing(folder.file("berth.db"))->history({}).size() == 1);
+}
+
+TEST_CASE("what another process makes a database of stays, and what a killed one left does not") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  const std::string alive = path + ".new-2147483647";  // a pid that says nothing in another container
+  const std::string left = path + ".new-abcdef";
+  for (const std::string& one : {alive, left, left + "-wal"}) {
+    write_file(one, "");
+  }
+  const int lock = ::open(alive.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(::flock(lock, LOCK_EX) == 0);
+  JobStore::open(path);
+  ::close(lock);
+  CHECK(std::filesystem::exists(alive));
+  CHECK_FALSE(std::filesystem::exists(left));
+  CHECK_FALSE(std::filesystem::exists(left + "-wal"));
 }
 
 TEST_CASE("open_existing creates nothing") {
