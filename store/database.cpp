@@ -294,6 +294,13 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
     database->migrate(steps);
     return database;
   } catch (const SQLite::Exception& error) {
+    if ((flags & SQLite::OPEN_READONLY) != 0 && error.getErrorCode() == SQLITE_CANTOPEN) {
+      throw StoreError(
+          full_path +
+          ": can only be read here together with its -wal and -shm, which are missing and cannot be "
+          "made in a folder that may only be read: copy it, with its -wal if it has one, to a writable "
+          "folder and name the copy with --database");
+    }
     throw_store_error(full_path, error);
   }
 }

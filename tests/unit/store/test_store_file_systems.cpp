@@ -100,6 +100,18 @@ TEST_CASE("on a read-only file system history can be read and nothing can be sub
              Contains("only be read"));
 }
 
+TEST_CASE("a log without its index cannot be read where the index cannot be made, and that is said") {
+  const TemporaryFolder folder;
+  PrivateMount mount(folder, "size=4m");
+  const std::string path = folder.file("berth.db");
+  JobStore::open(path)->submit({sample_job()}, sample_supervisor());
+  REQUIRE(std::filesystem::file_size(path + "-wal") > 0);
+  std::filesystem::remove(path + "-shm");
+  mount.make_read_only();
+  CHECK_THAT(store_error([&] { JobStore::open_existing(path); }),
+             StartsWith(path) && Contains("copy it, with its -wal if it has one, to a writable folder"));
+}
+
 TEST_CASE("another user's database is refused with who may not read it") {
   if (::geteuid() != 0) {
     errno = EPERM;
