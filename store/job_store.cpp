@@ -80,18 +80,32 @@ JobState to_state(const std::string& path, const std::string& word) {
 }
 
 /// Everything an AccountingRecord is made of, without the filter; read by read_record in this order.
-const std::string& record_select() {
-  static const std::string kSelect =
-      "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
-      "j.submit_us, j.end_us, coalesce(s.text, j.spec), j.array_job_id, j.array_task_id, "
-      "a.attempt, a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
-      "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, a.stage, "
-      "a.error_number, a.message, " +
-      usage_columns("u.") +
-      " FROM jobs j LEFT JOIN specs s ON s.id = j.spec_id LEFT JOIN attempts a ON a.job_id = j.id"
-      " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
-  return kSelect;
+/// `attempt` is its number, and `is_of_job` which of `a` are the job's.
+std::string record_select(const std::string& attempt, const std::string& is_of_job) {
+  return "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
+         "j.submit_us, j.end_us, coalesce(s.text, j.spec), j.array_job_id, j.array_task_id, " +
+         attempt +
+         ", a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
+         "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, "
+         "a.stage, "
+         "a.error_number, a.message, " +
+         usage_columns("u.") + " FROM jobs j LEFT JOIN specs s ON s.id = j.spec_id LEFT JOIN attempts a ON " +
+         is_of_job + " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
 }
+
+/// Attempts that were made, and jobs that never had one; then jobs that wait for another. The conditions are
+/// in it twice.
+std::string records_select(const std::string& conditions) {
+  static const std::string kMade = record_select("a.attempt", "a.job_id = j.id");
+  static const std::string kAwaited =
+      record_select("j.attempt + 1", "a.job_id = j.id AND a.attempt > j.attempt");
+  return kMade + conditions + " UNION ALL " + kAwaited + conditions +
+         (conditions.empty() ? " WHERE " : " AND ") +
+         "j.end_us IS NULL AND j.state = 'PENDING' AND j.attempt > 0";
+}
+
+constexpr int kIdColumn = 1;
+constexpr int kAttemptColumn = 15;
 
 /// A spec that this version refuses (an older one took it) must not hide the job's record.
 JobSpec read_spec(const std::string& path, JobId job, const std::string& text, const std::string& name,
@@ -186,6 +200,9 @@ AccountingRecord read_record(const std::string& path, const Query& query) {
     return record;  // still waiting for its first attempt
   }
   record.attempt = row.number();
+  if (row.next_is_null()) {
+    return record;  // waiting for another
+  }
   record.state = to_state(path, row.text());
   record.start = to_instant(row.optional_integer());
   record.end = to_instant(row.optional_integer());
@@ -253,7 +270,11 @@ std::string state_condition(JobState state, const HistoryFilter& filter, Conditi
   };
   switch (state) {
     case JobState::pending:
-      return overlaps("j.submit_us", "a.configure_us, a.end_us");
+      // From the end of the attempt before on.
+      return overlaps(
+          "coalesce((SELECT max(p.end_us) FROM attempts p WHERE p.job_id = j.id AND p.attempt < "
+          "coalesce(a.attempt, j.attempt + 1)), j.submit_us)",
+          "a.configure_us, a.end_us");
     case JobState::configuring:
       return overlaps("a.configure_us", "a.start_us, a.end_us");
     case JobState::running:
@@ -1505,12 +1526,14 @@ std::vector<OpenAttempt> SqliteJobStore::open_attempts() {
 std::vector<AccountingRecord> SqliteJobStore::history(const HistoryFilter& filter) {
   return database_->read([&] {
     const Conditions conditions = conditions_of(filter);
-    std::string sql = record_select() + conditions.text() + " ORDER BY j.id DESC, a.attempt DESC";
+    std::string sql = records_select(conditions.text()) + " ORDER BY " + std::to_string(kIdColumn) +
+                      " DESC, " + std::to_string(kAttemptColumn) + " DESC";
     if (filter.last) {
       sql += " LIMIT " + std::to_string(std::min(*filter.last, std::uint64_t{kForever}));
     }
     SQLite::Statement statement = database_->prepare(sql);
     Query query(statement);
+    conditions.bind(query);
     conditions.bind(query);
     std::vector<AccountingRecord> records;
     while (query.step()) {

@@ -576,7 +576,8 @@ class Surviving(DaemonCase):
         self.kill_daemon()
         shutil.copy2(copy, record)  # as though it had been killed before it removed the file
         self.start_daemon()
-        self.assertEqual([record["state"] for record in self.records(job)], ["FAILED"])
+        self.assertEqual([record["state"] for record in self.records(job)], ["FAILED", "PENDING"])
+        self.assertEqual(self.records(job)[-1]["reason"], "BeginTime")
         self.assertEqual(self.queue()[job]["state"], "PENDING")
         self.assert_one_record_per_attempt()
 

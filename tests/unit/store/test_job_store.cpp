@@ -433,6 +433,32 @@ TEST_CASE("a clock that was ahead for a while makes no later job the oldest one"
   CHECK(store->find_known(jobs[4]));
 }
 
+TEST_CASE("a job that waits for another attempt is PENDING since the last one") {
+  const auto store = QueueStore::open(":memory:");
+  NewJob job = sample_job();
+  job.queue.emplace();
+  const JobId id = run_to_end(*store, job, 9, 10, ended(JobState::failed, Cause::exited, 3));
+  const JobId other = run_to_end(*store, sample_job(), 9, 10);
+  store->requeue(id, *job.queue, at(10), "{}");
+  const std::vector<AccountingRecord> records = store->find(id);
+  REQUIRE(records.size() == 2);
+  CHECK((records[0].attempt == 1 && records[0].state == JobState::failed));
+  CHECK((records[1].attempt == 2 && records[1].state == JobState::pending));
+  CHECK_FALSE((records[1].start || records[1].end || records[1].allocation || records[1].outcome));
+
+  HistoryFilter filter;
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, id, other});
+  filter.last = 2;
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, other});
+  filter = {};
+  filter.start = at(20);
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id});
+  filter.states = {JobState::pending};
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id});
+  filter.start = filter.end = at(9);
+  CHECK(store->history(filter).empty());
+}
+
 TEST_CASE("an array is among the jobs that ended in a window in which it did") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_one(*store);
