@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <sys/fsuid.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -224,14 +223,8 @@ Caller calling_user() {
 }
 
 bool can_enter(const Identity& identity, const std::string& directory) {
-  // setfsuid(2) takes CAP_DAC_* out of the effective set with it; supplementary groups are left out of
-  // account.
-  const int gid = ::setfsgid(identity.outside_gid);
-  const int uid = ::setfsuid(identity.outside_uid);
-  const bool may = ::faccessat(AT_FDCWD, directory.c_str(), X_OK, AT_EACCESS) == 0;
-  ::setfsuid(static_cast<uid_t>(uid));
-  ::setfsgid(static_cast<gid_t>(gid));
-  return may;
+  const ActAs as_job(identity.outside_uid, identity.outside_gid, identity.groups);
+  return ::faccessat(AT_FDCWD, directory.c_str(), X_OK, AT_EACCESS) == 0;
 }
 
 Identity resolve_identity(const std::string& isolation_user) {

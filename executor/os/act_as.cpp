@@ -83,14 +83,17 @@ AccessAs::~AccessAs() {
   }
 }
 
-ActAs::Groups::Groups(uid_t user, gid_t group, const std::string& name) {
+ActAs::Groups::Groups(uid_t user, gid_t group, const std::string& name)
+    : Groups(user, group, is_to_act_as(user) ? groups_of_user(name, group) : std::vector<gid_t>()) {}
+
+ActAs::Groups::Groups(uid_t user, gid_t group, const std::vector<gid_t>& groups) {
   if (!is_to_act_as(user)) {
     return;
   }
   const int own = std::max(::getgroups(0, nullptr), 0);
   own_.emplace(static_cast<std::size_t>(own));
   own_->resize(static_cast<std::size_t>(std::max(::getgroups(own, own_->data()), 0)));
-  if (!set_groups(groups_of_user(name, group))) {
+  if (!set_groups(groups)) {
     throw std::system_error(errno, std::generic_category(), "setgroups");
   }
   ::setfsgid(group);
@@ -107,5 +110,7 @@ ActAs::Groups::~Groups() {
 }
 
 ActAs::ActAs(uid_t user, gid_t group, const std::string& name) : groups_(user, group, name), access_(user) {}
+ActAs::ActAs(uid_t user, gid_t group, const std::vector<gid_t>& groups)
+    : groups_(user, group, groups), access_(user) {}
 
 }  // namespace berth

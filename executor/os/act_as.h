@@ -31,18 +31,21 @@ class AccessAs {
   std::array<std::uint32_t, 2> before_{};  ///< the capabilities that were in effect
 };
 
-/// AccessAs, and the group and the supplementary groups of the user database, for finding and opening files.
+/// AccessAs, and the group and the supplementary groups, for finding and opening files: those of the user
+/// database, or the given ones.
 /// setfsuid(2) alone would leave capabilities that open what the kernel guards beside file modes: other
 /// processes (CAP_SYS_PTRACE), its own addresses (CAP_SYSLOG). Does nothing where AccessAs does nothing.
 /// Throws std::system_error.
 class ActAs {
  public:
   ActAs(uid_t user, gid_t group, const std::string& name);
+  ActAs(uid_t user, gid_t group, const std::vector<gid_t>& groups);
 
  private:
   class Groups {
    public:
     Groups(uid_t user, gid_t group, const std::string& name);
+    Groups(uid_t user, gid_t group, const std::vector<gid_t>& groups);
     Groups(const Groups&) = delete;
     Groups& operator=(const Groups&) = delete;
     ~Groups();

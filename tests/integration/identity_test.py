@@ -107,6 +107,33 @@ class Identity(BerthCase):
             run = self.run_job("read", path, "/etc/shadow", isolation=isolation)
             self.assertEqual(set(run.probes().values()), {"EACCES"}, str(isolation))
 
+    def working_directory(self, folder, user, program=()):
+        """Where a command that is run in this folder, for a user through sudo, works; and what berth says about it."""
+        entry = pwd.getpwnam(user)
+        environment = self.environment(SUDO_UID=str(entry.pw_uid), SUDO_GID=str(entry.pw_gid), SUDO_USER=user) if entry.pw_uid else None
+        status, out, err = self.berth(
+            "run", "--database", self.database, "--", "/bin/pwd", cwd=folder, environment=environment, program=program
+        )
+        self.assertEqual(status, 0, err)
+        return out.strip(), err
+
+    def test_a_shared_folder_is_entered_by_the_users_groups_and_not_by_roots(self):
+        shared = os.path.join(self.directory, "shared")
+        os.mkdir(shared)
+        os.chown(shared, 0, 4343)
+        os.chmod(shared, 0o770)
+        groups = os.path.join(self.directory, "group")
+        with open(groups, "w", encoding="utf-8") as file:
+            file.write(read("/etc/group") + "devs:x:4343:daemon\n")
+        in_devs = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+        self.assertEqual(self.working_directory(shared, "daemon", in_devs)[0], shared)
+        self.assertIn("cannot enter", self.working_directory(shared, "daemon")[1])
+        os.chown(shared, 0, 0)
+        for user in ("daemon", "root"):
+            where, warning = self.working_directory(shared, user)
+            self.assertEqual(where, "/tmp")
+            self.assertIn("cannot enter", warning)
+
     def test_output_files_are_opened_as_the_invoking_user(self):
         user = account()
         private = os.path.join(self.directory, "private")
