@@ -30,6 +30,7 @@ class ControllerSet {
   constexpr ControllerSet() = default;
   constexpr bool contains(Controller controller) const { return (bits_ & bit(controller)) != 0; }
   constexpr void insert(Controller controller) { bits_ |= bit(controller); }
+  constexpr void insert(ControllerSet others) { bits_ |= others.bits_; }
   constexpr void erase(Controller controller) { bits_ &= ~bit(controller); }
   constexpr bool empty() const { return bits_ == 0; }
   constexpr bool is_within(ControllerSet other) const { return (bits_ & ~other.bits_) == 0; }

@@ -104,6 +104,30 @@ bool limits_nothing(const Hierarchy& hierarchy) {
   return hierarchy.controllers.is_within(harmless);
 }
 
+/// What the v2 hierarchy does without a controller, in its open `tree`. Even a bare one counts CPU time,
+/// freezes and kills.
+ControllerSet given_by_v2(const Hierarchy& unified, bool clone_into_cgroup) {
+  const auto has = [&](const char* file) { return ::faccessat(unified.tree.get(), file, F_OK, 0) == 0; };
+  ControllerSet given;
+  if (has("cgroup.kill") && has("cgroup.freeze")) {
+    given.insert(Controller::freezer);
+  }
+  if (clone_into_cgroup && has("cpu.stat")) {
+    given.insert(Controller::cpuacct);
+  }
+  return given;
+}
+
+/// What v2 gives is not asked of v1. Each v1 hierarchy less saves its mkdir, attach and rmdir, some 50 µs per
+/// job; one that has other controllers too may have counted the CPU time of earlier jobs (cgroup_spares.h).
+void leave_to_v2(Hierarchy& v1, const ControllerSet& given) {
+  for (const Controller controller : {Controller::freezer, Controller::cpuacct}) {
+    if (given.contains(controller)) {
+      v1.controllers.erase(controller);
+    }
+  }
+}
+
 /// The tree's directories and the jobs' in them; `name` is removed when this goes.
 struct OwnedTree : TreeDirectories {
   explicit OwnedTree(std::string tree_name) : name(std::move(tree_name)) {}
@@ -173,11 +197,7 @@ OpenCgroupTree::OpenCgroupTree(const CgroupMachine& machine, const std::string& 
 
 void OpenCgroupTree::complete() {
   for (auto& hierarchy : std::exchange(rest_, {})) {
-    for (const Controller controller : {Controller::freezer, Controller::cpuacct}) {
-      if (v2_gives_.contains(controller)) {
-        hierarchy->controllers.erase(controller);
-      }
-    }
+    leave_to_v2(*hierarchy, v2_gives_);
     if (!hierarchy->controllers.empty()) {
       open_hierarchy(std::move(hierarchy));
     }
@@ -241,18 +261,9 @@ std::string OpenCgroupTree::finish_unified(Hierarchy& hierarchy) {
     return "cgroup " + hierarchy.own_path + " is threaded, so no process can be born below it";
   }
   const int tree = hierarchy.tree.get();
-  const auto has = [&](const char* file) { return ::faccessat(tree, file, F_OK, 0) == 0; };
   tree_->clone_into_cgroup = has_clone_into_cgroup();
-  // Even a bare v2 tree counts CPU time, freezes and kills. Each v1 hierarchy less saves its mkdir, attach
-  // and rmdir, some 50 µs per job.
-  if (has("cgroup.kill") && has("cgroup.freeze")) {
-    v2_gives_.insert(Controller::freezer);
-    hierarchy.controllers.insert(Controller::freezer);
-  }
-  if (tree_->clone_into_cgroup && has("cpu.stat")) {
-    v2_gives_.insert(Controller::cpuacct);
-    hierarchy.controllers.insert(Controller::cpuacct);
-  }
+  v2_gives_ = given_by_v2(hierarchy, tree_->clone_into_cgroup);
+  hierarchy.controllers.insert(v2_gives_);
   if (hierarchy.controllers.contains(Controller::devices)) {
     // Asked of the kernel: no permission, no CONFIG_CGROUP_BPF and a locked-down kernel all look alike.
     const int program = tree_->programs.get({});
@@ -376,6 +387,7 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
       }
     }
   }
+  ControllerSet v2_gives;
   for (auto& hierarchy : candidates) {
     hierarchy->berth.reset(
         try_open_at(hierarchy->own.get(), kBerthDirectory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
@@ -384,11 +396,11 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
       continue;
     }
     hierarchy->tree_path = hierarchy->berth_path() + "/" + tree;
-    if (hierarchy->version == 2 && ::faccessat(hierarchy->tree.get(), "cgroup.freeze", F_OK, 0) == 0) {
-      hierarchy->controllers.insert(Controller::freezer);
-    }
-    if (hierarchy->version == 2 && ::faccessat(hierarchy->tree.get(), "cpu.stat", F_OK, 0) == 0) {
-      hierarchy->controllers.insert(Controller::cpuacct);
+    if (hierarchy->version == 2) {  // the first of all
+      v2_gives = given_by_v2(*hierarchy, has_clone_into_cgroup());
+      hierarchy->controllers.insert(v2_gives);
+    } else {
+      leave_to_v2(*hierarchy, v2_gives);
     }
     found->hierarchies.push_back(std::move(hierarchy));
   }

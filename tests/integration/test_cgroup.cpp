@@ -693,6 +693,43 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
   }
 }
 
+TEST_CASE("the CPU time of a killed berth's job is its own, where v1 counts it beside another controller") {
+  if (machine().unified.version != 2 || machine().at(Controller::cpuacct).version != 1) {
+    skip_case("v2 and v1 do not both count CPU time here");
+    return;
+  }
+  const NothingLeft nothing_left;
+  REQUIRE(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  CgroupMachine co_mounted = machine();  // as systemd mounts them
+  co_mounted.controllers[static_cast<std::size_t>(Controller::cpu)] = machine().at(Controller::cpuacct);
+  constexpr std::clock_t kOfTheFirst = CLOCKS_PER_SEC / 10;
+  const std::string name = tree_name();
+  const pid_t berth = ::fork();
+  if (berth == 0) {
+    auto tree = CgroupTree::create(co_mounted, name);
+    auto first = tree->make_job("job-1.1", {});
+    Child{spawn_in(*first, [] {
+      while (std::clock() < kOfTheFirst) {
+      }
+      return 0;
+    })}.wait();
+    first->read();
+    first->remove(std::chrono::seconds(2), JobCgroup::Traceless::keep);
+    first.reset();
+    const auto second = tree->make_job("job-2.1", {});
+    Child{spawn_in(*second, [] { return 0; })}.wait();
+    ::kill(::getpid(), SIGKILL);
+  }
+  ::waitpid(berth, nullptr, 0);
+  const auto job = open_leftover_job(co_mounted, name, "job-2.1");
+  REQUIRE(job);
+  const Usage usage = job->read().usage;
+  CHECK(usage.cpu_total.value() > std::chrono::microseconds(0));
+  CHECK(usage.cpu_total.value() < std::chrono::milliseconds(50));
+  CHECK(job->remove());
+  remove_leftover_tree(co_mounted, name);
+}
+
 TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
   if (machine().at(Controller::devices).version != 1 || machine().at(Controller::cpu).version != 1) {
     skip_case("devices and cpu are not in cgroup v1 here");
