@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -233,15 +232,10 @@ class Executor::Implementation {
   ControllerReport controllers() const { return report_controllers(*tree_); }
   void use_network(const NetworkSettings& settings) { options_.network = settings; }
 
-  void check_supported(const JobSpec& spec) {
+  void check_supported(const JobSpec& spec, const Caller& caller) {
     check_limits(spec, *tree_);
     check_network_permission(spec, options_.network);
-    if (!spec.isolation.root.empty()) {
-      check_own_root(spec.isolation.root);
-    }
-    if (spec.isolation.network.is_connected()) {
-      check_network_files(spec.isolation.root);
-    }
+    check_mount_points(spec, caller);
     if (spec.isolation.network.is_connected() && host_view()) {
       UserNetwork::check_supported(spec.isolation.network);
     }
@@ -387,31 +381,6 @@ class Executor::Implementation {
     check(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
   }
   void unwatch(int fd) { ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr); }
-
-  static void check_own_root(const std::string& root) {
-    for (const char* needed : {"", "/proc", "/dev", "/tmp"}) {
-      struct stat status {};
-      const std::string path = root + needed;
-      if (::lstat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
-        throw LaunchError("isolation.root", ENOTDIR,
-                          "isolation.root: " + path + " is not a directory" +
-                              (*needed != '\0' ? "; make it, the job's own is mounted there" : ""));
-      }
-    }
-  }
-
-  /// The job's own are mounted upon them: nothing can be made in a read-only root.
-  static void check_network_files(const std::string& root) {
-    for (const char* name : {"/etc/hosts", "/etc/resolv.conf"}) {
-      const std::string file = root + name;
-      struct stat status {};
-      if (::lstat(file.c_str(), &status) != 0) {
-        std::string what = "isolation.network: there is no " + file + " for the job's own to be mounted on; ";
-        what.append("make an empty one (touch ").append(file).append(")");
-        throw LaunchError("isolation.network", ENOENT, what);
-      }
-    }
-  }
 
   bool host_view() const { return launcher_->view() == LauncherProcess::View::host_tree; }
 
@@ -995,8 +964,8 @@ Executor::Executor(ExecutorOptions options)
     : implementation_(std::make_unique<Implementation>(std::move(options))) {}
 Executor::~Executor() = default;
 
-void Executor::check_supported(const JobSpec& spec, const Identity&) const {
-  implementation_->check_supported(spec);
+void Executor::check_supported(const JobSpec& spec, const Caller& caller) const {
+  implementation_->check_supported(spec, caller);
 }
 ControllerReport Executor::controllers() const {
   return implementation_->controllers();

@@ -210,8 +210,9 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   /// Throws LaunchError when the spec asks for what this machine cannot enforce; to be called before
-  /// anything is queued, so that a limit is never silently dropped.
-  void check_supported(const JobSpec& spec, const Identity& identity) const;
+  /// anything is queued, so that a limit is never silently dropped. Its paths are looked at with the rights
+  /// of `caller`, as in LaunchRequest.
+  void check_supported(const JobSpec& spec, const Caller& caller) const;
 
   ControllerReport controllers() const;
   /// Other settings from now on. The pool is taken once, with the first private network.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -77,10 +78,8 @@ class Blob {
                     field + ": " + path + ": " + std::generic_category().message(error_number));
 }
 
-/// What is at `path`, found with the calling user's rights.
-UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
-  const Caller& caller = caller_of(request);
-  const ActAs access(caller.uid, caller.gid, caller.name);
+/// What is at `path`. To be called with the rights of `caller` (ActAs).
+UniqueFd find_object(const std::string& field, const std::string& path, const Caller& caller) {
   UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
   if (!object && errno == ELOOP) {
     throw LaunchError(field, ELOOP,
@@ -92,6 +91,51 @@ UniqueFd open_object(const std::string& field, const std::string& path, const La
     refuse_path(field, errno, path);
   }
   return object;
+}
+
+/// What is at `path`, found with the calling user's rights.
+UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
+  const Caller& caller = caller_of(request);
+  const ActAs access(caller.uid, caller.gid, caller.name);
+  return find_object(field, path, caller);
+}
+
+/// Whether something else than what is needed is at `path`, or nothing, as the job whose root this is would
+/// find it. False where one may not look.
+bool lacks(const UniqueFd& root, const char* path, bool needs_folder) {
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT;
+  const UniqueFd found{static_cast<int>(::syscall(SYS_openat2, root.get(), path, &how, sizeof how))};
+  struct stat status {};
+  if (!found) {
+    return errno == ENOENT || errno == ENOTDIR;
+  }
+  return needs_folder && (::fstat(found.get(), &status) != 0 || !S_ISDIR(status.st_mode));
+}
+
+void check_own_root(const UniqueFd& root, const std::string& path) {
+  for (const char* needed : {".", "proc", "dev", "tmp"}) {
+    if (lacks(root, needed, true)) {
+      const bool is_root = *needed == '.';
+      throw LaunchError("isolation.root", ENOTDIR,
+                        "isolation.root: " + path + (is_root ? "" : std::string("/") + needed) +
+                            " is not a directory" +
+                            (is_root ? "" : "; make it, the job's own is mounted there"));
+    }
+  }
+}
+
+/// The job's own are mounted upon them: nothing can be made in a read-only root.
+void check_network_files(const UniqueFd& root, const std::string& path) {
+  for (const char* name : {"/etc/hosts", "/etc/resolv.conf"}) {
+    if (lacks(root, name, false)) {
+      const std::string file = path + name;
+      std::string what = "isolation.network: there is no " + file + " for the job's own to be mounted on; ";
+      what.append("make an empty one (touch ").append(file).append(")");
+      throw LaunchError("isolation.network", ENOENT, what);
+    }
+  }
 }
 
 /// A detached clone of the tree at `object`, never with set-user-ID programs; device nodes only if asked for.
@@ -530,6 +574,21 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
 PreparedPlan prepare_command(const LaunchRequest& request, const CommandRequest& command,
                              std::uint32_t number, const PlanContext& context) {
   return PlanBuilder(request, context).build_command(command, number);
+}
+
+void check_mount_points(const JobSpec& spec, const Caller& caller) {
+  const std::string& root = spec.isolation.root;
+  const bool is_connected = spec.isolation.network.is_connected();
+  if (!root.empty()) {
+    const ActAs access(caller.uid, caller.gid, caller.name);
+    const UniqueFd object = find_object("isolation.root", root, caller);
+    check_own_root(object, root);
+    if (is_connected) {
+      check_network_files(object, root);
+    }
+  } else if (is_connected) {
+    check_network_files(open_at(AT_FDCWD, "/", O_PATH), root);
+  }
 }
 
 UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile) {

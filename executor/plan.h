@@ -71,6 +71,11 @@ PreparedPlan prepare_plan(const LaunchRequest& request, const PlanContext& conte
 PreparedPlan prepare_command(const LaunchRequest& request, const CommandRequest& command,
                              std::uint32_t number, const PlanContext& context);
 
+/// Throws LaunchError when the root of such a job lacks what its own is mounted on: of isolation.root /proc,
+/// /dev and /tmp, and for a network device the files in /etc. isolation.root is looked at with the rights of
+/// `caller`, of whom nothing is told that it could not find out itself.
+void check_mount_points(const JobSpec& spec, const Caller& caller);
+
 /// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the
 /// profile says so and the file system can (Linux 5.12; under an overlay 5.19).
 UniqueFd open_own_root(const LaunchRequest& request, const SandboxProfile& profile);

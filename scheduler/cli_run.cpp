@@ -122,11 +122,11 @@ std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJo
 }
 
 std::vector<InputFault> unsupported(const Executor& executor, const std::vector<RequestedJob>& jobs,
-                                    const std::map<std::string, Identity>& identities) {
+                                    const Caller& caller) {
   std::vector<InputFault> faults;
   for (const RequestedJob& job : jobs) {
     try {
-      executor.check_supported(job.spec, identities.at(job.spec.isolation.user));
+      executor.check_supported(job.spec, caller);
     } catch (const LaunchError& error) {
       faults.push_back({job.source, "", "job \"" + job.spec.name + "\": " + error.what()});
     }
@@ -694,7 +694,7 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   Executor executor(executor_options(supervisor, requested.jobs, identities, network, side_tasks,
                                      std::move(launcher_process)));
   log_debug("cgroup berth/" + supervisor.cgroup);
-  std::vector<InputFault> faults = unsupported(executor, requested.jobs, identities);
+  std::vector<InputFault> faults = unsupported(executor, requested.jobs, caller);
   SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   refuse_all(std::move(faults), Batch::refusals(pool, submissions));

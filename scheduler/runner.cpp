@@ -420,7 +420,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   request.caller = Caller{message.user_id, message.group_id, message.user};
   request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
   executor_.use_network(message.network);
-  executor_.check_supported(request.spec, request.identity);
+  executor_.check_supported(request.spec, *request.caller);
   if (message.array_job_id) {
     add_array_variables(*message.array_job_id, message.array_task_id.value_or(0), request.spec);
   }

@@ -146,7 +146,7 @@ Berth::Berth(std::string name, JobSpec spec, unsigned armed_ahead, std::vector<C
       spec_(std::move(spec)),
       identity_(resolve_identity("")),
       slots_(std::move(slots)) {
-  executor_.check_supported(spec_, identity_);
+  executor_.check_supported(spec_, calling_user());
 }
 
 void Berth::begin(unsigned slot) {

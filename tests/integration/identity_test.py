@@ -134,6 +134,24 @@ class Identity(BerthCase):
             self.assertEqual(where, "/tmp")
             self.assertIn("cannot enter", warning)
 
+    def test_an_own_root_is_looked_at_as_the_invoking_user(self):
+        user = account()
+        environment = self.environment(SUDO_UID=str(user.pw_uid), SUDO_GID=str(user.pw_gid), SUDO_USER=user.pw_name)
+        private = os.path.join(self.directory, "private")
+        os.makedirs(private + "/there")
+        os.chmod(private, 0o700)
+        link = os.path.join(self.directory, "link")
+        os.symlink(private, link)
+        os.lchown(link, user.pw_uid, user.pw_gid)
+        for way in (private, link):
+            for name in ("there", "absent"):
+                run = self.run_jobs(self.job("exit", 0, isolation={"root": f"{way}/{name}"}), environment=environment)
+                self.assert_refused(run, f"isolation.root: {way}/{name}: Permission denied")
+        os.chmod(private, 0o711)
+        for name, message in (("there", "/there/proc is not a directory; make it"), ("absent", "/absent: No such file")):
+            run = self.run_jobs(self.job("exit", 0, isolation={"root": f"{private}/{name}"}), environment=environment)
+            self.assert_refused(run, message)
+
     def test_output_files_are_opened_as_the_invoking_user(self):
         user = account()
         private = os.path.join(self.directory, "private")
