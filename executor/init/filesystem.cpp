@@ -28,6 +28,7 @@ constexpr unsigned kOpenTreeClone = 1;
 constexpr unsigned kOpenTreeCloexec = kCloexec;
 constexpr unsigned kRecursive = 0x8000;  // AT_RECURSIVE
 constexpr unsigned kEmptyPath = 0x1000;  // AT_EMPTY_PATH
+constexpr unsigned kNoFollow = 0x100;    // AT_SYMLINK_NOFOLLOW
 constexpr int kDetach = 2;               // MNT_DETACH
 constexpr int kCurrent = -100;           // AT_FDCWD
 constexpr int kMsPrivate = 1 << 18;
@@ -435,7 +436,14 @@ long opened_sources[sandbox::kMaximumMounts];
 /// None: 0, which is init's standard input. Data without initial values need no page of the file.
 long opened_root;
 
-bool has_new_top_level(const ReceivedPlan& received) {
+/// The detached mount of one that is no tmpfs.
+long tree_of(const ReceivedPlan& received, uint32_t index) {
+  const auto& mount = received.array<const PlanMount>(received.plan->mounts)[index];
+  return mount.source != 0 ? opened_sources[index] : received.descriptors[mount.descriptor];
+}
+
+/// Whether a target's first component is not there. With `make_them` it is made where that can be.
+bool has_new_top_level(const ReceivedPlan& received, bool make_them) {
   const auto* mounts = received.array<const PlanMount>(received.plan->mounts);
   for (uint32_t index = 0; index < received.plan->mount_count; ++index) {
     const char* target = received.text(mounts[index].target);
@@ -445,15 +453,54 @@ bool has_new_top_level(const ReceivedPlan& received) {
       ++size;
     }
     copy(top, target, size + 1 < sizeof top ? size + 1 : sizeof top);
-    if (!exists(top)) {
+    if (exists(top)) {
+      continue;
+    }
+    const bool is_directory_there = target[size] == '/' || mounts[index].kind == sandbox::kMountTmpfs ||
+                                    is_directory(tree_of(received, index));
+    if (!make_them || make_mount_point(top, is_directory_there) < 0) {
       return true;
     }
   }
   return false;
 }
 
-/// The template's "/" is a read-only tmpfs, so a mount whose first component is not there needs another
-/// "/": the same entries on a tmpfs of this job's.
+/// What an entry of the directory `root` is, in the terms of getdents64(2).
+unsigned char type_of(long root, const DirectoryEntry& entry) {
+  struct statx status {};
+  if (entry.type == 0 /* DT_UNKNOWN: this file system does not tell */) {
+    expect(sys(SYS_statx, root, entry.name, kNoFollow, 0x1 /* STATX_TYPE */, &status), Step::mount_root,
+           entry.name);
+    return static_cast<unsigned char>((status.stx_mode & 0170000) >> 12);  // IFTODT()
+  }
+  return entry.type;
+}
+
+/// A link is copied; anything else is bound to the same name in `fresh`.
+void carry_over(long root, const DirectoryEntry& entry, long fresh) {
+  const unsigned char type = type_of(root, entry);
+  if (type == 10 /* DT_LNK */) {
+    char target[sandbox::kPathSize] = {};
+    expect(sys(SYS_readlinkat, root, entry.name, target, sizeof target - 1), Step::mount_root, entry.name);
+    expect(sys(SYS_symlinkat, target, fresh, entry.name), Step::mount_root, entry.name);
+    return;
+  }
+  const long tree =
+      expect(sys(SYS_open_tree, root, entry.name, kOpenTreeClone | kOpenTreeCloexec | kRecursive | kNoFollow),
+             Step::mount_root, entry.name);
+  if (type == 4 /* DT_DIR */) {
+    expect(sys(SYS_mkdirat, fresh, entry.name, 0755), Step::mount_root, entry.name);
+  } else {
+    sys(SYS_close, expect(sys(SYS_openat, fresh, entry.name, O_CREAT | O_EXCL | O_WRONLY | kCloexec, 0644),
+                          Step::mount_root, entry.name));
+  }
+  expect(sys(SYS_move_mount, tree, "", fresh, entry.name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_root,
+         entry.name);
+  sys(SYS_close, tree);
+}
+
+/// The template's "/" is a read-only tmpfs, and an own root may be read-only, so a mount whose first
+/// component is not there needs another "/": the same entries on a tmpfs of this job's.
 void rebuild_root() {
   const Option options[] = {{"mode", "0755"}, {"size", "1m"}};
   const long fresh = expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_root, "tmpfs");
@@ -467,22 +514,8 @@ void rebuild_root() {
     for (long position = 0; position < size;) {
       const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + position);
       position += entry->size;
-      if (equal(entry->name, ".") || equal(entry->name, "..")) {
-        continue;
-      }
-      if (entry->type == 10 /* DT_LNK */) {
-        char target[sandbox::kPathSize] = {};
-        expect(sys(SYS_readlinkat, root, entry->name, target, sizeof target - 1), Step::mount_root,
-               entry->name);
-        expect(sys(SYS_symlinkat, target, fresh, entry->name), Step::mount_root, entry->name);
-      } else if (entry->type == 4 /* DT_DIR */) {
-        const long tree =
-            expect(sys(SYS_open_tree, root, entry->name, kOpenTreeClone | kOpenTreeCloexec | kRecursive),
-                   Step::mount_root, entry->name);
-        expect(sys(SYS_mkdirat, fresh, entry->name, 0755), Step::mount_root, entry->name);
-        expect(sys(SYS_move_mount, tree, "", fresh, entry->name, MOVE_MOUNT_F_EMPTY_PATH), Step::mount_root,
-               entry->name);
-        sys(SYS_close, tree);
+      if (!equal(entry->name, ".") && !equal(entry->name, "..")) {
+        carry_over(root, *entry, fresh);
       }
     }
   }
@@ -548,10 +581,12 @@ void build_root(const Setup& setup, int own_root, const ReceivedPlan* plan) {
 
 void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
   const Plan& plan = *received.plan;
-  const bool host_view = (setup.flags & sandbox::kHostView) != 0;
   const bool overlay = (setup.flags & sandbox::kOverlay) != 0;
+  const bool own_root = (setup.flags & sandbox::kOwnRoot) != 0;
+  // What the job writes to a root that takes it is not to end in a "/" that goes with it.
+  const bool takes_writes = own_root && (overlay || (setup.flags & sandbox::kOwnRootWritable) != 0);
   // "/" itself is under none of the overlays of its folders.
-  const bool rebuilt = has_new_top_level(received) || (overlay && (setup.flags & sandbox::kOwnRoot) == 0);
+  const bool rebuilt = has_new_top_level(received, takes_writes) || (overlay && !own_root);
   if (rebuilt) {
     rebuild_root();
   }
@@ -568,10 +603,10 @@ void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
       rebuild_dev();
       own_dev = true;
     }
-    const long tree = host_view ? opened_sources[index] : received.descriptors[mount.descriptor];
-    place(tree, target, mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+    place(tree_of(received, index), target,
+          mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
   }
-  if (rebuilt && !overlay && (setup.flags & sandbox::kOwnRootWritable) == 0) {
+  if (rebuilt && !overlay) {
     protect_root();
   }
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -326,6 +327,40 @@ class Isolation(BerthCase):
         run = self.run_jobs(self.job(**spec, isolation={"root": {"path": root, "writable": True}}))
         self.assertEqual(run.probes(), {"/etc/x": "ok"}, str(run))
         self.assertTrue(os.path.exists(root + "/etc/x"))
+
+    def test_a_mount_directly_below_an_own_root_leaves_the_files_there(self):
+        root = self.make_root()
+        os.rename(root + "/bin/payload", root + "/payload")
+        mounts = {"mounts": [{"source": self.work, "target": "/new/data", "read_only": False}], "tmpfs": {"/scratch": "1M"}}
+        spec = {"argv": ["/payload", "write", "/result", "/new/data/file"], "current_working_directory": "/"}
+        run = self.run_jobs(self.job(**spec, isolation={"root": root, **mounts}))
+        self.assertEqual(run.probes(), {"/result": "EROFS", "/new/data/file": "ok"}, str(run))
+        self.assertEqual(set(os.listdir(root)), {"bin", "dev", "etc", "payload", "proc", "tmp", "work"})
+
+    def test_what_is_written_to_a_writable_own_root_with_a_new_mount_stays(self):
+        for mode, result in ((0o777, "ok"), (0o755, "EROFS")):
+            with self.subTest(mode=oct(mode)):
+                root = self.make_root()
+                os.chmod(root, mode)
+                isolation = {"root": {"path": root, "writable": True}, "tmpfs": {"/scratch": "1M"}}
+                spec = {"argv": ["/bin/payload", "write", "/result", "/work/result", "/scratch/file"], "current_working_directory": "/"}
+                run = self.run_jobs(self.job(**spec, isolation=isolation))
+                self.assertEqual(run.probes(), {"/result": result, "/work/result": "ok", "/scratch/file": "ok"}, str(run))
+                self.assertEqual(os.path.exists(root + "/result"), result == "ok")
+                self.assertTrue(os.path.exists(root + "/work/result"))
+                shutil.rmtree(root)
+
+    def test_an_overlay_over_an_own_root_takes_a_new_mount(self):
+        root = self.make_root()
+        os.rename(root + "/bin/payload", root + "/payload")
+        for mode in (0o777, 0o755):
+            os.chmod(root, mode)
+            isolation = {"root": root, "overlay": True, "tmpfs": {"/scratch": "1M"}}
+            spec = {"argv": ["/payload", "write", "/result", "/work/result", "/scratch/file"], "current_working_directory": "/"}
+            run = self.run_jobs(self.job(**spec, isolation=isolation))
+            self.assertEqual(set(run.probes().values()), {"ok"}, str(run))
+            self.assertEqual(set(os.listdir(root)), {"bin", "dev", "etc", "payload", "proc", "tmp", "work"})
+            self.assertEqual(os.listdir(root + "/work"), [])
 
     def test_links_in_an_own_root_do_not_lead_out(self):
         root = self.make_root()
