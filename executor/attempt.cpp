@@ -100,8 +100,17 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
     case ENOENT:
     case EROFS:
     case EACCES:
+      if (report.object == std::string_view("/run/berth")) {
+        return problem + std::generic_category().message(report.error) +
+               "; berth's own files for the job go there (its script, /etc/hosts): make that folder in what "
+               "is "
+               "at /run, or mount elsewhere";
+      }
       return problem + std::generic_category().message(report.error) +
              "; use a target that exists, a new one directly below /, or one below /tmp";
+    case EEXIST:
+      return problem +
+             "berth's own files for the job are there (its script, /etc/hosts); name another target";
     case EISDIR:
       return problem + "it is a folder in the job, and what is mounted is a file; name a file as the target";
     case ENOTDIR:

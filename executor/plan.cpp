@@ -126,6 +126,18 @@ void check_own_root(const UniqueFd& root, const std::string& path) {
   }
 }
 
+/// Init's own files are there, and nothing can be made in a read-only root.
+void check_run_folder(const UniqueFd& root, const JobSpec& spec) {
+  const Isolation& isolation = spec.isolation;
+  const bool has_own_files = !spec.script.empty() || isolation.network.is_connected();
+  if (has_own_files && !isolation.root_writable && !isolation.overlay && lacks(root, "run", false)) {
+    throw LaunchError("isolation.root", ENOENT,
+                      "isolation.root: there is no " + isolation.root +
+                          "/run, where a script and the files of a network go; make it, the job's own is "
+                          "mounted there");
+  }
+}
+
 /// The job's own are mounted upon them: nothing can be made in a read-only root.
 void check_network_files(const UniqueFd& root, const std::string& path) {
   for (const char* name : {"/etc/hosts", "/etc/resolv.conf"}) {
@@ -583,6 +595,7 @@ void check_mount_points(const JobSpec& spec, const Caller& caller) {
     const ActAs access(caller.uid, caller.gid, caller.name);
     const UniqueFd object = find_object("isolation.root", root, caller);
     check_own_root(object, root);
+    check_run_folder(object, spec);
     if (is_connected) {
       check_network_files(object, root);
     }

@@ -72,8 +72,8 @@ PreparedPlan prepare_command(const LaunchRequest& request, const CommandRequest&
                              std::uint32_t number, const PlanContext& context);
 
 /// Throws LaunchError when the root of such a job lacks what its own is mounted on: of isolation.root /proc,
-/// /dev and /tmp, and for a network device the files in /etc. isolation.root is looked at with the rights of
-/// `caller`, of whom nothing is told that it could not find out itself.
+/// /dev and /tmp, for a script or a network device /run, and for the latter the files in /etc. isolation.root
+/// is looked at with the rights of `caller`, of whom nothing is told that it could not find out itself.
 void check_mount_points(const JobSpec& spec, const Caller& caller);
 
 /// A detached read-only or writable mount of isolation.root, for the privileged view. Id-mapped when the

@@ -136,13 +136,36 @@ bool exists(const char* path) {
   return sys(SYS_faccessat, kCurrent, path, 0, 0) == 0;
 }
 
-/// Whether what a target has led to is what a job file may not name as one: "/", or in /proc, /sys or /dev.
-bool is_reserved(long point, Step step, const char* target) {
+/// The folder of init's own files: the script, and those that go to /etc (mount_network_file()).
+constexpr const char* kOwnFolder = "/run/berth";
+constexpr const char* kOwnFiles[] = {kOwnFolder, sandbox::kScriptPath, "/run/berth/hosts",
+                                     "/run/berth/resolv.conf"};
+/// What is at /run is not the job's own: its image's, or mounted there.
+bool run_is_foreign;
+
+/// What is a mount point's place to those who come after it.
+enum class Place { other, run, own_file };
+
+Place place_of(const char* path) {
+  for (const char* file : kOwnFiles) {
+    if (equal(path, file)) {
+      return Place::own_file;
+    }
+  }
+  return equal(path, "/run") ? Place::run : Place::other;
+}
+
+/// Where a mount point has turned out to be.
+void read_path(long point, char (&path)[sandbox::kPathSize], Step step, const char* target) {
   char digits[24];
   char link[sandbox::kPathSize] = "/proc/self/fd/";
   append(link, decimal(point, digits), sizeof link);
-  char path[sandbox::kPathSize] = {};
-  expect(sys(SYS_readlinkat, kCurrent, link, path, sizeof path - 1), step, target);
+  path[expect(sys(SYS_readlinkat, kCurrent, link, path, sizeof path - 1), step, target)] = '\0';
+}
+
+/// Whether it is what a job file may not name as a target: "/", or in /proc, /sys or /dev. Leaves of `path`
+/// the first component.
+bool is_reserved(char (&path)[sandbox::kPathSize]) {
   size_t top = 1;
   while (path[top] != '/' && path[top] != '\0') {
     ++top;
@@ -160,7 +183,7 @@ bool is_reserved(long point, Step step, const char* target) {
 /// inside the job's root, which is already "/"; magic links are not followed, and ELOOP is said of those that
 /// lead to what is_reserved(). A folder goes on a folder alone, and anything else on what is none: the
 /// kernel's EINVAL is told as ENOTDIR or EISDIR.
-void place(long tree, const char* target, Step step) {
+Place place(long tree, const char* target, Step step) {
   if (!exists(target)) {
     expect(make_mount_point(target, is_directory(tree)), step, target);
   }
@@ -168,8 +191,14 @@ void place(long tree, const char* target, Step step) {
   how.flags = O_PATH | kCloexec;
   how.resolve = RESOLVE_NO_MAGICLINKS;
   const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
-  if (step != Step::mount_device && is_reserved(point, step, target)) {
-    fail(step, kEloop, target);
+  Place where = Place::other;
+  if (step != Step::mount_device) {
+    char path[sandbox::kPathSize];
+    read_path(point, path, step, target);
+    where = place_of(path);
+    if (is_reserved(path)) {
+      fail(step, kEloop, target);
+    }
   }
   const long moved =
       sys(SYS_move_mount, tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
@@ -179,6 +208,7 @@ void place(long tree, const char* target, Step step) {
   expect(moved, step, target);
   sys(SYS_close, point);
   sys(SYS_close, tree);
+  return where;
 }
 
 // ---- the private tmpfs ----
@@ -209,6 +239,9 @@ void attach_private(long (&trees)[kPrivateCount], const char* home, bool own_roo
     const bool is_link = result == -22 /* EINVAL */ && own_root;
     if (result < 0 && result != kEnoent && !is_link) {
       fail(Step::mount_private, result, kPrivateDirectories[index].target);
+    }
+    if (result < 0 && place_of(kPrivateDirectories[index].target) == Place::run) {
+      run_is_foreign = true;
     }
     sys(SYS_close, trees[index]);
   }
@@ -523,6 +556,15 @@ void rebuild_root() {
   pivot_into(fresh);
 }
 
+/// Init's own files are not to land in what is another's: a folder of their own in memory goes there first.
+void mount_own_folder(const Plan& plan) {
+  constexpr int64_t kRounding = 64 * 1024;  // whole pages
+  char digits[24];
+  const Option options[] = {{"mode", "0755"}, {"size", decimal(plan.size + kRounding, digits)}};
+  place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, kOwnFolder), kOwnFolder,
+        Step::mount_tmpfs);
+}
+
 /// What rebuild_root() made belongs to the job.
 void protect_root() {
   const long root =
@@ -590,6 +632,7 @@ void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
   if (rebuilt) {
     rebuild_root();
   }
+  const bool has_own_files = plan.script != 0 || plan.hosts != 0;
   bool own_dev = false;
   const auto* mounts = received.array<const PlanMount>(plan.mounts);
   for (uint32_t index = 0; index < plan.mount_count; ++index) {
@@ -603,8 +646,17 @@ void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
       rebuild_dev();
       own_dev = true;
     }
-    place(tree_of(received, index), target,
-          mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+    const Place where = place(tree_of(received, index), target,
+                              mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+    if (has_own_files && where == Place::own_file) {
+      fail(Step::mount_bind, kEexist, target);
+    }
+    if (has_own_files && where == Place::run) {
+      mount_own_folder(plan);
+    }
+  }
+  if (has_own_files && run_is_foreign) {
+    mount_own_folder(plan);
   }
   if (rebuilt && !overlay) {
     protect_root();
@@ -625,9 +677,9 @@ namespace {
 
 /// Below /run/berth, which is made.
 void write_private_file(const char* path, const char* text, size_t size, unsigned mode, Step step) {
-  const long made = sys(SYS_mkdirat, kCurrent, "/run/berth", 0755);
+  const long made = sys(SYS_mkdirat, kCurrent, kOwnFolder, 0755);
   if (made != kEexist) {
-    expect(made, step, "/run/berth");
+    expect(made, step, kOwnFolder);
   }
   const long file =
       expect(sys(SYS_openat, kCurrent, path, O_CREAT | O_EXCL | O_WRONLY | kCloexec, mode), step, path);

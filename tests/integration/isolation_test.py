@@ -362,6 +362,47 @@ class Isolation(BerthCase):
             self.assertEqual(set(os.listdir(root)), {"bin", "dev", "etc", "payload", "proc", "tmp", "work"})
             self.assertEqual(os.listdir(root + "/work"), [])
 
+    def test_berths_own_files_land_in_nothing_that_is_mounted(self):
+        mine = os.path.join(self.directory, "mine")
+        os.mkdir(mine)
+        os.chmod(mine, 0o777)
+        script = "#!/bin/sh\necho ran $0; touch /run/made 2>/dev/null"
+        for target in ("/run", "/var/run"):
+            isolation = {"mounts": [{"source": mine, "target": target, "read_only": False}]}
+            for _ in range(2):
+                run = self.run_jobs(self.job(argv=None, script=script, isolation=isolation))
+                self.assertEqual(run.out, "ran /run/berth/script\n", str(run))
+                self.assertEqual((set(os.listdir(mine)), os.listdir(mine + "/berth")), ({"berth", "made"}, []))
+        isolation["mounts"][0]["read_only"] = True
+        run = self.run_jobs(self.job(argv=None, script=script, isolation=isolation))
+        self.assertEqual(run.out, "ran /run/berth/script\n", str(run))
+        os.rmdir(mine + "/berth")
+        run = self.run_jobs(self.job(argv=None, script=script, isolation=isolation))
+        self.assertIn("make that folder in what is at /run", run.outcome["message"])
+        isolation = {"mounts": [{"source": mine, "target": "/run/berth", "read_only": False}]}
+        run = self.run_jobs(self.job(argv=None, script=script, isolation=isolation))
+        self.assertIn("berth's own files for the job are there", run.outcome["message"])
+        self.assert_state(self.run_job("exit", 0, isolation=isolation), "COMPLETED")
+        isolation = {"tmpfs": {"/run": "1M"}}
+        self.assertEqual(self.run_jobs(self.job(argv=None, script=script, isolation=isolation)).out, "ran /run/berth/script\n")
+
+    def test_a_script_in_an_own_root_needs_a_run_folder(self):
+        root = self.make_root()
+        script = "#!/bin/payload show\nwords"
+        spec = {"argv": None, "script": script, "current_working_directory": "/"}
+        self.assert_refused(self.run_jobs(self.job(**spec, isolation={"root": root})), f"there is no {root}/run")
+        os.mkdir(root + "/run")
+        for isolation in ({"root": root}, {"root": {"path": root, "writable": True}}):
+            self.assertIn("words", self.run_jobs(self.job(**spec, isolation=isolation)).out)
+        os.rmdir(root + "/run")
+        os.makedirs(root + "/var/run")
+        os.chmod(root + "/var/run", 0o777)
+        os.symlink("var/run", root + "/run")
+        for _ in range(2):
+            run = self.run_jobs(self.job(**spec, isolation={"root": {"path": root, "writable": True}}))
+            self.assertIn("words", run.out, str(run))
+            self.assertEqual(os.listdir(root + "/var/run/berth"), [])
+
     def test_links_in_an_own_root_do_not_lead_out(self):
         root = self.make_root()
         os.symlink(self.work, root + "/etc/out")
