@@ -53,6 +53,8 @@ constexpr Time::duration kRemoveLater = std::chrono::milliseconds(5);
 /// Between attempts at those that stay busy.
 constexpr Time::duration kRemoveAtLast = std::chrono::seconds(1);
 constexpr std::size_t kRemovedAtOnce = 16;
+/// In one dispatch().
+constexpr std::size_t kEventsAtOnce = 64;
 
 /// Of ended jobs, on their way out at once.
 constexpr std::size_t kMostExiting = 8;
@@ -352,17 +354,20 @@ class Executor::Implementation {
   std::size_t running() const { return attempts_.size(); }
 
   std::vector<ExecutorEvent> dispatch() {
-    std::array<epoll_event, 64> ready{};
+    std::array<epoll_event, kEventsAtOnce> ready{};
     const int count = retry_eintr(
         [&] { return ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), 0); });
     const Time now = Attempt::Clock::now();
+    note_unheard(static_cast<std::size_t>(std::max(count, 0)));
     if (launcher_->has_received()) {
       receive_spawned(now);
     }
     for (int index = 0; index < count; ++index) {
       handle(ready[static_cast<std::size_t>(index)].data.u64, now);
     }
-    handle_times(now);
+    if (unheard_ == 0) {
+      handle_times(now);
+    }
     if (prepare_at_ && *prepare_at_ <= now) {
       prepare();
     } else if (remove_at_ && *remove_at_ <= now) {
@@ -374,6 +379,21 @@ class Executor::Implementation {
   }
 
  private:
+  /// Deadlines wait until all have been heard who had something to tell: a job may have ended in time and
+  /// wait behind many others for its turn, which epoll_wait(2) gives to one after the other.
+  void note_unheard(std::size_t heard) {
+    constexpr std::size_t kOfAttempt = 4;  // descriptors: its channel, pidfd and streams
+    constexpr std::size_t kOfAll = 3;      // launcher, timer, network
+    if (heard < kEventsAtOnce) {
+      unheard_ = 0;
+      return;
+    }
+    if (unheard_ == 0) {
+      unheard_ = kOfAttempt * attempts_.size() + exiting_.size() + kOfAll;
+    }
+    unheard_ -= std::min(unheard_, heard);
+  }
+
   void watch(int fd, std::uint64_t data) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -952,6 +972,7 @@ class Executor::Implementation {
   std::optional<Time> prepare_at_;
   std::optional<Time> remove_at_;  ///< set while there are finished_
   Time::duration remove_pause_ = kRemoveLater;
+  std::size_t unheard_ = 0;       ///< descriptors that may have something to tell still; 0: deadlines count
   std::uint64_t last_timed_ = 0;  ///< the token of whose deadlines were looked at last
   Time last_end_;
   SandboxProfile last_profile_;

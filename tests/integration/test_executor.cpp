@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <thread>
 #include <variant>
 
 #include "executor/cgroup.h"
@@ -106,4 +107,37 @@ TEST_CASE("Hundreds of jobs that begin and end at once leave nothing in an execu
   CHECK(run_until(
       executor, [] { return job_cgroups() == 0; }, take));
   CHECK(open_descriptors() < descriptors_before + 32);
+}
+
+TEST_CASE("Jobs that ended in time while their executor was stopped have not run for too long") {
+  if (::geteuid() != 0) {
+    skip_case("jobs with cgroups need root");
+    return;
+  }
+  constexpr JobId kJobs = 60;  // with three descriptors each, far more than one dispatch() handles
+  constexpr std::chrono::seconds kLimit{2};
+  Executor executor({.cgroup = tree_name(), .armed_ahead = 0});
+  executor.wait_until_ready();
+  std::size_t started = 0;
+  std::size_t completed = 0;
+  std::size_t ended = 0;
+  const auto take = [&](const ExecutorEvent& event) {
+    started += std::holds_alternative<Started>(event) ? 1U : 0U;
+    if (const auto* end = std::get_if<Ended>(&event)) {
+      ++ended;
+      completed += end->outcome.state == JobState::completed ? 1U : 0U;
+    }
+  };
+  for (JobId job = 1; job <= kJobs; ++job) {
+    LaunchRequest request = sleeper(job);
+    request.spec.argv = {"/bin/sleep", "0.5"};
+    request.spec.time_limit = kLimit;
+    executor.launch(std::move(request));
+  }
+  REQUIRE(run_until(
+      executor, [&] { return started == kJobs; }, take));
+  std::this_thread::sleep_for(kLimit + std::chrono::seconds(1));
+  REQUIRE(run_until(
+      executor, [&] { return ended == kJobs; }, take));
+  CHECK(completed == kJobs);
 }
