@@ -264,6 +264,12 @@ Identity resolve(const std::string& isolation_user, const Caller& caller) {
     if (wanted && wanted->uid != own) {
       refuse(EPERM, "isolation.user: only root can run a job as another user; leave it out or use sudo");
     }
+    if (isolation_user.find(':') != std::string::npos && wanted->gid != ::getegid()) {
+      refuse(
+          EPERM,
+          "isolation.user: only root can run a job in another group than berth's own; leave the group out, "
+          "or use sudo or newgrp");
+    }
     Account account =
         find_account(own).value_or(Account{own, ::getegid(), "user" + std::to_string(own), "", ""});
     account.gid = ::getegid();

@@ -254,6 +254,12 @@ class WithoutRoot(BerthCase):
         self.assertEqual(run.status, 125, str(run))
         self.assertEqual(run.records, [])
 
+    def test_another_group_is_refused_and_the_own_one_is_taken(self):
+        run = self.as_user(self.job("exit", 0, memory_per_node=None, isolation={"user": f"{TEST_UID}:4343"}))
+        self.assert_refused(run, "isolation.user: only root can run a job in another group")
+        run = self.as_user(self.job("exit", 0, memory_per_node=None, isolation={"user": f"{TEST_UID}:{TEST_UID}"}))
+        self.assertEqual(run.status, 0, str(run))
+
 
 if __name__ == "__main__":
     main()
