@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 from berth_case import SOURCE, eventually, main, natively, read
 from daemon_case import DaemonCase, UnixConnection
@@ -706,6 +707,48 @@ class Authorisation(ApiCase):
         other = self.submit("exit", 0)
         self.ok("wait", other)
         self.ok("wait", hung, user="postgres")
+
+
+class AdministratorsGroup(ApiCase):
+    """Members of the configured group who are not root; /etc/group is the test's own."""
+
+    configuration = {"administrators": "operators"}
+
+    def setUp(self):
+        groups = tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="berth-test-groups-")  # pylint: disable=consider-using-with
+        self.addCleanup(groups.close)
+        groups.write(read("/etc/group") + "operators:x:59999:www-data\n")
+        groups.flush()
+        os.chmod(groups.name, 0o644)
+        self.daemon_prefix = ("unshare", "--mount", "sh", "-c", f'mount --bind {groups.name} /etc/group && exec "$@"', "sh")
+        super().setUp()
+
+    def may(self, user, job):
+        """Whether this user sees, changes and ends the job, and stops and starts the pool: all of it, or nothing."""
+        answers = [job in (row["job_id"] for row in json.loads(self.ok("queue", "--json", user=user))["jobs"])]
+        for words in (("show", job), ("hold", job), ("release", job), ("update", "--nice=-5", job), ("drain",), ("undrain",), ("cancel", job)):
+            answers.append(self.cli(*words, user=user)[0] == 0)
+        self.assertEqual(len(set(answers)), 1, f"{user}: {answers}")
+        return answers[0]
+
+    def test_its_members_see_and_change_every_job_and_others_do_not(self):
+        jobs = [self.submit("hold", 600, user="postgres", begin_time="now+1hour") for _ in range(2)]
+        self.assertFalse(self.may("redis", jobs[0]))
+        self.assertTrue(self.may("www-data", jobs[0]), "a member by /etc/group")
+        # redis: the group that its account names. What was known of users is forgotten with the configuration.
+        self.write_config(administrators="redis")
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        self.assertFalse(self.may("www-data", jobs[1]))
+        self.assertTrue(self.may("redis", jobs[1]), "its own group")
+
+    def test_a_group_that_is_not_there_has_no_members(self):
+        self.write_config(administrators="no-such-group")
+        self.daemon.send_signal(signal.SIGHUP)
+        self.assertTrue(eventually(lambda: "read again" in self.read_log()))
+        job = self.submit("hold", 600, user="postgres", begin_time="now+1hour")
+        self.assertFalse(self.may("www-data", job))
+        self.ok("cancel", job)
 
 
 class OneRunner(ApiCase):
