@@ -131,12 +131,24 @@ class Sharing(DaemonCase):
         self.assertEqual(self.finish(wide)[0], 0)
 
     def test_a_wide_job_is_not_starved_by_narrow_ones(self):
-        jobs = [self.job("hold", 0.2, name=f"j{number}") for number in range(40)]
-        narrow = self.run_start(*jobs, arguments=[*self.two, "--overlap", "never"])
-        self.wait_for_job(narrow)
+        # Each narrow job ends when there is a word for it: two are there until the wide one is in line, and after it
+        # has run the others are.
+        words = os.path.join(self.work, "words")
+        os.mkfifo(words)
+        os.chmod(words, 0o666)
+        giver = os.open(words, os.O_RDWR)
+        self.addCleanup(os.close, giver)
+        script = f"echo began; read word < {words}"
+        jobs = [self.job(argv=["/bin/sh", "-c", script], name=f"j{number}") for number in range(40)]
+        narrow = self.run_start(*jobs, arguments=[*self.two, "--overlap", "never", "--no-prefix"])
+        for _ in range(2):
+            self.assertEqual(narrow.stdout.readline(), b"began\n")
         wide = self.other("-c", 2)
+        self.assertIn(b"waiting for CPUs", wide.stderr.readline())
+        os.write(giver, b"word\n" * 2)
         self.assertEqual(self.finish(wide)[0], 0)
         self.assertIsNone(narrow.poll(), "the wide job had to wait for all of the narrow ones")
+        os.write(giver, b"word\n" * 38)
         run = self.run_finish(narrow)
         self.assertEqual({record["state"] for record in run.records}, {"COMPLETED"}, str(run))
 
