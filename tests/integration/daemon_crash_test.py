@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -137,10 +138,11 @@ class Crashing(DaemonCase):
             self.start_daemon({"BERTH_CRASH_AT": point})
             self.load(acknowledged)
         if in_runner:
-            self.assertTrue(eventually(lambda: self.daemon.poll() is not None or len(self.alive_runners()) < len(self.runner_pids), 10), point)
+            self.assertTrue(eventually(lambda: len(self.alive_runners()) < len(self.runner_pids), 10), f"{point} was not reached")
             self.stop_daemon()
         else:
             self.assertTrue(eventually(lambda: self.daemon.poll() is not None, 10), f"{point} was not reached")
+            self.assertEqual(self.daemon.returncode, -signal.SIGKILL, self.read_log())
         self.note_runners()
         self.start_daemon()
         self.finish_everything()
