@@ -210,10 +210,10 @@ class WithoutRoot(BerthCase):
     def test_it_works_or_says_what_to_do(self):
         # Limits by cgroup need delegation; without a request for them a user namespace is enough.
         run = self.as_user(self.job("report", memory_per_node=None))
-        if run.status == 125:
+        if run.status == 125 and not os.environ.get("BERTH_GUEST"):  # whose kernel permits user namespaces
             sentence = run.err.strip().splitlines()[-1]
             self.assertRegex(sentence, r"sudo|sysctl|delegat|root")
-            return
+            self.skip("berth says that it does not work without root here: " + sentence)
         self.assert_state(run, "COMPLETED", "exited", 0)
         report = json.loads(run.out)
         for name in ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"):
@@ -233,8 +233,8 @@ class WithoutRoot(BerthCase):
 
     def test_limit_that_it_cannot_enforce_is_refused_by_name(self):
         run = self.as_user(self.job("exit", 0, memory_per_node="64M"))
-        if run.status == 0:  # cgroups are delegated here
-            return
+        if run.status == 0:
+            self.skip("cgroups are delegated to an ordinary user here")
         self.assert_refused(run, "memory_per_node")
 
     def test_wall_and_output_limits_hold_without_cgroups(self):

@@ -200,6 +200,8 @@ class Isolation(BerthCase):
 
     def test_other_homes_are_not_seen(self):
         run = self.run_job("read", "/root/.bashrc", "/root/.profile", "/root/.ssh/authorized_keys")
+        self.assert_state(run, "COMPLETED")
+        self.assertEqual(len(run.probes()), 3, str(run))
         self.assertNotIn("ok", run.probes().values(), str(run))
 
     def test_dev_is_minimal(self):
@@ -408,15 +410,14 @@ class Isolation(BerthCase):
         os.symlink(self.work, root + "/etc/out")
         os.rmdir(root + "/work")
         os.symlink("../../../../../.." + self.work, root + "/work")
-        victim = os.path.join(self.work, "victim")
-        run = self.run_jobs(
-            self.job(
-                argv=["/bin/payload", "write", "/etc/out/victim", "/work/victim"],
-                current_working_directory="/tmp",
-                isolation={"root": {"path": root, "writable": True}, "tmpfs": {"/work/inner": "1M"}},
-            )
-        )
-        self.assertFalse(os.path.exists(victim), str(run))
+        spec = {"argv": ["/bin/payload", "write", "/etc/out/victim", "/work/victim"], "current_working_directory": "/tmp"}
+        isolation = {"root": {"path": root, "writable": True}}
+        run = self.run_jobs(self.job(**spec, isolation=isolation))
+        self.assertEqual(run.probes(), {"/etc/out/victim": "ENOENT", "/work/victim": "ENOENT"}, str(run))
+        self.assertEqual(os.listdir(self.work), [], str(run))
+        run = self.run_jobs(self.job(**spec, isolation={**isolation, "tmpfs": {"/work/inner": "1M"}}))
+        self.assert_state(run, "FAILED", "launch_failed", 125)
+        self.assertIn("cannot mount at /work/inner", run.outcome["message"])
         self.assertEqual(os.listdir(self.work), [], str(run))
 
     def test_no_link_of_an_own_root_leads_a_mount_into_proc_sys_or_dev(self):
