@@ -80,6 +80,14 @@ def berth_cgroups():
     }
 
 
+def detached_controllers():
+    """cgroup v1 controllers that have a hierarchy which is mounted nowhere here, as berth makes one of net_cls and hugetlb:
+    name -> number of cgroups. It stays while it has one."""
+    mounted = {name for _, options in hierarchies() for name in options.split(",")}
+    rows = [line.split() for line in read("/proc/cgroups").splitlines()[1:]]
+    return {name: int(count) for name, hierarchy, count, _ in rows if hierarchy != "0" and name not in mounted}
+
+
 def mount_table():
     """The host's mounts without their ids, which say nothing."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
@@ -224,6 +232,7 @@ class BerthCase(unittest.TestCase):
         self.before_links = set(os.listdir("/sys/class/net"))
         self.before_files = watched_files()
         self.before_cgroups = berth_cgroups()
+        self.before_detached = detached_controllers()
         self.directory = tempfile.mkdtemp(prefix="berth-test-", dir=BASE)
         os.chmod(self.directory, 0o755)
         self.addCleanup(shutil.rmtree, self.directory, True)
@@ -443,9 +452,11 @@ class BerthCase(unittest.TestCase):
                 left.append(f"process {pid} {command or program}")
         everyone = berth_cgroups()
         left += [f"cgroup {path}" for path in everyone if self.is_own_cgroup(path)]
-        # The folder above goes with the last berth; another one that runs elsewhere on this machine keeps it.
+        # What goes with the last berth: the folder above, and hierarchies. Another one elsewhere on this machine keeps them.
         if not any(os.path.basename(program) in ("berth", "berth-runner") for pid, (program, _, _) in processes().items() if pid not in mine):
             left += [f"cgroup {path}" for path in everyone - self.before_cgroups if path.endswith("/berth")]
+            left += [f"{count} cgroups of {name}, which is mounted nowhere" for name, count in detached_controllers().items()
+                     if count > self.before_detached.get(name, 0)]
         left += [f"mount {line.strip()}" for line in mount_table() if line not in self.before_mounts]
         left += [f"network device {name}" for name in set(os.listdir("/sys/class/net")) - self.before_links]
         left += [f"file {name}" for name in watched_files() - self.before_files if name != self.directory]
@@ -499,6 +510,9 @@ def main():
     runner = unittest.TextTestRunner(verbosity=2, resultclass=CaseLines)
     result = unittest.main(testRunner=runner, exit=False).result
     if not result.wasSuccessful():
+        sys.exit(1)
+    if result.testsRun == 0:
+        print("there is no test in this module")
         sys.exit(1)
     if result.testsRun == len(result.skipped) and result.skipped:
         print("SKIPPED: all: " + result.skipped[0][1])

@@ -188,18 +188,24 @@ class UnderSystemd(OnV2Alone):
         self.addCleanup(self.remove, self.top)
         for folder in (self.mount, self.top, self.top + "/system.slice"):
             self.pass_on(folder)
+        self.other = None
+        self.addCleanup(self.end_systemd)  # also when the rest of this fails
         # Where programs look for systemd's being there.
         os.makedirs("/run/systemd/system")
         self.other = subprocess.Popen(["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec sleep 1000', self.session])
         self.assertTrue(eventually(lambda: read(self.session + "/cgroup.procs").split() == [str(self.other.pid)]))
 
     def tearDown(self):
-        os.rmdir("/run/systemd/system")
-        with contextlib.suppress(OSError):
-            os.rmdir("/run/systemd")
-        self.other.kill()
-        self.other.wait()
+        self.end_systemd()
         super().tearDown()
+
+    def end_systemd(self):
+        for folder in ("/run/systemd/system", "/run/systemd"):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        if self.other is not None:
+            self.other.kill()
+            self.other.wait()
 
     def in_session(self, *jobs, busctl):
         tools = os.path.join(self.directory, "tools")

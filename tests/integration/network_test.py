@@ -792,6 +792,7 @@ class Rootless(NetworkCase):
             self.skip("pasta is not installed: scripts/install-packages --test")
         if not os.path.exists("/dev/net/tun"):
             self.skip("there is no /dev/net/tun: modprobe tun")
+        self.others_pastas = self.pastas()
         os.chmod(self.directory, 0o777)
         # What udev makes of /dev/net/tun, for those whom the test runs as this user alone.
         self.tun = os.path.join(self.directory, "tun")
@@ -812,9 +813,12 @@ class Rootless(NetworkCase):
         del job["memory_per_node"]  # needs a cgroup
         return job
 
+    @staticmethod
+    def pastas():
+        return {pid for pid, (_, _, command) in processes().items() if command.startswith(("pasta", "/usr/bin/pasta"))}
+
     def leftovers(self):
-        pastas = [pid for pid, (_, _, command) in processes().items() if command.startswith(("pasta", "/usr/bin/pasta"))]
-        return super().leftovers() + [f"pasta {pid}" for pid in pastas]
+        return super().leftovers() + [f"pasta {pid}" for pid in self.pastas() - self.others_pastas]
 
     def test_public_addresses_are_reached_and_nothing_else(self):
         self.lab.serve("internet", "tcp", 80)
