@@ -17,7 +17,7 @@ if(TARGET berth_generated)
   if(NOT BERTH_SANITIZE)  # there only the unit tests are built
     add_test(NAME test_installed
              COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/unit/scheduler/installed_test.sh ${PROJECT_BINARY_DIR})
-    set_tests_properties(test_installed PROPERTIES LABELS unit TIMEOUT 120)
+    set_tests_properties(test_installed PROPERTIES LABELS unit TIMEOUT 120 RESOURCE_LOCK install)
   endif()
   add_test(NAME docs_name_every_option
            COMMAND ${PROJECT_SOURCE_DIR}/scripts/docs --check --program $<TARGET_FILE:berth>)

@@ -11,7 +11,7 @@ if command -v groff >/dev/null; then
     [[ -z $warnings ]] || fail "$page: $warnings"
   done
 else
-  echo "SKIPPED: the manual pages are not checked, groff is not installed"
+  echo "SKIPPED: manual pages: groff is not installed: scripts/install-packages --test"
 fi
 for page in berth berth-run berth-check berth-history berth-show berth-efficiency berth-doctor berth-version berth-exec \
   berth-report berth-top; do

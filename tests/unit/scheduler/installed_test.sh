@@ -19,7 +19,10 @@ done < <(find "$documents" -name '*.md')
 
 unit=$(find "$prefix" -name berthd.service)
 grep -qx "ExecStart=$prefix/sbin/berthd" "$unit" || fail "the unit: $(grep ExecStart "$unit")"
-[[ -x $prefix/sbin/berthd ]] || fail "there is no berthd"
+for program in bin/berth sbin/berthd libexec/berth/berth-runner; do
+  [[ -x $prefix/$program ]] || fail "there is no $program"
+done
+[[ -s $prefix/share/bash-completion/completions/berth ]] || fail "there is no completion"
 page=$(sed -n 's/^Documentation=.*file://p' "$unit")
 [[ $page == "$documents"/* && -s $page ]] || fail "the unit documents itself with $page"
 for page in man1/berth.1 man1/berth-run.1 man8/berthd.8; do
