@@ -1,4 +1,5 @@
-# A Debian package: cmake --preset package && cmake --build --preset package --target package, or scripts/package.
+# A Debian package of what is built: scripts/package. Its files are below /usr, wherever cmake --install puts them.
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 foreach(script postinst prerm postrm)
   configure_file(packaging/${script} packaging/${script} @ONLY FILE_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
                  GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
@@ -18,7 +19,6 @@ set(CPACK_PACKAGE_NAME berth)
 set(CPACK_PACKAGE_VENDOR "berth")
 set(CPACK_PACKAGE_CONTACT "berth maintainers <root@localhost>")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY ${PROJECT_DESCRIPTION})
-set(CPACK_PACKAGING_INSTALL_PREFIX ${CMAKE_INSTALL_PREFIX})
 set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION admin)
