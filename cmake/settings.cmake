@@ -9,7 +9,8 @@ target_compile_definitions(berth_settings INTERFACE _GNU_SOURCE)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 if(BERTH_ASSERTIONS)
-  # Crash points: tests can make berthd die at named points (scheduler/crash_point.h).
+  # Crash points: tests can make berthd die at named points (scheduler/crash_point.h), or have it believe
+  # in more CPUs (scheduler/imagined_cpus.h).
   target_compile_definitions(berth_settings INTERFACE _GLIBCXX_ASSERTIONS BERTH_CRASH_POINTS)
 endif()
 if(BERTH_SANITIZE)

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "scheduler/backup_keeper.h"
+#include "scheduler/imagined_cpus.h"
 #include "scheduler/log.h"
 #include "scheduler/loop_error.h"
 #include "scheduler/number_mark.h"
@@ -28,7 +29,7 @@ SlotPool make_pool(const DaemonConfig::Pool& pool) {
   PoolBounds bounds{pool.slots, pool.cpus, pool.memory};
   bounds.cpus_setting = "pool.cpus";
   bounds.memory_setting = "pool.memory";
-  return SlotPool(detect_topology(), std::move(bounds));
+  return SlotPool(pool_topology(), std::move(bounds));
 }
 
 /// Those that differ, of the keys that a running berthd cannot change.

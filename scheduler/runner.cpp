@@ -14,6 +14,7 @@
 #include "executor/os/syscall.h"
 #include "executor/os/unix_socket.h"
 #include "scheduler/crash_point.h"
+#include "scheduler/imagined_cpus.h"
 #include "scheduler/log.h"
 #include "scheduler/output_files.h"
 #include "schemas/index_list.h"
@@ -417,6 +418,7 @@ void Runner::launch(const RunnerMessage& message, Job& job) {
   request.attempt = message.id.attempt;
   request.spec = parse_stored_job(message.spec_text, name_of(message.id));
   request.allocation = message.allocation;
+  request.allocation.cpus = real_cpus(message.allocation.cpus);
   request.caller = Caller{message.user_id, message.group_id, message.user};
   request.identity = resolve_identity(request.spec.isolation.user, *request.caller);
   executor_.use_network(message.network);

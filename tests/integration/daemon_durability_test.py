@@ -53,6 +53,57 @@ class Durability(DaemonCase):
             self.assertEqual(sorted(file.read().split()), sorted(f"{job}.1" for job in jobs))
         self.assertEqual(self.final_records(), {(job, 1): 1 for job in jobs})
 
+    @natively
+    def test_a_hundred_running_jobs_are_taken_over_after_kill_9_and_none_is_lost_or_run_again(self):
+        hundred = {"BERTH_IMAGINED_CPUS": "100"}
+        words = os.path.join(self.work, "words")
+        os.mkfifo(words)
+        ran = os.path.join(self.work, "ran")
+        with open(ran, "w", encoding="utf-8"):
+            pass
+        for path in (words, ran):
+            os.chmod(path, 0o666)
+        giver = os.open(words, os.O_RDWR)
+        self.addCleanup(os.close, giver)
+        # Each ends when there is a word for it.
+        argv = ["/bin/sh", "-c", f"echo $BERTH_JOB_ID.$BERTH_ATTEMPT >> {ran}; read word < {words}"]
+        spec = {"argv": argv, "current_working_directory": self.work, "memory_per_node": "32M", "standard_output": "/dev/null"}
+
+        def running():
+            return sum(job["state"] == "RUNNING" for job in self.queue().values())
+
+        def all_run(count):
+            self.assertTrue(eventually(lambda: running() == count, 120), f"{running()} of {count} run\n{self.read_log()}")
+
+        self.start_daemon(hundred)
+        jobs = [int(word) for word in self.ok("submit", "--parsable", self.job_file(*[spec] * 100)).split()]
+        all_run(100)
+        for _ in range(3):
+            self.kill_daemon()
+            self.start_daemon(hundred)
+        all_run(100)
+        self.assertEqual(self.final_records(), {})
+        # Sixty end while there is no berthd; the next one dies when it has taken in twenty of their records.
+        self.kill_daemon()
+        os.write(giver, b"word\n" * 60)
+        self.assertTrue(eventually(lambda: len(self.spooled()) == 60, 120), f"{len(self.spooled())} are spooled")
+        dying = subprocess.run(
+            [BERTHD, "--config", self.config_path], env=self.environment(BERTH_CRASH_AT="spool.after_commit:20", **hundred),
+            stdout=self.daemon_log, stderr=self.daemon_log, timeout=60, check=False,
+        )
+        self.assertEqual((dying.returncode, len(self.final_records()), len(self.spooled())), (-signal.SIGKILL, 20, 41))
+        self.start_daemon(hundred)
+        all_run(40)
+        # The others end while berthd does.
+        os.write(giver, b"word\n" * 40)
+        self.kill_daemon()
+        self.start_daemon(hundred)
+        for first in range(0, 100, 20):
+            self.ok("wait", *jobs[first:first + 20])
+        with open(ran, encoding="utf-8") as file:
+            self.assertEqual(sorted(file.read().split()), sorted(f"{job}.1" for job in jobs))
+        self.assertEqual(self.final_records(), {(job, 1): 1 for job in jobs})
+
     def test_limits_end_jobs_while_there_is_no_berthd(self):
         self.start_daemon()
         slow = self.submit("hold", 600, time_limit=f"{3 * PACE}s")
