@@ -424,6 +424,21 @@ class Limits(DaemonCase):
         self.assertEqual(sum(job["state"] == "PENDING" for job in self.queue().values()), 3)
         path = self.job_file(self.job("exit", 0, comment="x" * 20000))
         self.assertIn("api.body", self.cli("submit", path)[2])
+        # By CPUs and by memory: the second waits for what the first has, and another user's does not.
+        self.ok("cancel", *self.queue())
+        self.assertTrue(eventually(lambda: not self.queue()))
+        for limits in ({"cpus": 1}, {"memory": "200M"}):
+            self.write_config(user_limits=limits, api={})
+            self.daemon.send_signal(signal.SIGHUP)
+            self.assertTrue(eventually(lambda limits=limits: self.read_log().count("read again") >= (1 if "cpus" in limits else 2)))
+            mine = [self.submit("hold", 600) for _ in range(2)]
+            other = self.submit("hold", 600, user="www-data")
+            self.wait_for_state(other, "RUNNING")
+            self.wait_for_state(mine[0], "RUNNING")
+            self.assertEqual(self.state(mine[1]), "PENDING", limits)
+            if "cpus" in limits:
+                self.ok("cancel", *mine, other)
+                self.assertTrue(eventually(lambda: not self.queue()))
         # Less strict from now on, and no job notices.
         self.write_config(user_limits={}, api={})
         self.daemon.send_signal(signal.SIGHUP)
