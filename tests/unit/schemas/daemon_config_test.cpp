@@ -5,6 +5,9 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/unit/schemas/job_file_corpus.h"
 
 namespace berth {
 namespace {
@@ -25,7 +28,27 @@ std::vector<std::string> pointers(const std::string& text, const DaemonConfigChe
   return {};
 }
 
+/// Each key that holds a value has a description, and is in the page: `a.b`, or `.b` in a row of its
+/// neighbours'.
+void check_keys(const nlohmann::json& object, const std::string& prefix, const std::string& page) {
+  for (const auto& [key, node] : object.at("properties").items()) {
+    if (node.contains("properties")) {
+      check_keys(node, prefix + key + ".", page);
+      continue;
+    }
+    INFO(prefix << key);
+    CHECK_FALSE(node.value("description", "").empty());
+    CHECK((key == "schema_version" || page.find("`" + prefix + key + "`") != std::string::npos ||
+           (!prefix.empty() && page.find("`." + key + "`") != std::string::npos)));
+  }
+}
+
 }  // namespace
+
+TEST_CASE("the schema of the configuration and docs/berthd.md describe every key") {
+  const std::string page = read_text(BERTH_SOURCE_DIR "/docs/berthd.md");
+  check_keys(nlohmann::json::parse(read_text(BERTH_SOURCE_DIR "/schemas/berthd.schema.json")), "", page);
+}
 
 TEST_CASE("every fault of a configuration is told, in the order of the file") {
   CHECK(pointers(R"({"runners": -1, "log_level": "x", "foo": 1, "pool": {"memory": "0", "cpu": "0"},
