@@ -24,6 +24,24 @@ class RunningOnATerminal(TerminalChecks, BerthCase):
     def test_it_is_the_controlling_terminal_of_the_jobs_session_on_its_own_devpts(self):
         self.assertEqual(self.check_controlling_terminal(self.terminal), ("2", "2"))
 
+    def test_several_jobs_show_their_progress_in_lines_that_are_written_anew(self):
+        words = os.path.join(self.work, "words")
+        os.mkfifo(words)
+        os.chmod(words, 0o666)
+        giver = os.open(words, os.O_RDWR)
+        self.addCleanup(os.close, giver)
+        jobs = [self.job(argv=["/bin/sh", "-c", f"read word < {words}"], name=name) for name in ("first", "second")]
+        for term, is_live in (("vt100", True), ("dumb", False)):
+            terminal = Terminal([BERTH, "run", "--database", self.database, self.job_file(*jobs)], cwd=self.work,
+                                env=self.environment(TERM=term))
+            self.addCleanup(terminal.close)
+            self.note(terminal.process)
+            text = terminal.expect("first")
+            os.write(giver, b"word\n" * 2)
+            text += terminal.expect("second") + terminal.expect("JobID")
+            self.assertEqual(terminal.finish(), 0)
+            self.assertEqual("\x1b[" in text, is_live, repr(text))
+
     def test_control_c_goes_to_the_job(self):
         self.check_control_c(self.terminal)
 
