@@ -37,9 +37,13 @@ void check_keys(const nlohmann::json& object, const std::string& prefix, const s
       continue;
     }
     INFO(prefix << key);
+    std::string whole = "`";
+    whole.append(prefix).append(key).append("`");
+    std::string neighbour = "`.";
+    neighbour.append(key).append("`");
     CHECK_FALSE(node.value("description", "").empty());
-    CHECK((key == "schema_version" || page.find("`" + prefix + key + "`") != std::string::npos ||
-           (!prefix.empty() && page.find("`." + key + "`") != std::string::npos)));
+    CHECK((key == "schema_version" || page.find(whole) != std::string::npos ||
+           (!prefix.empty() && page.find(neighbour) != std::string::npos)));
   }
 }
 
