@@ -94,7 +94,7 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   ErrorCode error;
   http::write(connection.socket, request, error);
   http::read(connection.socket, connection.buffer, parser, error);
-  if (error && !parser.is_header_done()) {
+  if (error && !parser.is_done()) {  // a refusal that came before all was sent is done, and told
     connection_.reset();
     throw DaemonGone("berthd at " + socket_ + " went away while it was asked (" + error.message() +
                      "); look at berth queue before asking again");

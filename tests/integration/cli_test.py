@@ -4,8 +4,9 @@ import json
 import os
 import re
 import signal
+import socket
 
-from berth_case import BERTH, BerthCase, SOURCE, eventually, main, natively, read
+from berth_case import BERTH, BerthCase, SOURCE, TIMEOUT, eventually, main, natively, read
 from terminal_case import Terminal
 
 
@@ -151,6 +152,29 @@ class WithoutJobs(BerthCase):
                 status, _, err = self.berth("check", "--schema", **words)
                 self.assertEqual(status, 1)
                 self.assertIn("standard output", err)
+
+    def answered_by(self, answer, *words):
+        """What a command does whose request a stand-in for berthd answers so before it closes the connection."""
+        path = os.path.join(self.directory, "stand-in.sock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            listener.settimeout(TIMEOUT)
+            process = self.start(*words, environment=self.environment(BERTH_SOCKET=path))
+            connection = listener.accept()[0]
+            os.unlink(path)
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+            return self.finish(process)
+
+    def test_an_answer_of_berthd_that_is_cut_off_is_a_failure(self):
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+        for words in (["history", "-P"], ["queue", "--json"], ["submit", "--wrap", "true"]):
+            for answer in (b"", head, head + b"JobID|State\n1|COMP"):
+                status, out, err = self.answered_by(answer, *words)
+                self.assertEqual((status, out), (125 if words[0] == "submit" else 1, ""), err)
+                self.assertIn("went away while it was asked", err)
 
 
 class WithJobs(BerthCase):
