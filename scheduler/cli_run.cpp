@@ -469,7 +469,7 @@ class ProgressObserver final : public JobObserver {
 };
 
 /// The file of --result: opened before anything runs, so that a run never ends without a place for its
-/// record; emptied and written at the end.
+/// record, and emptied, so that it never has the record of the run before; written at the end.
 class ResultFile {
  public:
   ResultFile(const CommandLine& line, FileOwner owner)
@@ -492,6 +492,7 @@ class ResultFile {
     }
     try {
       descriptor_.reset(open_output_file(path_, OpenMode::append, owner_));
+      empty();
     } catch (const std::system_error& error) {
       throw InputError("command line", "--result", error.what());
     }
@@ -501,16 +502,26 @@ class ResultFile {
     if (!descriptor_) {
       return;
     }
+    empty();  // of what a job wrote there
     const std::string text = records_json(records);
     const AsOwner as_owner(owner_);
     // O_APPEND: after the truncation the text begins at 0.
-    if ((::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) ||
-        !write_all(descriptor_.get(), text.data(), text.size())) {
-      throw std::system_error(errno, std::generic_category(), "write " + path_);
+    if (!write_all(descriptor_.get(), text.data(), text.size())) {
+      fail();
     }
   }
 
  private:
+  void empty() {
+    const AsOwner as_owner(owner_);
+    if (::ftruncate(descriptor_.get(), 0) != 0 && errno != EINVAL) {  // EINVAL: a pipe, a device
+      fail();
+    }
+  }
+  [[noreturn]] void fail() const {
+    throw std::system_error(errno, std::generic_category(), "write " + path_);
+  }
+
   std::string path_;
   FileOwner owner_;
   UniqueFd descriptor_;

@@ -465,6 +465,21 @@ class WithJobs(BerthCase):
         self.assertIn("/no/such/file", err)
         self.assertFalse(os.path.exists(marker))
 
+    def test_result_has_never_the_record_of_the_run_before(self):
+        result = os.path.join(self.results, "record.json")
+        for cause in ("refused", "killed"):
+            self.assertEqual(self.run_command("exit", 0, arguments=["--result", result])[0], 0)
+            self.assertEqual(self.read_records(result)[0]["state"], "COMPLETED")
+            if cause == "refused":
+                self.assertEqual(self.run_command("exit", 0, arguments=["--result", result, "-c", "1000"])[0], 125)
+            else:
+                process = self.start("run", "--database", self.database, "--result", result, "--", "sh", "-c", "echo runs; sleep 100")
+                self.assertEqual(process.stdout.readline(), b"runs\n")
+                process.kill()
+                self.finish(process)
+            self.assertEqual(read(result), "", cause)
+        self.run_command("exit", 0)  # removes what the one that was killed left
+
     def test_reader_that_goes_away_ends_the_writer_as_in_a_pipeline(self):
         words = ["run", "-q", "--database", self.database, "-D", self.work, "--", "/usr/bin/head", "-c", 10_000_000, "/dev/zero"]
         process = self.start(*words)
