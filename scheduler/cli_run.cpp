@@ -747,7 +747,11 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   report(line, result, from_options, standard_output);
   result_file.write(result.records);
   standard_output.flush_all(signals.descriptor());
-  const int status = run_exit_status(result.records, cancellation.first_signal());
+  int status = run_exit_status(result.records, cancellation.first_signal());
+  if (status == 0 && (standard_output.has_pending() || standard_error.has_pending())) {
+    const int signal = signals.take();  // that asked for the end before the output was read
+    status = signal == 0 ? 125 : 128 + signal;
+  }
   const bool is_complete =
       is_on_disk && result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
   return is_complete ? status : 125;

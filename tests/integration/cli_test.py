@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 
-from berth_case import BERTH, BerthCase, SOURCE, TIMEOUT, eventually, main, natively, read
+from berth_case import BERTH, BerthCase, SOURCE, TIMEOUT, children, eventually, main, natively, read
 from terminal_case import Terminal
 
 
@@ -489,6 +489,16 @@ class WithJobs(BerthCase):
         status, _, err = self.finish(process)
         outcome = self.history()[0]["outcome"]
         self.assertEqual((status, outcome["cause"], outcome["signal"]), (141, "signalled", 13), err)
+
+    def test_a_signal_that_leaves_output_unread_is_the_runs_status(self):
+        for code, expected in ((0, 143), (3, 3)):
+            with self.subTest(code=code):
+                script = f"head -c 1000000 /dev/zero; exit {code}"
+                process = self.start("run", "-q", "--database", self.database, "--", "sh", "-c", script)
+                process.stdout.read(1)
+                self.assertTrue(eventually(lambda process=process: not children(process.pid)))  # the run is over
+                process.send_signal(signal.SIGTERM)
+                self.assertEqual(process.wait(TIMEOUT), expected)
 
     def test_log_levels(self):
         quiet = self.run_command("exit", 0, arguments=["-q"])[2]
