@@ -385,19 +385,7 @@ class SpecBuilder {
     each("cpus-per-task", [&](const std::string& text) {
       spec_.cpus_per_task = parse_number<unsigned>(text, "a number of CPUs (use 1, 2, 3 …)");
     });
-    each("mem", [&](const std::string& text) {
-      spec_.memory_per_node = parse_size(text, kMebibyte);
-      if (spec_.memory_per_node == Bytes{0}) {
-        throw std::invalid_argument(
-            "is not greater than 0; all memory, which sbatch means by 0, is a size here");
-      }
-    });
-    each("mem-per-cpu", [&](const std::string& text) {
-      if (line_.has("mem")) {
-        throw std::invalid_argument("and --mem exclude each other");
-      }
-      spec_.memory_per_node = checked_product(parse_size(text, kMebibyte), spec_.cpus_per_task);
-    });
+    add_memory();
     each("time", [&](const std::string& text) {
       spec_.time_limit = is_no_time_limit(text) ? std::nullopt : std::optional(parse_duration(text));
     });
@@ -441,6 +429,22 @@ class SpecBuilder {
       }
     });
     each("net-class", [&](const std::string& text) { limits.net_class = parse_net_class(text); });
+  }
+
+  void add_memory() {
+    if (line_.last_of({"mem", "mem-per-cpu"}) == "mem-per-cpu") {
+      each("mem-per-cpu", [&](const std::string& text) {
+        spec_.memory_per_node = checked_product(parse_size(text, kMebibyte), spec_.cpus_per_task);
+      });
+      return;
+    }
+    each("mem", [&](const std::string& text) {
+      spec_.memory_per_node = parse_size(text, kMebibyte);
+      if (spec_.memory_per_node == Bytes{0}) {
+        throw std::invalid_argument(
+            "is not greater than 0; all memory, which sbatch means by 0, is a size here");
+      }
+    });
   }
 
   void add_isolation() {
@@ -540,9 +544,21 @@ class SpecBuilder {
     return *spec_.retry;
   }
 
-  /// Calls `apply` with each value of the option; what it throws becomes a fault that quotes the value.
+  /// The values of an option that count: one that is not repeatable is replaced by the next of its name.
+  std::vector<GivenOption> counting(std::string_view name) const {
+    std::vector<GivenOption> given = line_.given(name);
+    const auto options = line_.command->options;
+    const auto option =
+        std::find_if(options.begin(), options.end(), [&](const Option& known) { return known.name == name; });
+    if (given.size() > 1 && option != options.end() && !option->repeatable) {
+      given.erase(given.begin(), given.end() - 1);
+    }
+    return given;
+  }
+
+  /// Calls `apply` with each value that counts; what it throws becomes a fault that quotes the value.
   void each(const char* option, const std::function<void(const std::string&)>& apply) {
-    for (const GivenOption& given : line_.given(option)) {
+    for (const GivenOption& given : counting(option)) {
       const std::string& text = given.value;
       if (!is_utf8(text)) {
         faults_.push_back(
@@ -590,12 +606,12 @@ class SpecBuilder {
     spec_.environment = std::move(environment);
   }
 
-  /// The option that set a field: one that was given, where several can.
+  /// The option that set a field: the last that was given, where several can.
   const Option* option_of(const std::string& pointer) const {
     const Option* option = option_of_field(*line_.command, pointer);
     for (const Option& other : line_.command->options) {
       const bool is_same = option != nullptr && other.field == option->field;
-      option = is_same && line_.has(other.name) ? &other : option;
+      option = is_same && line_.last_of({option->name, other.name}) == other.name ? &other : option;
     }
     return option;
   }

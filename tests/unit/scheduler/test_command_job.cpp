@@ -202,6 +202,28 @@ TEST_CASE("an --env without a value names a variable that is set") {
   CHECK_THAT(faults({"--env", "MISSING"}).at(0), Catch::Contains("--env: \"MISSING\" is neither NAME=VALUE"));
 }
 
+TEST_CASE("of an option given twice the last one alone is judged and counts") {
+  CHECK(
+      job({"--nodes", "4", "--mem", "0", "-t", "bad", "-N", "1", "--mem", "4G", "-t", "1"}).memory_per_node ==
+      Bytes{4} << 30U);
+  const JobSpec spec =
+      job({"-t", "10", "--network", "private", "--rate", "in=1M,out=1M", "--rate", "in=5M", "--time-offset",
+           "boottime=1", "--time-offset", "boottime=2", "--signal", "B:USR1@300", "--signal", "TERM"});
+  CHECK(spec.isolation.network.rate_in == Bytes{5} << 20U);
+  CHECK_FALSE(spec.isolation.network.rate_out);
+  CHECK(spec.isolation.time_offset_boottime_seconds == 2);
+  CHECK(spec.kill_warning_signal == 15);
+  CHECK(spec.kill_warning_delay == std::chrono::seconds(60));
+  CHECK_FALSE(spec.kill_warning_batch_job);
+}
+
+TEST_CASE("of --mem and --mem-per-cpu the last one counts") {
+  CHECK(job({"-c", "2", "--mem-per-cpu", "2G", "--mem", "3G"}).memory_per_node == Bytes{3} << 30U);
+  CHECK(job({"-c", "2", "--mem", "0", "--mem-per-cpu", "2G"}).memory_per_node == Bytes{4} << 30U);
+  CHECK_THAT(faults({"--mem-per-cpu", "2G", "--mem", "1K"}).at(0), Catch::Contains("--mem: \"1K\" "));
+  CHECK_THAT(faults({"--mem", "2G", "--mem-per-cpu", "1K"}).at(0), Catch::Contains("--mem-per-cpu: \"1K\" "));
+}
+
 TEST_CASE("what an option says twice is refused") {
   for (const Words& options : {Words{"--io", "/dev/vda:read_bps=1M,read_bps=2M"},
                                Words{"--hugetlb", "2MB=64M", "--hugetlb", "2MB=32M"},
