@@ -110,6 +110,16 @@ TEST_CASE("the last of an option given twice wins, a repeatable one keeps all") 
   CHECK(line.values("mount") == Words{"/a", "/b"});
 }
 
+TEST_CASE("lists that select jobs are added up, and marked so") {
+  for (const char* command : {"history", "report", "queue", "cancel"}) {
+    for (const Option& option : find_command(command)->options) {
+      CAPTURE(command, option.name);
+      const bool is_selection = option.argument == "LIST" && option.name != "format";
+      CHECK(option.repeatable == is_selection);
+    }
+  }
+}
+
 TEST_CASE("an unknown option names the nearest known one") {
   CHECK_THAT(usage_fault({"run", "--memm", "1", "--", "x"}), Catch::Contains("did you mean --mem?"));
   CHECK_THAT(usage_fault({"run", "--netwrok=none", "--", "x"}), Catch::Contains("did you mean --network?"));
