@@ -201,6 +201,9 @@ std::set<std::string> words_of(const CommandLine& line, const char* option) {
 /// Numbers of the users whose jobs are selected; none: everybody's.
 std::set<std::string> selected_users(const CommandLine& line) {
   if (line.has("me")) {
+    if (line.has("user")) {
+      throw UsageError(line.command, "--me and --user exclude each other; leave one out");
+    }
     return {std::to_string(::getuid())};
   }
   std::set<std::string> numbers;

@@ -277,6 +277,9 @@ class Listings(DaemonCase):
             status, _, err = self.cli("cancel", option, "")
             self.assertEqual((status, "is empty" in err), (2, True), err)
         self.assertEqual(self.cli("cancel", "--name", ",")[0], 2)
+        for command in ("queue", "cancel"):
+            status, _, err = self.cli(command, "--me", "-u", "postgres")
+            self.assertEqual((status, "exclude each other" in err), (2, True), err)
         self.assertEqual(self.cli("queue", "--name", "")[0], 2)
         self.assertEqual(self.listed(), ["first"])
         more = [self.submit("hold", 600, name="many") for _ in range(3)]
