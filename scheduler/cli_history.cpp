@@ -56,6 +56,14 @@ std::string not_a_job_id(const std::string& text) {
          "\" is not a job number (use one that `berth history` lists, or ARRAY_TASK for a task of an array)";
 }
 
+/// How long the first word of a list is; a comma in brackets (36_[1,3]) ends none.
+std::size_t word_length(std::string_view list) {
+  const std::size_t bracket = list.find('[');
+  const std::size_t comma = list.find(',');
+  const std::size_t end = bracket < comma ? list.find(']', bracket) : std::string_view::npos;
+  return std::min(end == std::string_view::npos ? comma : list.find(',', end), list.size());
+}
+
 }  // namespace
 
 std::vector<std::string> listed_words(const std::vector<std::string>& lists, const std::string& option,
@@ -64,11 +72,11 @@ std::vector<std::string> listed_words(const std::vector<std::string>& lists, con
   for (std::string_view list : lists) {
     const std::size_t before = words.size();
     while (!list.empty()) {
-      const std::size_t comma = std::min(list.find(','), list.size());
-      if (comma > 0) {
-        words.emplace_back(list.substr(0, comma));
+      const std::size_t length = word_length(list);
+      if (length > 0) {
+        words.emplace_back(list.substr(0, length));
       }
-      list.remove_prefix(std::min(comma + 1, list.size()));
+      list.remove_prefix(std::min(length + 1, list.size()));
     }
     if (words.size() == before) {
       faults.push_back({kCommandLine, option, "is empty: leave it out to select all"});

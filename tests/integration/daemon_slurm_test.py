@@ -247,6 +247,7 @@ class Listings(DaemonCase):
             for jobs in ("3-1", "1-100001", "1-x"):
                 status, _, err = self.cli(command, "-j", jobs)
                 self.assertEqual((status, f'"{jobs}" is no range of at most 100000 jobs (use 36-40)' in err), (2, True), err)
+        self.assertEqual(self.listed("-j", f"{self.first},{self.second}_[1-2,4],{self.third}"), ["first", "third"])
         self.assertEqual(self.ok("history", *names, "-X", "-a", "-D").split(), ["first", "second", "third"])
 
     def test_cancel_with_a_signal_ends_nothing_by_itself(self):
