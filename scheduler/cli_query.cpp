@@ -46,8 +46,8 @@ std::unique_ptr<Store> open_for_reading(const CommandLine& line) {
 std::vector<ShownJob> load_jobs(const CommandLine& line) {
   const auto store = open_for_reading<QueueStore>(line);
   std::vector<ShownJob> jobs;
-  for (const std::string& operand : line.operands) {
-    const JobReference job = parse_job_reference(operand, "command line");
+  for (const std::string& operand : job_ids(line.operands)) {
+    const JobReference job = parse_job_reference(operand, kCommandLine);
     if (store == nullptr) {
       throw std::runtime_error("there is no job " + operand + ": nothing was recorded in " +
                                database_path(line) + " yet");

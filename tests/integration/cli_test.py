@@ -445,6 +445,15 @@ class WithJobs(BerthCase):
         self.assertEqual(status, 1)
         self.assertIn("999", err)
 
+    def test_show_and_efficiency_take_ranges_of_a_database_too(self):
+        self.prepare()
+        shown = json.loads(self.berth("show", "--database", self.database, "--json", "1-2")[1])["jobs"]
+        self.assertEqual([job["spec"]["name"] if "spec" in job else job["name"] for job in shown], ["good", "bad"])
+        self.assertEqual(len(json.loads(self.berth("efficiency", "--database", self.database, "--json", "1-2")[1])), 2)
+        for operand, said in (("1-3", "there is no job 3 in "), ("1_[2,4]", "there is no job 1_2 in ")):
+            status, _, err = self.berth("show", "--database", self.database, operand)
+            self.assertEqual((status, said in err), (1, True), err)
+
     def test_efficiency_is_seffs(self):
         self.run_jobs(self.job("spin_for", 1, memory_per_node="100M"))
         status, out, _ = self.berth("efficiency", "--database", self.database, "1")
