@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -130,15 +131,16 @@ void print_live(const std::vector<std::string>& lines) {
 }
 
 template <typename Number>
-Number number_option(const CommandLine& line, const char* name, Number fallback) {
+Number number_option(const CommandLine& line, const char* name, Number fallback, Number most,
+                     const char* kind) {
   const std::optional<std::string> text = line.value(name);
   if (!text) {
     return fallback;
   }
   Number number{};
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
-  if (error != std::errc() || end != text->data() + text->size() || !(number > 0) || number > 86'400) {
-    throw UsageError(line.command, "--" + std::string(name) + ": \"" + *text + "\" is not a number above 0");
+  if (error != std::errc() || end != text->data() + text->size() || !(number > 0) || number > most) {
+    throw UsageError(line.command, "--" + std::string(name) + ": \"" + *text + "\" is not a number " + kind);
   }
   return number;
 }
@@ -147,9 +149,12 @@ Number number_option(const CommandLine& line, const char* name, Number fallback)
 
 int run_top(const CommandLine& line) {
   const bool live = ::isatty(STDOUT_FILENO) == 1 && !line.has("json") && !line.has("once");
-  const unsigned frames =
-      line.has("once") ? 1 : number_option<unsigned>(line, "iterations", live ? 0xFFFF'FFFF : 1);
-  const double seconds = number_option<double>(line, "delay", 2);
+  constexpr unsigned kEndless = std::numeric_limits<unsigned>::max();
+  const unsigned frames = line.has("once") ? 1
+                                           : number_option<unsigned>(line, "iterations", live ? kEndless : 1,
+                                                                     kEndless, "from 1 to 4294967295");
+  const double seconds =
+      number_option<double>(line, "delay", 2, 86'400, "of seconds above 0 and up to 86400 (a day)");
   ApiClient client(daemon_socket(line));
   std::map<std::string, Earlier> earlier;
   for (unsigned frame = 0; frame < frames; ++frame) {

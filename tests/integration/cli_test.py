@@ -153,6 +153,15 @@ class WithoutJobs(BerthCase):
                 self.assertEqual(status, 1)
                 self.assertIn("standard output", err)
 
+    def test_numbers_of_top_have_bounds_that_are_told(self):
+        absent = self.environment(BERTH_SOCKET=os.path.join(self.directory, "absent.sock"))
+        for words, expected, said in (
+            (["-n", "100000"], 1, "no berthd answers"), (["-n", "0"], 2, '"0" is not a number from 1 to 4294967295'),
+            (["-d", "100000"], 2, '"100000" is not a number of seconds above 0 and up to 86400 (a day)'),
+        ):
+            status, _, err = self.berth("top", *words, environment=absent)
+            self.assertEqual((status, said in err), (expected, True), err)
+
     def answered_by(self, answer, *words):
         """What a command does whose request a stand-in for berthd answers so before it closes the connection."""
         path = os.path.join(self.directory, "stand-in.sock")
