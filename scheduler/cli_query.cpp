@@ -63,6 +63,10 @@ std::vector<ShownJob> load_jobs(const CommandLine& line) {
 
 /// Where there is a berthd its jobs are asked for, unless a database file or the socket of none was named.
 bool asks_daemon(const CommandLine& line) {
+  if (line.has("socket") && line.has("database")) {
+    throw UsageError(line.command,
+                     "--socket and --database exclude each other: ask berthd, or read a database");
+  }
   return line.has("socket") || (!line.has("database") && ::access(daemon_socket(line).c_str(), F_OK) == 0);
 }
 

@@ -162,6 +162,11 @@ class WithoutJobs(BerthCase):
             status, _, err = self.berth("top", *words, environment=absent)
             self.assertEqual((status, said in err), (expected, True), err)
 
+    def test_records_are_berthds_or_those_of_a_database(self):
+        for words in (["history"], ["report"], ["show", "1"], ["efficiency", "1"]):
+            status, _, err = self.berth("--socket", "s", *words, "--database", self.database)
+            self.assertEqual((status, "--socket and --database exclude each other" in err), (2, True), err)
+
     def answered_by(self, answer, *words):
         """What a command does whose request a stand-in for berthd answers so before it closes the connection."""
         path = os.path.join(self.directory, "stand-in.sock")
