@@ -109,6 +109,15 @@ QueryWords records_query(const CommandLine& line, const Filter& checked, Timesta
   return query;
 }
 
+/// A socket may be left where no berthd runs any more.
+std::string ask_daemon(ApiClient& client, const std::string& path, const QueryWords& query) {
+  try {
+    return client.request("GET", path, query);
+  } catch (const NoDaemon& error) {
+    throw NoDaemon(std::string(error.what()) + ", and --database reads what it recorded");
+  }
+}
+
 std::string history_of_daemon(const CommandLine& line, const HistoryFilter& checked, Timestamp now) {
   QueryWords query = records_query(line, checked, now);
   add_word(query, "last", line.value("last").value_or(""));
@@ -118,13 +127,15 @@ std::string history_of_daemon(const CommandLine& line, const HistoryFilter& chec
   jobs.insert(jobs.end(), line.operands.begin(), line.operands.end());
   add_word(query, "jobs", joined(jobs));
   add_word(query, "long", line.has("long") ? "1" : "");
-  return ApiClient(daemon_socket(line)).request("GET", "/v1/history", query);
+  ApiClient client(daemon_socket(line));
+  return ask_daemon(client, "/v1/history", query);
 }
 
 std::string report_of_daemon(const CommandLine& line, const ReportFilter& checked, Timestamp now) {
   QueryWords query = records_query(line, checked, now);
   add_word(query, "by", line.value("by").value_or(""));
-  return ApiClient(daemon_socket(line)).request("GET", "/v1/report", query);
+  ApiClient client(daemon_socket(line));
+  return ask_daemon(client, "/v1/report", query);
 }
 
 /// `as`: text, efficiency or efficiency-json.
@@ -133,7 +144,7 @@ std::vector<std::string> shown_by_daemon(const CommandLine& line, const std::str
   const std::string zone = TimeZone::local(SystemClock().system_now()).to_text();
   std::vector<std::string> shown;
   for (const std::string& job : job_ids(line.operands)) {
-    shown.push_back(client.request("GET", "/v1/jobs/" + job, {{"as", as}, {"zone", zone}}));
+    shown.push_back(ask_daemon(client, "/v1/jobs/" + job, {{"as", as}, {"zone", zone}}));
   }
   return shown;
 }

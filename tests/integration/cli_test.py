@@ -166,6 +166,8 @@ class WithoutJobs(BerthCase):
         for words in (["history"], ["report"], ["show", "1"], ["efficiency", "1"]):
             status, _, err = self.berth("--socket", "s", *words, "--database", self.database)
             self.assertEqual((status, "--socket and --database exclude each other" in err), (2, True), err)
+            status, _, err = self.berth("--socket", self.payload, *words)  # nobody listens there
+            self.assertEqual((status, "no berthd answers" in err, "--database reads what it recorded" in err), (1, True, True), err)
 
     def answered_by(self, answer, *words):
         """What a command does whose request a stand-in for berthd answers so before it closes the connection."""
