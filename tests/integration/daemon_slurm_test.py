@@ -442,6 +442,10 @@ class Changing(DaemonCase):
         self.assertNotIn("dependency", before)
         self.ok("update", "--comment", "new", job)
         self.assertEqual(self.queue()[job]["queue"], before)
+        for time in ("1500ms", "500ms"):
+            self.ok("update", "--time", time, job)
+            self.assertEqual(self.records(job)[-1]["spec"]["time_limit"], time)
+        self.ok("update", "--time", "UNLIMITED", job)
         self.ok("update", "--begin", "now", job)
         self.ok("wait", job)
         self.assertEqual(self.records(job)[-1]["spec"]["comment"], "new")
