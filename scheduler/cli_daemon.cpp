@@ -516,6 +516,31 @@ int run_why(const CommandLine& line) {
   return 0;
 }
 
+namespace {
+
+/// Goes on after a refusal, which it tells: 1. `selected`: nobody named the jobs, so that one which has ended
+/// meanwhile is no fault.
+template <typename Ask>
+int ask_for_each(const CommandLine& line, const std::vector<std::string>& jobs, const Ask& ask,
+                 bool selected = false) {
+  ApiClient client(daemon_socket(line));
+  int status = 0;
+  for (const std::string& job : jobs) {
+    try {
+      ask(client, job);
+    } catch (const ApiRefusal& refusal) {
+      constexpr unsigned kConflict = 409;
+      if (!selected || refusal.status() != kConflict) {
+        tell(refusal.what());
+        status = 1;
+      }
+    }
+  }
+  return status;
+}
+
+}  // namespace
+
 int run_update(const CommandLine& line) {
   for (const std::string& operand : line.operands) {
     if (operand.find('=') != std::string::npos) {
@@ -563,11 +588,9 @@ int run_update(const CommandLine& line) {
   if (changes.empty()) {
     throw UsageError(line.command, "berth update needs an option that says what to change");
   }
-  ApiClient client(daemon_socket(line));
-  for (const std::string& job : job_ids(line.operands)) {
+  return ask_for_each(line, job_ids(line.operands), [&](ApiClient& client, const std::string& job) {
     client.request("PATCH", path_of(job), {}, changes.dump());
-  }
-  return 0;
+  });
 }
 
 int run_drain(const CommandLine& line) {
@@ -578,24 +601,14 @@ int run_drain(const CommandLine& line) {
 
 namespace {
 
-/// One request for each job; goes on after a refusal. `selected`: nobody named them, so that one which has
-/// ended meanwhile is no fault.
 int act_on(const CommandLine& line, std::string_view action, const std::vector<std::string>& jobs,
            const QueryWords& query, bool selected = false) {
-  ApiClient client(daemon_socket(line));
-  int status = 0;
-  for (const std::string& job : jobs) {
-    try {
-      client.request("POST", path_of(job) + "/" + std::string(action), query);
-    } catch (const ApiRefusal& refusal) {
-      constexpr unsigned kConflict = 409;
-      if (!selected || refusal.status() != kConflict) {
-        tell(refusal.what());
-        status = 1;
-      }
-    }
-  }
-  return status;
+  return ask_for_each(
+      line, jobs,
+      [&](ApiClient& client, const std::string& job) {
+        client.request("POST", path_of(job) + "/" + std::string(action), query);
+      },
+      selected);
 }
 
 bool selects(const CommandLine& line) {

@@ -1466,9 +1466,15 @@ constexpr CommandSpec kWhy{.name = "why",
                            .see_also = kControlSeeAlso};
 
 constexpr std::array kUpdateOptions{
-    Option{.name = "job-name", .letter = 'J', .argument = "NAME", .description = "Name of the job"},
-    Option{.name = "comment", .argument = "TEXT", .description = "Free text kept with the record"},
-    Option{.name = "account", .letter = 'A', .argument = "ACCOUNT", .description = "Account"},
+    Option{.name = "job-name",
+           .letter = 'J',
+           .argument = "NAME",
+           .description = "Name of the job; \"none\" for that of its command"},
+    Option{.name = "comment",
+           .argument = "TEXT",
+           .description = "Free text kept with the record; \"none\" for none"},
+    Option{
+        .name = "account", .letter = 'A', .argument = "ACCOUNT", .description = "Account; \"none\" for none"},
     Option{.name = "priority",
            .argument = "N",
            .description = "Larger runs first; raised by administrators alone"},
@@ -1476,10 +1482,12 @@ constexpr std::array kUpdateOptions{
     Option{.name = "begin",
            .letter = 'b',
            .argument = "WHEN",
-           .description = "Not before this instant; \"now\""},
-    Option{.name = "deadline",
-           .argument = "WHEN",
-           .description = "Ends as DEADLINE when not started by then, or when it would not end by then"},
+           .description = "Not before this instant; \"now\", or \"none\" for none"},
+    Option{
+        .name = "deadline",
+        .argument = "WHEN",
+        .description =
+            "Ends as DEADLINE when not started by then, or when it would not end by then; \"none\" for none"},
     Option{.name = "dependency",
            .letter = 'd',
            .argument = "LIST",
@@ -1493,7 +1501,8 @@ constexpr std::array kUpdateOptions{
 };
 constexpr std::array kUpdateUsage{"update OPTION… JOBID…"sv};
 constexpr std::array kUpdateDescription{
-    "Changes jobs that wait. A job that runs has got what it asked for, and keeps it."sv};
+    "Changes jobs that wait. A job that runs has got what it asked for, and keeps it: it is refused, and the "
+    "others are changed all the same."sv};
 constexpr std::array kUpdateExamples{
     Example{"berth update -t 2h --mem 4G 36", "Twice the time, more memory."},
     Example{"berth update --nice 100 37", "Lets your other jobs go first."}};

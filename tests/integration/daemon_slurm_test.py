@@ -266,6 +266,15 @@ class Listings(DaemonCase):
         status, _, err = self.cli("cancel", "-s", "USR1", self.second)
         self.assertEqual((status, "does not run" in err), (1, True), err)
 
+    def test_a_job_that_cannot_be_changed_keeps_no_other_from_it(self):
+        status, _, err = self.cli("update", "--nice", 9, self.first, self.second)
+        self.assertEqual((status, err.count("berth: ")), (1, 1), err)
+        self.assertEqual(self.records(self.second)[-1]["spec"]["nice"], 9)
+        for option, field in (("--comment", "comment"), ("--account", "account")):
+            self.ok("update", option, "text", self.second)
+            self.ok("update", option, "none", self.second)
+            self.assertFalse(self.records(self.second)[-1]["spec"].get(field))
+
     def test_jobs_are_cancelled_by_what_they_are(self):
         self.ok("cancel", "--state", "PENDING", "--account", "b", user="postgres")
         self.assertEqual(self.listed(), ["first", "second"])
