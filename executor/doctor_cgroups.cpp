@@ -22,9 +22,11 @@ Reason split_reason(const std::string& reason, const char* general_remedy) {
                                     : Reason{reason.substr(0, split), reason.substr(split + 2)};
 }
 
+/// Jobs run all the same, kept together by their pid namespaces; those that ask for what is lacked are
+/// refused.
 Finding lack(const std::string& subject, const std::string& reason, const char* general_remedy) {
   const auto [what, remedy] = split_reason(reason, general_remedy);
-  return missing(subject, what, remedy);
+  return limited(subject, what, remedy);
 }
 
 /// Jobs are kept apart by plain cpusets all the same.

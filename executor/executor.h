@@ -295,7 +295,11 @@ void remove_leftover(const std::string& supervisor_cgroup,
 
 /// One line of `berth doctor`.
 struct Finding {
-  enum class Level { ok, limited, missing };
+  enum class Level {
+    ok,
+    limited,  ///< jobs run, but what needs it is refused or done otherwise
+    missing   ///< no job can run without it
+  };
   Level level = Level::ok;
   std::string subject;  ///< "namespace time", "controller memory (v1)", "swap accounting"
   std::string detail;   ///< what was found

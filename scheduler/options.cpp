@@ -907,7 +907,8 @@ constexpr std::array kDoctorDescription{
     "its version, swap accounting, pressure figures, delegation, subordinate ids; with a remedy for each "
     "lack. Nothing "
     "is changed and nothing is left behind."sv,
-    "Exits with 0 when jobs can be run here, with 1 when something that every job needs is missing."sv,
+    "Exits with 0 when jobs can be run here, with 1 when something that every job needs is missing. A limit "
+    "that cannot be enforced here is limited: jobs that ask for it are refused."sv,
 };
 constexpr std::array kDoctorExamples{
     Example{"berth doctor", "What works here, and what to do about the rest."},

@@ -203,6 +203,13 @@ class WithJobs(BerthCase):
         for words in (("-D", "/tmp"), ("--mount", "/tmp:/tmp:rw")):
             self.assertNotIn(said, self.berth("run", "--database", self.database, *words, "--", "true", cwd="/tmp")[2])
 
+    def test_doctor_exits_with_0_where_jobs_of_a_user_run(self):
+        user = {"program": ("setpriv", "--reuid=4243", "--regid=4243", "--clear-groups")}
+        database = os.path.join(self.results, "berth.db")
+        status, _, err = self.berth("run", "--database", database, "--", "true", **user)
+        doctor, out, _ = self.berth("doctor", **user)
+        self.assertEqual(doctor == 0, status == 0, out + err)
+
     def test_exit_status_is_the_jobs(self):
         for code in (0, 1, 99, 123, 255):
             self.assertEqual(self.run_command("exit", code)[0], code)
