@@ -96,8 +96,7 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   http::read(connection.socket, connection.buffer, parser, error);
   if (error && !parser.is_done()) {  // a refusal that came before all was sent is done, and told
     connection_.reset();
-    throw DaemonGone("berthd at " + socket_ + " went away while it was asked (" + error.message() +
-                     "); look at berth queue before asking again");
+    fail_gone(error.message());
   }
   const http::response<http::string_body> response = parser.release();
   if (!response.keep_alive()) {
@@ -109,6 +108,11 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   return response.body();
 }
 
+void ApiClient::fail_gone(const std::string& reason) const {
+  throw DaemonGone("berthd at " + socket_ + " went away while it was asked (" + reason +
+                   "); look at berth queue before asking again");
+}
+
 ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords& query,
                                        const std::string& body, const std::function<void()>& delayed) {
   Connection connection(socket_);
@@ -118,15 +122,21 @@ ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords
   request.set(http::field::upgrade, kStreamProtocol);
   request.body() = body;
   request.prepare_payload();
-  http::write(connection.socket, request);
+  ErrorCode error;
+  http::write(connection.socket, request, error);
   pollfd answer{connection.socket.native_handle(), POLLIN, 0};
   if (delayed && ::poll(&answer, 1, static_cast<int>(kDelay.count())) == 0) {
     delayed();
   }
   http::response_parser<http::string_body> parser;
-  http::read_header(connection.socket, connection.buffer, parser);
+  http::read_header(connection.socket, connection.buffer, parser, error);
+  if (!error && parser.get().result() != http::status::switching_protocols) {
+    http::read(connection.socket, connection.buffer, parser, error);
+  }
+  if (error && !parser.is_done()) {
+    fail_gone(error.message());
+  }
   if (parser.get().result() != http::status::switching_protocols) {
-    http::read(connection.socket, connection.buffer, parser);
     if (parser.get().result_int() >= 400) {
       throw ApiRefusal(parser.get().result_int(), error_of(parser.get().body()));
     }

@@ -70,6 +70,7 @@ class ApiClient {
  private:
   class Connection;
   Connection& connect();
+  [[noreturn]] void fail_gone(const std::string& reason) const;
   std::string socket_;
   std::unique_ptr<Connection> connection_;
 };

@@ -41,7 +41,7 @@ class Attachment {
     while (true) {
       ApiClient::Upgraded stream;
       try {
-        stream = ask();
+        stream = through_restarts([this] { return ask(); });
       } catch (const NoDaemon&) {
         if (last_.attempt == 0) {
           throw;

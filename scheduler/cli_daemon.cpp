@@ -13,7 +13,6 @@
 #include <set>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
 #include "scheduler/cli_history.h"
 #include "scheduler/cli_query.h"
@@ -254,27 +253,6 @@ std::vector<Json> selected(const CommandLine& line, const Json& listing, const s
     }
   }
   return chosen;
-}
-
-/// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on.
-template <typename Action>
-auto through_restarts(Action action) {
-  constexpr std::chrono::seconds kPatience{60};
-  constexpr std::chrono::milliseconds kPause{200};
-  std::optional<std::chrono::steady_clock::time_point> gone_since;
-  for (;;) {
-    try {
-      return action();
-    } catch (const DaemonGone& error) {
-      log_warning(std::string(error.what()) + "; waiting for it to come back");
-      gone_since = std::chrono::steady_clock::now();
-    } catch (const NoDaemon&) {
-      if (!gone_since || std::chrono::steady_clock::now() - *gone_since >= kPatience) {
-        throw;
-      }
-    }
-    std::this_thread::sleep_for(kPause);
-  }
 }
 
 constexpr const char* kAllJobs = "1000000000";  ///< as a limit

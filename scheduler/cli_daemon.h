@@ -2,11 +2,15 @@
 // why, update, slots, drain, undrain, events.
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "scheduler/api_client.h"
 #include "scheduler/command_line.h"
+#include "scheduler/log.h"
 #include "schemas/job.h"
 
 namespace berth {
@@ -36,5 +40,27 @@ void tell(const std::string& text);
 
 /// The exit status of the first that did not complete, else 0; `as_json` prints each end.
 int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);
+
+/// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on. Throws NoDaemon
+/// when it does not come back, or was not there.
+template <typename Action>
+auto through_restarts(Action action) {
+  constexpr std::chrono::seconds kPatience{60};
+  constexpr std::chrono::milliseconds kPause{200};
+  std::optional<std::chrono::steady_clock::time_point> gone_since;
+  for (;;) {
+    try {
+      return action();
+    } catch (const DaemonGone& error) {
+      log_warning(std::string(error.what()) + "; waiting for it to come back");
+      gone_since = std::chrono::steady_clock::now();
+    } catch (const NoDaemon&) {
+      if (!gone_since || std::chrono::steady_clock::now() - *gone_since >= kPatience) {
+        throw;
+      }
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
 
 }  // namespace berth

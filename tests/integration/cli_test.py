@@ -186,10 +186,10 @@ class WithoutJobs(BerthCase):
 
     def test_an_answer_of_berthd_that_is_cut_off_is_a_failure(self):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
-        for words in (["history", "-P"], ["queue", "--json"], ["submit", "--wrap", "true"]):
+        for words in (["history", "-P"], ["queue", "--json"], ["submit", "--wrap", "true"], ["exec", "1", "--", "true"]):
             for answer in (b"", head, head + b"JobID|State\n1|COMP"):
                 status, out, err = self.answered_by(answer, *words)
-                self.assertEqual((status, out), (125 if words[0] == "submit" else 1, ""), err)
+                self.assertEqual((status, out), (125 if words[0] in ("submit", "exec") else 1, ""), err)
                 self.assertIn("went away while it was asked", err)
 
 

@@ -134,6 +134,16 @@ class Terminals(AttachCase):
         self.assertIn(b"got:end", out)
         self.assertEqual(looker.returncode, 7)
 
+    def test_it_waits_for_a_job_through_a_restart_of_berthd(self):
+        job = self.submit(argv=["sh", "-c", "exit 7"], hold=True)
+        client = self.watch(job)
+        self.assertIn(b"waiting until it starts", client.stderr.readline())
+        self.kill_daemon()
+        self.start_daemon()
+        self.ok("release", job)
+        _, err = client.communicate(timeout=60)
+        self.assertEqual(client.returncode, 7, err)
+
     def test_it_survives_berthd(self):
         job = self.running(*SHELL)
         terminal = self.attach(job)
