@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "executor/os/syscall.h"
+#include "scheduler/job_output.h"
 #include "scheduler/stream_frame.h"
 #include "scheduler/terminal.h"
 
@@ -66,6 +67,9 @@ class WatchedSignals {
   UniqueFd descriptor_;
 };
 
+/// A reader of our output went away, as in `… | head -1`.
+struct ReaderGone {};
+
 class StreamClient {
  public:
   StreamClient(int socket, const std::string& received, const StreamClientOptions& options)
@@ -85,14 +89,15 @@ class StreamClient {
 
   StreamEnd run() {
     take_frames();
-    while (!end_) {
-      std::array<pollfd, 3> ready{
-          {{socket_.get(), POLLIN, 0},
+    while (!end_ || (is_stuck() && !left_)) {
+      const bool wants_socket = !is_stuck() || !unsent_.empty();
+      std::array<pollfd, 5> ready{
+          {{wants_socket ? socket_.get() : -1, 0, 0},
            {signals_.descriptor(), POLLIN, 0},
-           {reading_input_ && unsent_.size() < kMostUnsent ? STDIN_FILENO : -1, POLLIN, 0}}};
-      if (!unsent_.empty()) {
-        ready[0].events |= POLLOUT;
-      }
+           {reading_input_ && unsent_.size() < kMostUnsent ? STDIN_FILENO : -1, POLLIN, 0},
+           {output_.has_pending() ? STDOUT_FILENO : -1, POLLOUT, 0},
+           {error_.has_pending() ? STDERR_FILENO : -1, POLLOUT, 0}}};
+      ready[0].events = static_cast<short>((is_stuck() ? 0 : POLLIN) | (unsent_.empty() ? 0 : POLLOUT));
       if (::poll(ready.data(), ready.size(), -1) < 0 && errno != EINTR) {
         throw std::system_error(errno, std::generic_category(), "poll");
       }
@@ -103,7 +108,8 @@ class StreamClient {
         read_input();
       }
       flush();
-      if ((ready[0].revents & ~POLLOUT) != 0) {
+      write_on();
+      if (!is_stuck() && (ready[0].revents & ~POLLOUT) != 0) {
         receive();
       }
     }
@@ -147,10 +153,8 @@ class StreamClient {
   void take_frames() {
     while (const std::optional<StreamFrame> frame = reader_.next()) {
       if (frame->kind == StreamFrame::Kind::output || frame->kind == StreamFrame::Kind::error) {
-        const int target = frame->kind == StreamFrame::Kind::output ? STDOUT_FILENO : STDERR_FILENO;
-        if (!write_all(target, frame->payload.data(), frame->payload.size())) {
-          throw std::runtime_error("cannot write its output: " + std::generic_category().message(errno));
-        }
+        (frame->kind == StreamFrame::Kind::output ? output_ : error_).write(frame->payload);
+        write_on();
       } else if (frame->kind == StreamFrame::Kind::end) {
         const auto value = nlohmann::json::parse(frame->payload);
         end_ = StreamEnd{value.at("exit_status"), value.at("message"), attempt_};
@@ -164,6 +168,21 @@ class StreamClient {
     }
   }
 
+  /// What our readers have not taken: nothing is received meanwhile, but signals are.
+  bool is_stuck() const { return output_.has_pending() || error_.has_pending(); }
+
+  void write_on() {
+    for (OutputTarget* target : {&output_, &error_}) {
+      target->flush_some();
+      if (target->has_failed()) {
+        throw std::runtime_error("its output is not written");
+      }
+      if (target->is_closed()) {
+        throw ReaderGone();
+      }
+    }
+  }
+
   /// The job has a terminal: ours stands in for it. Where we have none what comes is typed.
   void join_terminal() {
     options_.terminal = true;
@@ -172,7 +191,10 @@ class StreamClient {
     reading_input_ = true;
   }
 
-  void leave(int exit_status) { end_ = StreamEnd{exit_status, "", attempt_, true}; }
+  void leave(int exit_status) {
+    end_ = StreamEnd{exit_status, "", attempt_, true};
+    left_ = true;
+  }
 
   void read_input() {
     std::array<char, kPiece> buffer{};
@@ -225,6 +247,7 @@ class StreamClient {
     for (const int ending : kEnding) {
       if (number == ending && ++asked_to_end_ == 3) {
         end_ = StreamEnd{128 + number, "it is left to itself"};
+        left_ = true;
         return;
       }
     }
@@ -240,13 +263,25 @@ class StreamClient {
   bool reading_input_;
   unsigned asked_to_end_ = 0;
   unsigned attempt_ = 0;
+  OutputTarget output_{STDOUT_FILENO, "standard output"};
+  OutputTarget error_{STDERR_FILENO, "standard error"};
   std::optional<StreamEnd> end_;
+  bool left_ = false;  ///< what is not written then stays so
 };
 
 }  // namespace
 
 StreamEnd run_stream(int socket, const std::string& received, const StreamClientOptions& options) {
-  return StreamClient(socket, received, options).run();
+  const auto before = ::signal(SIGPIPE, SIG_IGN);
+  try {
+    const StreamEnd end = StreamClient(socket, received, options).run();
+    ::signal(SIGPIPE, before);
+    return end;
+  } catch (const ReaderGone&) {  // the terminal is as it was
+    ::signal(SIGPIPE, before);
+    ::raise(SIGPIPE);
+    throw std::runtime_error("the reader of its output went away");
+  }
 }
 
 }  // namespace berth

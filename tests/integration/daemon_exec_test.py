@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from berth_case import BERTH, eventually, main, natively
+from berth_case import BERTH, eventually, main, natively, processes
 from daemon_case import DaemonCase
 from terminal_case import Terminal, TerminalChecks
 
@@ -52,6 +52,34 @@ class Streams(ExecCase):
         self.assertEqual(self.run_in(job, "no-such-command")[0], 127)
         self.assertEqual(self.run_in(job, "/etc/passwd")[0], 126)
         self.assertEqual(self.run_in(job, "cat", arguments=["--no-stdin"], given=b"unread"), (0, "", ""))
+
+    def test_a_reader_that_goes_away_leaves_the_terminal_as_it_was(self):
+        job = self.running()
+        command = f"{BERTH} exec --socket {self.socket} -t {job} -- sh -c 'while echo line; do sleep 0.05; done' | head -n 1; echo over"
+        terminal = Terminal(["sh", "-c", command], cwd=self.work, env=self.environment(TERM="vt100"))
+        self.addCleanup(terminal.close)
+        terminal.expect("over")
+        self.assertTrue(terminal.is_restored(), "the terminal is left raw")
+        with subprocess.Popen([BERTH, "exec", "--socket", self.socket, str(job), "--", "sh", "-c", "while echo line; do sleep 0.05; done"],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+            client.stdout.readline()
+            client.stdout.close()
+            self.assertEqual((client.wait(60), client.stderr.read()), (-signal.SIGPIPE, b""))
+
+    def test_signals_are_taken_while_nobody_reads_its_output(self):
+        job = self.running()
+        with subprocess.Popen([BERTH, "exec", "--socket", self.socket, str(job), "--", "yes", "unread"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+            client.stdout.read(1)
+            time.sleep(0.5)  # until the pipe is full
+            client.send_signal(signal.SIGTERM)
+            passed_on = eventually(lambda: all(command != "yes unread " for _, _, command in processes().values()))
+            for _ in range(2):
+                client.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            ended = eventually(lambda: client.poll() is not None)
+            client.kill()
+        self.assertEqual((passed_on, ended, client.returncode), (True, True, 143))
 
     @natively
     def test_a_process_left_in_the_background_holds_nothing_up(self):
