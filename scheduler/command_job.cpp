@@ -41,18 +41,14 @@ constexpr std::array kSessionVariables{"HOME"sv,
                                        "SHLVL"sv,
                                        "_"sv,
                                        "TMPDIR"sv,
-                                       "SUDO_UID"sv,
-                                       "SUDO_GID"sv,
-                                       "SUDO_USER"sv,
-                                       "SUDO_COMMAND"sv,
-                                       "SUDO_HOME"sv,
                                        "XDG_RUNTIME_DIR"sv,
                                        "XDG_SESSION_ID"sv,
                                        "DBUS_SESSION_BUS_ADDRESS"sv,
                                        "SSH_AUTH_SOCK"sv};
 
 bool is_session_variable(std::string_view name) {
-  return std::find(kSessionVariables.begin(), kSessionVariables.end(), name) != kSessionVariables.end();
+  return name.starts_with("SUDO_") ||
+         std::find(kSessionVariables.begin(), kSessionVariables.end(), name) != kSessionVariables.end();
 }
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
