@@ -192,7 +192,8 @@ PoolBounds pool_bounds(const CommandLine& line) {
     try {
       parse(text);
     } catch (const std::invalid_argument& error) {
-      faults.push_back({place, "--" + name, '"' + text + "\" " + error.what()});
+      const std::string what = error.what();
+      faults.push_back({place, "--" + name, what.starts_with('"') ? what : '"' + text + "\" " + what});
     }
   };
   apply("slots", [&](const std::string& text) { bounds.slots = parse_slots(text); });

@@ -47,6 +47,10 @@ class WithoutJobs(BerthCase):
                     self.assertEqual(status, 125)
                 self.assertTrue(err)
 
+    def test_a_wrong_list_of_cpus_is_quoted_once(self):
+        status, _, err = self.berth("run", "--cpus", "x", "--", "/bin/true")
+        self.assertEqual((status, '--cpus: "x" is not a list of CPUs' in err), (125, True), err)
+
     def test_misspelt_option_is_answered_with_the_nearest(self):
         _, _, err = self.berth("run", "--cpus-per-tsk", "1", "--", "/bin/true")
         self.assertIn("--cpus-per-task", err)
