@@ -531,6 +531,11 @@ int inherited_input(const CommandLine& line, const RequestedJobs& requested) {
   if (line.has("pty")) {
     return -1;  // what is typed goes through the terminal
   }
+  if (line.has("stdin") && (requested.jobs.size() != 1 || requested.input_is_read ||
+                            !requested.jobs.front().spec.standard_input.empty())) {
+    throw UsageError(line.command,
+                     "--stdin is for one job, which has no other input and is not read from there itself");
+  }
   const bool wanted = line.has("stdin") || (requested.from_options && ::isatty(STDIN_FILENO) == 0);
   return wanted && requested.jobs.size() == 1 && !requested.input_is_read ? STDIN_FILENO : -1;
 }

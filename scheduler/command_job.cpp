@@ -266,6 +266,9 @@ void parse_network(std::string_view text, NetworkSpec& network) {
 void parse_egress(const std::string& text, Egress& egress) {
   const bool has_rules = egress.mode == EgressMode::rules;
   if (text == "deny" || text == "allow") {
+    if (has_rules) {
+      throw std::invalid_argument("does not go with rules: what none of them names is denied");
+    }
     egress = {text == "deny" ? EgressMode::deny : EgressMode::allow, {}};
   } else if (text == "public" && !has_rules) {
     egress = {};

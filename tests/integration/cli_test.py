@@ -38,7 +38,8 @@ class WithoutJobs(BerthCase):
         for words, expected in (
             (["run", "--no-such"], 125), (["run"], 125), (["history", "--no-such"], 1), (["no-such-command"], None), ([], None),
             (["check"], None), (["run", "--mem", "2GX", "--", "/bin/true"], 125), (["run", "--root", "", "--", "/bin/true"], 125),
-            (["run", "--result", "", "--", "/bin/true"], 125), (["submit", "--wrap", ""], 125), (["submit", "-d", "", "--", "/bin/true"], 125),
+            (["run", "--result", "", "--", "/bin/true"], 125),
+            (["run", "--stdin", "-i", "/dev/null", "--", "/bin/true"], 125), (["run", "--network", "private", "--egress", "10.0.0.0/8", "--egress", "allow", "--", "/bin/true"], 125), (["submit", "--wrap", ""], 125), (["submit", "-d", "", "--", "/bin/true"], 125),
         ):
             with self.subTest(words=words):
                 status, _, err = self.berth(*words)
