@@ -40,7 +40,7 @@ constexpr std::array kRunExitStatus{
 
 constexpr std::array kSubmitExitStatus{
     Meaning{"0", "All jobs were taken; with --wait: all of them ended COMPLETED."},
-    Meaning{"125", "berth or berthd refused or failed, and no job was taken."},
+    Meaning{"125", "berth or berthd refused or failed, and no job was taken unless it says otherwise."},
     Meaning{"1-255", "With --wait: what berth wait exits with for these jobs."},
 };
 
