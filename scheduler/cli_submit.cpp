@@ -105,10 +105,14 @@ CommandLine with_exclusive(const CommandLine& line, ApiClient& client) {
 }
 
 Request request_of(const RequestedJobs& requested) {
-  Request request{"", "command line", "/"};  // their paths are absolute
+  Request request{"", "", "/"};  // their paths are absolute
+  std::string last;
   for (const RequestedJob& job : requested.jobs) {
     request.text += (request.text.empty() ? "[" : ",\n") + to_json_text(job.spec);
-    request.file = job.source;
+    if (job.source != last) {
+      last = job.source;
+      request.file += (request.file.empty() ? "" : ", ") + last;
+    }
   }
   request.text += "]";
   return request;

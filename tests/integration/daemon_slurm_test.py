@@ -73,6 +73,11 @@ class Submitting(DaemonCase):
             self.ok("wait", job)
             self.assertEqual(self.logs(job), f"{len(arguments)}:{' '.join(arguments)}\n")
 
+    def test_a_fault_that_berthd_finds_names_all_files_it_was_sent(self):
+        files = [self.job_file(self.job("exit", 0, cpus_per_task=count)) for count in (1000, 1)]
+        status, _, err = self.cli("submit", *files)
+        self.assertEqual((status, ", ".join(files) in err), (125, True), err)
+
     def test_one_task_on_one_machine_is_what_a_job_is(self):
         path = self.script("#!/bin/sh\n#SBATCH --nodes=1\n#SBATCH --ntasks=1 --ntasks-per-node=1\n"
                            "#SBATCH --no-requeue\n#SBATCH --mem-per-cpu=20M -c 2\ntrue\n")
