@@ -1,5 +1,7 @@
 #include "schemas/job_file.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -48,13 +50,20 @@ struct FileCloser {
                        "; check the path and its permissions");
 }
 
+/// Of a program that was meant as the job's command.
+std::string command_hint(const std::string& name) {
+  std::error_code error;
+  const bool is_program = std::filesystem::is_regular_file(name, error) && ::access(name.c_str(), X_OK) == 0;
+  return is_program ? " (a command goes after --: -- " + name + " …)" : "";
+}
+
 std::string read_all(std::FILE* file, const std::string& name) {
   std::string text;
   char buffer[65536];
   while (const std::size_t count = std::fread(buffer, 1, sizeof buffer, file)) {
     text.append(buffer, count);
     if (text.size() > kMaximumFileBytes) {
-      throw InputError(name, "", "is larger than a job file may be (64 MiB); split it");
+      throw InputError(name, "", "is larger than a job file may be (64 MiB); split it" + command_hint(name));
     }
   }
   if (std::ferror(file) != 0) {
@@ -256,7 +265,8 @@ void JobText::check_is_json() const {
     throw InputError(
         name, "",
         "is neither a script, whose first line begins with #! (#!/bin/sh), nor a job file, which "
-        "is JSON and begins with { or [");
+        "is JSON and begins with { or [" +
+            command_hint(name));
   }
 }
 

@@ -394,6 +394,15 @@ class WithJobs(BerthCase):
         status, _, err = berth("-", given=b'{"argv": ["pwd"]}')
         self.assertEqual((status, "standard input: /current_working_directory: is left out" in err), (125, True), err)
 
+    def test_a_program_without_dashes_is_told_from_a_job_file(self):
+        large = os.path.join(self.directory, "large")
+        with open(large, "wb") as file:
+            file.truncate(65 << 20)
+        os.chmod(large, 0o755)
+        for program in (self.payload, large):
+            status, _, err = self.berth("run", "--database", self.database, program)
+            self.assertEqual((status, f"a command goes after --: -- {program} " in err), (125, True), err)
+
     def test_what_is_no_script_is_told_as_sbatch_tells_it(self):
         script = os.path.join(self.work, "script")
         for text, fault in (
