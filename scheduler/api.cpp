@@ -738,7 +738,8 @@ void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& a
   };
   switch (call) {
     case ApiCall::cancel:
-      return daemon_.cancel(job, actor, flag(request, "at_once"), reply);
+      return daemon_.cancel(job, actor, {flag(request, "at_once"), states_of(parameter(request, "state"))},
+                            reply);
     case ApiCall::hold:
       return daemon_.hold(job, actor, reply);
     case ApiCall::release:

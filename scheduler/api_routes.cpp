@@ -16,7 +16,7 @@ constexpr std::array kRoutes{
     ApiRoute{ApiCall::output, "GET", "/v1/jobs/{job_id}/output", "stream offset follow"},
     ApiRoute{ApiCall::exec, "POST", "/v1/jobs/{job_id}/exec", ""},
     ApiRoute{ApiCall::attach, "POST", "/v1/jobs/{job_id}/attach", "after_attempt wait"},
-    ApiRoute{ApiCall::cancel, "POST", "/v1/jobs/{job_id}/cancel", "at_once"},
+    ApiRoute{ApiCall::cancel, "POST", "/v1/jobs/{job_id}/cancel", "at_once state"},
     ApiRoute{ApiCall::hold, "POST", "/v1/jobs/{job_id}/hold", ""},
     ApiRoute{ApiCall::release, "POST", "/v1/jobs/{job_id}/release", ""},
     ApiRoute{ApiCall::requeue, "POST", "/v1/jobs/{job_id}/requeue", ""},

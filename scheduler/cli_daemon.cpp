@@ -212,11 +212,8 @@ std::set<std::string> selected_users(const CommandLine& line) {
   return numbers;
 }
 
-QueryWords selection_query(const CommandLine& line) {
-  QueryWords query;
-  if (const std::set<std::string> users = selected_users(line); users.size() == 1) {
-    query.emplace("user", *users.begin());
-  }
+/// As the API takes them.
+std::string selected_states(const CommandLine& line) {
   std::string states;
   for (const std::string& state : words_of(line, "state")) {
     if (state != "all") {
@@ -224,7 +221,15 @@ QueryWords selection_query(const CommandLine& line) {
     }
     states += (states.empty() ? "" : ",") + state;
   }
-  if (!states.empty()) {
+  return states;
+}
+
+QueryWords selection_query(const CommandLine& line) {
+  QueryWords query;
+  if (const std::set<std::string> users = selected_users(line); users.size() == 1) {
+    query.emplace("user", *users.begin());
+  }
+  if (const std::string states = selected_states(line); !states.empty()) {
     query.emplace("state", states);
   }
   return query;
@@ -234,10 +239,28 @@ bool is_named(const std::set<std::string>& words, const std::string& word) {
   return words.empty() || words.contains(word);
 }
 
-/// Is the job one of those? A task of an array also by its array.
+/// Of those, which are tasks of the array that have not started.
+std::vector<std::string> named_tasks(const std::set<std::string>& jobs, const Json& array) {
+  std::vector<std::string> tasks;
+  const std::string of_array = std::to_string(array["job_id"].get<JobId>()) + "_";
+  std::optional<IndexList> unstarted;
+  for (auto job = jobs.lower_bound(of_array); job != jobs.end() && job->starts_with(of_array); ++job) {
+    if (!unstarted) {
+      unstarted = IndexList::parse(array.value("queue", Json::object()).value("array_tasks", ""));
+    }
+    const std::optional<unsigned> task = parse_job_reference(*job, kCommandLine).task;
+    if (task && unstarted->contains(*task)) {
+      tasks.push_back(*job);
+    }
+  }
+  return tasks;
+}
+
+/// Is the job one of those? A task of an array also by its array, an array also by a task that waits in it.
 bool is_one_of(const std::set<std::string>& jobs, const Json& job) {
   return is_named(jobs, std::to_string(job["job_id"].get<JobId>())) || jobs.contains(shown_id(job)) ||
-         (job.contains("array_job_id") && jobs.contains(std::to_string(job["array_job_id"].get<JobId>())));
+         (job.contains("array_job_id") && jobs.contains(std::to_string(job["array_job_id"].get<JobId>()))) ||
+         !named_tasks(jobs, job).empty();
 }
 
 /// Of what berthd listed, what --user, --name, --account and --jobs select.
@@ -593,8 +616,17 @@ bool selects(const CommandLine& line) {
   return line.has("user") || line.has("me") || line.has("name") || line.has("state") || line.has("account");
 }
 
+/// The selected job by what it is named by in a request; of an array, those tasks of it that were named.
+void add_selected(const Json& job, const std::set<std::string>& named, std::vector<std::string>& jobs) {
+  const std::string id = std::to_string(job["job_id"].get<JobId>());
+  const std::vector<std::string> tasks =
+      named.contains(id) ? std::vector<std::string>() : named_tasks(named, job);
+  tasks.empty() ? jobs.push_back(id) : (void)jobs.insert(jobs.end(), tasks.begin(), tasks.end());
+}
+
 /// As scancel does: with a selection, those of the operands (without operands, of all) that it selects.
-std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
+/// `only_started`: what waits is left out.
+std::vector<std::string> jobs_to_cancel(const CommandLine& line, bool only_started) {
   std::vector<std::string> named = job_ids(line.operands);
   if (!selects(line)) {
     if (named.empty()) {
@@ -606,10 +638,12 @@ std::vector<std::string> jobs_to_cancel(const CommandLine& line) {
   QueryWords query = selection_query(line);
   query.emplace("limit", kAllJobs);
   const Json listing = Json::parse(ApiClient(daemon_socket(line)).request("GET", "/v1/jobs", query));
+  const std::set<std::string> among(named.begin(), named.end());
   std::vector<std::string> jobs;
-  for (const Json& job : selected(line, listing, {named.begin(), named.end()})) {
-    if (!is_final(parse_job_state(job["state"].get<std::string>()).value_or(JobState::pending))) {
-      jobs.push_back(std::to_string(job["job_id"].get<JobId>()));
+  for (const Json& job : selected(line, listing, among)) {
+    const JobState state = parse_job_state(job["state"].get<std::string>()).value_or(JobState::pending);
+    if (!is_final(state) && !(only_started && state == JobState::pending)) {
+      add_selected(job, among, jobs);
     }
   }
   return jobs;
@@ -638,13 +672,18 @@ int run_cancel(const CommandLine& line) {
   }
   if (signal) {
     const QueryWords query = signal_query(line, *signal);
-    return act_on(line, "signal", jobs_to_cancel(line), query, selects(line));
+    // A running task is listed by itself: its array, which waits, would send it the signal once more.
+    return act_on(line, "signal", jobs_to_cancel(line, true), query, selects(line));
   }
   QueryWords query;
+  // Once more for berthd: the row of an array stands for what has not started, but its number for all of it.
+  if (const std::string states = selected_states(line); !states.empty()) {
+    query.emplace("state", states);
+  }
   if (line.has("now")) {
     query.emplace("at_once", "1");
   }
-  return act_on(line, "cancel", jobs_to_cancel(line), query, selects(line));
+  return act_on(line, "cancel", jobs_to_cancel(line, false), query, selects(line));
 }
 
 int run_job_action(const CommandLine& line) {

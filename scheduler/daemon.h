@@ -53,6 +53,15 @@ struct Actor {
   bool administrator = false;
 };
 
+/// What is asked of cancel().
+struct Cancellation {
+  bool at_once = false;          ///< without SIGTERM and grace period
+  std::vector<JobState> states;  ///< only what is in one of them, of an array too; empty: whatever it is in
+  bool concerns(JobState state) const {
+    return states.empty() || std::find(states.begin(), states.end(), state) != states.end();
+  }
+};
+
 /// How a job ended, for those who wait for it.
 struct JobEnd {
   JobState state = JobState::failed;
@@ -111,7 +120,7 @@ class Daemon {
   std::optional<Timestamp> would_start(const NewJob& job);
   /// All or none; as check().
   void submit(std::vector<NewJob> jobs, const Actor& actor, const std::string& file, SubmitReply reply);
-  void cancel(JobId job, const Actor& actor, bool at_once, Reply reply);
+  void cancel(JobId job, const Actor& actor, const Cancellation& asked, Reply reply);
   /// These four, and update(), of an array: of all its tasks that wait, or run. They throw ApiError when it
   /// can be done to none.
   void hold(JobId job, const Actor& actor, Reply reply);
@@ -320,7 +329,7 @@ class Daemon {
   unsigned wanted_runners() const;
   void stop(Active& active, const RunnerMessage& message);
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
-  bool cancel_tasks(JobId array, const Actor& actor, bool at_once);
+  bool cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked);
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
   Dependency require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known);
   bool leads_back(const Dependency& dependency, const KnownJob& own);

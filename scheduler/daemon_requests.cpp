@@ -28,6 +28,11 @@ Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
   };
 }
 
+[[noreturn]] void refuse_to_cancel(JobId job, JobState state) {
+  throw ApiError(409,
+                 job_name(job) + " is " + std::string(to_string(state)) + ": there is nothing to cancel");
+}
+
 /// Throws ApiError 404 where there is no such job, or none that the actor may see.
 template <typename Job>
 Job owned(std::optional<Job>&& found, JobId job, const Actor& actor) {
@@ -338,11 +343,14 @@ void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
       });
 }
 
-void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
+void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Reply reply) {
   const KnownJob stored = require(job, actor);
   Active* const active = find_active(job);
+  if (active != nullptr && !asked.concerns(active->state)) {
+    refuse_to_cancel(job, active->state);
+  }
   if (active != nullptr && active->runner) {
-    cancel_running(*active, actor, at_once, std::move(reply));
+    cancel_running(*active, actor, asked.at_once, std::move(reply));
     return;
   }
   if (active != nullptr) {  // its end is being committed, with which it may wait for another attempt
@@ -350,18 +358,19 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;
   }
-  if (waiting_.contains(job)) {
+  const bool ends_waiting = waiting_.contains(job) && asked.concerns(JobState::pending);
+  if (ends_waiting) {
     require_store();
   }
-  if (!stored.array_job_id && !waiting_.contains(job) && !is_final(stored.state)) {
+  if (asked.states.empty() && !stored.array_job_id && !waiting_.contains(job) && !is_final(stored.state)) {
     committer_->commit(  // before any of its tasks ends, with which it may
         [job, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
           store.note_cancel(job, 0, at, detail);
         },
         [this](const std::exception_ptr&) { committed(); });
   }
-  const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, at_once);
-  if (waiting_.contains(job)) {
+  const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, asked);
+  if (ends_waiting) {
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     waiting_.remove(job);
     forget(job);
@@ -373,8 +382,7 @@ void Daemon::cancel(JobId job, const Actor& actor, bool at_once, Reply reply) {
                        [reply = std::move(reply)](const std::exception_ptr&) { reply(nullptr); });
     return;
   }
-  throw ApiError(
-      409, job_name(job) + " is " + std::string(to_string(stored.state)) + ": there is nothing to cancel");
+  refuse_to_cancel(job, stored.state);
 }
 
 /// At once, or as soon as its start is sent.
@@ -413,30 +421,31 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
 }
 
 /// Those tasks of an array that have left its row, or are about to; whether there are any.
-bool Daemon::cancel_tasks(JobId array, const Actor& actor, bool at_once) {
+bool Daemon::cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked) {
   const std::vector<JobId> tasks = reader_.array_tasks(array);
-  bool any = !tasks.empty();
+  bool any = asked.states.empty() && !tasks.empty();
   for (const JobId task : tasks) {
     if (is_over(task)) {
       continue;
     }
     try {
-      cancel(task, actor, at_once, [](const std::exception_ptr&) {});
+      cancel(task, actor, asked, [](const std::exception_ptr&) {});
+      any = true;
     } catch (const ApiError&) {
-      // It has just ended.
+      // It has just ended, or is in another state.
     }
   }
   std::vector<unsigned> nameless;  // their numbers are being committed, before what is committed here
   for (auto& [task, canceller] : separating_) {
-    if (task.first == array) {
+    if (task.first == array && asked.concerns(JobState::pending)) {
       canceller = actor.name;
       nameless.push_back(task.second);
     }
   }
   for (auto& [key, active] : active_) {
-    if (active.array == array && key < 0) {
+    if (active.array == array && key < 0 && asked.concerns(active.state)) {
       active.canceller = actor.name;
-      active.stop = stop_message(active.id, at_once, actor.name);
+      active.stop = stop_message(active.id, asked.at_once, actor.name);
       nameless.push_back(*active.task);
     }
   }

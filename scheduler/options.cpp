@@ -1156,7 +1156,8 @@ constexpr std::array kCancelUsage{"cancel [--now] JOBID…"sv, "cancel [--now] S
 constexpr std::array kCancelDescription{
     "JOBID is a job's number, 36_4 for task 4 of array 36, 36_[1-3,7] for several, 36 for the whole array, "
     "or "
-    "36-40 for five jobs. Options that select end every job, of those that are named, that fits all of them."sv,
+    "36-40 for five jobs. Options that select end every job, of those that are named, that fits all of them; "
+    "of an array, each task by its own state."sv,
     "Ends jobs: one that waits never starts; one that runs gets SIGTERM and, after its grace period, a kill "
     "of "
     "everything that it started. Both end as CANCELLED."sv,

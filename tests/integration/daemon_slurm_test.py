@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import threading
+import time
 
 from berth_case import eventually, main
-from daemon_case import DaemonCase
+from daemon_case import DaemonCase, UnixConnection
 
 
 class Submitting(DaemonCase):
@@ -318,6 +319,49 @@ class Tasks(DaemonCase):
 
     def left(self, array):
         return self.queue()[array]["queue"]["array_tasks"]
+
+    def answer_to(self, method, path):
+        connection = UnixConnection(self.socket)
+        connection.request(method, path)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    def test_a_selection_by_state_looks_at_each_task(self):
+        array = self.array("0-9")
+        running = f"{array}_0"
+        self.ok("cancel", "--me", "-t", "PENDING", f"{array}_4", f"{array}_[6-7]", running)
+        self.assertEqual((self.left(array), self.state(running)), ("1-3,5,8-9", "RUNNING"))
+        status, _, err = self.cli("cancel", "-t", "nothing", array)
+        self.assertEqual((status, "nothing" in err), (2, True), err)
+        for state in ("SUSPENDED", "COMPLETED"):
+            self.assertEqual(self.answer_to("POST", f"/v1/jobs/{array}/cancel?state={state}"), 409)
+        self.ok("cancel", "--me", "--state", "PENDING")
+        self.assertEqual((self.state(running), array in self.queue()), ("RUNNING", False))
+        other = self.submit("hold", 600, array="0-3")
+        self.ok("cancel", "--me", "--state", "RUNNING")
+        self.wait_for_state(f"{other}_0", "RUNNING")
+        self.assertEqual(self.left(other), "1-3")
+
+    def test_a_selection_sends_a_running_task_one_signal(self):
+        got = os.path.join(self.work, "got")
+        script = f"trap 'echo got >> {got}' USR1; echo ready; while :; do sleep 0.1; done"
+        array = self.submit(argv=["sh", "-c", script], array="0-3")
+        self.wait_for_state(f"{array}_0", "RUNNING")
+        self.assertTrue(eventually(lambda: "ready" in self.logs(f"{array}_0")))
+        self.ok("cancel", "-s", "USR1", "-t", "PENDING", "--me")
+        time.sleep(1)
+        self.assertFalse(os.path.exists(got))
+        self.ok("cancel", "-s", "USR1", "--me")
+        self.assertTrue(eventually(lambda: os.path.exists(got)))
+        time.sleep(1)
+        with open(got, encoding="ascii") as lines:
+            self.assertEqual(lines.read(), "got\n")
+
+    def test_a_task_that_waits_is_listed_by_its_number(self):
+        array = self.array("0-9")
+        self.assertEqual(self.ok("queue", "-n", "-P", "-o", "JobID", "-j", f"{array}_4").split(), [f"{array}_[1-9]"])
+        self.assertEqual(self.ok("queue", "-n", "-P", "-o", "JobID", "-j", f"{array}_40").split(), [])
 
     def test_a_task_that_waits_is_shown_changed_and_ended_by_its_number(self):
         array = self.array("0-11")
