@@ -119,7 +119,7 @@ void Batch::submit(std::vector<Submission> submissions) {
     }
   });
   for (const Entry& entry : entries_) {
-    observer_.on_queued(entry.record.job_id, entry.record.spec);
+    observer_.on_queued(entry.record.job_id, *entry.record.spec);
   }
 }
 
@@ -137,9 +137,9 @@ void Batch::enqueue(std::vector<NewJob> jobs, const std::vector<JobId>& ids) {
     record.job_user_id = job.job_user_id;
     record.host = std::move(job.host);
     record.submit = job.submit;
-    record.spec = std::move(job.spec);
+    record.spec = std::make_shared<const JobSpec>(std::move(job.spec));
     index_of_.emplace(record.job_id, i);
-    queue_.push({effective_priority(record.spec), i, wanted_by(record.spec), longest_stay(record.spec)});
+    queue_.push({effective_priority(*record.spec), i, wanted_by(*record.spec), longest_stay(*record.spec)});
   }
 }
 
@@ -152,7 +152,7 @@ std::vector<RunningJob> Batch::running_jobs() const {
   std::vector<RunningJob> running;
   running.reserve(active_.size());
   for (const std::size_t index : active_) {
-    running.push_back({wanted_by(entries_[index].record.spec), entries_[index].latest_end});
+    running.push_back({wanted_by(*entries_[index].record.spec), entries_[index].latest_end});
   }
   if (pool_.withheld() > 0) {
     // Nobody knows until when. As though they ended now: what waits for them first is passed by no other
@@ -230,7 +230,7 @@ bool Batch::start(std::size_t index) {
 /// Gives the job its slot. False when another berth has taken the CPUs meanwhile.
 bool Batch::lease(std::size_t index) {
   Entry& entry = entries_[index];
-  entry.lease = pool_.lease(slot_request(entry.record.spec));
+  entry.lease = pool_.lease(slot_request(*entry.record.spec));
   if (!entry.lease && pool_.withheld() == 0) {
     throw std::logic_error("the slot pool has free what job " + std::to_string(entry.record.job_id) +
                            " needs, but gives no lease");
@@ -248,7 +248,7 @@ void Batch::claim(std::size_t index) {
   entry.record.state = JobState::configuring;
   entry.record.allocation = allocation;
   entry.phase = Phase::configuring;
-  entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
+  entry.latest_end = clock_.steady_now() + longest_stay(*entry.record.spec);
   active_.push_back(index);
 }
 
@@ -280,7 +280,7 @@ void Batch::rehearse_end() {
 void Batch::launch(std::size_t index) {
   const AccountingRecord& record = entries_[index].record;
   try {
-    launcher_.start({record.job_id, record.attempt, record.spec, *record.allocation});
+    launcher_.start({record.job_id, record.attempt, *record.spec, *record.allocation});
   } catch (const std::exception& error) {  // one job that cannot be started never stops the rest
     handle_ended(index, clock_.system_now(), launcher_failure(error.what()), {});
   }
@@ -309,9 +309,9 @@ void Batch::handle_started(std::size_t index, const JobStarted& started) {
   entry.phase = Phase::running;
   entry.record.state = JobState::running;
   entry.record.start = at;
-  entry.latest_end = clock_.steady_now() + longest_stay(entry.record.spec);
+  entry.latest_end = clock_.steady_now() + longest_stay(*entry.record.spec);
   entry.tell_running = clock_.steady_now() + kShortJob;
-  observer_.on_started(entry.record.job_id, entry.record.spec, *entry.record.allocation, at);
+  observer_.on_started(entry.record.job_id, *entry.record.spec, *entry.record.allocation, at);
 }
 
 void Batch::handle_ended(std::size_t index, Timestamp at, const Outcome& outcome, const Usage& usage) {

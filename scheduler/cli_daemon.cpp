@@ -520,7 +520,7 @@ int run_why(const CommandLine& line) {
 namespace {
 
 /// Goes on after a refusal, which it tells: 1. `selected`: nobody named the jobs, so that one which has ended
-/// meanwhile is no fault.
+/// meanwhile, or is in another state, is no fault.
 template <typename Ask>
 int ask_for_each(const CommandLine& line, const std::vector<std::string>& jobs, const Ask& ask,
                  bool selected = false) {

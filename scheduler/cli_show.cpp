@@ -146,7 +146,14 @@ Json event_value(const JobEvent& event) {
 }  // namespace
 
 ShownJob load_job(JobStore& store, JobId job) {
-  ShownJob shown{store.find(job), store.events(job)};
+  HistoryFilter filter;
+  filter.job_ids = {job};
+  return load_job(store, filter);
+}
+
+ShownJob load_job(JobStore& store, const HistoryFilter& filter) {
+  const JobId job = filter.job_ids.at(0);
+  ShownJob shown{store.history(filter), store.events(job)};
   if (shown.records.empty()) {
     throw InputError(
         "", "",
@@ -160,11 +167,11 @@ std::string show_text(const ShownJob& job, const ListingTime& time) {
   const AccountingRecord& first = job.records.front();
   std::string text = "Job " + std::to_string(first.job_id) + "\n";
   text += line("ArrayTask", first.array_job_id ? shown_id(first) : "");
-  text += line("JobName", first.spec.name);
+  text += line("JobName", first.spec->name);
   text += line("User", who(first.user, first.user_id));
   text += line("JobUser", who(first.job_user, first.job_user_id));
-  text += line("Account", first.spec.account);
-  text += line("Comment", first.spec.comment);
+  text += line("Account", first.spec->account);
+  text += line("Comment", first.spec->comment);
   text += line("Host", first.host);
   text += line("Submit", format_instant(first.submit, time));
   for (const AccountingRecord& record : job.records) {
@@ -175,7 +182,7 @@ std::string show_text(const ShownJob& job, const ListingTime& time) {
     text += attempt_text(record, time);
   }
   text += "\nEvents (UTC)\n" + events_text(job.events);
-  text += "\nSpec\n" + indented(dump(Json::parse(to_json_text(first.spec)), 2));
+  text += "\nSpec\n" + indented(dump(Json::parse(to_json_text(*first.spec)), 2));
   return text;
 }
 

@@ -19,6 +19,8 @@ struct ShownJob {
 
 /// Throws InputError when there is no such job.
 ShownJob load_job(JobStore& store, JobId job);
+/// Likewise, of a filter that names one job by its number and says how much it may take.
+ShownJob load_job(JobStore& store, const HistoryFilter& filter);
 
 std::string show_text(const ShownJob& job, const ListingTime& time);
 /// {"jobs":[…],"events":[…]}: the records of all jobs as `history --json` prints them, and their events.

@@ -144,7 +144,7 @@ std::string_view first_characters(std::string_view text, std::size_t count) {
 }
 
 bool is_array_of_tasks(const AccountingRecord& record) {
-  return !record.spec.array.empty() && !record.array_job_id && !record.outcome;
+  return !record.spec->array.empty() && !record.array_job_id && !record.outcome;
 }
 
 std::string where_tasks_are(const AccountingRecord& array) {

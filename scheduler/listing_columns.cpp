@@ -59,8 +59,8 @@ std::string message_cell(Record record, Time) {
 }
 
 std::string command_cell(Record record, Time) {
-  std::string text = record.spec.script.empty() ? "" : "(script)";
-  for (const std::string& argument : record.spec.argv) {
+  std::string text = record.spec->script.empty() ? "" : "(script)";
+  for (const std::string& argument : record.spec->argv) {
     text += (text.empty() ? "" : " ") + argument;
   }
   return text;
@@ -74,18 +74,18 @@ constexpr std::array kListingColumns{
                   [](Record r, Time) { return std::to_string(r.job_id); }},
     ListingColumn{"Attempt", 7, "Which attempt of the job, from 1; 0: it never started",
                   [](Record r, Time) { return std::to_string(r.attempt); }},
-    ListingColumn{"JobName", 10, "Name of the job", [](Record r, Time) { return r.spec.name; }},
+    ListingColumn{"JobName", 10, "Name of the job", [](Record r, Time) { return r.spec->name; }},
     ListingColumn{"User", 9, "Who submitted it", [](Record r, Time) { return r.user; }},
     ListingColumn{"UID", 6, "The submitter's user id",
                   [](Record r, Time) { return std::to_string(r.user_id); }},
     ListingColumn{"JobUser", 9, "Who it ran as, outside its user namespace",
                   [](Record r, Time) { return r.job_user; }},
     ListingColumn{"Account", 10, "Account that it was charged to",
-                  [](Record r, Time) { return r.spec.account; }},
+                  [](Record r, Time) { return r.spec->account; }},
     ListingColumn{"Partition", 10, "Empty: there are no partitions yet",
                   [](Record, Time) { return std::string(); }},
     ListingColumn{"Priority", 10, "Priority that was asked for; larger is first",
-                  [](Record r, Time) { return std::to_string(r.spec.priority); }},
+                  [](Record r, Time) { return std::to_string(r.spec->priority); }},
     ListingColumn{"State", 13, "State of the attempt",
                   [](Record r, Time) { return std::string(to_string(r.state)); }},
     ListingColumn{"Reason", 22, "Why it is PENDING",
@@ -117,9 +117,10 @@ constexpr std::array kListingColumns{
     ListingColumn{
         "ElapsedRaw", 10, "Wall time in seconds",
         [](Record r, Time time) { return seconds_cell(since_start(r, elapsed_time(r, time.now))); }},
-    ListingColumn{
-        "Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
-        [](Record r, Time) { return r.spec.time_limit ? format_duration(*r.spec.time_limit) : "UNLIMITED"; }},
+    ListingColumn{"Timelimit", 10, "Wall time limit, [D-]HH:MM:SS",
+                  [](Record r, Time) {
+                    return r.spec->time_limit ? format_duration(*r.spec->time_limit) : "UNLIMITED";
+                  }},
 
     ListingColumn{"AllocCPUS", 10, "CPUs that were granted",
                   [](Record r, Time) {
@@ -128,9 +129,9 @@ constexpr std::array kListingColumns{
                                         : std::string("0");
                   }},
     ListingColumn{"ReqCPUS", 8, "CPUs that were asked for",
-                  [](Record r, Time) { return std::to_string(r.spec.cpus_per_task); }},
+                  [](Record r, Time) { return std::to_string(r.spec->cpus_per_task); }},
     ListingColumn{"ReqMem", 10, "Memory that was asked for",
-                  [](Record r, Time) { return size_cell(r.spec.memory_per_node); }},
+                  [](Record r, Time) { return size_cell(r.spec->memory_per_node); }},
     ListingColumn{"AllocMem", 10, "Memory that was granted: the limit, where berth can set one",
                   [](Record r, Time) {
                     return r.allocation ? format_size_human(r.allocation->memory) : std::string();
@@ -146,9 +147,9 @@ constexpr std::array kListingColumns{
     ListingColumn{"MemNodes", -8, "Numbers of its memory nodes",
                   [](Record r, Time) { return r.allocation ? r.allocation->memory_nodes.to_list() : ""; }},
     ListingColumn{"WorkDir", -30, "Working directory",
-                  [](Record r, Time) { return r.spec.current_working_directory; }},
+                  [](Record r, Time) { return r.spec->current_working_directory; }},
     ListingColumn{"Command", -30, "The command and its arguments", command_cell},
-    ListingColumn{"Comment", 14, "Comment of the job", [](Record r, Time) { return r.spec.comment; }},
+    ListingColumn{"Comment", 14, "Comment of the job", [](Record r, Time) { return r.spec->comment; }},
 
     ListingColumn{"TotalCPU", 10, "CPU time, user and system, [D-][HH:]MM:SS[.mmm]",
                   [](Record r, Time) { return cpu_cell(r.usage.cpu_total); }},

@@ -138,7 +138,7 @@ void Progress::write(const std::string& text) {
 }
 
 std::string ended_line(const AccountingRecord& record) {
-  std::string line = job_label(record.job_id, record.spec.name) + ' ' + std::string(to_string(record.state));
+  std::string line = job_label(record.job_id, record.spec->name) + ' ' + std::string(to_string(record.state));
   if (record.usage.wall) {
     line += " in " + format_duration(std::chrono::duration_cast<Milliseconds>(*record.usage.wall));
   }

@@ -14,7 +14,7 @@ using Row = std::array<std::string, kColumns>;
 Row row_of(const AccountingRecord& record) {
   const Usage& usage = record.usage;
   return {std::to_string(record.job_id),
-          printable(record.spec.name),
+          printable(record.spec->name),
           std::string(to_string(record.state)),
           record.outcome ? exit_code_field(*record.outcome) : "",
           usage.wall ? format_duration(std::chrono::duration_cast<Milliseconds>(*usage.wall)) : "",

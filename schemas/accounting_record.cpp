@@ -238,7 +238,7 @@ std::string to_json_text(const AccountingRecord& record, int indent) {
   if (record.end) {
     object["end"] = format_instant_utc(*record.end);
   }
-  object["spec"] = to_json(record.spec);
+  object["spec"] = to_json(*record.spec);
   if (record.allocation) {
     object["allocation"] = allocation_value(*record.allocation);
   }

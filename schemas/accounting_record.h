@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -39,7 +40,8 @@ struct AccountingRecord {
   std::chrono::microseconds suspended{0};  ///< for so long, since its start, of one that runs; not in JSON
   std::optional<Timestamp> start;
   std::optional<Timestamp> end;
-  JobSpec spec;
+  std::shared_ptr<const JobSpec> spec =
+      std::make_shared<const JobSpec>();  ///< of many records at once; not null
   std::optional<Allocation> allocation;
   std::optional<Outcome> outcome;  ///< absent until the attempt ended
   Usage usage;

@@ -12,6 +12,8 @@ constexpr std::int64_t kOneDay = 86'400;
 constexpr std::int64_t kLongYear = 366 * kOneDay;
 /// No zone was ever further from UTC (tz database: Manila, until 1844).
 constexpr std::int64_t kFurthest = std::int64_t{16} * 3600;
+/// local() gives four a year at most (Africa/Casablanca); each is looked at for each attempt of a report.
+constexpr std::size_t kMostChanges = 200;
 
 std::int64_t seconds_of(Timestamp instant) {
   return std::chrono::floor<std::chrono::seconds>(instant).time_since_epoch().count();
@@ -81,6 +83,10 @@ TimeZone TimeZone::parse(std::string_view text) {
                         offset_of(item.substr(std::min(colon + 1, item.size())))};
     if (!zone.changes_.empty() && change.since <= zone.changes_.back().since) {
       throw std::invalid_argument("is not a time zone: its changes are not in their order");
+    }
+    if (zone.changes_.size() == kMostChanges) {
+      throw std::invalid_argument("is not a time zone: it changes more than " + std::to_string(kMostChanges) +
+                                  " times");
     }
     zone.changes_.push_back(change);
   }

@@ -79,17 +79,18 @@ JobState to_state(const std::string& path, const std::string& word) {
                    "restore a copy of it");
 }
 
-/// Everything an AccountingRecord is made of, without the filter; read by read_record in this order.
+/// Everything an AccountingRecord is made of but its spec's text, without the filter; read by read_record in
+/// this order.
 /// `attempt` is its number, and `is_of_job` which of `a` are the job's.
 std::string record_select(const std::string& attempt, const std::string& is_of_job) {
   return "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
-         "j.submit_us, j.end_us, coalesce(s.text, j.spec), j.array_job_id, j.array_task_id, " +
+         "j.submit_us, j.end_us, j.spec_id, j.array_job_id, j.array_task_id, " +
          attempt +
          ", a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
          "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, "
          "a.stage, "
          "a.error_number, a.message, " +
-         usage_columns("u.") + " FROM jobs j LEFT JOIN specs s ON s.id = j.spec_id LEFT JOIN attempts a ON " +
+         usage_columns("u.") + " FROM jobs j LEFT JOIN attempts a ON " +
          is_of_job + " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
 }
 
@@ -119,6 +120,47 @@ JobSpec read_spec(const std::string& path, JobId job, const std::string& text, c
     return spec;
   }
 }
+
+/// Specs of records that are read in the order of their jobs: what attempts of a job, and jobs one after the
+/// other, have in common is read, parsed and kept once.
+class SpecReader {
+ public:
+  explicit SpecReader(Database& database) : database_(database) {}
+
+  std::shared_ptr<const JobSpec> read(JobId job, std::optional<std::int64_t> spec_id, const std::string& name,
+                                      const std::string& account) {
+    is_new_ = false;
+    if (!spec_ || (job != job_ && (!spec_id || spec_id != spec_id_))) {
+      std::string text = text_of(job);
+      is_new_ = !spec_ || text != text_;
+      if (is_new_) {
+        text_ = std::move(text);
+        spec_ = std::make_shared<const JobSpec>(read_spec(database_.path(), job, text_, name, account));
+      }
+    }
+    job_ = job;
+    spec_id_ = spec_id;
+    return spec_;
+  }
+  /// Of the last one.
+  std::size_t length() const { return text_.size(); }
+  bool is_new() const { return is_new_; }
+
+ private:
+  std::string text_of(JobId job) {
+    Query query = database_.query(
+        "SELECT coalesce(s.text, j.spec) FROM jobs j LEFT JOIN specs s ON s.id = j.spec_id WHERE j.id = ?");
+    query.bind(job).step();
+    return query.text(0);
+  }
+
+  Database& database_;
+  JobId job_ = 0;
+  std::optional<std::int64_t> spec_id_;
+  std::string text_;
+  std::shared_ptr<const JobSpec> spec_;
+  bool is_new_ = false;
+};
 
 std::optional<Allocation> read_allocation(Row& row) {
   if (row.next_is_null()) {
@@ -176,7 +218,7 @@ std::optional<Outcome> read_outcome(Row& row, JobState state, bool started) {
   return outcome;
 }
 
-AccountingRecord read_record(const std::string& path, const Query& query) {
+AccountingRecord read_record(const std::string& path, const Query& query, SpecReader& specs) {
   Row row(query);
   AccountingRecord record;
   record.job_id = row.integer();
@@ -190,7 +232,7 @@ AccountingRecord read_record(const std::string& path, const Query& query) {
   const std::string account = row.text();
   record.submit = to_instant(row.integer());
   record.end = to_instant(row.optional_integer());
-  record.spec = read_spec(path, record.job_id, row.text(), name, account);
+  record.spec = specs.read(record.job_id, row.optional_integer(), name, account);
   record.array_job_id = row.optional_integer();
   if (const auto task = row.optional_integer()) {
     record.array_task_id = static_cast<unsigned>(*task);
@@ -252,6 +294,8 @@ class Conditions {
   std::vector<std::variant<std::int64_t, std::string>> values_;
 };
 
+/// HistoryFilter::most_bytes.
+constexpr std::uint64_t kBytesOfRecord = 1024;
 constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
 
 /// sacct(1), --state: with a time window, "was in that state at some moment of the window"; without one,
@@ -287,27 +331,35 @@ std::string state_condition(JobState state, const HistoryFilter& filter, Conditi
   }
 }
 
+/// "(?, ?), (?, ?), …": one expression, however many there are; SQLite nests one OR in another, up to 1000.
+template <typename Pairs>
+std::string rows_of(const Pairs& pairs, Conditions& conditions) {
+  std::string rows;
+  for (const auto& [first, second] : pairs) {
+    rows += (rows.empty() ? "(" : ", (") + conditions.parameter(first);
+    rows += ", " + conditions.parameter(std::int64_t{second}) + ")";
+  }
+  return rows;
+}
+
 void add_jobs(const HistoryFilter& filter, Conditions& conditions) {
   std::string jobs;
+  const auto add = [&](const std::string& condition) { jobs += (jobs.empty() ? "" : " OR ") + condition; };
   if (!filter.job_ids.empty()) {
-    jobs = "j.id IN (" + conditions.parameters(filter.job_ids) + ")";
+    add("j.id IN (" + conditions.parameters(filter.job_ids) + ")");
     if (filter.with_tasks) {
-      jobs += " OR j.array_job_id IN (" + conditions.parameters(filter.job_ids) + ")";
+      add("j.array_job_id IN (" + conditions.parameters(filter.job_ids) + ")");
     }
   }
-  for (const auto& [first, last] : filter.job_ranges) {
-    for (const char* id : {"j.id", "j.array_job_id"}) {
-      if (filter.with_tasks || std::string_view(id) == "j.id") {
-        jobs += std::string(jobs.empty() ? "" : " OR ") + id + " BETWEEN " + conditions.parameter(first);
-        jobs += " AND " + conditions.parameter(last);
-      }
+  for (const char* id : {"id", "array_job_id"}) {
+    if (!filter.job_ranges.empty() && (filter.with_tasks || std::string_view(id) == "id")) {
+      add("j.id IN (SELECT x.id FROM (VALUES " + rows_of(filter.job_ranges, conditions) +
+          ") r CROSS JOIN jobs x ON x." + id + " >= r.column1 AND x." + id + " <= r.column2)");
     }
   }
-  for (const auto& [array, task] : filter.tasks) {
-    const std::string of_array =
-        "j.array_job_id = " + conditions.parameter(array);  // values go in this order
-    jobs += (jobs.empty() ? "" : " OR ") + of_array +
-            " AND j.array_task_id = " + conditions.parameter(std::int64_t{task});
+  if (!filter.tasks.empty()) {
+    add("j.id IN (SELECT x.id FROM (VALUES " + rows_of(filter.tasks, conditions) +
+        ") r CROSS JOIN jobs x ON x.array_job_id = r.column1 AND x.array_task_id = r.column2)");
   }
   if (!jobs.empty()) {
     conditions.add(jobs);
@@ -359,6 +411,14 @@ std::string repeated(std::string_view row, std::size_t count) {
   return list;
 }
 
+std::vector<JobId> ids(Query& query) {
+  std::vector<JobId> jobs;
+  while (query.step()) {
+    jobs.push_back(query.integer(0));
+  }
+  return jobs;
+}
+
 /// Where a job stands, read inside the transaction that is about to move it.
 struct Standing {
   JobState state = JobState::pending;
@@ -404,6 +464,10 @@ class SqliteJobStore final : public QueueStore {
   bool has_earlier_namesake(JobId job) override;
   bool has_started(JobId job) override;
   bool has_unstarted(JobId array_job, unsigned task) override;
+  std::optional<Outcome> last_outcome(JobId job) override;
+  std::string last_hold(JobId job) override;
+  bool has_tasks(JobId array_job) override;
+  std::vector<JobId> open_tasks(JobId array_job) override;
   std::vector<JobId> array_tasks(JobId array_job) override;
   void note_cancel(JobId job, unsigned attempt, Timestamp at, const std::string& detail) override;
   std::optional<std::string> canceller(JobId job, unsigned attempt) override;
@@ -1228,15 +1292,50 @@ bool SqliteJobStore::has_started(JobId job) {
   });
 }
 
+std::optional<Outcome> SqliteJobStore::last_outcome(JobId job) {
+  return database_->read([&]() -> std::optional<Outcome> {
+    Query query = database_->query(
+        "SELECT a.state, a.start_us, a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, "
+        "a.limit_value, a.limit_cgroup, a.stage, a.error_number, a.message FROM jobs j JOIN attempts a ON "
+        "a.job_id = j.id AND a.attempt = j.attempt WHERE j.id = ?");
+    if (!query.bind(job).step()) {
+      return std::nullopt;
+    }
+    Row row(query);
+    const JobState state = to_state(database_->path(), row.text());
+    const bool started = row.optional_integer().has_value();
+    return read_outcome(row, state, started);
+  });
+}
+
+std::string SqliteJobStore::last_hold(JobId job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        R"(SELECT detail FROM events WHERE job_id = ? AND (detail LIKE '{"action":"hold"%' OR detail LIKE )"
+        R"('{"action":"release"%') ORDER BY sequence DESC LIMIT 1)");
+    return query.bind(job).step() ? query.text(0) : std::string();
+  });
+}
+
+bool SqliteJobStore::has_tasks(JobId array_job) {
+  return database_->read([&] {
+    Query query = database_->query("SELECT 1 FROM jobs WHERE array_job_id = ? LIMIT 1");
+    return query.bind(array_job).step();
+  });
+}
+
+std::vector<JobId> SqliteJobStore::open_tasks(JobId array_job) {
+  return database_->read([&] {
+    Query query = database_->query(
+        "SELECT id FROM jobs WHERE array_job_id = ? AND end_us IS NULL ORDER BY array_task_id");
+    return ids(query.bind(array_job));
+  });
+}
+
 std::vector<JobId> SqliteJobStore::array_tasks(JobId array_job) {
   return database_->read([&] {
     Query query = database_->query("SELECT id FROM jobs WHERE array_job_id = ? ORDER BY array_task_id");
-    query.bind(array_job);
-    std::vector<JobId> tasks;
-    while (query.step()) {
-      tasks.push_back(query.integer(0));
-    }
-    return tasks;
+    return ids(query.bind(array_job));
   });
 }
 
@@ -1536,8 +1635,15 @@ std::vector<AccountingRecord> SqliteJobStore::history(const HistoryFilter& filte
     conditions.bind(query);
     conditions.bind(query);
     std::vector<AccountingRecord> records;
+    SpecReader specs(*database_);
+    std::uint64_t bytes = 0;
     while (query.step()) {
-      records.push_back(read_record(database_->path(), query));
+      records.push_back(read_record(database_->path(), query, specs));
+      bytes += kBytesOfRecord + (filter.counts_each_spec || specs.is_new() ? specs.length() : 0);
+      if (filter.most_bytes && bytes > *filter.most_bytes) {
+        throw TooMuch("these records take more than " + std::to_string(*filter.most_bytes >> 20U) +
+                      " MiB: ask for fewer, by start and end or last (berth history -S, -E, --last)");
+      }
     }
     std::reverse(records.begin(), records.end());
     return records;

@@ -37,6 +37,12 @@ class StoreError : public std::runtime_error {
   Kind kind_;
 };
 
+/// What was asked for takes more memory than its caller allows.
+class TooMuch : public StoreError {
+ public:
+  using StoreError::StoreError;
+};
+
 /// Whether it is a StoreError of a damaged database. `error` is not null.
 bool is_damage(const std::exception_ptr& error);
 /// Whether it tells of what was asked for, not of the database or memory: so it does whenever it is asked for
@@ -105,6 +111,10 @@ struct HistoryFilter {
   std::optional<Timestamp> start;
   std::optional<Timestamp> end;
   std::optional<std::uint64_t> last;  ///< only the newest N
+  /// What the records may take: 1 KiB each, and the length of their specs, a spec that many have once. Beyond
+  /// it TooMuch is thrown.
+  std::optional<std::uint64_t> most_bytes;
+  bool counts_each_spec = false;  ///< for what tells it with every record
 };
 
 /// One row of the append-only events table; replaying a job's events gives its state.

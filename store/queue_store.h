@@ -154,6 +154,14 @@ class QueueStore : public JobStore {
   virtual bool has_started(JobId job) = 0;
   /// Whether the array waits in the queue, and the task in it.
   virtual bool has_unstarted(JobId array_job, unsigned task) = 0;
+  /// How the job's last attempt ended, without its usage and spec; nothing while there is no such record.
+  virtual std::optional<Outcome> last_outcome(JobId job) = 0;
+  /// The detail of the job's last "hold" or "release"; empty when there was none.
+  virtual std::string last_hold(JobId job) = 0;
+  /// Whether tasks of an array have rows of their own.
+  virtual bool has_tasks(JobId array_job) = 0;
+  /// Those of them that are not over.
+  virtual std::vector<JobId> open_tasks(JobId array_job) = 0;
   /// The tasks of an array that have rows of their own.
   virtual std::vector<JobId> array_tasks(JobId array_job) = 0;
 

@@ -220,7 +220,7 @@ TEST_CASE("a job is queued, configured, run and finished, each committed before 
   CHECK(record.submit == before);
   CHECK(record.start == before);
   CHECK(record.end == before + seconds(3));
-  CHECK(record.spec.name == "build");
+  CHECK(record.spec->name == "build");
   CHECK(record.allocation.value().cpus == CpuSet{0});
   CHECK(record.outcome.value().exit_code == 7);
   CHECK(record.usage.memory_peak == 4096U);
@@ -243,7 +243,7 @@ TEST_CASE("the record that is returned is the one in the database") {
     CHECK(stored.outcome == record.outcome);
     CHECK(stored.usage == record.usage);
     CHECK(stored.user == record.user);
-    CHECK(stored.spec.name == record.spec.name);
+    CHECK(stored.spec->name == record.spec->name);
   }
 }
 
@@ -324,7 +324,7 @@ TEST_CASE("jobs start by priority, then by submission; records come back in subm
   CHECK(f.started() == Names{"high", "first", "second", "low"});
   Names returned;
   for (const AccountingRecord& record : result.records) {
-    returned.push_back(record.spec.name);
+    returned.push_back(record.spec->name);
   }
   CHECK(returned == Names{"low", "first", "second", "high"});
 }
@@ -695,7 +695,7 @@ TEST_CASE("a thousand jobs of all shapes end, each with one record, none on anot
   for (const AccountingRecord& record : result.records) {
     ids.insert(record.job_id);
     CHECK(is_final(record.state));
-    CHECK(record.allocation.value().cpus.size() == record.spec.cpus_per_task);
+    CHECK(record.allocation.value().cpus.size() == record.spec->cpus_per_task);
   }
   CHECK(ids.size() == 1000);
   CHECK(f.launcher.starts.size() == 1000);

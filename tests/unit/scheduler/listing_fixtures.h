@@ -20,6 +20,14 @@ inline Timestamp at(std::int64_t seconds) {
   return Timestamp(std::chrono::seconds(1'795'453'200 + seconds));
 }
 
+/// The record's own copy of its spec, which it may share, as `edit` makes it.
+template <typename Edit>
+void change_spec(AccountingRecord& record, Edit edit) {
+  JobSpec spec = *record.spec;
+  edit(spec);
+  record.spec = std::make_shared<const JobSpec>(std::move(spec));
+}
+
 inline AccountingRecord pending_record() {
   AccountingRecord record;
   record.job_id = 13;
@@ -31,10 +39,12 @@ inline AccountingRecord pending_record() {
   record.job_user_id = 1003;
   record.host = "node1";
   record.submit = at(0);
-  record.spec.name = "an-encode-with-a-long-name";
-  record.spec.argv = {"encode"};
-  record.spec.current_working_directory = "/tmp";
-  record.spec.environment = {{"MODE", "fast"}};
+  change_spec(record, [](JobSpec& spec) {
+    spec.name = "an-encode-with-a-long-name";
+    spec.argv = {"encode"};
+    spec.current_working_directory = "/tmp";
+    spec.environment = {{"MODE", "fast"}};
+  });
   return record;
 }
 
@@ -56,12 +66,14 @@ inline AccountingRecord ended_record() {
   record.user_id = 1001;
   record.job_user = "render";
   record.job_user_id = 1002;
-  record.spec.name = "render";
-  record.spec.account = "films";
-  record.spec.argv = {"/usr/bin/render", "--frame", "12"};
-  record.spec.cpus_per_task = 2;
-  record.spec.memory_per_node = Bytes{512} << 20;
-  record.spec.time_limit = Milliseconds(600'000);
+  change_spec(record, [](JobSpec& spec) {
+    spec.name = "render";
+    spec.account = "films";
+    spec.argv = {"/usr/bin/render", "--frame", "12"};
+    spec.cpus_per_task = 2;
+    spec.memory_per_node = Bytes{512} << 20;
+    spec.time_limit = Milliseconds(600'000);
+  });
   record.end = at(70);
   record.allocation = Allocation{"cpu0-1", {0, 1}, {0}, Bytes{512} << 20};
   Outcome outcome;

@@ -95,7 +95,7 @@ TEST_CASE("a job that ended without running has no efficiency") {
 
 TEST_CASE("an array has no efficiency but that of its tasks") {
   AccountingRecord record = pending_record();
-  record.spec.array = "0-3";
+  change_spec(record, [](JobSpec& spec) { spec.array = "0-3"; });
   record.state = JobState::failed;
   record.end = at(70);
   CHECK_THAT(efficiency_text(record, at(100), artists),

@@ -85,7 +85,7 @@ TEST_CASE("a job that has not started says so, and one that never will") {
 
 TEST_CASE("an array is not said to have never started") {
   ShownJob job{{pending_record()}, {}};
-  job.records[0].spec.array = "0-3";
+  change_spec(job.records[0], [](JobSpec& spec) { spec.array = "0-3"; });
   job.records[0].state = JobState::failed;
   job.records[0].end = at(70);
   CHECK_THAT(show_text(job, at(100)),

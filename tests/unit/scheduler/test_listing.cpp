@@ -162,7 +162,7 @@ TEST_CASE("an array that did not complete has no exit code") {
 
 TEST_CASE("the message of an array that has ended says where its tasks are") {
   AccountingRecord record = pending_record();
-  record.spec.array = "0-3";
+  change_spec(record, [](JobSpec& spec) { spec.array = "0-3"; });
   CHECK(cell("Message", record).empty());
   record.state = JobState::failed;
   CHECK(cell("Message", record) == "its tasks have records of their own: berth history 13");
@@ -190,9 +190,9 @@ TEST_CASE("elapsed time that was not measured is an empty cell, though there are
 
 TEST_CASE("a name cannot break a line, steer the terminal, or be cut inside a character") {
   AccountingRecord record = pending_record();
-  record.spec.name = "a\n\x1b[2Jb";
+  change_spec(record, [](JobSpec& spec) { spec.name = "a\n\x1b[2Jb"; });
   CHECK(cell("JobName", record) == "a??[2Jb");
-  record.spec.name = "größenwahn";
+  change_spec(record, [](JobSpec& spec) { spec.name = "größenwahn"; });
   ListingStyle style;
   style.header = false;
   CHECK(listing("JobName%6", style, {record}) == "größe+\n");

@@ -17,7 +17,9 @@ AccountingRecord record(JobId id, const std::string& name, JobState state, int e
                         int signal = 0) {
   AccountingRecord made;
   made.job_id = id;
-  made.spec.name = name;
+  JobSpec spec;
+  spec.name = name;
+  made.spec = std::make_shared<const JobSpec>(std::move(spec));
   made.state = state;
   Outcome outcome;
   outcome.state = state;

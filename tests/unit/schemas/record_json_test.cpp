@@ -52,8 +52,10 @@ AccountingRecord full_record() {
   record.submit = Timestamp(std::chrono::microseconds(1));
   record.start = Timestamp(std::chrono::seconds(1));
   record.end = Timestamp(std::chrono::seconds(2));
-  record.spec.name = "x";
-  record.spec.argv = {"true"};
+  JobSpec spec;
+  spec.name = "x";
+  spec.argv = {"true"};
+  record.spec = std::make_shared<const JobSpec>(spec);
   record.allocation = Allocation{"cpu0-1", CpuSet{0, 1}, CpuSet{0}, 4096};
   record.outcome = oom_outcome();
   record.usage = full_usage();
@@ -151,7 +153,9 @@ TEST_CASE("a record holds every field, with times in UTC and the spec in the wor
 
 TEST_CASE("a job that never started has neither times, nor allocation, nor outcome") {
   AccountingRecord record;
-  record.spec.name = "x";
+  JobSpec spec;
+  spec.name = "x";
+  record.spec = std::make_shared<const JobSpec>(spec);
   const json parsed = json::parse(to_json_text(record, 2));
   for (const char* key : {"start", "end", "allocation", "outcome", "reason"}) {
     INFO(key);
