@@ -79,7 +79,7 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
       }),
       first_clock_lead_(lead_of(clock_)),
       clock_lead_(first_clock_lead_),
-      samples_(loop),
+      samples_(loop, links_),
       timer_(loop),
       retention_timer_(loop),
       mark_timer_(loop) {

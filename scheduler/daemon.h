@@ -193,7 +193,7 @@ class Daemon {
   /// For how long the job's attempt that runs has been suspended.
   std::chrono::microseconds suspended_time(JobId job) const;
   /// What running jobs use at this moment, of those whose runners answer in time.
-  void sample(SampleGatherer::Reply reply) { samples_.ask(links_, std::move(reply)); }
+  void sample(SampleGatherer::Reply reply) { samples_.ask(std::move(reply)); }
   std::size_t waiting() const { return waiting_.size(); }
   /// Neither waits nor runs, and its end is on the disk.
   bool is_over(JobId job) const { return !waiting_.contains(job) && !active_.contains(job); }

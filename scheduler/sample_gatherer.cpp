@@ -6,50 +6,68 @@ namespace berth {
 namespace {
 
 constexpr std::chrono::seconds kSamplePatience{2};
+/// From one beginning to the next.
+constexpr std::chrono::milliseconds kBetween{100};
 
 }  // namespace
 
-void SampleGatherer::ask(const std::vector<std::shared_ptr<RunnerLink>>& links, Reply reply) {
-  const JobId number = ++last_;
-  auto gathering = std::make_unique<Gathering>(loop_);
-  gathering->outstanding = links.size();
-  gathering->reply = std::move(reply);
-  gathering->timer.expires_after(links.empty() ? std::chrono::seconds(0) : kSamplePatience);
-  gathering->timer.async_wait([this, number](const boost::system::error_code& error) {
+void SampleGatherer::ask(Reply reply) {
+  waiting_.push_back(std::move(reply));
+  if (!std::exchange(gathers_, true)) {
+    begin_in_time();
+  }
+}
+
+void SampleGatherer::begin_in_time() {
+  timer_.expires_at(begun_ + kBetween);
+  timer_.async_wait([this](const boost::system::error_code& error) {
     if (!error) {
-      finish(number);
+      begin();
     }
   });
-  gatherings_[number] = std::move(gathering);
-  for (const std::shared_ptr<RunnerLink>& link : links) {
+}
+
+void SampleGatherer::begin() {
+  begun_ = std::chrono::steady_clock::now();
+  replies_ = std::exchange(waiting_, {});
+  samples_.clear();
+  outstanding_ = links_.size();
+  ++number_;
+  timer_.expires_after(outstanding_ == 0 ? std::chrono::seconds(0) : kSamplePatience);
+  timer_.async_wait([this, number = number_](const boost::system::error_code& error) {
+    if (!error && number == number_ && !replies_.empty()) {
+      finish();
+    }
+  });
+  for (const std::shared_ptr<RunnerLink>& link : links_) {
     RunnerMessage message;
     message.kind = RunnerMessage::Kind::sample;
-    message.id.job_id = number;
+    message.id.job_id = number_;
     link->send(message);
   }
 }
 
 void SampleGatherer::take(const RunnerMessage& message) {
-  const auto found = gatherings_.find(message.id.job_id);
-  if (found == gatherings_.end()) {
+  if (message.id.job_id != number_ || replies_.empty()) {
     return;  // too late
   }
-  Gathering& gathering = *found->second;
-  gathering.samples.insert(gathering.samples.end(), message.samples.begin(), message.samples.end());
-  if (--gathering.outstanding == 0) {
-    finish(message.id.job_id);
+  samples_.insert(samples_.end(), message.samples.begin(), message.samples.end());
+  if (--outstanding_ == 0) {
+    finish();
   }
 }
 
-void SampleGatherer::finish(JobId number) {
-  const auto found = gatherings_.find(number);
-  if (found == gatherings_.end()) {
-    return;
+void SampleGatherer::finish() {
+  const std::vector<Reply> replies = std::exchange(replies_, {});
+  gathers_ = !waiting_.empty();
+  if (gathers_) {
+    begin_in_time();
+  } else {
+    timer_.cancel();
   }
-  const std::unique_ptr<Gathering> gathering = std::move(found->second);
-  gatherings_.erase(found);
-  gathering->timer.cancel();
-  gathering->reply(std::move(gathering->samples));
+  for (const Reply& reply : replies) {
+    reply(samples_);
+  }
 }
 
 }  // namespace berth

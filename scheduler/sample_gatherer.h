@@ -1,13 +1,14 @@
 // SampleGatherer: what running jobs use at this moment, asked of all runners at once.
 //
-// On berthd's event loop alone. A runner that does not answer in time is left out.
+// On berthd's event loop alone. A runner that does not answer in time is left out. Runners read the counters
+// of all their jobs for it, so they are asked at most ten times a second, for all who asked meanwhile.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include "scheduler/runner_link.h"
@@ -18,26 +19,30 @@ class SampleGatherer {
  public:
   using Reply = std::function<void(std::vector<RunningSample>)>;
 
-  explicit SampleGatherer(boost::asio::io_context& loop) : loop_(loop) {}
+  using Links = std::vector<std::shared_ptr<RunnerLink>>;
 
-  /// Calls `reply` once, later.
-  void ask(const std::vector<std::shared_ptr<RunnerLink>>& links, Reply reply);
+  /// `links`: the runners at any time; outlives this.
+  SampleGatherer(boost::asio::io_context& loop, const Links& links) : links_(links), timer_(loop) {}
+
+  /// Calls `reply` once, later, with what was gathered since.
+  void ask(Reply reply);
   /// A runner's answer.
   void take(const RunnerMessage& message);
 
  private:
-  struct Gathering {
-    explicit Gathering(boost::asio::io_context& loop) : timer(loop) {}
-    std::size_t outstanding = 0;
-    std::vector<RunningSample> samples;
-    Reply reply;
-    boost::asio::steady_timer timer;
-  };
-  void finish(JobId number);
+  void begin_in_time();
+  void begin();
+  void finish();
 
-  boost::asio::io_context& loop_;
-  std::unordered_map<JobId, std::unique_ptr<Gathering>> gatherings_;
-  JobId last_ = 0;
+  const Links& links_;
+  boost::asio::steady_timer timer_;  ///< until it begins, or until it ends with the answers there are
+  std::vector<Reply> waiting_;       ///< for the next one
+  std::vector<Reply> replies_;       ///< while one is under way
+  std::vector<RunningSample> samples_;
+  std::size_t outstanding_ = 0;
+  bool gathers_ = false;  ///< or is about to
+  std::chrono::steady_clock::time_point begun_;
+  JobId number_ = 0;  ///< of the one that is under way
 };
 
 }  // namespace berth
