@@ -1020,14 +1020,17 @@ void Api::events(const ApiRequest& request, const Actor& actor, const ApiRespond
   response.after = sequence;
   response.stream = make_event_stream(
       *this,
-      [this, user = actor.user_id](const std::function<void(QueueStore&)>& work, std::function<void()> done) {
+      [this, user = actor.user_id](const std::function<void(QueueStore&)>& work,
+                                   std::function<void(bool is_read)> done) {
         reading_.post(user, [this, work, done = std::move(done)]() mutable {
+          bool is_read = true;
           try {
             work(*slow_reader_);
           } catch (const std::exception& error) {
-            log_error(error.what());  // the reader gets nothing for now
+            log_error(error.what());
+            is_read = false;
           }
-          boost::asio::post(loop_, std::move(done));
+          boost::asio::post(loop_, [done = std::move(done), is_read] { done(is_read); });
         });
       },
       actor.administrator ? std::nullopt : std::optional(actor.user_id), sequence, flag(request, "follow"),

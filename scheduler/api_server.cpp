@@ -449,20 +449,18 @@ class Session : public std::enable_shared_from_this<Session> {
   void next_piece() {
     source_->next([self = shared_from_this()](std::string piece) {
       if (self->interest_->is_lost()) {
-        self->source_.reset();
-        self->shut();
+        self->break_stream();
         return;
       }
       if (piece.empty()) {
-        self->end_stream();
+        self->source_->is_broken() ? self->break_stream() : self->end_stream();
         return;
       }
       const auto held = std::make_shared<std::string>(std::move(piece));
       const auto written = [self, held](const ErrorCode& error, std::size_t) {
         if (error) {
           self->interest_->lose();
-          self->source_.reset();
-          self->shut();
+          self->break_stream();
         } else {
           self->next_piece();
         }
@@ -477,6 +475,11 @@ class Session : public std::enable_shared_from_this<Session> {
         asio::async_write(self->stream_, asio::buffer(*held), written);
       }
     });
+  }
+
+  void break_stream() {
+    source_.reset();
+    shut();
   }
 
   void end_stream() {

@@ -65,6 +65,9 @@ class ApiStream {
   virtual ~ApiStream() = default;
   /// Calls `give` once, now or later, with the next piece; an empty one is the end.
   virtual void next(std::function<void(std::string)> give) = 0;
+  /// Asked when the end has been given: the rest could not be read. The connection is closed without the last
+  /// chunk then (RFC 9112, 8), so that nobody takes what came for all.
+  virtual bool is_broken() const { return false; }
   /// Asked once for each piece, when it has been given: kBeginsAnew, or nothing.
   virtual std::string_view extensions() { return {}; }
 };

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "scheduler/api.h"
+#include "scheduler/log.h"
 #include "scheduler/output_files.h"
 #include "schemas/job_file.h"
 #include "schemas/terminal_text.h"
@@ -62,7 +63,8 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
       size_ = 0;  // there was no file that could have become shorter
       try {
         open();
-      } catch (const ApiError&) {
+      } catch (const ApiError& error) {
+        break_off(error.what());
         give({});
         return;
       }
@@ -77,7 +79,7 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
     if (!piece.empty()) {
       size_ = std::max(size_, static_cast<off_t>(offset_));  // it may have grown since it was looked at
     }
-    if (!piece.empty() || !follow_ || over || lost_) {
+    if (!piece.empty() || !follow_ || over || lost_ || broken_) {
       give(std::move(piece));
       return;
     }
@@ -90,6 +92,8 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
       }
     });
   }
+
+  bool is_broken() const override { return broken_; }
 
   std::string_view extensions() override {
     return std::exchange(anew_, false) ? kBeginsAnew : std::string_view();
@@ -107,7 +111,15 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
     }
     const AsOwner as_owner(owner_);
     const ssize_t count = ::pread(descriptor_, piece.data(), piece.size(), static_cast<off_t>(offset_));
+    if (count < 0) {
+      break_off(path_ + ": " + std::generic_category().message(errno));
+    }
     return static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  }
+
+  void break_off(const std::string& why) {
+    broken_ = true;
+    log_warning("the output of job " + std::to_string(job_) + " cannot be read any further: " + why);
   }
 
   /// Since it was asked last, at first since somebody read up to the offset: the file begins anew then, as
@@ -128,6 +140,7 @@ class OutputStream final : public ApiStream, public std::enable_shared_from_this
   std::uint64_t offset_;
   bool follow_;
   bool lost_ = false;
+  bool broken_ = false;
   bool anew_ = false;  ///< the next piece is the file's beginning
   int descriptor_ = -1;
   off_t size_;  ///< of the file, when it was looked at last
@@ -168,8 +181,13 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
         [found, after = after_, user = user_id_](QueueStore& store) {
           found->events = store.events_after(after, kEventsAtOnce, user, found->looked_at);
         },
-        [self = shared_from_this(), found, give = std::move(give)] { self->take(*found, give); });
+        [self = shared_from_this(), found, give = std::move(give)](bool is_read) {
+          self->broken_ = !is_read && !self->follow_;  // who follows gets them with the next ones
+          self->take(*found, give);
+        });
   }
+
+  bool is_broken() const override { return broken_; }
 
   void lose() {
     lost_ = true;
@@ -205,6 +223,7 @@ class EventStream final : public ApiStream, public std::enable_shared_from_this<
   std::int64_t after_;
   bool follow_;
   bool lost_ = false;
+  bool broken_ = false;
   bool changed_ = false;
   std::function<void(std::string)> waiting_;
   std::shared_ptr<std::function<void()>> wake_;

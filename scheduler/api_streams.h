@@ -22,7 +22,8 @@ std::shared_ptr<ApiStream> make_output_stream(boost::asio::io_context& loop, Dae
                                               std::uint64_t offset, bool follow, Interest& interest);
 
 /// Runs something on the reading thread, then something on the event loop.
-using ReadThen = std::function<void(const std::function<void(QueueStore&)>&, std::function<void()>)>;
+using ReadThen =
+    std::function<void(const std::function<void(QueueStore&)>&, std::function<void(bool is_read)>)>;
 
 /// Events after a sequence number, one JSON object a line; only of one user's jobs when given.
 std::shared_ptr<ApiStream> make_event_stream(Api& api, ReadThen read, std::optional<unsigned> user_id,
