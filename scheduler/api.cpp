@@ -42,6 +42,10 @@ constexpr std::size_t kSmallBody = std::size_t{16} * 1024;
 constexpr std::uint64_t kListed = 10'000;
 /// Of waiting jobs among records: each takes some microseconds of the event loop.
 constexpr std::size_t kReasonsTold = 10'000;
+/// Of one answer, in bytes.
+constexpr std::uint64_t kMostRecords = std::uint64_t{256} << 20U;
+/// Of jobs that are tested: each takes up to some milliseconds of it.
+constexpr std::size_t kStartsTold = 100;
 constexpr std::uint64_t kMostListed = 1'000'000'000;
 
 /// What a waiting job's owner may change.
@@ -356,9 +360,13 @@ std::optional<TimeZone> zone_of(const ApiRequest& request) {
   }
 }
 
-ShownJob job_of(QueueStore& store, JobId job) {
+ShownJob job_of(QueueStore& store, JobId job, bool with_specs) {
+  HistoryFilter filter;
+  filter.job_ids = {job};
+  filter.most_bytes = kMostRecords;
+  filter.counts_each_spec = with_specs;
   try {
-    return load_job(store, job);
+    return load_job(store, filter);
   } catch (const InputError&) {
     throw ApiError(404, "there is no job " + std::to_string(job) + " any more");
   }
@@ -377,6 +385,8 @@ ApiResponse api_failure(const std::exception_ptr& error) {
       faults.push_back({{"file", fault.file}, {"pointer", fault.pointer}, {"message", fault.message}});
     }
     return json_response({{"error", failure.what()}, {"faults", faults}}, 422);
+  } catch (const TooMuch& failure) {
+    return api_failure(413, failure.what());
   } catch (const StoreError& failure) {
     return api_failure(failure.kind() == StoreError::Kind::refused ? 409 : 507, failure.what());
   } catch (const std::exception& failure) {
@@ -614,7 +624,7 @@ void Api::show(const ApiRequest& request, JobId job, const Actor& actor, const A
   daemon_.require(job, actor);
   const std::string as = one_of(request, "as", {"json", "text", "efficiency", "efficiency-json"});
   read_records(
-      actor, [job](QueueStore& store) { return job_of(store, job); },
+      actor, [job, as](QueueStore& store) { return job_of(store, job, as == "json"); },
       [as, now = clock_.system_now(), zone = zone_of(request)](const ShownJob& shown) {
         if (as == "text") {
           return text_response(show_text(shown, {now, zone}), "text/plain");
@@ -668,9 +678,8 @@ void Api::why(JobId job, const Actor& actor, const ApiRespond& respond) {
       answer["dependency"] = waiting->facts.dependency;
     }
   } else if (is_final(stored.state)) {
-    const std::vector<AccountingRecord> records = reader_.find(job);
-    answer["explanation"] = !records.empty() && records.back().outcome ? records.back().outcome->message
-                                                                       : "all its tasks have ended";
+    const std::optional<Outcome> outcome = reader_.last_outcome(job);
+    answer["explanation"] = outcome ? outcome->message : "all its tasks have ended";
   } else {
     answer["explanation"] = stored.state == JobState::pending ? "its tasks run"
                             : stored.state == JobState::suspended
@@ -689,46 +698,70 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
                      "\"" + name + "\" of a waiting job cannot be changed; cancel it and submit another");
     }
   }
+  const auto last = std::make_shared<ChangedSpec>();
   daemon_.update(
       job, actor,
-      [this, changes, actor](JobId changed, QueueFacts& facts, std::string& spec_text) {
-        // Not ordered, which takes time in proportion to the square of an object's members.
-        nlohmann::json spec_json = nlohmann::json::parse(spec_text);
-        for (const auto& [name, value] : changes.items()) {
-          value.is_null() ? spec_json.erase(name)
-                          : (spec_json[name] = nlohmann::json::parse(value.dump()), 0U);
-        }
-        const JobSpec spec = parse_job_file(spec_json.dump(), "request", "/").at(0);
-        const JobSpec old = parse_stored_job(spec_text, "job");
-        const std::int64_t most = std::max<std::int64_t>(0, effective_priority(old));
-        if (!actor.administrator && effective_priority(spec) > most) {
-          throw ApiError(403, "only administrators raise a priority");
-        }
-        const QueueFacts before = facts;
-        facts = queue_facts(spec);
-        facts.hold = before.hold;
-        facts.array_tasks = before.array_tasks;
-        // What is not changed stays as it has become: a dependency fulfilled, a retry put off, with more
-        // memory.
-        facts.begin = changes.contains("begin_time") ? facts.begin : before.begin;
-        facts.dependency = changes.contains("dependency") ? facts.dependency : before.dependency;
-        facts.memory = changes.contains("memory_per_node") ? facts.memory : before.memory;
-        if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
-          throw ApiError(422, "the job " + *reason);
-        }
-        check_submission(spec, daemon_.controllers(), daemon_.config().network.of_user(actor.user_id));
-        if (changes.contains("deadline") || changes.contains("begin_time") ||
-            changes.contains("time_limit")) {
-          daemon_.check_deadline(facts);
-        }
-        if (facts.dependency != before.dependency || spec.name != old.name) {
-          daemon_.check_dependency(facts.dependency, actor, changed, spec.name);
-        }
-        spec_text = to_json_text(spec);
-      },
+      {[this, text = changes.dump(), actor, last](JobId changed, QueueFacts& facts, std::string& spec_text) {
+         if (last->before_text != spec_text) {
+           *last = {};
+           last->before_text = spec_text;
+           try {
+             change_spec(*last, text);
+             check_submission(last->spec, daemon_.controllers(),
+                              daemon_.config().network.of_user(actor.user_id));
+           } catch (...) {
+             last->refusal = std::current_exception();
+           }
+         }
+         if (last->refusal) {
+           std::rethrow_exception(last->refusal);
+         }
+         apply_change(*last, actor, changed, facts);
+         spec_text = last->text;
+       },
+       true},
       [respond, job](const std::exception_ptr& error) {
         respond(error ? api_failure(error) : json_response({{"job_id", job}}));
       });
+}
+
+void Api::change_spec(ChangedSpec& changed, const std::string& changes) {
+  // Not ordered, which takes time in proportion to the square of an object's members.
+  nlohmann::json spec = nlohmann::json::parse(changed.before_text);
+  const nlohmann::json fields = nlohmann::json::parse(changes);
+  for (const auto& [name, value] : fields.items()) {
+    changed.fields.insert(name);
+    value.is_null() ? spec.erase(name) : (spec[name] = value, 0U);
+  }
+  changed.spec = parse_job_file(spec.dump(), "request", "/").at(0);
+  changed.before = parse_stored_job(changed.before_text, "job");
+  changed.text = to_json_text(changed.spec);
+}
+
+/// What the change makes of what the job is scheduled by. Throws where it may not.
+void Api::apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts) {
+  const std::int64_t most = std::max<std::int64_t>(0, effective_priority(change.before));
+  if (!actor.administrator && effective_priority(change.spec) > most) {
+    throw ApiError(403, "only administrators raise a priority");
+  }
+  const QueueFacts before = facts;
+  facts = queue_facts(change.spec);
+  facts.hold = before.hold;
+  facts.array_tasks = before.array_tasks;
+  // What is not changed stays as it has become: a dependency fulfilled, a retry put off, with more memory.
+  facts.begin = change.fields.contains("begin_time") ? facts.begin : before.begin;
+  facts.dependency = change.fields.contains("dependency") ? facts.dependency : before.dependency;
+  facts.memory = change.fields.contains("memory_per_node") ? facts.memory : before.memory;
+  if (const auto reason = daemon_.pool().never_fits({facts.cpus, facts.memory})) {
+    throw ApiError(422, "the job " + *reason);
+  }
+  if (change.fields.contains("deadline") || change.fields.contains("begin_time") ||
+      change.fields.contains("time_limit")) {
+    daemon_.check_deadline(facts);
+  }
+  if (facts.dependency != before.dependency || change.spec.name != change.before.name) {
+    daemon_.check_dependency(facts.dependency, actor, changed, change.spec.name);
+  }
 }
 
 void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor,
@@ -826,7 +859,7 @@ ApiResponse Api::test(const std::vector<NewJob>& jobs, const Actor& actor, const
     if (job.queue->memory) {
       answer["memory"] = *job.queue->memory;
     }
-    if (const std::optional<Timestamp> start = daemon_.would_start(job)) {
+    if (const auto start = answers.size() < kStartsTold ? daemon_.would_start(job) : std::nullopt) {
       answer["expected_start"] = format_instant_utc(*start);
     }
     if (job.queue->begin) {
@@ -885,6 +918,35 @@ void Api::read_records(const Actor& actor, const std::function<ShownJob(QueueSto
       });
 }
 
+std::vector<Api::Told> Api::told_of(const std::vector<JobSummary>& jobs) {
+  std::vector<Told> told(jobs.size());
+  std::size_t asked = 0;
+  for (std::size_t index = 0; index < jobs.size(); ++index) {
+    const JobSummary& job = jobs[index];
+    if (job.state == JobState::pending && ++asked <= kReasonsTold) {
+      told[index].reason = daemon_.reason(job.job_id);
+    } else if (!job.end) {
+      told[index].suspended = daemon_.suspended_time(job.job_id);
+    }
+  }
+  return told;
+}
+
+ApiResponse Api::listed(const std::vector<JobSummary>& jobs, const std::vector<Told>& told, bool truncated) {
+  Json values = Json::array();
+  for (std::size_t index = 0; index < jobs.size(); ++index) {
+    Json value = summary_value(jobs[index]);
+    if (told[index].reason) {
+      value["reason"] = std::string(to_string(*told[index].reason));
+    }
+    if (told[index].suspended.count() > 0) {
+      value["suspended_usec"] = told[index].suspended.count();
+    }
+    values.push_back(std::move(value));
+  }
+  return json_response({{"jobs", std::move(values)}, {"truncated", truncated}});
+}
+
 void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   SummaryFilter filter;
   filter.states = states_of(parameter(request, "state"));
@@ -901,7 +963,7 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
         *found = store.summaries(filter);
         return ApiResponse{};
       },
-      [this, filter, found, respond](ApiResponse response) {
+      [this, actor, filter, found, respond](ApiResponse response) {
         if (response.status != 200) {
           respond(std::move(response));
           return;
@@ -910,18 +972,10 @@ void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& 
         if (truncated) {
           found->pop_back();
         }
-        Json jobs = Json::array();
-        for (const JobSummary& job : *found) {
-          Json value = summary_value(job);
-          if (const std::optional<WaitReason> reason = daemon_.reason(job.job_id)) {
-            value["reason"] = std::string(to_string(*reason));
-          }
-          if (const auto suspended = daemon_.suspended_time(job.job_id); suspended.count() > 0 && !job.end) {
-            value["suspended_usec"] = suspended.count();
-          }
-          jobs.push_back(std::move(value));
-        }
-        respond(json_response({{"jobs", std::move(jobs)}, {"truncated", truncated}}));
+        reading_.post_next(actor.user_id,
+                           reading([found, told = told_of(*found),
+                                    truncated](QueueStore&) { return listed(*found, told, truncated); },
+                                   respond));
       });
 }
 
@@ -941,6 +995,8 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
     filter.user_id = actor.user_id;
   }
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
+  filter.most_bytes = kMostRecords;
+  filter.counts_each_spec = as == "json";
   const auto format = optional_parameter(request, "format");
   const ListingStyle style = listing_style(request, as);
   const std::vector<ChosenColumn> columns = format ? from_parameters([&] { return parse_format(*format); })
@@ -987,14 +1043,18 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
 
 void Api::wait(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {
   daemon_.require(job, actor);
-  const auto waiter = std::make_shared<std::uint64_t>(0);
-  *waiter = daemon_.wait_for(job, [respond, job](const JobEnd& end) {
-    respond(json_response(
-        {{"job_id", job}, {"state", std::string(to_string(end.state))}, {"exit_status", end.exit_status}}));
-  });
-  if (*waiter != 0) {
-    request.interest->when_lost([this, job, waiter] { daemon_.cancel_wait(job, *waiter); });
+  const auto answer = [job](const JobEnd& end) {
+    return json_response(
+        {{"job_id", job}, {"state", std::string(to_string(end.state))}, {"exit_status", end.exit_status}});
+  };
+  if (const std::optional<JobState> state = daemon_.ended_as(job)) {
+    read(
+        actor, [=](QueueStore& store) { return answer(Daemon::end_of(store, job, *state)); }, respond);
+    return;
   }
+  const std::uint64_t waiter =
+      daemon_.wait_for(job, [respond, answer](const JobEnd& end) { respond(answer(end)); });
+  request.interest->when_lost([this, job, waiter] { daemon_.cancel_wait(job, waiter); });
 }
 
 void Api::output(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond) {

@@ -6,6 +6,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -55,10 +56,29 @@ class Api {
   ApiResponse never_started(ApiCall call, const WaitingTask& task);
   void why(JobId job, const Actor& actor, const ApiRespond& respond);
   void update(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
+  /// What a change makes of one spec, for all rows of an array that have it.
+  struct ChangedSpec {
+    std::string before_text;
+    JobSpec before;
+    JobSpec spec;
+    std::string text;
+    std::set<std::string> fields;  ///< that were given
+    std::exception_ptr refusal;
+  };
+  static void change_spec(ChangedSpec& changed, const std::string& changes);
+  void apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts);
   void act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   ApiResponse test(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file);
+  /// What only the daemon knows of a job in a listing.
+  struct Told {
+    std::optional<WaitReason> reason;
+    std::chrono::microseconds suspended{0};
+  };
+  std::vector<Told> told_of(const std::vector<JobSummary>& jobs);
+  static ApiResponse listed(const std::vector<JobSummary>& jobs, const std::vector<Told>& told,
+                            bool truncated);
   void list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void history(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);
   void report(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);

@@ -130,8 +130,16 @@ class Daemon {
   /// A job that has ended waits again; one that runs is ended first.
   void requeue(JobId job, const Actor& actor, Reply reply);
   /// Changes what a waiting job is scheduled by, and its spec's JSON text.
-  using Edit = std::function<void(JobId, QueueFacts&, std::string& spec_text)>;
+  struct Edit {
+    std::function<void(JobId, QueueFacts&, std::string& spec_text)> apply;
+    bool of_spec = false;  ///< else it gets no text
+  };
   void update(JobId job, const Actor& actor, const Edit& edit, Reply reply);
+  /// The state of a job that has ended and does not wait again.
+  std::optional<JobState> ended_as(JobId job);
+  /// How a job ended as `state`: read on any thread that `store` belongs to. Of an array it takes time in
+  /// proportion to its tasks.
+  static JobEnd end_of(QueueStore& store, JobId job, JobState state);
   /// Called once, when the job has ended; at once when it has. Returns a number for cancel_wait, 0 when
   /// called.
   std::uint64_t wait_for(JobId job, EndReply reply);
@@ -343,6 +351,13 @@ class Daemon {
   bool has_tasks_on_their_way(JobId array);
   void change_waiting(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
                       Reply reply);
+  /// A waiting job as an edit makes it.
+  struct Changed {
+    WaitingJob job;
+    std::shared_ptr<const std::string> spec_text;  ///< null: as it was
+    QueueFacts before;
+  };
+  std::vector<Changed> edited(const std::vector<JobId>& rows, const Edit& edit, std::exception_ptr& refusal);
   void change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit, Reply reply);
   std::vector<JobId> runs_of(JobId job, const Actor& actor);
   void suspend_one(Active& active, bool suspended, Reply reply);

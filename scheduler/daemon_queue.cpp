@@ -744,15 +744,8 @@ std::optional<WaitReason> Daemon::reason(JobId job) {
 }
 
 std::string Daemon::held_because(JobId job) {
-  std::string because;
-  for (const JobEvent& event : reader_.events(job)) {
-    const nlohmann::json detail = nlohmann::json::parse(event.detail, nullptr, false);
-    const std::string action = detail.is_object() ? detail.value("action", "") : "";
-    if (action == "hold" || action == "release") {  // of the last one alone
-      because = detail.value("because", "");
-    }
-  }
-  return because;
+  const nlohmann::json detail = nlohmann::json::parse(reader_.last_hold(job), nullptr, false);
+  return detail.is_object() ? detail.value("because", "") : "";
 }
 
 std::size_t Daemon::jobs_before(JobId job) const {
@@ -793,8 +786,7 @@ std::optional<std::vector<QueuedJob>> Daemon::jobs_up_to(std::size_t sequence,
 
 /// Whether what cannot start yet may come first by then: a begin time comes, or a dependency is fulfilled.
 bool Daemon::may_be_passed(const QueuedJob& job, Timestamp by) const {
-  const std::vector<JobId> unready = waiting_.unready_before(job, by);
-  return std::any_of(unready.begin(), unready.end(), [&](JobId other) {
+  return waiting_.any_unready_before(job, by, [&](JobId other) {
     const auto dependent = dependents_.find(other);
     return !(dependent != dependents_.end() && dependent->second.never) &&
            fits_ever(waiting_.find(other)->facts);

@@ -13,6 +13,9 @@
 namespace berth {
 namespace {
 
+/// In one request: each is looked up, on the event loop.
+constexpr std::size_t kMostConditions = 100'000;
+
 /// Replies when it has been called so many times, with the first error.
 Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
   struct Rest {
@@ -75,7 +78,6 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
     throw ApiError(429, "with these more than " + std::to_string(*most) +
                             " of your jobs would wait (user_limits.waiting_jobs); wait for some to start");
   }
-  constexpr std::size_t kMostConditions = 100'000;  // each is looked up, on the event loop
   std::size_t conditions = 0;
   for (const NewJob& job : jobs) {
     conditions += job.spec.dependency.empty() ? 0 : parse_dependency(job.spec.dependency).conditions.size();
@@ -87,6 +89,10 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
   std::set<JobId> known;
   std::vector<InputFault> faults;
   for (std::size_t index = 0; index < jobs.size(); ++index) {
+    if (faults.size() >= kMostFaults) {
+      faults.push_back(too_many_faults(file));
+      break;
+    }
     const NewJob& job = jobs[index];
     const auto add_fault = [&](const char* field, const std::string& message) {
       faults.push_back(fault_of(file, jobs, index, field, message));
@@ -170,7 +176,7 @@ bool Daemon::leads_back(const Dependency& dependency, const KnownJob& own) {
       } else if (!condition.task) {
         back = back || condition.job == own.array_job_id;  // one of whose tasks it is
         way.push_back(condition.job);
-        const std::vector<JobId> tasks = reader_.array_tasks(condition.job);
+        const std::vector<JobId> tasks = reader_.open_tasks(condition.job);
         way.insert(way.end(), tasks.begin(), tasks.end());
       } else {
         way.push_back(reader_.find_task(condition.job, *condition.task).value_or(condition.job));
@@ -369,7 +375,7 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
         },
         [this](const std::exception_ptr&) { committed(); });
   }
-  const bool has_tasks = !stored.array_job_id && cancel_tasks(job, actor, asked);
+  const bool has_tasks = !stored.array_job_id && !is_final(stored.state) && cancel_tasks(job, actor, asked);
   if (ends_waiting) {
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     waiting_.remove(job);
@@ -377,7 +383,7 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
     schedule();  // others may have waited behind it
     return;
   }
-  if (has_tasks && !is_final(stored.state)) {
+  if (has_tasks) {
     committer_->commit([](QueueStore&) {},  // behind what was asked for its tasks
                        [reply = std::move(reply)](const std::exception_ptr&) { reply(nullptr); });
     return;
@@ -422,8 +428,8 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
 
 /// Those tasks of an array that have left its row, or are about to; whether there are any.
 bool Daemon::cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked) {
-  const std::vector<JobId> tasks = reader_.array_tasks(array);
-  bool any = asked.states.empty() && !tasks.empty();
+  const std::vector<JobId> tasks = reader_.open_tasks(array);
+  bool any = asked.states.empty() && reader_.has_tasks(array);
   for (const JobId task : tasks) {
     if (is_over(task)) {
       continue;
@@ -542,44 +548,78 @@ void Daemon::change_waiting(JobId job, const Actor& actor, const std::string& ac
                      });
 }
 
+/// Those of them that wait, as `edit` makes them; `refusal` where it refuses one.
+std::vector<Daemon::Changed> Daemon::edited(const std::vector<JobId>& rows, const Edit& edit,
+                                            std::exception_ptr& refusal) {
+  // Read and edited on the event loop. The tasks of an array mostly have one text.
+  constexpr std::size_t kMostText = std::size_t{256} << 20U;
+  std::size_t length = 0;
+  std::size_t conditions = 0;
+  std::vector<Changed> all;
+  std::shared_ptr<const std::string> last_text;
+  for (const JobId row : rows) {
+    std::optional<WaitingJob> waiting = waiting_.find(row);
+    const std::optional<StoredJob> own =
+        waiting && edit.of_spec ? reader_.find_stored(row) : std::optional<StoredJob>();
+    if (!waiting || (edit.of_spec && !own)) {
+      continue;
+    }
+    const QueueFacts before = waiting->facts;
+    std::string spec_text = own ? own->spec_text : std::string();
+    length += spec_text.size();
+    if (length > kMostText) {
+      throw ApiError(413,
+                     "the tasks that wait by themselves have more than 256 MiB of specs together; change "
+                     "some at a time, such as 36_[0-9]");
+    }
+    try {
+      edit.apply(row, waiting->facts, spec_text);
+    } catch (...) {
+      refusal = refusal ? refusal : std::current_exception();
+      continue;
+    }
+    if (waiting->facts.dependency != before.dependency && !waiting->facts.dependency.empty()) {
+      conditions += parse_dependency(waiting->facts.dependency).conditions.size();
+    }
+    if (conditions > kMostConditions) {
+      throw ApiError(413, "the tasks that wait by themselves name more than " +
+                              std::to_string(kMostConditions) +
+                              " jobs to depend on together; change some at a time, such as 36_[0-9]");
+    }
+    const bool is_changed = own && spec_text != own->spec_text;
+    if (is_changed && (!last_text || *last_text != spec_text)) {
+      last_text = std::make_shared<const std::string>(std::move(spec_text));
+    }
+    all.push_back({std::move(*waiting), is_changed ? last_text : nullptr, before});
+  }
+  return all;
+}
+
 void Daemon::change_all(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
                         Reply reply) {
   const KnownJob stored = require(job, actor);
-  const std::vector<JobId> tasks = reader_.array_tasks(job);
   std::vector<JobId> rows{job};
-  rows.insert(rows.end(), tasks.begin(), tasks.end());
-  struct Changed {
-    WaitingJob job;
-    std::shared_ptr<const std::string> spec_text;
-  };
-  std::vector<Changed> all;
-  std::shared_ptr<const std::string> last_text;  // the tasks of an array mostly have one text
-  std::exception_ptr refusal;
-  for (const JobId row : rows) {
-    std::optional<WaitingJob> waiting = waiting_.find(row);
-    const std::optional<StoredJob> own = waiting ? reader_.find_stored(row) : std::nullopt;
-    if (!own) {
-      continue;
-    }
-    std::string spec_text = own->spec_text;
-    try {
-      edit(row, waiting->facts, spec_text);
-      const bool is_changed = spec_text != own->spec_text;
-      if (is_changed && (!last_text || *last_text != spec_text)) {
-        last_text = std::make_shared<const std::string>(std::move(spec_text));
-      }
-      all.push_back({std::move(*waiting), is_changed ? last_text : nullptr});
-    } catch (...) {
-      refusal = refusal ? refusal : std::current_exception();
-    }
+  if (!is_final(stored.state)) {
+    const std::vector<JobId> tasks = reader_.open_tasks(job);
+    rows.insert(rows.end(), tasks.begin(), tasks.end());
   }
+  std::exception_ptr refusal;
+  std::vector<Changed> all = edited(rows, edit, refusal);
   if (all.empty() && refusal) {
     std::rethrow_exception(refusal);
   }
   if (all.empty()) {
-    throw ApiError(409, tasks.empty() ? job_name(job) + " is " + std::string(to_string(stored.state)) +
-                                            " and does not wait"
-                                      : "of array " + std::to_string(job) + " no task waits");
+    throw ApiError(
+        409, reader_.has_tasks(job)
+                 ? "of array " + std::to_string(job) + " no task waits"
+                 : job_name(job) + " is " + std::string(to_string(stored.state)) + " and does not wait");
+  }
+  // What stays as it is makes no event; its answer comes behind what is being committed.
+  std::erase_if(all, [](const Changed& one) { return !one.spec_text && one.job.facts == one.before; });
+  if (all.empty()) {
+    committer_->commit([](QueueStore&) {},
+                       [reply = std::move(reply)](const std::exception_ptr& error) { reply(error); });
+    return;
   }
   const Reply each = joined(all.size(), std::move(reply));
   for (const Changed& one : all) {
@@ -588,51 +628,50 @@ void Daemon::change_all(JobId job, const Actor& actor, const std::string& action
 }
 
 void Daemon::hold(JobId job, const Actor& actor, Reply reply) {
-  change_waiting(
-      job, actor, "hold",
-      [administrator = actor.administrator, owner = require(job, actor).user_id == actor.user_id](
-          JobId, QueueFacts& facts, std::string&) {
-        // Nobody weakens an administrator's hold by a hold of their own.
-        const bool is_administrators = facts.hold == Hold::administrator || (administrator && !owner);
-        facts.hold = is_administrators ? Hold::administrator : Hold::user;
-      },
-      std::move(reply));
+  change_waiting(job, actor, "hold",
+                 {[administrator = actor.administrator, owner = require(job, actor).user_id == actor.user_id](
+                      JobId, QueueFacts& facts, std::string&) {
+                   // Nobody weakens an administrator's hold by a hold of their own.
+                   const bool is_administrators =
+                       facts.hold == Hold::administrator || (administrator && !owner);
+                   facts.hold = is_administrators ? Hold::administrator : Hold::user;
+                 }},
+                 std::move(reply));
 }
 
 void Daemon::release(JobId job, const Actor& actor, Reply reply) {
-  change_waiting(
-      job, actor, "release",
-      [administrator = actor.administrator](JobId row, QueueFacts& facts, std::string&) {
-        if (facts.hold == Hold::administrator && !administrator) {
-          throw ApiError(403, job_name(row) + " is held by an administrator, who alone can release it");
-        }
-        facts.hold = Hold::none;
-      },
-      std::move(reply));
+  change_waiting(job, actor, "release",
+                 {[administrator = actor.administrator](JobId row, QueueFacts& facts, std::string&) {
+                   if (facts.hold == Hold::administrator && !administrator) {
+                     throw ApiError(403,
+                                    job_name(row) + " is held by an administrator, who alone can release it");
+                   }
+                   facts.hold = Hold::none;
+                 }},
+                 std::move(reply));
 }
 
 void Daemon::update(JobId job, const Actor& actor, const Edit& edit, Reply reply) {
   change_waiting(job, actor, "update", edit, std::move(reply));
 }
 
-/// The job, or those tasks of the array that run.
+/// The job, or those tasks of the array that run, in the order of their numbers.
 std::vector<JobId> Daemon::runs_of(JobId job, const Actor& actor) {
   require(job, actor);
-  const std::vector<JobId> tasks = reader_.array_tasks(job);
-  if (tasks.empty()) {
-    require_active(job, actor);
-    return {job};
-  }
   std::vector<JobId> running;
-  for (const JobId task : tasks) {
-    const Active* active = find_active(task);
-    if (active != nullptr && active->runner && active->state != JobState::configuring) {
-      running.push_back(task);
+  for (const auto& [key, active] : active_) {
+    if (active.array == job && key > 0 && active.runner && active.state != JobState::configuring) {
+      running.push_back(key);
     }
   }
-  if (running.empty()) {
+  if (running.empty() && reader_.has_tasks(job)) {
     throw ApiError(409, "of array " + std::to_string(job) + " no task runs");
   }
+  if (running.empty()) {
+    require_active(job, actor);
+    running.push_back(job);
+  }
+  std::sort(running.begin(), running.end());
   return running;
 }
 
@@ -825,15 +864,22 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
       });
 }
 
+std::optional<JobState> Daemon::ended_as(JobId job) {
+  const std::optional<KnownJob> stored = is_over(job) ? reader_.find_known(job) : std::nullopt;
+  return stored && is_final(stored->state) ? std::optional(stored->state) : std::nullopt;
+}
+
+JobEnd Daemon::end_of(QueueStore& store, JobId job, JobState state) {
+  if (store.has_tasks(job) || store.closing(job)) {
+    return {state, exit_status_of_array(state, store.array_outcomes(job))};
+  }
+  const std::optional<Outcome> outcome = store.last_outcome(job);
+  return {state, outcome ? exit_status(*outcome) : exit_status_of_array(state, {})};
+}
+
 std::uint64_t Daemon::wait_for(JobId job, EndReply reply) {
-  const std::optional<KnownJob> stored = reader_.find_known(job);
-  if (stored && is_final(stored->state) && !waiting_.contains(job) && !active_.contains(job)) {
-    const std::vector<Outcome> tasks = reader_.array_outcomes(job);
-    const std::vector<AccountingRecord> records =
-        tasks.empty() ? reader_.find(job) : std::vector<AccountingRecord>();
-    const bool has_outcome = !records.empty() && records.back().outcome;
-    reply({stored->state,
-           has_outcome ? exit_status(*records.back().outcome) : exit_status_of_array(stored->state, tasks)});
+  if (const std::optional<JobState> state = ended_as(job)) {
+    reply(end_of(reader_, job, *state));
     return 0;
   }
   waiters_[job].emplace(++last_waiter_, std::move(reply));
@@ -903,6 +949,11 @@ void Daemon::separate_task(JobId array, unsigned task, TaskReply reply) {
   }
   IndexList tasks = IndexList::parse(rest.facts.array_tasks);
   tasks.erase(task);
+  if (tasks.ranges() > IndexList::kMostRanges) {
+    throw ApiError(409, "array " + std::to_string(array) + " would be left in more than " +
+                            std::to_string(IndexList::kMostRanges) +
+                            " ranges and single tasks: take tasks out of it that follow each other");
+  }
   rest.facts.array_tasks = tasks.to_text();
   if (tasks.empty()) {
     waiting_.remove(array);

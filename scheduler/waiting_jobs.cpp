@@ -66,18 +66,15 @@ void WaitingJobs::settle(JobId job, Entry& entry) {
   }
 }
 
-std::vector<JobId> WaitingJobs::unready_before(const QueuedJob& job, Timestamp until) const {
-  std::vector<JobId> before;
-  for (const JobId other : unready_) {
+bool WaitingJobs::any_unready_before(const QueuedJob& job, Timestamp until,
+                                     const std::function<bool(JobId)>& is) const {
+  return std::any_of(unready_.begin(), unready_.end(), [&](JobId other) {
     const Entry& entry = jobs_.at(other);
     const bool is_first = entry.priority != job.priority ? entry.priority > job.priority
                                                          : static_cast<std::size_t>(other) < job.sequence;
     const bool begins_later = entry.extras && entry.extras->begin && *entry.extras->begin > until;
-    if (is_first && !begins_later) {
-      before.push_back(other);
-    }
-  }
-  return before;
+    return is_first && !begins_later && is(other);
+  });
 }
 
 void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {

@@ -6,6 +6,7 @@
 // apart from it. An array is one job here until its last task has started.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -76,8 +77,9 @@ class WaitingJobs {
   std::optional<WaitReason> own_reason(JobId job, Timestamp now) const;
   /// The first eligible jobs in order.
   std::vector<QueuedJob> first(std::size_t most) const { return queue_.first(most); }
-  /// Those before `job` in order that cannot start yet, and may before `until` without being released.
-  std::vector<JobId> unready_before(const QueuedJob& job, Timestamp until) const;
+  /// Whether `is` holds for any of those before `job` in order that cannot start yet, and may before `until`
+  /// without being released; ends with the first.
+  bool any_unready_before(const QueuedJob& job, Timestamp until, const std::function<bool(JobId)>& is) const;
 
  private:
   struct Extras {

@@ -7,9 +7,6 @@
 namespace berth {
 namespace {
 
-/// Of an array: they are read and written again with each task that starts.
-constexpr std::size_t kMostRanges = 10'000;
-
 unsigned parse_index(std::string_view text) {
   unsigned value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -151,8 +148,8 @@ ArraySpec parse_array(std::string_view text) {
 
 ArraySpec parse_new_array(std::string_view text) {
   ArraySpec array = parse_array(text);
-  if (array.tasks.ranges() > kMostRanges) {
-    throw std::invalid_argument("has more than " + std::to_string(kMostRanges) +
+  if (array.tasks.ranges() > IndexList::kMostRanges) {
+    throw std::invalid_argument("has more than " + std::to_string(IndexList::kMostRanges) +
                                 " ranges and single tasks (use steps, such as 0-20000:2, or several arrays)");
   }
   return array;

@@ -14,6 +14,8 @@ namespace berth {
 class IndexList {
  public:
   static constexpr unsigned kMaximum = 9'999'999;
+  /// Of an array that waits: they are read and written again with each task that starts.
+  static constexpr std::size_t kMostRanges = 10'000;
 
   /// Throws std::invalid_argument whose what() completes `"0-x" …`. The empty text is the empty list.
   static IndexList parse(std::string_view text);

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 from berth_case import SOURCE, eventually, main, natively, read
 from daemon_case import DaemonCase, UnixConnection
@@ -385,6 +387,51 @@ class Http(ApiCase):
         answer = self.raw(f"POST /v1/jobs?directory={self.work} HTTP/1.1\r\nHost: b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + chunks)
         self.assertIn(b"201 Created", answer)
         self.ok("wait", json.loads(answer.partition(b"\r\n\r\n")[2])["job_ids"][0])
+
+    def test_what_one_request_may_cost_everybody_is_bounded(self):
+        tested = self.answer("POST", "/v1/jobs?test_only=1", json.dumps([{"argv": ["true"], "time_limit": 5}] * 150))["jobs"]
+        self.assertEqual([number for number, job in enumerate(tested) if "expected_start" in job], list(range(100)))
+        impossible = json.dumps([{"argv": ["true"], "cpus_per_task": 60000}] * 500)
+        status, _, text = self.ask("POST", "/v1/jobs", impossible)
+        self.assertEqual((status, len(json.loads(text)["faults"])), (422, 101))
+        self.assertIn("the first 100", json.loads(text)["faults"][-1]["message"])
+        self.assertEqual(self.ask("GET", f"/v1/history?jobs={','.join(f'1_{n}' for n in range(1500))}")[0], 200)
+        wide = ",".join(str(3 * n) if n else "0-1" for n in range(10_000))
+        array = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "array": wide + ",40000-40009", "hold": True}))
+        self.assertIn("error", array)
+        array = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "array": wide.rsplit(",", 1)[0] + ",40000-40009", "hold": True}))["job_ids"][0]
+        self.assertEqual(self.ask("POST", f"/v1/jobs/{array}_40000/cancel")[0], 200)
+        status, _, text = self.ask("POST", f"/v1/jobs/{array}_40005/cancel")
+        self.assertEqual((status, "ranges and single tasks" in text.decode()), (409, True), text)
+
+    def test_a_change_of_an_array_is_looked_at_once_for_all_tasks(self):
+        job = {"argv": ["true"], "hold": True}
+        base = self.answer("POST", "/v1/jobs", json.dumps(job))["job_ids"][0]
+        array = self.answer("POST", "/v1/jobs", json.dumps(dict(job, array="0-11")))["job_ids"][0]
+        for task in range(11):
+            self.assertEqual(self.ask("POST", f"/v1/jobs/{array}_{task}/hold")[0], 200)
+        self.assertEqual(self.ask("PATCH", f"/v1/jobs/{array}", json.dumps({"begin_time": "now+1hour", "comment": "later"}))[0], 200)
+        listed = [job for job in self.answer("GET", "/v1/jobs")["jobs"] if job["job_id"] != base]
+        self.assertEqual((len(listed), len({job["queue"]["begin_time"] for job in listed})), (12, 1))
+
+    def test_a_hold_that_changes_nothing_is_no_event(self):
+        job = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "hold": True}))["job_ids"][0]
+        for _ in range(3):
+            self.assertEqual(self.ask("POST", f"/v1/jobs/{job}/hold")[0], 200)
+        events = [json.loads(line) for line in self.ask("GET", "/v1/events")[2].splitlines()]
+        self.assertEqual([event for event in events if event.get("detail", {}).get("action") == "hold"], [])
+
+    def test_runners_are_asked_for_samples_ten_times_a_second_at_most(self):
+        answers = []
+        begun = time.monotonic()
+        threads = [threading.Thread(target=lambda: answers.append(self.ask("GET", "/v1/top")[0])) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        answers += [self.ask("GET", "/v1/top")[0] for _ in range(5)]
+        self.assertEqual(answers, [200] * 9)
+        self.assertGreater(time.monotonic() - begun, 0.4)
 
     def test_many_jobs_in_one_request_are_taken_in_order_or_none_of_them(self):
         jobs = [{"argv": ["/bin/true"], "name": f"n{number} ],[", "hold": True} for number in range(2500)]

@@ -107,16 +107,25 @@ TEST_CASE("what may come first by itself is known: begin times and dependencies,
   waiting.add(job(5, -1), at(0), true);
   using Ids = std::vector<JobId>;
   const QueuedJob of_four{0, 4, {}, {}, 1};
-  CHECK(waiting.unready_before(of_four, at(99)) == Ids{3});
-  CHECK(waiting.unready_before(of_four, at(100)) == Ids{1, 3});
-  CHECK(waiting.unready_before({1, 6, {}, {}, 1}, at(100)).empty());
+  const auto unready_before = [&](const QueuedJob& one, Timestamp until) {
+    Ids found;
+    waiting.any_unready_before(one, until, [&](JobId other) {
+      found.push_back(other);
+      return false;
+    });
+    return found;
+  };
+  CHECK(waiting.any_unready_before(of_four, at(100), [](JobId other) { return other == 1; }));
+  CHECK(unready_before(of_four, at(99)) == Ids{3});
+  CHECK(unready_before(of_four, at(100)) == Ids{1, 3});
+  CHECK(unready_before({1, 6, {}, {}, 1}, at(100)).empty());
   waiting.advance(at(100));
   waiting.unblock(3, at(100));
-  CHECK(waiting.unready_before(of_four, at(200)).empty());
+  CHECK(unready_before(of_four, at(200)).empty());
   waiting.block(3);
-  CHECK(waiting.unready_before(of_four, at(200)) == Ids{3});
+  CHECK(unready_before(of_four, at(200)) == Ids{3});
   waiting.remove(3);
-  CHECK(waiting.unready_before(of_four, at(200)).empty());
+  CHECK(unready_before(of_four, at(200)).empty());
 }
 
 TEST_CASE("a job is overdue from its deadline on, until it is taken out") {
