@@ -90,8 +90,8 @@ std::string record_select(const std::string& attempt, const std::string& is_of_j
          "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, "
          "a.stage, "
          "a.error_number, a.message, " +
-         usage_columns("u.") + " FROM jobs j LEFT JOIN attempts a ON " +
-         is_of_job + " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
+         usage_columns("u.") + " FROM jobs j LEFT JOIN attempts a ON " + is_of_job +
+         " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
 }
 
 /// Attempts that were made, and jobs that never had one; then jobs that wait for another. The conditions are
