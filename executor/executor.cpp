@@ -883,11 +883,7 @@ class Executor::Implementation {
           continue;
         }
         const auto found = attempts_.find(spawned->token);
-        if (!spawned->pidfd) {
-          if (spawned->token == sandbox.token()) {
-            return;
-          }
-        } else if (spawned->token == sandbox.token()) {
+        if (spawned->token == sandbox.token()) {
           sandbox.take(std::move(*spawned));
         } else if (found != attempts_.end()) {
           found->second->sandbox().take(std::move(*spawned));

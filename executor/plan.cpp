@@ -126,11 +126,19 @@ void check_own_root(const UniqueFd& root, const std::string& path) {
   }
 }
 
-/// Init's own files are there, and nothing can be made in a read-only root.
+/// Init's own files are there, and nothing can be made in a read-only root, unless its "/" is made anew for a
+/// target that is not in it.
 void check_run_folder(const UniqueFd& root, const JobSpec& spec) {
   const Isolation& isolation = spec.isolation;
   const bool has_own_files = !spec.script.empty() || isolation.network.is_connected();
-  if (has_own_files && !isolation.root_writable && !isolation.overlay && lacks(root, "run", false)) {
+  if (!has_own_files || isolation.root_writable || isolation.overlay || !lacks(root, "run", false)) {
+    return;
+  }
+  const auto is_new = [&](const Mount& mount) {
+    const std::string top = mount.target.substr(1, mount.target.find('/', 1) - 1);
+    return lacks(root, top.c_str(), false);
+  };
+  if (std::none_of(isolation.mounts.begin(), isolation.mounts.end(), is_new)) {
     throw LaunchError("isolation.root", ENOENT,
                       "isolation.root: there is no " + isolation.root +
                           "/run, where a script and the files of a network go; make it, the job's own is "

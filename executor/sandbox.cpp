@@ -101,6 +101,10 @@ Sandbox::~Sandbox() {
 }
 
 void Sandbox::take(Spawned spawned) {
+  if (!spawned.pidfd) {
+    is_refused_ = true;
+    return;
+  }
   pidfd_ = std::move(spawned.pidfd);
   pid_ = spawned.pid;
   if (profile_.network == NetworkMode::host) {

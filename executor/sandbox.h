@@ -40,8 +40,8 @@ class Sandbox {
   int pidfd() const { return pidfd_.get(); }
 
   /// Whether the launcher has still to answer.
-  bool is_asked_for() const { return !inits_end_ && !pidfd_; }
-  /// The launcher made it: from now on pidfd() is valid.
+  bool is_asked_for() const { return !inits_end_ && !pidfd_ && !is_refused_; }
+  /// The launcher made it, so that pidfd() is valid from now on, or could not.
   void take(Spawned spawned);
   /// Gives the job to init. When init is gone its report, or the launcher's, says why. Throws
   /// std::system_error.
@@ -92,6 +92,7 @@ class Sandbox {
   UniqueFd channel_;
   UniqueFd inits_end_;  ///< of the channel, until the launcher is asked for init
   UniqueFd pidfd_;
+  bool is_refused_ = false;   ///< by the launcher
   UniqueFd network_devices_;  ///< until destruction: closing it takes as long as all that is read at an end
   UniqueFd terminal_;
   std::unique_ptr<NetworkEndpoint> network_;

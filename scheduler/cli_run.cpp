@@ -228,9 +228,6 @@ std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
 /// A short job ends before the next sandbox is made: with two, that one is ready nevertheless.
 constexpr unsigned kArmedAhead = 2;
 
-/// Where no thread can be made, the caller does it when it needs it.
-constexpr std::launch kThread = std::launch::async | std::launch::deferred;
-
 /// What takes a moment and needs nothing of the executor: done by a thread, while this one makes its cgroups.
 /// Destruction waits for what has begun.
 class SideTasks {
@@ -244,18 +241,18 @@ class SideTasks {
       std::error_code ignored;
       return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
     });
-    done_ = std::async(kThread, [this] {
+    thread_.emplace([this] {
       topology_.wait();
       store_.wait();
     });
   }
   Topology topology() {
-    done_.wait();
+    thread_->wait();
     return topology_.get();
   }
   /// A job that is refused leaves no new database: it is made only here.
   std::unique_ptr<JobStore> store() {
-    done_.wait();
+    thread_->wait();
     std::unique_ptr<JobStore> existing = store_.get();
     return existing ? std::move(existing) : JobStore::open(database_);
   }
@@ -264,7 +261,7 @@ class SideTasks {
   std::string database_;
   std::future<Topology> topology_;
   std::future<std::unique_ptr<JobStore>> store_;
-  std::future<void> done_;  // last: its destruction waits for what uses the others
+  std::optional<SideThread> thread_;  // last: its destruction waits for what uses the others
 };
 
 SlotPool make_pool(const Topology& topology, const PoolBounds& bounds) {
@@ -343,12 +340,13 @@ std::unique_ptr<SideThread> expect_first(Executor& executor, SlotPool& pool, Job
   }
   return std::make_unique<SideThread>(
       [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
-       identity = identities.at(spec.isolation.user)] { executor.expect(id, spec, allocation, identity); });
+       identity = identities.at(spec.isolation.user)] { executor.expect(id, spec, allocation, identity); },
+      SideThread::Begins::at_once);
 }
 
 /// The launcher and the cgroups go while the disk writes the last record. False when it could not.
 bool close_and_sync(Executor& executor, JobStore& store) {
-  const std::future<void> closed = std::async(kThread, [&executor] { executor.close(); });
+  const SideThread closing([&executor] { executor.close(); });
   try {
     store.sync();
   } catch (const StoreError& error) {

@@ -333,8 +333,27 @@ Query Database::query(const char* sql) {
   return Query(*statement);
 }
 
+namespace {
+
+/// While it lives, who meets another's lock fails at once.
+class NoPatience {
+ public:
+  explicit NoPatience(SQLite::Database& connection) : connection_(connection) {
+    ::sqlite3_busy_timeout(connection_.getHandle(), 0);
+  }
+  ~NoPatience() { ::sqlite3_busy_timeout(connection_.getHandle(), kBusyTimeoutMilliseconds); }
+  NoPatience(const NoPatience&) = delete;
+  NoPatience& operator=(const NoPatience&) = delete;
+
+ private:
+  SQLite::Database& connection_;
+};
+
+}  // namespace
+
 void Database::rehearse(const std::function<void()>& body, Durability durability) {
   translate_errors([&] {
+    const NoPatience no_patience(connection_);
     set_durability(durability);
     const Transaction rolled_back(*this);
     body();

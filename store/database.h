@@ -126,7 +126,8 @@ class Database {
       return result;
     });
   }
-  /// write() without its commit: what it reads and compiles is there for the next one.
+  /// write() without its commit: what it reads and compiles is there for the next one. Waits for nobody's
+  /// lock.
   void rehearse(const std::function<void()>& body, Durability durability);
   /// Runs `body`, within which each write() is a part of one durable transaction instead of its own. A
   /// write() that throws undoes its own part; unless `undoes_parts`, its exception must leave `body`.

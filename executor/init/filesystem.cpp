@@ -142,17 +142,26 @@ constexpr const char* kOwnFiles[] = {kOwnFolder, sandbox::kScriptPath, "/run/ber
                                      "/run/berth/resolv.conf"};
 /// What is at /run is not the job's own: its image's, or mounted there.
 bool run_is_foreign;
+/// Where it is then, behind links; empty: at /run.
+char real_run[sandbox::kPathSize];
 
 /// What is a mount point's place to those who come after it.
 enum class Place { other, run, own_file };
 
 Place place_of(const char* path) {
+  constexpr const char* kRun = "/run";
+  const char* rest = path;
+  for (const char* run = real_run[0] != '\0' ? real_run : kRun; *run != '\0'; ++run, ++rest) {
+    if (*rest != *run) {
+      return Place::other;
+    }
+  }
   for (const char* file : kOwnFiles) {
-    if (equal(path, file)) {
+    if (equal(rest, file + length(kRun))) {
       return Place::own_file;
     }
   }
-  return equal(path, "/run") ? Place::run : Place::other;
+  return *rest == '\0' ? Place::run : Place::other;
 }
 
 /// Where a mount point has turned out to be.
@@ -161,6 +170,17 @@ void read_path(long point, char (&path)[sandbox::kPathSize], Step step, const ch
   char link[sandbox::kPathSize] = "/proc/self/fd/";
   append(link, decimal(point, digits), sizeof link);
   path[expect(sys(SYS_readlinkat, kCurrent, link, path, sizeof path - 1), step, target)] = '\0';
+}
+
+void find_real_run() {
+  open_how how{};
+  how.flags = O_PATH | kCloexec;
+  how.resolve = RESOLVE_NO_MAGICLINKS;
+  const long run = sys(SYS_openat2, kCurrent, "/run", &how, sizeof how);
+  if (run >= 0) {
+    read_path(run, real_run, Step::mount_private, "/run");
+    sys(SYS_close, run);
+  }
 }
 
 /// Whether it is what a job file may not name as a target: "/", or in /proc, /sys or /dev. Leaves of `path`
@@ -457,12 +477,12 @@ void rebuild_dev() {
   sys(SYS_close, shm);
 }
 
-void mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
+Place mount_job_tmpfs(const ReceivedPlan& received, const PlanMount& mount) {
   char digits[24];
   const char* target = received.text(mount.target);
   const Option options[] = {{"mode", "1777"}, {"size", decimal(static_cast<int64_t>(mount.size), digits)}};
-  place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target,
-        Step::mount_tmpfs);
+  return place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, target), target,
+               Step::mount_tmpfs);
 }
 
 long opened_sources[sandbox::kMaximumMounts];
@@ -633,25 +653,27 @@ void apply_mounts(const Setup& setup, const ReceivedPlan& received) {
     rebuild_root();
   }
   const bool has_own_files = plan.script != 0 || plan.hosts != 0;
+  if (has_own_files && run_is_foreign) {
+    find_real_run();
+  }
   bool own_dev = false;
   const auto* mounts = received.array<const PlanMount>(plan.mounts);
   for (uint32_t index = 0; index < plan.mount_count; ++index) {
     const PlanMount& mount = mounts[index];
     const char* target = received.text(mount.target);
-    if (mount.kind == sandbox::kMountTmpfs) {
-      mount_job_tmpfs(received, mount);
-      continue;
-    }
     if (mount.kind == sandbox::kMountDevice && !own_dev) {
       rebuild_dev();
       own_dev = true;
     }
-    const Place where = place(tree_of(received, index), target,
-                              mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
+    const bool is_tmpfs = mount.kind == sandbox::kMountTmpfs;
+    const Place where =
+        is_tmpfs ? mount_job_tmpfs(received, mount)
+                 : place(tree_of(received, index), target,
+                         mount.kind == sandbox::kMountDevice ? Step::mount_device : Step::mount_bind);
     if (has_own_files && where == Place::own_file) {
-      fail(Step::mount_bind, kEexist, target);
+      fail(is_tmpfs ? Step::mount_tmpfs : Step::mount_bind, kEexist, target);
     }
-    if (has_own_files && where == Place::run) {
+    if (has_own_files && where == Place::run && !is_tmpfs) {
       mount_own_folder(plan);
     }
   }

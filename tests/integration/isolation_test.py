@@ -404,6 +404,23 @@ class Isolation(BerthCase):
             run = self.run_jobs(self.job(**spec, isolation={"root": {"path": root, "writable": True}}))
             self.assertIn("words", run.out, str(run))
             self.assertEqual(os.listdir(root + "/var/run/berth"), [])
+        mine = os.path.join(self.directory, "mine")
+        os.mkdir(mine)
+        isolation = {"root": {"path": root, "writable": True}, "mounts": [{"source": mine, "target": "/run/berth"}]}
+        run = self.run_jobs(self.job(**spec, isolation=isolation))
+        self.assertIn("berth's own files for the job are there", run.outcome["message"])
+
+    def test_a_job_may_bring_the_run_folder_of_its_own_root(self):
+        spec = {"argv": None, "script": "#!/bin/payload show\nwords", "current_working_directory": "/"}
+        root = self.make_root()
+        for target in ("/run", "/new"):
+            run = self.run_jobs(self.job(**spec, isolation={"root": root, "tmpfs": {target: "1M"}}))
+            self.assertIn("words", run.out, str(run))
+
+    def test_a_tmpfs_takes_no_place_of_berths_own_files(self):
+        for target in ("/run/berth", "/run/berth/script"):
+            run = self.run_jobs(self.job(argv=None, script="#!/bin/sh\ntrue", isolation={"tmpfs": {target: "1M"}}))
+            self.assertIn("berth's own files for the job are there", run.outcome["message"])
 
     def test_links_in_an_own_root_do_not_lead_out(self):
         root = self.make_root()
