@@ -59,7 +59,6 @@ class Reporting(DaemonCase):
 
     @natively
     def test_a_delimiter_may_be_empty_and_a_format_may_not(self):
-        self.start_daemon()
         job = self.submit("exit", 0)
         self.ok("wait", job)
         for words in (("history", "-o", "JobID,State"), ("report", "-o", "Jobs,Completed")):

@@ -369,7 +369,7 @@ class Isolation(BerthCase):
         os.mkdir(mine)
         os.chmod(mine, 0o777)
         script = "#!/bin/sh\necho ran $0; touch /run/made 2>/dev/null"
-        for target in ("/run", "/var/run"):
+        for target in ("/run", "/var/run") if os.path.islink("/var/run") else ("/run",):
             isolation = {"mounts": [{"source": mine, "target": target, "read_only": False}]}
             for _ in range(2):
                 run = self.run_jobs(self.job(argv=None, script=script, isolation=isolation))

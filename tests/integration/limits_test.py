@@ -55,7 +55,7 @@ class Limits(BerthCase):
             folder = self.cgroup_of(pid, controller)
             if folder is not None and not os.path.exists(f"{unified}/{spare.get(controller, 'none')}"):
                 with self.subTest(controller=controller):
-                    self.assertRegex(folder, rf"/berth/{cgroup_name(self.process.pid)}(-\d+)?/(armed-)?job-1\.1$")
+                    self.assertRegex(folder, rf"/berth/{cgroup_name(self.process.pid)}(-\d+)?/(job-1\.1|armed-\d+)$")
         self.end()
 
     def test_cgroup_namespace_hides_the_path(self):
