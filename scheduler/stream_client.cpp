@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -109,7 +110,7 @@ class StreamClient {
       }
       flush();
       write_on();
-      if (!is_stuck() && (ready[0].revents & ~POLLOUT) != 0) {
+      if (!end_ && !is_stuck() && (ready[0].revents & ~POLLOUT) != 0) {
         receive();
       }
     }
@@ -117,14 +118,26 @@ class StreamClient {
   }
 
  private:
-  void send(StreamFrame::Kind kind, std::string_view payload) { unsent_ += to_frame(kind, payload); }
+  void send(StreamFrame::Kind kind, std::string_view payload) {
+    if (is_heard_) {
+      unsent_ += to_frame(kind, payload);
+    }
+  }
+
+  /// The other end takes nothing any more. Input is left to who reads it next; the keys that leave a job are
+  /// still looked for.
+  void stop_sending() {
+    is_heard_ = false;
+    unsent_.clear();
+    reading_input_ = reading_input_ && options_.attach && raw_->is_terminal();
+  }
 
   void flush() {
     while (!unsent_.empty()) {
       const ssize_t count = ::send(socket_.get(), unsent_.data(), unsent_.size(), MSG_NOSIGNAL);
       if (count < 0) {
         if (errno != EINTR && errno != EAGAIN) {
-          unsent_.clear();  // its last words may still be there to be read
+          stop_sending();  // its last words may still be there to be read
         }
         return;
       }
@@ -158,6 +171,7 @@ class StreamClient {
       } else if (frame->kind == StreamFrame::Kind::end) {
         const auto value = nlohmann::json::parse(frame->payload);
         end_ = StreamEnd{value.at("exit_status"), value.at("message"), attempt_};
+        stop_sending();
       } else if (frame->kind == StreamFrame::Kind::attached) {
         const auto value = nlohmann::json::parse(frame->payload);
         attempt_ = value.at("attempt");
@@ -239,17 +253,22 @@ class StreamClient {
   }
 
   void pass_signal(int number) {
+    const bool is_ending = std::find(kEnding.begin(), kEnding.end(), number) != kEnding.end();
+    if (!is_heard_) {
+      if (is_ending) {
+        leave(128 + number);
+      }
+      return;
+    }
     if (options_.attach) {
       options_.pass_signals ? send(StreamFrame::Kind::signal, std::string(1, static_cast<char>(number)))
                             : leave(128 + number);
       return;
     }
-    for (const int ending : kEnding) {
-      if (number == ending && ++asked_to_end_ == 3) {
-        end_ = StreamEnd{128 + number, "it is left to itself"};
-        left_ = true;
-        return;
-      }
+    if (is_ending && ++asked_to_end_ == 3) {
+      end_ = StreamEnd{128 + number, "it is left to itself"};
+      left_ = true;
+      return;
     }
     send(StreamFrame::Kind::signal, std::string(1, static_cast<char>(asked_to_end_ == 2 ? SIGKILL : number)));
   }
@@ -261,6 +280,7 @@ class StreamClient {
   StreamFrameReader reader_;
   std::string unsent_;
   bool reading_input_;
+  bool is_heard_ = true;
   unsigned asked_to_end_ = 0;
   unsigned attempt_ = 0;
   OutputTarget output_{STDOUT_FILENO, "standard output"};

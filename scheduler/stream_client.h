@@ -28,8 +28,9 @@ struct StreamEnd {
 
 /// Owns `socket`, which has given `received` already. Returns at the command's end. SIGINT, SIGTERM, SIGHUP,
 /// SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; a second one of the first four kills the command, a third ends
-/// the client at once; a job gets them as they are, or they leave it. Throws std::runtime_error when the
-/// stream breaks; that of a job then returns, with exit status 125.
+/// the client at once; a job gets them as they are, or they leave it. After the end, while output is unread,
+/// one of the first four ends the client. Throws std::runtime_error when the stream breaks; that of a job
+/// then returns, with exit status 125.
 StreamEnd run_stream(int socket, const std::string& received, const StreamClientOptions& options);
 
 }  // namespace berth

@@ -1,7 +1,9 @@
 """berth exec: further commands beside running jobs, their walls, their terminal, and their end."""
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -9,6 +11,15 @@ import time
 from berth_case import BERTH, eventually, main, natively, processes
 from daemon_case import DaemonCase
 from terminal_case import Terminal, TerminalChecks
+
+
+def is_full(pipe):
+    """A writer would wait."""
+    writer = os.open(f"/proc/self/fd/{pipe.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        return not select.select([], [writer], [], 0)[1]
+    finally:
+        os.close(writer)
 
 
 class ExecCase(DaemonCase):
@@ -71,7 +82,7 @@ class Streams(ExecCase):
         with subprocess.Popen([BERTH, "exec", "--socket", self.socket, str(job), "--", "yes", "unread"], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
             client.stdout.read(1)
-            time.sleep(0.5)  # until the pipe is full
+            self.assertTrue(eventually(lambda: is_full(client.stdout)))
             client.send_signal(signal.SIGTERM)
             passed_on = eventually(lambda: all(command != "yes unread " for _, _, command in processes().values()))
             for _ in range(2):
@@ -80,6 +91,40 @@ class Streams(ExecCase):
             ended = eventually(lambda: client.poll() is not None)
             client.kill()
         self.assertEqual((passed_on, ended, client.returncode), (True, True, 143))
+
+    def unread_after_its_end(self, job, **streams):
+        """A client that has been told its command's end, status 7, while most of the 5000 bytes of output wait in it."""
+        opened = lambda: sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.alive_runners())  # noqa: E731
+        before = opened()
+        script = "echo > begun; while ! test -e go; do sleep 0.1; done; head -c 5000 /dev/zero; exit 7"
+        client = subprocess.Popen([BERTH, "exec", "--socket", self.socket, "-D", self.work, str(job), "--", "sh", "-c", script],
+                                  stdout=subprocess.PIPE, **streams)
+        self.addCleanup(client.kill)
+        fcntl.fcntl(client.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        self.assertTrue(eventually(lambda: os.path.exists(f"{self.work}/begun")))
+        client.send_signal(signal.SIGSTOP)  # so that it receives all at once
+        os.close(os.open(f"{self.work}/go", os.O_CREAT))
+        self.assertTrue(eventually(lambda: opened() <= before), "the runner serves it yet")
+        client.send_signal(signal.SIGCONT)
+        self.assertTrue(eventually(lambda: is_full(client.stdout)))
+        return client
+
+    def test_input_after_the_commands_end_is_left_to_who_reads_next(self):
+        job = self.running()
+        source, sink = os.pipe()
+        self.addCleanup(os.close, source)
+        with self.unread_after_its_end(job, stdin=source) as client:
+            os.write(sink, b"next")
+            os.close(sink)
+            self.assertEqual((len(client.stdout.read()), client.wait(60)), (5000, 7))
+        self.assertEqual(os.read(source, 100), b"next")
+
+    def test_a_signal_after_the_commands_end_ends_the_client_that_nobody_reads(self):
+        job = self.running()
+        with self.unread_after_its_end(job, stdin=subprocess.DEVNULL) as client:
+            client.send_signal(signal.SIGTERM)
+            self.assertTrue(eventually(lambda: client.poll() is not None))
+            self.assertEqual(client.returncode, 143)
 
     @natively
     def test_a_process_left_in_the_background_holds_nothing_up(self):
