@@ -47,11 +47,16 @@ std::string target_of(const std::string& path, const QueryWords& query) {
   return target;
 }
 
-std::string error_of(const std::string& body) {
+ApiRefusal refusal_of(unsigned status, const std::string& body) {
   const auto value = nlohmann::json::parse(body, nullptr, false);
-  return value.is_object() && value.contains("error") && value["error"].is_string()
-             ? value["error"].get<std::string>()
-             : body;
+  if (!value.is_object() || !value.contains("error") || !value["error"].is_string()) {
+    return {status, body};
+  }
+  std::vector<InputFault> faults;
+  for (const auto& fault : value.value("faults", nlohmann::json::array())) {
+    faults.push_back({fault.at("file"), fault.at("pointer"), fault.at("message")});
+  }
+  return {status, value["error"], std::move(faults)};
 }
 
 }  // namespace
@@ -103,7 +108,7 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
     connection_.reset();
   }
   if (response.result_int() >= 400) {
-    throw ApiRefusal(response.result_int(), error_of(response.body()));
+    throw refusal_of(response.result_int(), response.body());
   }
   return response.body();
 }
@@ -138,7 +143,7 @@ ApiClient::Upgraded ApiClient::upgrade(const std::string& path, const QueryWords
   }
   if (parser.get().result() != http::status::switching_protocols) {
     if (parser.get().result_int() >= 400) {
-      throw ApiRefusal(parser.get().result_int(), error_of(parser.get().body()));
+      throw refusal_of(parser.get().result_int(), parser.get().body());
     }
     return {-1, parser.get().body()};
   }
@@ -189,7 +194,7 @@ void ApiClient::stream(const std::string& path, const QueryWords& query,
     }
   }
   if (parser.get().result_int() >= 400) {
-    throw ApiRefusal(parser.get().result_int(), error_of(refusal));
+    throw refusal_of(parser.get().result_int(), refusal);
   }
 }
 

@@ -9,19 +9,25 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "scheduler/command_line.h"
+#include "schemas/input_error.h"
 
 namespace berth {
 
-/// berthd refused: what() is its sentence.
+/// berthd refused: what() is its sentence, `faults` what it is made of where jobs are faulty.
 class ApiRefusal : public std::runtime_error {
  public:
-  ApiRefusal(unsigned status, const std::string& message) : std::runtime_error(message), status_(status) {}
+  ApiRefusal(unsigned status, const std::string& message, std::vector<InputFault> faults = {})
+      : std::runtime_error(message), status_(status), faults_(std::move(faults)) {}
   unsigned status() const { return status_; }
+  const std::vector<InputFault>& faults() const { return faults_; }
 
  private:
   unsigned status_;
+  std::vector<InputFault> faults_;
 };
 
 /// There is no berthd at the socket.

@@ -1,10 +1,14 @@
 #include "scheduler/cli_submit.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "scheduler/api_client.h"
@@ -23,10 +27,17 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// Where a job was read.
+struct Place {
+  std::string file;
+  std::string pointer;  ///< empty where it is the file's only job
+};
+
 struct Request {
-  std::string text;       ///< a job file
-  std::string file;       ///< its name, for faults
-  std::string directory;  ///< where its relative paths start
+  std::string text;           ///< a job file
+  std::string file;           ///< its name, for faults; empty where it is made of several
+  std::string directory;      ///< where its relative paths start
+  std::vector<Place> places;  ///< of its jobs, where it is made of them
 };
 
 void resolve_instants(nlohmann::ordered_json& job, Timestamp now) {
@@ -71,7 +82,7 @@ Request request_of(const CommandLine& line, JobText& file) {
   if (file.directory.empty()) {
     throw InputError(file.name, "", "has no folder: the current directory is gone; change to another");
   }
-  return {with_instants_in_utc(std::move(file.text)), file.name, file.directory.string()};
+  return {with_instants_in_utc(std::move(file.text)), file.name, file.directory.string(), {}};
 }
 
 CommandLine with_wrap(const CommandLine& line) {
@@ -105,23 +116,53 @@ CommandLine with_exclusive(const CommandLine& line, ApiClient& client) {
 }
 
 Request request_of(const RequestedJobs& requested) {
-  Request request{"", "", "/"};  // their paths are absolute
-  std::string last;
+  Request request{"", requested.jobs.front().source, "/", {}};  // their paths are absolute
   for (const RequestedJob& job : requested.jobs) {
     request.text += (request.text.empty() ? "[" : ",\n") + to_json_text(job.spec);
-    if (job.source != last) {
-      last = job.source;
-      request.file += (request.file.empty() ? "" : ", ") + last;
+    request.places.push_back({job.source, job.pointer});
+    if (job.source != request.file) {
+      request.file.clear();
     }
   }
   request.text += "]";
   return request;
 }
 
-int test_only(ApiClient& client, const QueryWords& query, const std::string& text) {
-  QueryWords asked = query;
-  asked.emplace("test_only", "1");
-  const Json answer = Json::parse(client.request("POST", "/v1/jobs", asked, text));
+/// A fault of job N of the request, at /N, becomes one of the file that the job is from.
+void put_in_place(InputFault& fault, const std::vector<Place>& places) {
+  if (!fault.pointer.starts_with('/')) {
+    return;
+  }
+  const std::size_t end = std::min(fault.pointer.find('/', 1), fault.pointer.size());
+  std::size_t index = places.size();
+  const auto [rest, error] = std::from_chars(fault.pointer.data() + 1, fault.pointer.data() + end, index);
+  if (error == std::errc() && rest == fault.pointer.data() + end && index < places.size()) {
+    fault.file = places[index].file;
+    fault.pointer.replace(0, end, places[index].pointer);
+  }
+}
+
+std::string ask(ApiClient& client, const Request& request, bool test_only) {
+  QueryWords query{{"directory", request.directory}, {"file", request.file}};
+  if (test_only) {
+    query.emplace("test_only", "1");
+  }
+  try {
+    return client.request("POST", "/v1/jobs", query, request.text);
+  } catch (const ApiRefusal& refusal) {
+    std::vector<InputFault> faults = refusal.faults();
+    if (faults.empty()) {
+      throw;
+    }
+    for (InputFault& fault : faults) {
+      put_in_place(fault, request.places);
+    }
+    throw ApiRefusal(refusal.status(), InputError(std::move(faults)).what());
+  }
+}
+
+int test_only(ApiClient& client, const Request& request) {
+  const Json answer = Json::parse(ask(client, request, true));
   for (const Json& job : answer.at("jobs")) {
     const std::string name = printable(job.at("name").get<std::string>());
     const std::string cpus = std::to_string(job.at("cpus").get<unsigned>());
@@ -155,11 +196,10 @@ int run_submit(const CommandLine& given, JobTexts& texts) {
     line = with_exclusive(line, client);
     request = request_of(requested_jobs(line, texts));
   }
-  const QueryWords query{{"directory", request.directory}, {"file", request.file}};
   if (line.has("test-only")) {
-    return test_only(client, query, request.text);
+    return test_only(client, request);
   }
-  const std::string answer = client.request("POST", "/v1/jobs", query, request.text);
+  const std::string answer = ask(client, request, false);
   const auto ids = Json::parse(answer).at("job_ids").get<std::vector<JobId>>();
   const bool bare = line.has("parsable");
   std::vector<std::string> names;

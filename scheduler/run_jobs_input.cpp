@@ -31,8 +31,10 @@ void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& re
       faults.push_back({file.name, "", "is a script, and comes alone: its name, then its arguments"});
       return;
     }
-    for (JobSpec& spec : file.parse()) {
-      requested.jobs.push_back({std::move(spec), file.name});
+    std::vector<JobSpec> specs = file.parse();
+    for (std::size_t index = 0; index < specs.size(); ++index) {
+      requested.jobs.push_back(
+          {std::move(specs[index]), file.name, specs.size() > 1 ? "/" + std::to_string(index) : ""});
     }
   } catch (const InputError& error) {
     faults.insert(faults.end(), error.faults().begin(), error.faults().end());
@@ -146,7 +148,7 @@ RequestedJobs script_job(const CommandLine& line, const JobText& script) {
   }
   RequestedJobs requested;
   requested.jobs.push_back(
-      {job_from_options(named, caller_context(), script.text, script.name), script.name});
+      {job_from_options(named, caller_context(), script.text, script.name), script.name, ""});
   requested.from_options = true;
   requested.input_is_read = is_input;
   return requested;
@@ -161,7 +163,7 @@ RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts) {
                        command + " needs a job: \"-- COMMAND [ARGUMENT…]\", a job file or a script (" +
                            command + " - reads standard input)");
     }
-    requested.jobs.push_back({job_from_options(line, caller_context()), "command line"});
+    requested.jobs.push_back({job_from_options(line, caller_context()), "command line", ""});
     requested.from_options = true;
     return requested;
   }

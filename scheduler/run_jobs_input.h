@@ -15,7 +15,8 @@ namespace berth {
 
 struct RequestedJob {
   JobSpec spec;
-  std::string source;  ///< "command line", or the file's name
+  std::string source;   ///< "command line", or the file's name
+  std::string pointer;  ///< its place in the file: "/N", or empty where it is the only one
 };
 
 struct RequestedJobs {
