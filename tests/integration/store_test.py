@@ -142,23 +142,29 @@ class Store(BerthCase):
     def test_killed_at_random_moments_every_job_has_one_final_record(self):
         generator = random.Random(20261123)
         whole = 0.0  # what a run takes that is not killed, on this machine
-        for round_number in range(13):
-            jobs = [self.job("hold", generator.random() / 20, name=f"r{round_number}-{i}") for i in range(8)]
+        rows = []
+        rounds = 0
+        while rounds < 13 or (rounds < 60 and all(row["state"] != "NODE_FAIL" for row in rows)):
+            jobs = [self.job("hold", generator.random() / 20, name=f"r{rounds}-{i}") for i in range(8)]
+            rounds += 1
             begin = time.monotonic()
             process = self.run_start(*jobs)
-            if round_number == 0:
+            if not whole:
                 self.assertEqual(self.run_finish(process).status, 0)
                 whole = time.monotonic() - begin
                 continue
             time.sleep(generator.random() * whole)
+            if process.poll() is not None:
+                whole *= 0.7  # the first one, or this one, was slow
             process.send_signal(signal.SIGKILL)
             process.wait()
             self.assertTrue(eventually(lambda: not self.job_pids()), "the jobs of a killed berth live on")
-        self.recover()
-        rows = self.history()
+            if rounds >= 13:
+                self.recover()
+                rows = [row for row in self.history() if row["spec"]["name"] != "next"]
         self.assertEqual({row["state"] for row in rows} - FINAL, set())
         self.assertEqual(len({(row["job_id"], row["attempt"]) for row in rows}), len(rows))
-        self.assertEqual(len(rows) % 8, 1, "a submit is all or nothing")
+        self.assertEqual(len(rows) % 8, 0, "a submit is all or nothing")
         self.assertTrue(any(row["state"] == "NODE_FAIL" for row in rows), "no kill met a run")
         for row in rows:
             self.assertIn("outcome", row)
