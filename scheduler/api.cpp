@@ -297,6 +297,15 @@ std::vector<JobState> states_of(const std::string& list) {
   return states;
 }
 
+/// Throws ApiError of a `state` that is none: whoever left a variable empty did not mean every state.
+Cancellation cancellation_of(const ApiRequest& request) {
+  const std::string states = parameter(request, "state");
+  if (states.empty() && request.query.contains("state")) {
+    throw ApiError(400, "\"state\" is empty: name states (PENDING, RUNNING, CD …), or leave it out");
+  }
+  return {flag(request, "at_once"), states == "all" ? std::vector<JobState>() : states_of(states)};
+}
+
 Json pool_value(Daemon& daemon) {
   const SlotPool& pool = daemon.current_pool();
   return {{"cpus", pool.total_cpus()},         {"memory", pool.total_memory()},
@@ -501,6 +510,10 @@ void Api::call_of_waiting_task(ApiCall call, const ApiRequest& request, const Wa
       respond(api_failure(std::current_exception()));
     }
   };
+  // What is refused is to leave the task in its array.
+  if (call == ApiCall::cancel && !is_on_its_way && !cancellation_of(request).concerns(JobState::pending)) {
+    throw ApiError(409, "job " + name + " is PENDING: it is in none of these states");
+  }
   switch (is_on_its_way ? ApiCall::wait : call) {
     case ApiCall::show:
     case ApiCall::why:
@@ -771,8 +784,7 @@ void Api::act(ApiCall call, const ApiRequest& request, JobId job, const Actor& a
   };
   switch (call) {
     case ApiCall::cancel:
-      return daemon_.cancel(job, actor, {flag(request, "at_once"), states_of(parameter(request, "state"))},
-                            reply);
+      return daemon_.cancel(job, actor, cancellation_of(request), reply);
     case ApiCall::hold:
       return daemon_.hold(job, actor, reply);
     case ApiCall::release:
@@ -998,7 +1010,8 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
   filter.most_bytes = kMostRecords;
   filter.counts_each_spec = as == "json";
   const auto format = optional_parameter(request, "format");
-  const ListingStyle style = listing_style(request, as);
+  ListingStyle style = listing_style(request, as);
+  style.most_bytes = kMostRecords;
   const std::vector<ChosenColumn> columns = format ? from_parameters([&] { return parse_format(*format); })
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();

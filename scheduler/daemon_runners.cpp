@@ -109,6 +109,14 @@ std::set<std::string> runners_of(const std::vector<OpenAttempt>& attempts) {
   return runners;
 }
 
+/// A job that its runner did not start any more, as that was leaving, waits again, unless it was cancelled.
+void tell_canceller(RunnerMessage& ended, const std::string& canceller) {
+  if (!canceller.empty() && !ended.started_at && ended.outcome.state == JobState::preempted) {
+    ended.outcome = cancelled_before_start(canceller);
+  }
+  name_canceller(ended.outcome, canceller);
+}
+
 }  // namespace
 
 // -- taking over after a restart ------------------------------------------------------------------------
@@ -137,7 +145,7 @@ void Daemon::take_in_spool(QueueStore& store) {
         } else if (stored && stored->state == JobState::configuring && record.started_at) {
           store.run(record.id.job_id, record.id.attempt, *record.started_at);
         }
-        name_canceller(record.outcome, store.canceller(record.id.job_id, record.id.attempt).value_or(""));
+        tell_canceller(record, store.canceller(record.id.job_id, record.id.attempt).value_or(""));
         store.finish(record.id.job_id, record.id.attempt, record.outcome, record.usage, record.at);
         settle_attempt(store, record.id, record.outcome);
       });
@@ -486,9 +494,9 @@ void Daemon::finish_as_told(Active& active, const RunnerMessage& ended,
   if (active.state == JobState::configuring && ended.started_at) {
     handle_started(active, {*ended.started_at, ended.detail});
   }
-  Outcome outcome = ended.outcome;
-  name_canceller(outcome, active.canceller.value_or(""));
-  finish(active, outcome, ended.usage, ended.at, link);
+  RunnerMessage told = ended;
+  tell_canceller(told, active.canceller.value_or(""));
+  finish(active, told.outcome, told.usage, told.at, link);
 }
 
 void Daemon::acknowledge(const std::shared_ptr<RunnerLink>& link, const AttemptId& id) {

@@ -8,6 +8,7 @@
 
 #include "schemas/input_error.h"
 #include "schemas/terminal_text.h"
+#include "store/job_store.h"
 
 namespace berth {
 namespace {
@@ -90,21 +91,36 @@ std::string table_line(const std::vector<std::string>& cells) {
   return line + "\n";
 }
 
+void check_size(const std::string& text, const ListingStyle& style) {
+  if (text.size() > style.most_bytes) {
+    throw TooMuch("this list takes more than " + std::to_string(style.most_bytes >> 20U) +
+                  " MiB: ask for fewer records, by start and end or last (berth history -S, -E, --last), or "
+                  "for other columns");
+  }
+}
+
+/// No more of a long text than its column shows is looked at.
+std::string table_cell(const std::string& text, int width) {
+  return fit(printable(std::string(first_characters(text, static_cast<std::size_t>(std::abs(width)) + 1))),
+             width);
+}
+
 std::string table(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
-                  bool header, const ListingTime& time) {
+                  const ListingStyle& style, const ListingTime& time) {
   std::string text;
   std::vector<std::string> cells(columns.size());
   const auto add_line = [&](auto&& cell_of) {
     std::transform(columns.begin(), columns.end(), cells.begin(), cell_of);
     text += table_line(cells);
   };
-  if (header) {
+  if (style.header) {
     add_line([](const ChosenColumn& c) { return fit(std::string(c.column->name), c.width); });
     add_line(
         [](const ChosenColumn& c) { return std::string(static_cast<std::size_t>(std::abs(c.width)), '-'); });
   }
   for (const AccountingRecord& record : records) {
-    add_line([&](const ChosenColumn& c) { return fit(printable(c.column->cell(record, time)), c.width); });
+    add_line([&](const ChosenColumn& c) { return table_cell(c.column->cell(record, time), c.width); });
+    check_size(text, style);
   }
   return text;
 }
@@ -123,6 +139,7 @@ std::string delimited(std::span<const AccountingRecord> records, std::span<const
   }
   for (const AccountingRecord& record : records) {
     add_line([&](const ChosenColumn& c) { return printable(c.column->cell(record, time)); });
+    check_size(text, style);
   }
   return text;
 }
@@ -240,7 +257,7 @@ std::vector<ChosenColumn> parse_format(std::string_view list) {
 
 std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
                            const ListingStyle& style, const ListingTime& time) {
-  return style.form == ListingStyle::Form::table ? table(records, columns, style.header, time)
+  return style.form == ListingStyle::Form::table ? table(records, columns, style, time)
                                                  : delimited(records, columns, style, time);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -62,6 +63,7 @@ struct ListingStyle {
   Form form = Form::table;
   bool header = true;
   std::string delimiter = "|";
+  std::size_t most_bytes = std::numeric_limits<std::size_t>::max();  ///< of text: TooMuch is thrown beyond
 };
 
 /// One line for each record, in their order. Bytes that would end a line or steer a terminal come out as "?".

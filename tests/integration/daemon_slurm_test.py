@@ -346,6 +346,9 @@ class Tasks(DaemonCase):
         self.assertEqual((status, "nothing" in err), (2, True), err)
         for state in ("SUSPENDED", "COMPLETED"):
             self.assertEqual(self.answer_to("POST", f"/v1/jobs/{array}/cancel?state={state}"), 409)
+        for state, answer in (("", 400), ("nothing", 400), ("RUNNING", 409)):
+            self.assertEqual(self.answer_to("POST", f"/v1/jobs/{array}_5/cancel?state={state}"), answer)
+        self.assertEqual(self.left(array), "1-3,5,8-9", "what is refused leaves a task in its array")
         self.ok("cancel", "--me", "--state", "PENDING")
         self.assertEqual((self.state(running), array in self.queue()), ("RUNNING", False))
         other = self.submit("hold", 600, array="0-3")

@@ -8,6 +8,7 @@
 
 #include "schemas/input_error.h"
 #include "schemas/usage_fields.h"
+#include "store/job_store.h"
 #include "tests/unit/scheduler/listing_fixtures.h"
 
 namespace berth {
@@ -45,6 +46,16 @@ std::string format_faults(const std::string& format) {
 }
 
 }  // namespace
+
+TEST_CASE("a list that takes more than it may is not made") {
+  ListingStyle style = parsable2();
+  CHECK(listing("JobID,User,JobID,User", style).size() > 20);
+  style.most_bytes = 20;
+  CHECK_THROWS_AS(listing("JobID,User,JobID,User", style), TooMuch);
+  style.form = ListingStyle::Form::table;
+  CHECK_THROWS_AS(listing("JobID,User,JobID,User", style), TooMuch);
+  CHECK(listing("User%2", style) == "a+\nb+\n");
+}
 
 TEST_CASE("the default table looks as sacct's does") {
   use_utc();
