@@ -89,7 +89,7 @@ std::optional<QueueFacts> facts_of_next(QueueStore& store, const StoredJob& stor
   if (!spec) {
     return std::nullopt;
   }
-  if (outcome.cause == Cause::preempted) {  // by berth requeue alone
+  if (outcome.cause == Cause::preempted) {  // by berth requeue, or by a runner that is leaving
     return task_facts(*spec, stored);
   }
   const std::vector<AccountingRecord> records = store.find(id.job_id);
@@ -623,11 +623,11 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
           crash_point("run.after_commit");
         }
         crash_point("end.after_commit");
-        if (link) {
+        if (link && link->is_open()) {
           acknowledge(link, id);
           crash_point("end.after_acknowledge");
         } else {
-          spool_.remove(id);
+          spool_.remove(id);  // of a runner that has gone
         }
         const auto ended = active_.extract(id.job_id);
         if (again && !ended.empty() && ended.mapped().canceller) {

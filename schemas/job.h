@@ -9,7 +9,8 @@
 //
 // COMPLETING may be skipped: an attempt whose end and record are committed at once goes from RUNNING or
 // SUSPENDED straight to its final state. CONFIGURING may also end in OUT_OF_MEMORY, as a limit can be too
-// small for the set-up alone, and in PREEMPTED, when the job is requeued before its command runs.
+// small for the set-up alone, and in PREEMPTED, when the job is requeued before its command runs, or its
+// runner starts none any more.
 #pragma once
 
 #include <cstdint>
