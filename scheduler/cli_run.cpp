@@ -673,6 +673,16 @@ void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
 
 }  // namespace
 
+namespace {
+
+/// The end was asked for before all output was read.
+int status_of_unread(const AwaitedSignals& signals) {
+  const int signal = signals.take();
+  return signal == 0 ? 125 : 128 + signal;
+}
+
+}  // namespace
+
 /// Long, because it is the list of what a run consists of, in the order in which each needs the one before
 /// and in the reverse of which all of it is undone.
 int run_jobs(const CommandLine& asked, JobTexts& texts) {
@@ -703,11 +713,10 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
 
   const Supervisor supervisor = this_supervisor();
   const std::string database = database_path(line);
-  log_debug("job database " + database);
   SideTasks side_tasks(database);
   Executor executor(executor_options(supervisor, requested.jobs, identities, network, side_tasks,
                                      std::move(launcher_process)));
-  log_debug("cgroup berth/" + supervisor.cgroup);
+  log_debug("job database " + database + ", cgroup berth/" + supervisor.cgroup);
   std::vector<InputFault> faults = unsupported(executor, requested.jobs, caller);
   SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
@@ -750,11 +759,9 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   report(line, result, from_options, standard_output);
   result_file.write(result.records);
   standard_output.flush_all(signals.descriptor());
-  int status = run_exit_status(result.records, cancellation.first_signal());
-  if (status == 0 && (standard_output.has_pending() || standard_error.has_pending())) {
-    const int signal = signals.take();  // that asked for the end before the output was read
-    status = signal == 0 ? 125 : 128 + signal;
-  }
+  const bool is_unread = standard_output.has_pending() || standard_error.has_pending();
+  const int of_jobs = run_exit_status(result.records, cancellation.first_signal());
+  const int status = of_jobs == 0 && is_unread ? status_of_unread(signals) : of_jobs;
   const bool is_complete =
       is_on_disk && result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
   return is_complete ? status : 125;

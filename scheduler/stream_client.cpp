@@ -294,7 +294,7 @@ class StreamClient {
 StreamEnd run_stream(int socket, const std::string& received, const StreamClientOptions& options) {
   const auto before = ::signal(SIGPIPE, SIG_IGN);
   try {
-    const StreamEnd end = StreamClient(socket, received, options).run();
+    StreamEnd end = StreamClient(socket, received, options).run();
     ::signal(SIGPIPE, before);
     return end;
   } catch (const ReaderGone&) {  // the terminal is as it was

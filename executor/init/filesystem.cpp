@@ -578,7 +578,7 @@ void rebuild_root() {
 
 /// Init's own files are not to land in what is another's: a folder of their own in memory goes there first.
 void mount_own_folder(const Plan& plan) {
-  constexpr int64_t kRounding = 64 * 1024;  // whole pages
+  constexpr int64_t kRounding = int64_t{64} * 1024;  // whole pages
   char digits[24];
   const Option options[] = {{"mode", "0755"}, {"size", decimal(plan.size + kRounding, digits)}};
   place(expect(new_mount("tmpfs", options, kPlainAttributes), Step::mount_tmpfs, kOwnFolder), kOwnFolder,
