@@ -103,8 +103,7 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
       if (report.object == std::string_view("/run/berth")) {
         return problem + std::generic_category().message(report.error) +
                "; berth's own files for the job go there (its script, /etc/hosts): make that folder in what "
-               "is "
-               "at /run, or mount elsewhere";
+               "is at /run, or mount elsewhere";
       }
       return problem + std::generic_category().message(report.error) +
              "; use a target that exists, a new one directly below /, or one below /tmp";

@@ -207,17 +207,14 @@ class Launcher {
   }
 
   [[noreturn]] void run() {
-    for (bool is_first = true; true;) {
+    while (true) {
       RequestPacket packet{};
       Descriptors descriptors;
       const ssize_t size = receive_message(socket_, &packet, sizeof packet, descriptors, MessageWait::block);
       if (size < static_cast<ssize_t>(sizeof packet.header)) {
         quit();
       }
-      if (is_first) {
-        other_cpu_.leave();  // the parent has done its part
-      }
-      is_first = false;
+      other_cpu_.leave();  // the parent has done its part
       spawn(packet, descriptors);
     }
   }

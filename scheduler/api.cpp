@@ -918,28 +918,31 @@ void Api::read_records(const Actor& actor, const std::function<ShownJob(QueueSto
         }
         std::size_t asked = 0;
         for (AccountingRecord& record : found->records) {
-          if (record.state == JobState::pending && ++asked <= kReasonsTold) {
-            const std::optional<WaitReason> reason = daemon_.reason(record.job_id);
-            record.reason = reason ? to_string(*reason) : "";
-          } else if (!record.end) {
-            record.suspended = daemon_.suspended_time(record.job_id);
-          }
+          const Told told = told_of(record.job_id, record.state, record.end.has_value(), asked);
+          record.reason = told.reason ? to_string(*told.reason) : "";
+          record.suspended = told.suspended;
         }
         reading_.post_next(actor.user_id,
                            reading([found, answer](QueueStore&) { return answer(*found); }, respond));
       });
 }
 
+Api::Told Api::told_of(JobId job, JobState state, bool is_over, std::size_t& asked) {
+  Told told;
+  if (state == JobState::pending && ++asked <= kReasonsTold) {
+    told.reason = daemon_.reason(job);
+  } else if (!is_over) {
+    told.suspended = daemon_.suspended_time(job);
+  }
+  return told;
+}
+
 std::vector<Api::Told> Api::told_of(const std::vector<JobSummary>& jobs) {
-  std::vector<Told> told(jobs.size());
+  std::vector<Told> told;
+  told.reserve(jobs.size());
   std::size_t asked = 0;
-  for (std::size_t index = 0; index < jobs.size(); ++index) {
-    const JobSummary& job = jobs[index];
-    if (job.state == JobState::pending && ++asked <= kReasonsTold) {
-      told[index].reason = daemon_.reason(job.job_id);
-    } else if (!job.end) {
-      told[index].suspended = daemon_.suspended_time(job.job_id);
-    }
+  for (const JobSummary& job : jobs) {
+    told.push_back(told_of(job.job_id, job.state, job.end.has_value(), asked));
   }
   return told;
 }

@@ -76,6 +76,8 @@ class Api {
     std::optional<WaitReason> reason;
     std::chrono::microseconds suspended{0};
   };
+  /// `asked` counts those whose reason was asked for.
+  Told told_of(JobId job, JobState state, bool is_over, std::size_t& asked);
   std::vector<Told> told_of(const std::vector<JobSummary>& jobs);
   static ApiResponse listed(const std::vector<JobSummary>& jobs, const std::vector<Told>& told,
                             bool truncated);

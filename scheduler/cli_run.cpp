@@ -671,10 +671,6 @@ void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 /// The end was asked for before all output was read.
 int status_of_unread(const AwaitedSignals& signals) {
   const int signal = signals.take();

@@ -662,10 +662,8 @@ void Daemon::send_start(AttemptId id, const StoredJob& stored) {
   const std::shared_ptr<RunnerLink> runner = active->runner;
   if (runner->leaving) {
     finish(*active,
-           active->canceller ? cancelled_before_start(*active->canceller)
-                             : ended_before_start(JobState::preempted, Cause::preempted,
-                                                  "its berth-runner was being ended"),
-           {}, clock_.system_now(), runner);
+           active->canceller ? cancelled_before_start(*active->canceller) : refused_by_leaving_runner(), {},
+           clock_.system_now(), runner);
     return;
   }
   try {

@@ -10,6 +10,7 @@
 
 #include "scheduler/daemon_options.h"
 #include "scheduler/help_text.h"
+#include "schemas/utf8.h"
 
 namespace berth {
 namespace {
@@ -27,8 +28,7 @@ std::string option_synopsis(const Option& option) {
 
 /// Columns that UTF-8 text takes on a terminal, for the characters that the tables use.
 std::size_t columns_of(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+  return text.size() - static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues_character));
 }
 
 /// Appends `text` from column `column` on, wrapped, continuation lines indented.

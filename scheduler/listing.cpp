@@ -8,6 +8,7 @@
 
 #include "schemas/input_error.h"
 #include "schemas/terminal_text.h"
+#include "schemas/utf8.h"
 #include "store/job_store.h"
 
 namespace berth {
@@ -16,10 +17,6 @@ namespace {
 constexpr std::array<std::string_view, 9> kDefaultColumns{
     "JobID", "JobName", "User", "AllocCPUS", "State", "ExitCode", "Elapsed", "TotalCPU", "MaxRSS"};
 constexpr int kWidestColumn = 1'000;
-
-bool continues_character(char byte) {
-  return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U;
-}
 
 /// Characters, not bytes, of UTF-8 text; near enough to columns of a terminal.
 std::size_t character_count(std::string_view text) {

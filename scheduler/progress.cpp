@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "schemas/terminal_text.h"
+#include "schemas/utf8.h"
 
 namespace berth {
 namespace {
@@ -25,8 +26,7 @@ std::string cut(const std::string& text, std::size_t columns) {
   std::size_t characters = 0;
   std::size_t i = 0;
   for (; i < text.size(); ++i) {
-    const bool begins_character = (static_cast<unsigned char>(text[i]) & 0xC0U) != 0x80U;
-    if (begins_character && ++characters > columns) {
+    if (!continues_character(text[i]) && ++characters > columns) {
       break;
     }
   }

@@ -393,11 +393,7 @@ void Runner::start(const RunnerMessage& message) {
   Job& job = jobs_[message.id.job_id];
   job.id = message.id;
   if (terminated_) {
-    Outcome outcome;
-    outcome.state = JobState::preempted;  // of which berthd lets it wait again
-    outcome.cause = Cause::preempted;
-    outcome.message = "its berth-runner was being ended";
-    refuse(message.id, outcome);
+    refuse(message.id, refused_by_leaving_runner());
     return;
   }
   try {

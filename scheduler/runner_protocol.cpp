@@ -263,6 +263,14 @@ void name_canceller(Outcome& outcome, const std::string& by) {
   }
 }
 
+Outcome refused_by_leaving_runner() {
+  Outcome outcome;
+  outcome.state = JobState::preempted;
+  outcome.cause = Cause::preempted;
+  outcome.message = "its berth-runner was being ended";
+  return outcome;
+}
+
 std::string program_identity(const std::string& path) {
   struct stat file {};
   if (::stat(path.c_str(), &file) != 0) {

@@ -104,6 +104,8 @@ std::string program_identity(const std::string& path);
 /// Adds to the message of what was cancelled by whom it was, if that is known and not told yet: runners of
 /// older builds do not.
 void name_canceller(Outcome& outcome, const std::string& by);
+/// Of a start that came too late to a runner that ends its jobs: berthd lets the job wait again.
+Outcome refused_by_leaving_runner();
 
 /// Takes frames out of a stream of bytes.
 class FrameReader {

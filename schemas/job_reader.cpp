@@ -508,8 +508,7 @@ JobSpec read_job(const Field& field) {
     } else if (!is_utf8(spec.current_working_directory)) {
       directory.refuse_plainly(
           "is left out, and the name of the folder that it would be is not UTF-8, which a record cannot "
-          "hold; "
-          "name one");
+          "hold; name one");
     }
   }
   return spec;

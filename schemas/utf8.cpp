@@ -5,10 +5,6 @@
 namespace berth {
 namespace {
 
-bool is_continuation(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
-}
-
 /// Length of the well-formed UTF-8 sequence at the front (RFC 3629, section 4); 0 when there is none.
 std::size_t sequence_length(std::string_view text) {
   const auto byte = [&](std::size_t index) { return static_cast<unsigned char>(text[index]); };
@@ -21,7 +17,8 @@ std::size_t sequence_length(std::string_view text) {
                              : first >= 0xF0U && first <= 0xF4U ? 4
                                                                 : 0;
   if (length == 0 || text.size() < length ||
-      !std::all_of(text.begin() + 1, text.begin() + static_cast<std::ptrdiff_t>(length), is_continuation)) {
+      !std::all_of(text.begin() + 1, text.begin() + static_cast<std::ptrdiff_t>(length),
+                   continues_character)) {
     return 0;
   }
   const unsigned char second = byte(1);
@@ -48,7 +45,7 @@ bool is_utf8(std::string_view text) {
 
 std::string_view whole_characters(std::string_view text, std::size_t most) {
   std::size_t end = std::min(most, text.size());
-  while (end > 0 && end < text.size() && is_continuation(text[end])) {
+  while (end > 0 && end < text.size() && continues_character(text[end])) {
     --end;
   }
   return text.substr(0, end);

@@ -51,6 +51,8 @@ void set_identity(SQLite::Database& connection, int version) {
 }
 
 constexpr const char* kUnfinishedMark = ".new-";
+/// SQLite's files beside a database.
+constexpr const char* kBesideDatabase[] = {"-wal", "-shm", "-journal"};
 
 /// A database's files under the name that it is made with, which go when it has not got its own by then.
 /// Locked meanwhile (flock(2), which SQLite does not use): those that are not are of processes that were
@@ -78,7 +80,8 @@ class UnfinishedFiles {
 
   const std::string& path() const { return path_; }
   static void remove(const std::string& path) {
-    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) {
+    ::unlink(path.c_str());
+    for (const char* suffix : kBesideDatabase) {
       ::unlink((path + suffix).c_str());
     }
   }
@@ -107,8 +110,9 @@ void remove_abandoned(const std::string& path) {
   std::vector<std::string> found;
   for (const fs::directory_entry& entry : fs::directory_iterator(fs::path(path).parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(prefix) && !name.ends_with("-wal") && !name.ends_with("-shm") &&
-        !name.ends_with("-journal")) {
+    const bool is_database = std::none_of(std::begin(kBesideDatabase), std::end(kBesideDatabase),
+                                          [&](const char* suffix) { return name.ends_with(suffix); });
+    if (name.starts_with(prefix) && is_database) {
       found.push_back(entry.path().string());
     }
   }

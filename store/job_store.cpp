@@ -80,16 +80,14 @@ JobState to_state(const std::string& path, const std::string& word) {
 }
 
 /// Everything an AccountingRecord is made of but its spec's text, without the filter; read by read_record in
-/// this order.
-/// `attempt` is its number, and `is_of_job` which of `a` are the job's.
+/// this order. `attempt` is its number, and `is_of_job` which of `a` are the job's.
 std::string record_select(const std::string& attempt, const std::string& is_of_job) {
   return "SELECT j.id, j.state, j.user, j.user_id, j.job_user, j.job_user_id, j.host, j.name, j.account, "
          "j.submit_us, j.end_us, j.spec_id, j.array_job_id, j.array_task_id, " +
          attempt +
          ", a.state, a.start_us, a.end_us, a.slot, a.cpus, a.memory_nodes, a.memory, "
          "a.cause, a.exit_code, a.signal, a.core_dumped, a.limit_name, a.limit_value, a.limit_cgroup, "
-         "a.stage, "
-         "a.error_number, a.message, " +
+         "a.stage, a.error_number, a.message, " +
          usage_columns("u.") + " FROM jobs j LEFT JOIN attempts a ON " + is_of_job +
          " LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt";
 }

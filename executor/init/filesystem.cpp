@@ -172,11 +172,16 @@ void read_path(long point, char (&path)[sandbox::kPathSize], Step step, const ch
   path[expect(sys(SYS_readlinkat, kCurrent, link, path, sizeof path - 1), step, target)] = '\0';
 }
 
-void find_real_run() {
+/// Links are followed, magic ones are not.
+long open_point(const char* path) {
   open_how how{};
   how.flags = O_PATH | kCloexec;
   how.resolve = RESOLVE_NO_MAGICLINKS;
-  const long run = sys(SYS_openat2, kCurrent, "/run", &how, sizeof how);
+  return sys(SYS_openat2, kCurrent, path, &how, sizeof how);
+}
+
+void find_real_run() {
+  const long run = open_point("/run");
   if (run >= 0) {
     read_path(run, real_run, Step::mount_private, "/run");
     sys(SYS_close, run);
@@ -207,10 +212,7 @@ Place place(long tree, const char* target, Step step) {
   if (!exists(target)) {
     expect(make_mount_point(target, is_directory(tree)), step, target);
   }
-  open_how how{};
-  how.flags = O_PATH | kCloexec;
-  how.resolve = RESOLVE_NO_MAGICLINKS;
-  const long point = expect(sys(SYS_openat2, kCurrent, target, &how, sizeof how), step, target);
+  const long point = expect(open_point(target), step, target);
   Place where = Place::other;
   if (step != Step::mount_device) {
     char path[sandbox::kPathSize];

@@ -1,5 +1,7 @@
 #include "executor/os/other_cpu.h"
 
+#include <utility>
+
 namespace berth {
 
 OtherCpu::OtherCpu() {
@@ -28,8 +30,8 @@ void OtherCpu::take_thread(pthread_t thread) const {
   }
 }
 
-void OtherCpu::leave() const {
-  if (is_known_) {
+void OtherCpu::leave() {
+  if (std::exchange(is_known_, false)) {
     ::sched_setaffinity(0, sizeof both_, &both_);
   }
 }

@@ -20,8 +20,8 @@ class OtherCpu {
   /// A process that was just forked, or a thread that was just made, goes there.
   void take_process(pid_t process) const;
   void take_thread(pthread_t thread) const;
-  /// By it, later than that: from now on it may use both.
-  void leave() const;
+  /// By it, later than that, and again at will: from now on it may use both.
+  void leave();
 
  private:
   std::optional<cpu_set_t> mask_of_other() const;

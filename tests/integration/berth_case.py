@@ -310,6 +310,15 @@ class BerthCase(unittest.TestCase):
         self.note(process)
         return process
 
+    def fifo_of_words(self):
+        """A path that jobs read words from, and the descriptor that gives them."""
+        words = os.path.join(self.work, "words")
+        os.mkfifo(words)
+        os.chmod(words, 0o666)
+        giver = os.open(words, os.O_RDWR)
+        self.addCleanup(os.close, giver)
+        return words, giver
+
     def finish(self, process, timeout=TIMEOUT, given=None):
         try:
             out, err = process.communicate(given, timeout=timeout)

@@ -107,6 +107,11 @@ class DaemonCase(BerthCase):
             self.daemon.send_signal(signal.SIGTERM)
             self.daemon.wait(20)
 
+    def pid_of_the_runner(self):
+        """Of the one job that runs."""
+        (running,) = json.loads(self.ok("slots", "--json"))["running"]
+        return int(running["runner"].split("-")[1])
+
     def alive_runners(self):
         alive = set()
         for pid in self.runner_pids:

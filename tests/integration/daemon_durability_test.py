@@ -56,15 +56,11 @@ class Durability(DaemonCase):
     @natively
     def test_a_hundred_running_jobs_are_taken_over_after_kill_9_and_none_is_lost_or_run_again(self):
         hundred = {"BERTH_IMAGINED_CPUS": "100"}
-        words = os.path.join(self.work, "words")
-        os.mkfifo(words)
+        words, giver = self.fifo_of_words()
         ran = os.path.join(self.work, "ran")
         with open(ran, "w", encoding="utf-8"):
             pass
-        for path in (words, ran):
-            os.chmod(path, 0o666)
-        giver = os.open(words, os.O_RDWR)
-        self.addCleanup(os.close, giver)
+        os.chmod(ran, 0o666)
         # Each ends when there is a word for it.
         argv = ["/bin/sh", "-c", f"echo $BERTH_JOB_ID.$BERTH_ATTEMPT >> {ran}; read word < {words}"]
         spec = {"argv": argv, "current_working_directory": self.work, "memory_per_node": "32M", "standard_output": "/dev/null"}

@@ -613,8 +613,7 @@ class Surviving(DaemonCase):
         self.start_daemon()
         job = self.submit("hold", 600)
         self.wait_for_state(job, "RUNNING")
-        (running,) = json.loads(self.ok("slots", "--json"))["running"]
-        pid = int(running["runner"].split("-")[1])
+        pid = self.pid_of_the_runner()
         os.kill(pid, signal.SIGSTOP)
         self.kill_daemon()
         self.start_daemon()
@@ -630,8 +629,7 @@ class Surviving(DaemonCase):
         self.start_daemon()
         job = self.submit_until_told()
         self.wait_for_state(job, "RUNNING")
-        (running,) = json.loads(self.ok("slots", "--json"))["running"]
-        pid = int(running["runner"].split("-")[1])
+        pid = self.pid_of_the_runner()
         self.kill_daemon()
         self.let_end()
         self.assertTrue(eventually(self.spooled, 30))
@@ -656,8 +654,7 @@ class Surviving(DaemonCase):
         self.assertEqual(len(before), 2)
         job = self.submit_until_told()
         self.wait_for_state(job, "RUNNING")
-        (running,) = json.loads(self.ok("slots", "--json"))["running"]
-        busy = int(running["runner"].split("-")[1])
+        busy = self.pid_of_the_runner()
         self.kill_daemon()
         self.start_daemon()
         self.assertEqual(self.alive_runners(), before)
@@ -670,8 +667,7 @@ class Surviving(DaemonCase):
         self.assertEqual(len(self.alive_runners() - before), 2)
         self.ok("wait", self.submit("exit", 0))
         self.assertEqual(self.state(job), "RUNNING")
-        (running,) = json.loads(self.ok("slots", "--json"))["running"]
-        self.assertEqual(int(running["runner"].split("-")[1]), busy)
+        self.assertEqual(self.pid_of_the_runner(), busy)
         self.let_end()
         self.ok("wait", job)
         self.assertTrue(eventually(lambda: not self.alive_runners() & before))

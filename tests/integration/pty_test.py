@@ -25,11 +25,7 @@ class RunningOnATerminal(TerminalChecks, BerthCase):
         self.assertEqual(self.check_controlling_terminal(self.terminal), ("2", "2"))
 
     def test_several_jobs_show_their_progress_in_lines_that_are_written_anew(self):
-        words = os.path.join(self.work, "words")
-        os.mkfifo(words)
-        os.chmod(words, 0o666)
-        giver = os.open(words, os.O_RDWR)
-        self.addCleanup(os.close, giver)
+        words, giver = self.fifo_of_words()
         jobs = [self.job(argv=["/bin/sh", "-c", f"read word < {words}"], name=name) for name in ("first", "second")]
         for term, is_live in (("vt100", True), ("dumb", False)):
             terminal = Terminal([BERTH, "run", "--database", self.database, self.job_file(*jobs)], cwd=self.work,

@@ -133,11 +133,7 @@ class Sharing(DaemonCase):
     def test_a_wide_job_is_not_starved_by_narrow_ones(self):
         # Each narrow job ends when there is a word for it: two are there until the wide one is in line, and after it
         # has run the others are.
-        words = os.path.join(self.work, "words")
-        os.mkfifo(words)
-        os.chmod(words, 0o666)
-        giver = os.open(words, os.O_RDWR)
-        self.addCleanup(os.close, giver)
+        words, giver = self.fifo_of_words()
         script = f"echo began; read word < {words}"
         jobs = [self.job(argv=["/bin/sh", "-c", script], name=f"j{number}") for number in range(40)]
         narrow = self.run_start(*jobs, arguments=[*self.two, "--overlap", "never", "--no-prefix"])

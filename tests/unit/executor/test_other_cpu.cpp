@@ -37,7 +37,7 @@ TEST_CASE("a process that is taken to the other CPU may use that alone until it 
     return;
   }
   REQUIRE(::sched_setaffinity(0, sizeof two, &two) == 0);
-  const OtherCpu other;
+  OtherCpu other;
   int go[2];
   REQUIRE(::pipe2(go, O_CLOEXEC) == 0);
   const pid_t child = ::fork();
@@ -60,7 +60,7 @@ TEST_CASE("a process that is taken to the other CPU may use that alone until it 
   CPU_ZERO(&one);
   CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
   REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
-  const OtherCpu none;
+  OtherCpu none;
   none.take_process(::getpid());
   none.leave();
   CHECK(allowed_cpus(0) == 1);

@@ -22,6 +22,13 @@ JobId submit_one(JobStore& store, const NewJob& job = sample_job()) {
   return store.submit({job}, sample_supervisor()).at(0);
 }
 
+NewJob sample_array(const std::string& tasks) {
+  NewJob job = sample_job();
+  job.queue.emplace();
+  job.queue->array_tasks = tasks;
+  return job;
+}
+
 /// Submits, configures, runs and finishes at the given seconds.
 JobId run_to_end(JobStore& store, const NewJob& job, std::int64_t start, std::int64_t end,
                  const Outcome& outcome = completed()) {
@@ -550,10 +557,8 @@ TEST_CASE(
 
 TEST_CASE("a spec that records have in common is in memory once, and too many records are refused") {
   const auto store = QueueStore::open(":memory:");
-  NewJob job = sample_job();
+  NewJob job = sample_array("0-9");
   job.spec.comment = std::string(5000, 'x');
-  job.queue.emplace();
-  job.queue->array_tasks = "0-9";
   const JobId array = submit_one(*store, job);
   for (unsigned task = 0; task < 10; ++task) {
     start_task(*store, array, task);
@@ -576,9 +581,7 @@ TEST_CASE("a spec that records have in common is in memory once, and too many re
 
 TEST_CASE("what is asked of one array or attempt reads neither specs nor tasks that are over") {
   const auto store = QueueStore::open(":memory:");
-  NewJob job = sample_job();
-  job.queue.emplace();
-  job.queue->array_tasks = "0-2";
+  const NewJob job = sample_array("0-2");
   const JobId array = submit_one(*store, job);
   CHECK_FALSE(store->has_tasks(array));
   const JobId first = start_task(*store, array, 0);
@@ -600,9 +603,7 @@ TEST_CASE("what is asked of one array or attempt reads neither specs nor tasks t
 
 TEST_CASE("thousands of tasks and ranges are one filter") {
   const auto store = QueueStore::open(":memory:");
-  NewJob job = sample_job();
-  job.queue.emplace();
-  job.queue->array_tasks = "0-2";
+  const NewJob job = sample_array("0-2");
   const JobId array = submit_one(*store, job);
   const JobId task = start_task(*store, array, 1);
   const JobId last = submit_one(*store);
@@ -626,10 +627,8 @@ TEST_CASE("what the waiting tasks of an array are changed to is stored once") {
   const TemporaryFolder folder;
   const auto store = QueueStore::open(folder.file("berthd.db"));
   const auto database = Database::open(folder.file("berthd.db"), Database::Missing::refuse);
-  NewJob job = sample_job();
+  NewJob job = sample_array("0-3");
   job.spec.comment = std::string(5000, 'x');
-  job.queue.emplace();
-  job.queue->array_tasks = "0-3";
   const JobId array = submit_one(*store, job);
   std::vector<JobId> rows{array};
   for (unsigned task = 0; task < 3; ++task) {
