@@ -9,16 +9,12 @@ std::optional<CgroupLimits> ArmedSandboxes::Entry::change_for(const SandboxProfi
   return sandbox->profile() == profile ? limits_to_add(limits, wanted) : std::nullopt;
 }
 
-void ArmedSandboxes::add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits, std::string reserved_for) {
-  entries_.push_back({std::move(sandbox), std::move(limits), std::move(reserved_for)});
+void ArmedSandboxes::add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits) {
+  entries_.push_back({std::move(sandbox), std::move(limits)});
 }
 
-std::unique_ptr<Sandbox> ArmedSandboxes::take(const std::string& cgroup_name, const SandboxProfile& profile,
-                                              const CgroupLimits& limits) {
+std::unique_ptr<Sandbox> ArmedSandboxes::take(const SandboxProfile& profile, const CgroupLimits& limits) {
   for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-    if (!entry->reserved_for.empty() && entry->reserved_for != cgroup_name) {
-      continue;
-    }
     if (const std::optional<CgroupLimits> change = entry->change_for(profile, limits)) {
       std::unique_ptr<Sandbox> sandbox = std::move(entry->sandbox);
       entries_.erase(entry);
@@ -30,8 +26,7 @@ std::unique_ptr<Sandbox> ArmedSandboxes::take(const std::string& cgroup_name, co
 }
 
 void ArmedSandboxes::keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits) {
-  entries_.remove_if(
-      [&](const Entry& entry) { return !entry.reserved_for.empty() || !entry.change_for(profile, limits); });
+  entries_.remove_if([&](const Entry& entry) { return !entry.change_for(profile, limits); });
 }
 
 bool ArmedSandboxes::receive(Spawned& spawned, const std::function<void(Sandbox&)>& connect) {

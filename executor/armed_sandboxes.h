@@ -17,13 +17,11 @@ namespace berth {
 
 class ArmedSandboxes {
  public:
-  /// `limits` are those that its cgroup was made with. `reserved_for`: the only job that may have it, by the
-  /// name that its cgroup is to have; empty: any.
-  void add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits, std::string reserved_for = {});
-  /// One for the job with this name of its cgroup, of this profile, with these limits in its cgroup, which
-  /// has its first name still; null when none fits. Throws CgroupError when a limit cannot be written.
-  std::unique_ptr<Sandbox> take(const std::string& cgroup_name, const SandboxProfile& profile,
-                                const CgroupLimits& limits);
+  /// `limits` are those that its cgroup was made with.
+  void add(std::unique_ptr<Sandbox> sandbox, CgroupLimits limits);
+  /// One of this profile, with these limits in its cgroup, which has its first name still; null when none
+  /// fits. Throws CgroupError when a limit cannot be written.
+  std::unique_ptr<Sandbox> take(const SandboxProfile& profile, const CgroupLimits& limits);
   /// Drops those that do not fit jobs of this profile and these limits, whichever they are.
   void keep_fitting(const SandboxProfile& profile, const CgroupLimits& limits);
   /// The launcher's answer for the sandbox with its token: takes it over and calls `connect` with it, or
@@ -37,7 +35,6 @@ class ArmedSandboxes {
   struct Entry {
     std::unique_ptr<Sandbox> sandbox;
     CgroupLimits limits;
-    std::string reserved_for;
 
     /// What its cgroup lacks for such a job; nothing when it does not fit one.
     std::optional<CgroupLimits> change_for(const SandboxProfile& profile, const CgroupLimits& wanted) const;

@@ -184,15 +184,16 @@ class Executor::Implementation {
     if (options_.first_spec != nullptr) {
       begin_first(profile_of(*options_.first_spec, *options_.first_identity));
     }
-    if (options_.on_forked) {
-      options_.on_forked();
-    }
-    tree_->complete();
     descriptor_limit_ = raise_descriptor_limit().rlim_max;
     NftTables::keep_descriptors();
     watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
+    if (!options_.complete_later) {
+      complete();
+    }
   }
+
+  void complete() { tree_->complete(); }
 
   ~Implementation() {
     if (begun_) {
@@ -243,12 +244,11 @@ class Executor::Implementation {
     }
   }
 
-  void expect(JobId job, const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+  void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
     try {
       const SandboxProfile profile = profile_of(spec, identity);
       if (can_be_armed(profile)) {
-        const std::string name = job_cgroup_name(job, 1);
-        arm_one(name, profile, job_cgroup_limits(spec, allocation, *tree_), name);
+        arm_one(profile, job_cgroup_limits(spec, allocation, *tree_));
       }
     } catch (const std::exception&) {
       return;  // the launch itself will tell what is wrong
@@ -455,7 +455,7 @@ class Executor::Implementation {
       add_host_network_files(plan);
     }
     const std::string cgroup_name = job_cgroup_name(request.job_id, request.attempt);
-    std::unique_ptr<Sandbox> sandbox = armed_.take(cgroup_name, profile, limits);
+    std::unique_ptr<Sandbox> sandbox = armed_.take(profile, limits);
     const bool was_armed = sandbox != nullptr;
     if (!was_armed) {
       sandbox = new_sandbox(request, cgroup_name, profile, limits);
@@ -566,18 +566,17 @@ class Executor::Implementation {
     }
   }
 
-  void arm_one(const std::string& name, const SandboxProfile& profile, const CgroupLimits& limits,
-               const std::string& reserved_for) {
+  void arm_one(const SandboxProfile& profile, const CgroupLimits& limits) {
     if (!spare_streams_) {
       spare_streams_ = make_job_streams();
     }
     std::unique_ptr<Sandbox> sandbox = std::exchange(begun_, nullptr);
     if (!sandbox || !(sandbox->profile() == profile)) {
-      sandbox = begin_sandbox(kArmedPrefix + name, profile);
+      sandbox = begin_sandbox(kArmedPrefix + std::to_string(last_token_ + 1), profile);
     }
     complete(*sandbox, limits, UniqueFd{});
     open_counters_ahead(*sandbox);
-    armed_.add(std::move(sandbox), limits, reserved_for);
+    armed_.add(std::move(sandbox), limits);
   }
 
   /// Keeps sandboxes ready for jobs like the last one.
@@ -588,7 +587,7 @@ class Executor::Implementation {
     armed_.keep_fitting(last_profile_, last_limits_);
     try {
       while (armed_.size() < std::min<std::size_t>(options_.armed_ahead, launches_left_)) {
-        arm_one(std::to_string(last_token_ + 1), last_profile_, last_limits_, "");
+        arm_one(last_profile_, last_limits_);
       }
     } catch (const std::exception&) {
       return;  // arming is an optimisation; the launch itself will tell what is wrong
@@ -993,6 +992,9 @@ void Executor::use_network(const NetworkSettings& settings) {
 void Executor::close() {
   implementation_.reset();
 }
+void Executor::complete() {
+  implementation_->complete();
+}
 void Executor::wait_until_ready() {
   implementation_->wait_until_ready();
 }
@@ -1011,9 +1013,8 @@ LeftoverOwner Executor::owner_of(const std::string& supervisor_cgroup, const std
 void Executor::remove_empty_leftover(const std::string& supervisor_cgroup) const {
   implementation_->remove_empty_leftover(supervisor_cgroup);
 }
-void Executor::expect(JobId job_id, const JobSpec& spec, const Allocation& allocation,
-                      const Identity& identity) {
-  implementation_->expect(job_id, spec, allocation, identity);
+void Executor::expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+  implementation_->expect(spec, allocation, identity);
 }
 void Executor::launch(LaunchRequest request) {
   implementation_->launch(std::move(request));

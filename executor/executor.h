@@ -3,11 +3,10 @@
 //
 // One Executor per process, one call at a time. Only the thread that constructed it may launch and destroy
 // it: it is the parent of the launcher, which dies with it (PR_SET_PDEATHSIG). It owns one helper process
-// (the launcher, forked in the constructor or before, so construct it before any thread:
-// ExecutorOptions::on_forked),
-// berth's cgroup for this process, and every job's cgroup and namespaces. Destruction kills what still runs
-// and removes all. When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket
-// whose other end it holds).
+// (the launcher, forked in the constructor or before, so construct it before any thread), berth's cgroup for
+// this process, and every job's cgroup and namespaces. Destruction kills what still runs and removes all.
+// When this process dies, even by SIGKILL, the kernel ends every job (they hang on a socket whose other end
+// it holds).
 #pragma once
 
 #include <sys/types.h>
@@ -104,8 +103,8 @@ struct ExecutorOptions {
   /// machine allows that before its limits are known; null: nothing. Read within the constructor alone.
   const JobSpec* first_spec = nullptr;
   const Identity* first_identity = nullptr;
-  /// Called within the constructor, once the launcher is forked: from here on there may be threads.
-  std::function<void()> on_forked = {};
+  /// The constructor leaves a part of its work to complete().
+  bool complete_later = false;
   /// From fork_launcher(); null: the constructor forks one.
   std::shared_ptr<LauncherProcess> launcher = {};
 };
@@ -218,6 +217,9 @@ class Executor {
   /// Other settings from now on. The pool is taken once, with the first private network.
   void use_network(const NetworkSettings& settings);
 
+  /// With ExecutorOptions::complete_later, once, before any other call, by any thread: makes the cgroups.
+  /// Throws CgroupError.
+  void complete();
   /// Waits until the launcher, which sets itself up meanwhile, can make sandboxes. Throws LaunchError with
   /// the one sentence that tells what to do when the kernel does not permit it.
   void wait_until_ready();
@@ -234,10 +236,11 @@ class Executor {
   /// slots.partition: CgroupTree::use_partition. Call it before the first launch, and also for `none`.
   std::string use_partition(CpuPartition kind, const CpuSet& cpus);
 
-  /// This job is likely to be launched next, as its first attempt: its sandbox is prepared in the background,
-  /// where this machine allows that. Failures are left for launch() to tell. Before the first launch any
-  /// thread may call it.
-  void expect(JobId job_id, const JobSpec& spec, const Allocation& allocation, const Identity& identity);
+  /// A job like this one is likely to be launched next: its sandbox is prepared, where this machine allows
+  /// that. Failures are left for launch() to tell. Before the first launch any thread may call it, while
+  /// another one calls other_supervisors(), owner_of(), remove_empty_leftover(), set_database() or
+  /// use_partition().
+  void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity);
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);
 

@@ -13,7 +13,6 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <future>
 #include <iterator>
 #include <memory>
 #include <system_error>
@@ -23,6 +22,7 @@
 #include "executor/os/syscall.h"
 #include "executor/os/unique_fd.h"
 #include "scheduler/batch.h"
+#include "scheduler/cli_run_preparation.h"
 #include "scheduler/database_path.h"
 #include "scheduler/executor_launcher.h"
 #include "scheduler/log.h"
@@ -121,19 +121,6 @@ std::map<std::string, Identity> resolve_identities(const std::vector<RequestedJo
   return identities;
 }
 
-std::vector<InputFault> unsupported(const Executor& executor, const std::vector<RequestedJob>& jobs,
-                                    const Caller& caller) {
-  std::vector<InputFault> faults;
-  for (const RequestedJob& job : jobs) {
-    try {
-      executor.check_supported(job.spec, caller);
-    } catch (const LaunchError& error) {
-      faults.push_back({job.source, "", "job \"" + job.spec.name + "\": " + error.what()});
-    }
-  }
-  return faults;
-}
-
 /// What only a queue that lasts can honour is refused, not dropped.
 std::vector<InputFault> queueing_faults(const std::vector<RequestedJob>& jobs) {
   std::vector<InputFault> faults;
@@ -195,15 +182,6 @@ void replace_unusable_directories(std::vector<RequestedJob>& jobs,
   }
 }
 
-/// The launcher has set itself up while the machine was examined and the database opened.
-void wait_until_ready(Executor& executor) {
-  try {
-    executor.wait_until_ready();
-  } catch (const LaunchError& error) {
-    throw InputError("berth", "", error.what());
-  }
-}
-
 std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
                                        const std::map<std::string, Identity>& identities,
                                        const Caller& caller) {
@@ -228,41 +206,11 @@ std::vector<Submission> submissions_of(std::vector<RequestedJob> jobs,
 /// A short job ends before the next sandbox is made: with two, that one is ready nevertheless.
 constexpr unsigned kArmedAhead = 2;
 
-/// What takes a moment and needs nothing of the executor: done by a thread, while this one makes its cgroups.
-/// Destruction waits for what has begun.
-class SideTasks {
- public:
-  explicit SideTasks(std::string database) : database_(std::move(database)) {}
-
-  /// Not before the executor has forked its launcher.
-  void begin() {
-    topology_ = std::async(std::launch::deferred, detect_topology);
-    store_ = std::async(std::launch::deferred, [this] {
-      std::error_code ignored;
-      return std::filesystem::exists(database_, ignored) ? JobStore::open(database_) : nullptr;
-    });
-    thread_.emplace([this] {
-      topology_.wait();
-      store_.wait();
-    });
-  }
-  Topology topology() {
-    thread_->wait();
-    return topology_.get();
-  }
-  /// A job that is refused leaves no new database: it is made only here.
-  std::unique_ptr<JobStore> store() {
-    thread_->wait();
-    std::unique_ptr<JobStore> existing = store_.get();
-    return existing ? std::move(existing) : JobStore::open(database_);
-  }
-
- private:
-  std::string database_;
-  std::future<Topology> topology_;
-  std::future<std::unique_ptr<JobStore>> store_;
-  std::optional<SideThread> thread_;  // last: its destruction waits for what uses the others
-};
+/// Null when it is not there: a job that is refused leaves no new database.
+std::unique_ptr<JobStore> open_existing(const std::string& database) {
+  std::error_code ignored;
+  return std::filesystem::exists(database, ignored) ? JobStore::open(database) : nullptr;
+}
 
 SlotPool make_pool(const Topology& topology, const PoolBounds& bounds) {
   try {
@@ -326,29 +274,24 @@ void respect_others(SlotPool& pool, const std::string& overlap) {
   }
 }
 
-/// The first job's sandbox is prepared while this thread commits the job. When another process takes the
-/// number, or the queue begins with another job, it is made in vain. Nothing else may use the executor before
-/// what is returned has gone.
-std::unique_ptr<SideThread> expect_first(Executor& executor, SlotPool& pool, JobStore& store,
-                                         const std::vector<Submission>& submissions,
-                                         const std::map<std::string, Identity>& identities) {
-  const JobSpec& spec = submissions.front().job.spec;
+/// What the first job will have, if it can be told. When the queue begins with another job, its sandbox may
+/// be made in vain.
+std::optional<RunPreparation::ExpectedJob> first_job(SlotPool& pool, const JobSpec& spec,
+                                                     const std::map<std::string, Identity>& identities) {
   pool.look_at_others();
   const std::optional<SlotLease> lease = pool.lease(slot_request(spec));
-  if (!lease) {
-    return nullptr;
-  }
-  return std::make_unique<SideThread>(
-      [&executor, id = store.next_job_id(), spec, allocation = lease->allocation(),
-       identity = identities.at(spec.isolation.user)] { executor.expect(id, spec, allocation, identity); },
-      SideThread::Begins::at_once);
+  return lease ? std::optional<RunPreparation::ExpectedJob>(
+                     {spec, lease->allocation(), identities.at(spec.isolation.user)})
+               : std::nullopt;
 }
 
-/// The launcher and the cgroups go while the disk writes the last record. False when it could not.
-bool close_and_sync(Executor& executor, JobStore& store) {
+/// The launcher and the cgroups go while the disk writes the last record and the database is closed. False
+/// when it could not be written.
+bool close_all(Executor& executor, std::unique_ptr<JobStore> store) {
   const SideThread closing([&executor] { executor.close(); });
   try {
-    store.sync();
+    store->sync();
+    store.reset();
   } catch (const StoreError& error) {
     log_error(error.what());
     return false;
@@ -626,8 +569,7 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
 
 ExecutorOptions executor_options(const Supervisor& supervisor, const std::vector<RequestedJob>& jobs,
                                  const std::map<std::string, Identity>& identities,
-                                 const NetworkSettings& network, SideTasks& side_tasks,
-                                 std::shared_ptr<LauncherProcess> launcher) {
+                                 const NetworkSettings& network, std::shared_ptr<LauncherProcess> launcher) {
   const JobSpec& first = jobs.front().spec;
   return {.cgroup = supervisor.cgroup,
           .armed_ahead = jobs.size() > 1 ? kArmedAhead : 0U,
@@ -635,7 +577,7 @@ ExecutorOptions executor_options(const Supervisor& supervisor, const std::vector
           .network = network,
           .first_spec = &first,
           .first_identity = &identities.at(first.isolation.user),
-          .on_forked = [&side_tasks] { side_tasks.begin(); },
+          .complete_later = true,
           .launcher = std::move(launcher)};
 }
 
@@ -709,20 +651,21 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
 
   const Supervisor supervisor = this_supervisor();
   const std::string database = database_path(line);
-  SideTasks side_tasks(database);
-  Executor executor(executor_options(supervisor, requested.jobs, identities, network, side_tasks,
-                                     std::move(launcher_process)));
+  Executor executor(
+      executor_options(supervisor, requested.jobs, identities, network, std::move(launcher_process)));
   log_debug("job database " + database + ", cgroup berth/" + supervisor.cgroup);
-  std::vector<InputFault> faults = unsupported(executor, requested.jobs, caller);
-  SlotPool pool = make_pool(side_tasks.topology(), wishes.bounds);
+  RunPreparation preparation(executor, requested.jobs, caller);
+  SlotPool pool = make_pool(detect_topology(), wishes.bounds);
+  respect_others(pool, wishes.overlap);
+  preparation.expect(first_job(pool, requested.jobs.front().spec, identities));
+  std::unique_ptr<JobStore> store = open_existing(database);
+  std::vector<InputFault> faults = preparation.refused();
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   refuse_all(std::move(faults), Batch::refusals(pool, submissions));
-  const std::unique_ptr<JobStore> store = side_tasks.store();
+  store = store ? std::move(store) : JobStore::open(database);
   recover_database(*store, line, executor, clock.system_now());
   executor.set_database(database);
   use_partition(executor, wishes.partition, pool);
-  respect_others(pool, wishes.overlap);
-  wait_until_ready(executor);
 
   OutputTarget standard_output(STDOUT_FILENO, "standard output");
   OutputTarget standard_error(STDERR_FILENO, "standard error");
@@ -738,12 +681,11 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   Batch batch(*store, launcher, pool, clock, supervisor, observer,
               wishes.overlap == "last" ? Overlap::last : Overlap::never);
   Cancellation cancellation(signals, executor);
-  std::unique_ptr<SideThread> sandbox = expect_first(executor, pool, *store, submissions, identities);
   batch.submit(std::move(submissions));
-  sandbox.reset();
+  preparation.wait();
   const BatchResult result = batch.run([&] { cancellation.read_signals(batch, progress); });
 
-  const bool is_on_disk = close_and_sync(executor, *store);
+  const bool is_on_disk = close_all(executor, std::move(store));
   AwaitedSignals::let_stop();
   if (bridge) {
     bridge->close();

@@ -63,7 +63,7 @@ if(BERTH_STATIC_LIBRARIES AND NOT BERTH_SANITIZE)
 endif()
 
 add_executable(berth main.cpp api_client.cpp cli_attach.cpp cli_daemon.cpp cli_doctor.cpp cli_exec.cpp
-  cli_generate.cpp cli_query.cpp cli_run.cpp cli_submit.cpp cli_top.cpp executor_launcher.cpp side_thread.cpp stream_client.cpp
+  cli_generate.cpp cli_query.cpp cli_run.cpp cli_run_preparation.cpp cli_submit.cpp cli_top.cpp executor_launcher.cpp side_thread.cpp stream_client.cpp
   terminal.cpp terminal_bridge.cpp)
 target_link_libraries(berth PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store berth_executor
                       berth_settings berth_warnings nlohmann_json::nlohmann_json Threads::Threads)

@@ -481,7 +481,6 @@ class SqliteJobStore final : public QueueStore {
   bool run_and_finish(JobId job, unsigned attempt, const AttemptStart& start, const Outcome& outcome,
                       const Usage& usage, Timestamp at, Sync sync) override;
   std::vector<OpenAttempt> open_attempts() override;
-  JobId next_job_id() override;
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override;
   bool is_of_berthd() override;
   std::vector<AccountingRecord> history(const HistoryFilter& filter) override;
@@ -541,15 +540,6 @@ std::vector<JobId> SqliteJobStore::submit(const std::vector<NewJob>& jobs, const
       insert_jobs(jobs, supervisor_id(supervisor), ids);
     }
     return ids;
-  });
-}
-
-JobId SqliteJobStore::next_job_id() {
-  return database_->read([&] {
-    Query query =
-        database_->query("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'jobs'");
-    query.step();
-    return JobId{Row(query).integer()};
   });
 }
 

@@ -165,9 +165,6 @@ class JobStore {
   /// SQLite need not be able to undo each.
   virtual void as_one(const std::function<void()>& body) = 0;
 
-  /// What the next job gets, unless another process submits one before.
-  virtual JobId next_job_id() = 0;
-
   // -- recovery --
   /// Every job that is not final, of every supervisor, oldest first.
   virtual std::vector<OpenAttempt> open_attempts() = 0;

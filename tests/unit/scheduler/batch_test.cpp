@@ -69,7 +69,6 @@ class FlakyStore final : public JobStore {
     ++transactions;
     real->as_one(body);
   }
-  JobId next_job_id() override { return real->next_job_id(); }
   std::vector<OpenAttempt> open_attempts() override { return real->open_attempts(); }
   bool is_of_berthd() override { return real->is_of_berthd(); }
   std::optional<Supervisor> find_supervisor(const std::string& cgroup) override {

@@ -108,14 +108,11 @@ TEST_CASE("a job comes back from the store as it went in, at each step of its li
   CHECK(store->check_integrity().empty());
 }
 
-TEST_CASE("the next job's number is known before, also behind deleted ones") {
+TEST_CASE("a number is never given twice, also behind deleted jobs") {
   const auto store = QueueStore::open(":memory:");
-  CHECK(store->next_job_id() == 1);
   CHECK(submit_one(*store) == 1);
   run_to_end(*store, sample_job(), 10, 20);
-  CHECK(store->next_job_id() == 3);
   CHECK(store->forget_ended({at(1'000), std::nullopt, {}}, 10) == 1);
-  CHECK(store->next_job_id() == 3);
   CHECK(submit_one(*store) == 3);
 }
 
