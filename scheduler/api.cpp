@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "scheduler/api_attach.h"
+#include "scheduler/api_metrics.h"
 #include "scheduler/api_routes.h"
 #include "scheduler/api_streams.h"
 #include "scheduler/cli_efficiency.h"
@@ -469,7 +470,9 @@ void Api::handle(const ApiRequest& request, const ApiRespond& respond) {
 void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
   const ApiMatch match = match_route(request.method, request.path);
   if (match.methods.empty()) {
-    throw ApiError(404, "there is nothing here; every path begins with /v1/, and docs/berthd.md lists them");
+    throw ApiError(
+        404,
+        "there is nothing here; every path but /metrics begins with /v1/, and docs/berthd.md lists them");
   }
   if (!match.call) {
     const bool is_options = request.method == "OPTIONS";
@@ -482,7 +485,7 @@ void Api::route(const ApiRequest& request, const Actor& actor, const ApiRespond&
     return;
   }
   refuse_unknown_parameters(request, match.parameters);
-  if (request.path.size() == 2) {
+  if (request.path.size() < 3) {
     call(*match.call, request, actor, respond);
     return;
   }
@@ -597,6 +600,8 @@ void Api::call(ApiCall call, const ApiRequest& request, const Actor& actor, cons
       return events(request, actor, respond);
     case ApiCall::slots:
       return respond(slots(actor));
+    case ApiCall::metrics:
+      return respond(metrics_response(daemon_));
     default:
       break;
   }

@@ -30,6 +30,7 @@ constexpr std::array kRoutes{
     ApiRoute{ApiCall::top, "GET", "/v1/top", ""},
     ApiRoute{ApiCall::events, "GET", "/v1/events", "after follow"},
     ApiRoute{ApiCall::slots, "GET", "/v1/slots", ""},
+    ApiRoute{ApiCall::metrics, "GET", "/metrics", ""},  // where every scraper looks
     ApiRoute{ApiCall::drain, "POST", "/v1/drain", ""},
     ApiRoute{ApiCall::undrain, "POST", "/v1/undrain", ""},
 };

@@ -34,6 +34,7 @@ enum class ApiCall {
   top,
   events,
   slots,
+  metrics,
   drain,
   undrain,
 };

@@ -199,6 +199,17 @@ std::vector<Daemon::RunningView> Daemon::running() const {
   return views;
 }
 
+std::map<JobState, std::uint64_t> Daemon::counts() const {
+  std::map<JobState, std::uint64_t> counts{{JobState::pending, waiting_.size()},
+                                           {JobState::configuring, 0},
+                                           {JobState::running, 0},
+                                           {JobState::suspended, 0}};
+  for (const auto& [job, active] : active_) {
+    ++counts[active.state];
+  }
+  return counts;
+}
+
 void Daemon::note_damage(const std::exception_ptr& error) {
   if (is_damage(error) && store_damage_.empty()) {
     store_damage_ = text_of(error) + "\n" + remedy_for_damage(config_, clock_.system_now());

@@ -203,6 +203,17 @@ class Daemon {
   /// What running jobs use at this moment, of those whose runners answer in time.
   void sample(SampleGatherer::Reply reply) { samples_.ask(std::move(reply)); }
   std::size_t waiting() const { return waiting_.size(); }
+  /// Jobs that have not ended; an array whose tasks wait counts once.
+  std::map<JobState, std::uint64_t> counts() const;
+  /// Since this berthd was started.
+  struct Totals {
+    std::uint64_t submitted = 0;              ///< jobs
+    std::uint64_t started = 0;                ///< attempts whose command began to run
+    std::map<JobState, std::uint64_t> ended;  ///< attempts
+    std::chrono::microseconds cpu_time{0};    ///< of those, where it is known
+    std::uint64_t oom_kills = 0;
+  };
+  const Totals& totals() const { return totals_; }
   /// Neither waits nor runs, and its end is on the disk.
   bool is_over(JobId job) const { return !waiting_.contains(job) && !active_.contains(job); }
   std::optional<WaitingJob> find_waiting(JobId job) const { return waiting_.find(job); }
@@ -413,6 +424,7 @@ class Daemon {
   std::unordered_map<JobId, unsigned> failed_starts_;        ///< in a row, of jobs that are to run again
   std::set<JobId> requeueing_;                               ///< ended jobs whose requeue is being committed
   std::uint64_t last_waiter_ = 0;
+  Totals totals_;
   std::string store_trouble_;
   std::string store_damage_;  ///< does not go away by itself
   /// What the system clock is ahead of the steady one: when berthd started, and when it was last looked at.

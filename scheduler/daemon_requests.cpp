@@ -268,6 +268,7 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
           submitting_.erase(user_id);
         }
         if (!error) {
+          totals_.submitted += ids->size();
           const Timestamp now = clock_.system_now();
           for (std::size_t index = 0; index < ids->size(); ++index) {
             const NewJob& job = (*shared)[index];

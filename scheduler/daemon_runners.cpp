@@ -450,6 +450,7 @@ void Daemon::handle_started(Active& active, const AttemptStart& start) {
   if (active.state != JobState::configuring) {
     return;  // told again after a restart
   }
+  ++totals_.started;
   active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   active.start = start;
@@ -576,6 +577,9 @@ bool Daemon::count_failed_start(const Active& active, const Outcome& outcome) {
 /// its runner is gone, and may have left the record in the spool.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
+  ++totals_.ended[outcome.state];
+  totals_.cpu_time += usage.cpu_total.value_or(std::chrono::microseconds(0));
+  totals_.oom_kills += usage.oom_kills.value_or(0);
   call_apart(loop_, [&] { handle_paused(active, "it has ended"); });
   active.lease.reset();
   active.runner.reset();

@@ -241,7 +241,7 @@ class Description(ApiCase):
         self.check("POST", one + "/signal", f"/v1/jobs/{first}/signal?signal=NONE", status=400)
         for stream in ("exec", "attach"):
             self.check("POST", f"{one}/{stream}", f"/v1/jobs/{first}/{stream}", "{}", 426)
-        for path in ("/v1/slots", "/v1/top", "/v1/report"):
+        for path in ("/v1/slots", "/v1/top", "/v1/report", "/metrics"):
             self.check("GET", path)
         for by in ("user", "account", "name", "day"):
             self.check("GET", "/v1/report", f"/v1/report?by={by}&start=today&end=now&users=root&accounts=lab")
@@ -273,6 +273,57 @@ class Description(ApiCase):
         described = {(method.upper(), path) for path, operations in self.api["paths"].items() for method in operations}
         self.assertEqual(described - self.checked, set(), "routes of the description that nothing asked for")
         self.assertTrue(eventually(lambda: not self.queue()))
+
+
+class Metrics(ApiCase):
+    FIGURE = re.compile(r'([a-z_]+)(?:\{[a-z]+="([^"\\]*)"\})? ([0-9.e+-]+)')
+
+    def figures(self):
+        """{(name, label's value): figure} of the page, in the format that Prometheus reads."""
+        status, headers, text = self.ask("GET", "/metrics")
+        self.assertEqual((status, headers["Content-Type"]), (200, "text/plain; version=0.0.4; charset=utf-8"))
+        figures, types, helped = {}, {}, set()
+        for line in text.decode().splitlines():
+            if line.startswith("# HELP "):
+                helped.add(line.split()[2])
+            elif line.startswith("# TYPE "):
+                _, _, name, types[name] = line.split()
+            else:
+                name, label, figure = self.FIGURE.fullmatch(line).groups()
+                self.assertEqual(types[name], "counter" if name.endswith("_total") else "gauge", line)
+                figures[name, label] = float(figure)
+        self.assertEqual(helped, set(types))
+        self.assertEqual({name for name, _ in figures} | {"berth_attempts_ended_total"}, helped)
+        return figures
+
+    def test_jobs_attempts_and_the_pool_are_counted(self):
+        before = self.figures()
+        self.assertEqual(before["berth_jobs_submitted_total", None], 0)
+        self.assertEqual(before["berth_cpus", None], before["berth_cpus_free", None] + before["berth_cpus_withheld", None])
+        self.submit("exit", 0)
+        self.submit("exit", 3)
+        self.submit("spin", 0.2)
+        self.submit("exit", 0, hold=True)
+        running = self.submit("hold", 600)
+        self.wait_for_state(running, "RUNNING")
+        wanted = {"COMPLETED": 2, "FAILED": 1}
+        self.assertTrue(eventually(lambda: all(self.figures().get(("berth_attempts_ended_total", state)) == count for state, count in wanted.items())), self.figures())
+        after = self.figures()
+        self.assertEqual(after["berth_jobs_submitted_total", None], 5)
+        self.assertEqual(after["berth_attempts_started_total", None], 4)
+        self.assertEqual((after["berth_jobs", "PENDING"], after["berth_jobs", "RUNNING"]), (1, 1))
+        self.assertGreaterEqual(after["berth_attempts_cpu_seconds_total", None], 0.2)
+        self.assertEqual(after["berth_cpus_free", None], before["berth_cpus_free", None] - 1)
+        self.assertLess(after["berth_memory_free_bytes", None], before["berth_memory_free_bytes", None])
+        self.assertEqual((after["berth_draining", None], after["berth_database_usable", None]), (0, 1))
+        self.assertGreater(after["process_resident_memory_bytes", None], 2**20)
+        self.assertGreater(after["process_open_fds", None], 5)
+        self.ok("suspend", running)
+        self.ok("drain")
+        suspended = self.figures()
+        self.assertEqual((suspended["berth_jobs", "SUSPENDED"], suspended["berth_draining", None]), (1, 1))
+        self.ok("undrain")
+        self.ok("cancel", "--now", *self.queue())
 
 
 class Http(ApiCase):
