@@ -406,6 +406,9 @@ class PlanBuilder {
     add_given(RLIMIT_MEMLOCK, limits.locked_memory);
     const std::uint64_t core = core_limit(limits.core_size.value_or(0));
     add(RLIMIT_CORE, core, core);
+    // What whoever started berth may do is nothing for a job: quotas do not hold for real-time threads.
+    add(RLIMIT_RTPRIO, 0, 0);
+    add(RLIMIT_NICE, 0, 0);
     plan.rlimits = blob_.add_array(rlimits);
     plan.rlimit_count = static_cast<std::uint32_t>(rlimits.size());
   }

@@ -44,7 +44,8 @@ const std::initializer_list<Group> kGroups = {
     // The mount family, old and new: the job's view of the file system is finished before it starts.
     {SCMP_ACT_ERRNO(EPERM),
      {"mount", "umount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick",
-      "open_tree", "move_mount", "mount_setattr", "swapon", "swapoff", "quotactl", "quotactl_fd"}},
+      "open_tree", "move_mount", "mount_setattr", "swapon", "swapoff", "quotactl",
+      "quotactl_fd"}},  // and kOpenTreeAttr
     // Joining another's namespaces; making new ones is filtered by flag below.
     {SCMP_ACT_ERRNO(EPERM), {"setns"}},
     // Flags of clone3 lie in memory, which a filter cannot read; libc falls back to clone on ENOSYS.
@@ -63,16 +64,21 @@ const std::initializer_list<Group> kGroups = {
       "ioperm", "vhangup", "nfsservctl", "_sysctl", "uselib", "ustat", "sysfs", "vm86", "vm86old"}},
 };
 
+/// Newer than this libseccomp, Linux 6.15; such calls have one number on all architectures.
+constexpr int kOpenTreeAttr = 467;
+
 constexpr unsigned long kNamespaceFlags[] = {CLONE_NEWNS,  CLONE_NEWUTS, CLONE_NEWIPC,   CLONE_NEWUSER,
                                              CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP};
 
 void deny_group(scmp_filter_ctx filter, const Group& group) {
   for (const char* name : group.names) {
     const int number = seccomp_syscall_resolve_name(name);
-    if (number < 0) {
-      continue;  // unknown to this libseccomp or absent on this architecture
+    if (number == __NR_SCMP_ERROR) {
+      throw std::runtime_error(std::string(name) + ": this libseccomp does not know it; give its number");
     }
-    require(seccomp_rule_add(filter, group.action, number, 0), name);
+    if (number >= 0) {  // else this architecture has not got it
+      require(seccomp_rule_add(filter, group.action, number, 0), name);
+    }
   }
 }
 
@@ -103,13 +109,35 @@ void deny_terminal_injection(scmp_filter_ctx filter) {
   }
 }
 
-/// Virtual sockets belong to no network namespace: through them a job in a virtual machine reaches the
-/// hypervisor's services and, at VMADDR_CID_LOCAL, the host's own (vsock(7)).
-void deny_virtual_sockets(scmp_filter_ctx filter) {
-  constexpr unsigned long kLow = 0xffffffff;  // the kernel takes an int
-  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
-                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, AF_VSOCK)),
-          "socket");
+/// Sockets but those of AF_UNIX, AF_INET, AF_INET6, AF_NETLINK and AF_PACKET: as where the kernel lacks a
+/// family, so programs go on without. Some belong to no network namespace (through AF_VSOCK a job in a
+/// virtual machine reaches the hypervisor's services and the host's own, vsock(7); AF_QIPCRTR and AF_RDS join
+/// jobs of different users), others are large and loaded by whoever asks, with a history of privilege
+/// escalation (AF_ALG, AF_RXRPC, AF_TIPC, AF_CAN …).
+void deny_socket_families(scmp_filter_ctx filter) {
+  static_assert(AF_UNIX == 1 && AF_INET == 2 && AF_INET6 == 10 && AF_NETLINK == 16 && AF_PACKET == 17);
+  constexpr scmp_datum_t kAllButTwoBits = ~scmp_datum_t{3};
+  constexpr scmp_datum_t kAllButOneBit = ~scmp_datum_t{1};
+  for (const int call : {SCMP_SYS(socket), SCMP_SYS(socketpair)}) {
+    for (const scmp_arg_cmp denied :
+         {SCMP_A0(SCMP_CMP_EQ, 3), SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButTwoBits, 4),  // 4 to 7
+          SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButOneBit, 8), SCMP_A0(SCMP_CMP_EQ, 11),
+          SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButTwoBits, 12),  // 12 to 15
+          // The kernel takes an int: whoever sets higher bits gets no socket at all.
+          SCMP_A0(SCMP_CMP_GT, AF_PACKET)}) {
+      require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, 1, &denied), "socket");
+    }
+  }
+}
+
+/// A cookie of core scheduling keeps the neighbouring hardware thread, which is another job's, idle
+/// (prctl(2), PR_SCHED_CORE). As where the kernel has none.
+void deny_core_scheduling(scmp_filter_ctx filter) {
+  constexpr unsigned long kLow = 0xffffffff;
+  constexpr unsigned long kSchedCore = 62;
+  require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(prctl), 1,
+                           SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, kSchedCore)),
+          "prctl");
 }
 
 /// Every filter takes memory that all processes of the machine share (net.core.bpf_jit_limit), and that the
@@ -166,7 +194,9 @@ Filter make_profile() {
   }
   deny_new_namespaces(filter.get());
   deny_terminal_injection(filter.get());
-  deny_virtual_sockets(filter.get());
+  require(seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), kOpenTreeAttr, 0), "open_tree_attr");
+  deny_socket_families(filter.get());
+  deny_core_scheduling(filter.get());
   deny_socket_filters(filter.get());
   deny_limits_of_init(filter.get());
   return filter;

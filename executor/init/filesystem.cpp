@@ -308,7 +308,9 @@ void mount_proc() {
        {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kmsg"}) {
     cover("/dev/null", file);
   }
-  for (const char* directory : {"/proc/acpi", "/proc/scsi"}) {
+  // Whoever may write to /proc/pressure has triggers there, and each descriptor of one takes the kernel a
+  // grace period to close: thousands of them outlive any kill for minutes.
+  for (const char* directory : {"/proc/acpi", "/proc/scsi", "/proc/pressure"}) {
     cover("/dev/mqueue", directory);  // empty and read-only in the template
   }
   for (const char* directory : {"/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq"}) {

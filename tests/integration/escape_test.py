@@ -4,6 +4,7 @@ import ctypes
 import glob
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -84,11 +85,51 @@ class Escape(BerthCase):
         )
         return self.job(argv=["/usr/bin/python3", "-I", "-c", prologue + program], name="python", **spec)
 
-    def test_virtual_sockets_do_not_reach_the_hypervisor(self):
-        # AF_VSOCK belongs to no network namespace.
+    def test_sockets_are_of_families_that_belong_to_a_network_namespace(self):
+        # unix, inet, inet6, netlink and packet; AF_VSOCK (40) and others belong to no network namespace.
+        allowed = (1, 2, 10, 16, 17)
+        program = (
+            "for family in range(1, 64): tell(lambda: socket.socket(family, socket.SOCK_DGRAM) and 'ok')\n"
+            "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
+            "number = 198 if os.uname().machine == 'aarch64' else 41\n"
+            "high = ctypes.c_ulong((1 << 32) | 40)\n"
+            "print(libc.syscall(number, high, 1, 0), errno.errorcode[ctypes.get_errno()])\n"
+            "tell(lambda: socket.socketpair(30, socket.SOCK_STREAM))\n"  # AF_TIPC
+        )
         for network in ("loopback", "none"):
-            run = self.run_jobs(self.python("tell(lambda: socket.socket(40, socket.SOCK_STREAM))", isolation={"network": network}))
-            self.assertEqual(run.out, "EAFNOSUPPORT\n", str(run))
+            run = self.run_jobs(self.python(program, isolation={"network": network}))
+            *single, high, pair = run.out.splitlines()
+            self.assertEqual(len(single), 63, str(run))
+            results = dict(enumerate(single, 1))
+            self.assertEqual({family for family, result in results.items() if result != "EAFNOSUPPORT"}, set(allowed), str(run))
+            self.assertEqual([results[family] for family in allowed], ["ok", "ok", "ok", "ok", "EPERM"], str(run))
+            self.assertEqual((high, pair), ("-1 EAFNOSUPPORT", "EAFNOSUPPORT"))
+
+    def test_newer_calls_than_the_library_knows_are_refused_too(self):
+        program = (
+            "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
+            "for call in ((467, -100, b'/tmp', 0, None, 0), (157, 62, 0, 0, 0, None)):\n"  # open_tree_attr; prctl(PR_SCHED_CORE)
+            "    print(libc.syscall(*call), errno.errorcode[ctypes.get_errno()])\n"
+        )
+        if os.uname().machine != "x86_64":
+            self.skip("the number of prctl here is another one")
+        run = self.run_jobs(self.python(program))
+        self.assertEqual(run.out, "-1 EPERM\n-1 EINVAL\n", str(run))
+
+    def test_real_time_priorities_of_the_caller_are_not_the_jobs(self):
+        before = {limit: resource.getrlimit(limit) for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE)}
+        try:
+            try:
+                for limit in before:
+                    resource.setrlimit(limit, (30, 30))
+            except ValueError as error:
+                self.skip(f"limits of the caller cannot be raised: {error}")
+            run = self.run_jobs(self.python("print(resource.getrlimit(resource.RLIMIT_RTPRIO), resource.getrlimit(resource.RLIMIT_NICE))\n"
+                                            "tell(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))"))
+        finally:
+            for limit, values in before.items():
+                resource.setrlimit(limit, values)
+        self.assertEqual(run.out, "(0, 0) (0, 0)\nEPERM\n", str(run))
 
     def test_init_is_not_limited_by_the_job(self):
         limit = "tell(lambda: resource.prlimit({}, resource.RLIMIT_NOFILE, (64, 64)))"
@@ -216,7 +257,8 @@ class Escape(BerthCase):
         for user in ({}, {"user": "0"}):
             run = self.run_job("find_writable", "/sys", isolation=user)
             self.assertIn("count 0", run.out, str(run))
-            run = self.run_job("find_writable", "/proc/sys", "/proc/self", isolation=user)
+            # Files that everybody may write are no less a way in: /proc/pressure is mode 0666.
+            run = self.run_job("find_writable", "/proc", "/proc/self", "/proc/thread-self", "/proc/1", "/proc/2", isolation=user)
             self.assertIn("count 0", run.out, str(run))
 
     def test_limits_are_not_raised_through_the_cgroup_file_system(self):
