@@ -27,6 +27,23 @@ Outcome launcher_failure(const std::string& what) {
   return outcome;
 }
 
+Resources free_of(const SlotPool& pool) {
+  return {pool.free_cpus(), pool.free_memory(), pool.free_slots()};
+}
+
+Resources wanted_by(const JobSpec& spec, const SlotPool& pool) {
+  const SlotRequest request = slot_request(spec);
+  return {pool.cpus_for(request), pool.memory_for(request), 1};
+}
+
+/// What other berths have: nobody knows until when. As though they ended now: what waits for them first is
+/// passed by no other then.
+void add_withheld(std::vector<RunningJob>& running, const SlotPool& pool, SteadyTime now) {
+  if (pool.withheld() > 0) {
+    running.push_back({{pool.withheld(), 0, 0}, now});
+  }
+}
+
 }  // namespace
 
 SlotRequest slot_request(const JobSpec& spec) {
@@ -53,6 +70,45 @@ std::vector<InputFault> Batch::refusals(const SlotPool& pool, const std::vector<
     }
   }
   return faults;
+}
+
+std::vector<Batch::Prospect> Batch::prospects(SlotPool& pool, const std::vector<Submission>& submissions,
+                                              Overlap overlap, SteadyTime now) {
+  std::vector<Prospect> prospects;
+  prospects.reserve(submissions.size());
+  JobQueue queue;
+  for (const Submission& submission : submissions) {
+    const JobSpec& spec = submission.job.spec;
+    const Resources takes = wanted_by(spec, pool);
+    queue.push({effective_priority(spec), prospects.size(), takes, longest_stay(spec)});
+    prospects.push_back({takes});
+  }
+  pool.look_at_others();
+  Resources taken;
+  std::vector<RunningJob> started;
+  bool overlaps = false;
+  while (!queue.empty()) {
+    Resources free = free_of(pool);
+    free -= taken;
+    std::vector<RunningJob> running = started;
+    add_withheld(running, pool, now);
+    if (const std::optional<QueuedJob> next = queue.take_next(free, running, now)) {
+      prospects[next->sequence].starts_now = true;
+      prospects[next->sequence].overlaps = overlaps;
+      taken += next->wants;
+      started.push_back({next->wants, now + next->stay});
+      continue;
+    }
+    const unsigned withheld = pool.withheld();
+    if (overlap == Overlap::last) {
+      pool.overlap(taken.cpus + queue.first(1).front().wants.cpus);
+    }
+    if (pool.withheld() == withheld) {
+      break;
+    }
+    overlaps = true;
+  }
+  return prospects;
 }
 
 BatchResult Batch::run(const std::function<void()>& after_wait) {
@@ -139,26 +195,18 @@ void Batch::enqueue(std::vector<NewJob> jobs, const std::vector<JobId>& ids) {
     record.submit = job.submit;
     record.spec = std::make_shared<const JobSpec>(std::move(job.spec));
     index_of_.emplace(record.job_id, i);
-    queue_.push({effective_priority(*record.spec), i, wanted_by(*record.spec), longest_stay(*record.spec)});
+    queue_.push(
+        {effective_priority(*record.spec), i, wanted_by(*record.spec, pool_), longest_stay(*record.spec)});
   }
-}
-
-Resources Batch::wanted_by(const JobSpec& spec) const {
-  const SlotRequest request = slot_request(spec);
-  return {pool_.cpus_for(request), pool_.memory_for(request), 1};
 }
 
 std::vector<RunningJob> Batch::running_jobs() const {
   std::vector<RunningJob> running;
   running.reserve(active_.size());
   for (const std::size_t index : active_) {
-    running.push_back({wanted_by(*entries_[index].record.spec), entries_[index].latest_end});
+    running.push_back({wanted_by(*entries_[index].record.spec, pool_), entries_[index].latest_end});
   }
-  if (pool_.withheld() > 0) {
-    // Nobody knows until when. As though they ended now: what waits for them first is passed by no other
-    // then.
-    running.push_back({{pool_.withheld(), 0, 0}, clock_.steady_now()});
-  }
+  add_withheld(running, pool_, clock_.steady_now());
   return running;
 }
 
@@ -185,8 +233,7 @@ std::optional<QueuedJob> Batch::next_that_fits() {
 }
 
 std::optional<QueuedJob> Batch::take_next() {
-  const Resources free{pool_.free_cpus(), pool_.free_memory(), pool_.free_slots()};
-  return queue_.take_next(free, running_jobs(), clock_.steady_now());
+  return queue_.take_next(free_of(pool_), running_jobs(), clock_.steady_now());
 }
 
 std::optional<QueuedJob> Batch::next_that_overlaps() {

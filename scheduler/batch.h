@@ -97,6 +97,17 @@ class Batch {
   /// callers can refuse before they make anything.
   static std::vector<InputFault> refusals(const SlotPool& pool, const std::vector<Submission>& submissions);
 
+  /// What would become of a job that were submitted now.
+  struct Prospect {
+    Resources takes;
+    bool starts_now = false;  ///< else it would wait for jobs to end
+    bool overlaps = false;    ///< it would get CPUs that jobs of other berths have
+  };
+  /// One for each submission, in their order; none of them is refused. Nothing is leased: another berth may
+  /// be faster.
+  static std::vector<Prospect> prospects(SlotPool& pool, const std::vector<Submission>& submissions,
+                                         Overlap overlap, SteadyTime now);
+
   /// Commits all jobs, those that fit into the pool as CONFIGURING and the others as PENDING; does not use
   /// the launcher yet. Throws InputError with refusals() before anything is queued: a batch is taken as a
   /// whole, because half a pipeline is no use to its author. Throws StoreError when the submission cannot be
@@ -149,7 +160,6 @@ class Batch {
   void launch_claimed();
   void rehearse_end();
   void launch(std::size_t index);
-  Resources wanted_by(const JobSpec& spec) const;
   std::vector<RunningJob> running_jobs() const;
   void handle(const LauncherEvent& event);
   void handle_started(std::size_t index, const JobStarted& started);

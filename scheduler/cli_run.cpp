@@ -9,12 +9,14 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
@@ -246,6 +248,7 @@ struct PoolWishes {
   PoolBounds bounds;
   CpuPartition partition = CpuPartition::none;
   std::string overlap;
+  Overlap overlap_rule() const { return overlap == "last" ? Overlap::last : Overlap::never; }
 };
 
 std::string wanted_overlap(const CommandLine& line, CpuPartition partition) {
@@ -360,6 +363,13 @@ void make_room(Progress& progress, OutputTarget& target) {
   }
 }
 
+/// Until `launcher` goes.
+void keep_drawn(Progress& progress, ExecutorLauncher& launcher, const Clock& clock) {
+  if (progress.is_live()) {
+    launcher.set_tick(Progress::kInterval, [&progress, &clock] { progress.redraw(clock.steady_now()); });
+  }
+}
+
 class ProgressObserver final : public JobObserver {
  public:
   ProgressObserver(Progress& progress, const Clock& clock) : progress_(progress), clock_(clock) {}
@@ -410,7 +420,8 @@ class ProgressObserver final : public JobObserver {
 };
 
 /// The file of --result: opened before anything runs, so that a run never ends without a place for its
-/// record, and emptied, so that it never has the record of the run before; written at the end.
+/// record, and emptied, so that it never has the record of the run before; written at the end. --test-only
+/// leaves it as it is.
 class ResultFile {
  public:
   ResultFile(const CommandLine& line, FileOwner owner)
@@ -430,6 +441,9 @@ class ResultFile {
         throw InputError("command line", "--result",
                          "is the file of --" + std::string(stream) + " too; name another");
       }
+    }
+    if (line.has("test-only")) {
+      return;
     }
     try {
       descriptor_.reset(open_output_file(path_, OpenMode::append, owner_));
@@ -554,8 +568,13 @@ void report(const CommandLine& line, const BatchResult& result, bool from_option
   (void)!::write(STDERR_FILENO, text.data(), text.size());
 }
 
-/// A terminal has one input and one output, and one job.
-void check_pty(const CommandLine& line, const RequestedJobs& requested) {
+/// With --pty, which is refused beside what does not go with it: a terminal has one input and one output, and
+/// one job.
+void join_terminal(const CommandLine& line, const RequestedJobs& requested,
+                   std::optional<TerminalBridge>& bridge) {
+  if (!line.has("pty")) {
+    return;
+  }
   for (const char* option : {"input", "stdin", "output", "error"}) {
     if (line.has(option)) {
       throw UsageError(line.command, "--" + std::string(option) +
@@ -564,6 +583,9 @@ void check_pty(const CommandLine& line, const RequestedJobs& requested) {
   }
   if (!requested.from_options || requested.jobs.size() != 1) {
     throw UsageError(line.command, "--pty runs one command or script: berth run --pty -- bash");
+  }
+  if (!line.has("test-only")) {
+    bridge.emplace();
   }
 }
 
@@ -613,6 +635,35 @@ void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
   }
 }
 
+/// The end of --test-only: no job is refused.
+int tell_prospects(const CommandLine& line, const std::vector<Submission>& submissions, SlotPool& pool,
+                   Overlap overlap) {
+  const std::vector<Batch::Prospect> prospects =
+      Batch::prospects(pool, submissions, overlap, SystemClock().steady_now());
+  nlohmann::ordered_json jobs = nlohmann::ordered_json::array();
+  std::string text;
+  for (std::size_t i = 0; i < submissions.size(); ++i) {
+    const auto& [takes, starts_now, overlaps] = prospects[i];
+    const std::string& name = submissions[i].job.spec.name;
+    jobs.push_back({{"name", name},
+                    {"cpus", takes.cpus},
+                    {"memory", takes.memory},
+                    {"starts_now", starts_now},
+                    {"overlaps", overlaps}});
+    text += "job \"" + printable(name) + "\" would start " + (starts_now ? "now" : "when others have ended") +
+            ", on " + std::to_string(takes.cpus) + " CPUs" +
+            (overlaps ? ", which jobs of other berths use too" : "") + ", with " +
+            format_size_human(takes.memory) + " of memory\n";
+  }
+  if (line.has("json")) {
+    const nlohmann::ordered_json all{{"jobs", std::move(jobs)}};
+    text = json_with_controls_escaped(
+        all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  }
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
 /// The end was asked for before all output was read.
 int status_of_unread(const AwaitedSignals& signals) {
   const int signal = signals.take();
@@ -632,11 +683,9 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   const PoolWishes wishes = pool_wishes(line);
   RequestedJobs requested = script != nullptr ? script_job(line, *script) : requested_jobs(line, texts);
   const bool from_options = requested.from_options;
+  const bool test_only = line.has("test-only");
   std::optional<TerminalBridge> bridge;
-  if (line.has("pty")) {
-    check_pty(line, requested);
-    bridge.emplace();
-  }
+  join_terminal(line, requested, bridge);
   Progress progress = make_progress(progress_mode(line, requested.jobs.size()));
 
   const AwaitedSignals signals;
@@ -657,11 +706,14 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   RunPreparation preparation(executor, requested.jobs, caller);
   SlotPool pool = make_pool(detect_topology(), wishes.bounds);
   respect_others(pool, wishes.overlap);
-  preparation.expect(first_job(pool, requested.jobs.front().spec, identities));
-  std::unique_ptr<JobStore> store = open_existing(database);
+  preparation.expect(test_only ? std::nullopt : first_job(pool, requested.jobs.front().spec, identities));
+  std::unique_ptr<JobStore> store = test_only ? nullptr : open_existing(database);
   std::vector<InputFault> faults = preparation.refused();
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   refuse_all(std::move(faults), Batch::refusals(pool, submissions));
+  if (test_only) {
+    return tell_prospects(line, submissions, pool, wishes.overlap_rule());
+  }
   store = store ? std::move(store) : JobStore::open(database);
   recover_database(*store, line, executor, clock.system_now());
   executor.set_database(database);
@@ -674,12 +726,9 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   JobStreams streams(streams_options, standard_output, standard_error);
   ExecutorLauncher launcher(executor, streams, identities, {signals.descriptor()});
   launcher.set_terminal(bridge ? &*bridge : nullptr);
-  if (progress.is_live()) {
-    launcher.set_tick(Progress::kInterval, [&] { progress.redraw(clock.steady_now()); });
-  }
+  keep_drawn(progress, launcher, clock);
   ProgressObserver observer(progress, clock);
-  Batch batch(*store, launcher, pool, clock, supervisor, observer,
-              wishes.overlap == "last" ? Overlap::last : Overlap::never);
+  Batch batch(*store, launcher, pool, clock, supervisor, observer, wishes.overlap_rule());
   Cancellation cancellation(signals, executor);
   batch.submit(std::move(submissions));
   preparation.wait();

@@ -484,6 +484,11 @@ constexpr std::array kMoreJobOptions{
 };
 
 constexpr std::array kRunOwnOptions{
+    Option{.name = "test-only",
+           .description =
+               "Runs and records nothing: checks the jobs as for a run, and says whether each would "
+               "start now; with --json as JSON",
+           .section = kSectionReport},
     Option{.name = "network-pool",
            .argument = "RANGES",
            .description =
@@ -595,6 +600,8 @@ constexpr std::array kRunExamples{
     Example{"berth run --mount /srv/data:/data --result record.json -- ./train --data /data",
             "A host folder inside, read-only, and the structured record in a file."},
     Example{"berth run --slots 4 nightly.json", "The jobs of a file, at most four at once."},
+    Example{"berth run --test-only nightly.json",
+            "Whether this machine takes them, and which would start now."},
     Example{"generate-jobs | berth run -", "Jobs from standard input."},
 };
 constexpr std::array kRunSeeAlso{"berth-check(1)"sv, "berth-show(1)"sv, "berth-history(1)"sv,
@@ -1703,7 +1710,6 @@ constexpr std::array kAbsentOptions{
     AbsentOption{"sockets-per-node", 0, "CPUs are chosen by topology; use -c"},
     AbsentOption{"spread-job", 0, "there is this machine alone; leave it out"},
     AbsentOption{"switches", 0, "there is this machine alone; leave it out"},
-    AbsentOption{"test-only", 0, "use berth check, or berth submit --test-only"},
     AbsentOption{"thread-spec", 0, "CPUs are exclusive, and chosen by topology; leave it out"},
     AbsentOption{"threads-per-core", 0, "use --slots-smt of berth run"},
     AbsentOption{"time-min", 0, "use --time"},

@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 
-from berth_case import BERTH, BerthCase, SOURCE, TIMEOUT, children, eventually, main, natively, read
+from berth_case import BERTH, BerthCase, SOURCE, TIMEOUT, berth_cgroups, children, eventually, main, natively, read
 from terminal_case import Terminal
 
 
@@ -525,6 +525,30 @@ class WithJobs(BerthCase):
                 self.finish(process)
             self.assertEqual(read(result), "", cause)
         self.run_command("exit", 0)  # removes what the one that was killed left
+
+    def test_test_only_tells_which_jobs_would_start_and_leaves_nothing(self):
+        result = os.path.join(self.results, "record.json")
+        with open(result, "w", encoding="utf-8") as file:
+            file.write("of the run before")
+        marker = os.path.join(self.work, "ran")
+        file = self.job_file(self.job("touch", marker, name="one", cpus_per_task=1), self.job("exit", 0, name="two", cpus_per_task=1))
+        only = ("run", "--test-only", "--database", self.database, "--slots", "1", "--result", result)
+        status, out, err = self.berth(*only, file)
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(out, 'job "one" would start now, on 1 CPUs, with 128M of memory\n'
+                              'job "two" would start when others have ended, on 1 CPUs, with 128M of memory\n')
+        jobs = json.loads(self.berth(*only, "--json", file)[1])["jobs"]
+        self.assertEqual(jobs[0], {"name": "one", "cpus": 1, "memory": 128 << 20, "starts_now": True, "overlaps": False})
+        self.assertFalse(jobs[1]["starts_now"])
+        for words in (["-c", "4000", "--", "true"], ["--user", "no-such-user", "--", "true"], ["--no-such", "--", "true"], ["--pty", "-o", "x", "--", "true"]):
+            with self.subTest(words=words):
+                refused = self.berth("run", "--database", self.database, *words)
+                self.assertEqual(refused[0], 125)
+                self.assertEqual(self.berth("run", "--test-only", "--database", self.database, *words), refused)
+        self.assertEqual(read(result), "of the run before")
+        self.assertFalse(os.path.exists(os.path.dirname(self.database)))
+        self.assertFalse(os.path.exists(marker))
+        self.assertEqual(berth_cgroups(), self.before_cgroups)
 
     def test_reader_that_goes_away_ends_the_writer_as_in_a_pipeline(self):
         words = ["run", "-q", "--database", self.database, "-D", self.work, "--", "/usr/bin/head", "-c", 10_000_000, "/dev/zero"]

@@ -779,4 +779,41 @@ TEST_CASE("no job with a time limit passes one that waits for another berth's CP
   CHECK(f.started() == Names{"wide", "narrow"});
 }
 
+TEST_CASE("prospects tell which jobs would start now, and lease nothing") {
+  Fixture f("core:2 pu:1");
+  const auto told = [&](std::vector<Submission> submissions) {
+    std::string text;
+    for (const Batch::Prospect& one :
+         Batch::prospects(f.pool, submissions, Overlap::never, f.clock.steady_now())) {
+      text += one.starts_now ? "now " : "later ";
+    }
+    return text;
+  };
+  Submission urgent = submission("urgent");
+  urgent.job.spec.priority = 1;
+  CHECK(told({submission("a"), submission("b"), urgent}) == "now later now ");
+  Submission whole = submission("whole");
+  whole.job.spec.cpus_per_task = 2;
+  whole.job.spec.memory_per_node.reset();
+  CHECK(told({submission("a"), whole, submission("b")}) == "now later later ");  // as in a run, b passes not
+  CHECK(Batch::prospects(f.pool, {whole}, Overlap::never, f.clock.steady_now()).front().takes ==
+        Resources{2, f.pool.total_memory(), 1});
+  f.everything_returned();
+  CHECK(f.store.calls.empty());
+}
+
+TEST_CASE("prospects tell what other berths are in the way of") {
+  SharedFixture f({0});
+  const auto first = [&](Overlap overlap, unsigned cpus) {
+    Submission job = submission("job");
+    job.job.spec.cpus_per_task = cpus;
+    return Batch::prospects(f.pool, {job}, overlap, f.clock.steady_now()).front();
+  };
+  CHECK(first(Overlap::never, 1).starts_now);
+  CHECK_FALSE(first(Overlap::last, 1).overlaps);
+  CHECK_FALSE(first(Overlap::never, 2).starts_now);
+  CHECK(first(Overlap::last, 2).starts_now);
+  CHECK(first(Overlap::last, 2).overlaps);
+}
+
 }  // namespace berth
