@@ -103,6 +103,12 @@ constexpr std::array kReportColumns{
     Column{
         "OOMKills", 8, "processes that the kernel killed for memory",
         [](const ReportRow& row) { return row.oom_kills ? std::to_string(*row.oom_kills) : std::string(); }},
+    Column{"MaxElapsed", 12, "wall time of the attempt that ran longest",
+           [](const ReportRow& row) { return duration(row.longest); }},
+    Column{"MaxRSS", 10, "highest memory that was charged to an attempt, page cache included",
+           [](const ReportRow& row) {
+             return row.memory_peak ? format_size_human(*row.memory_peak) : std::string();
+           }},
 };
 
 std::string column_names() {
@@ -234,6 +240,12 @@ std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
     }
     if (row.oom_kills) {
       value["oom_kills"] = *row.oom_kills;
+    }
+    if (row.longest) {
+      value["elapsed_max_usec"] = row.longest->count();
+    }
+    if (row.memory_peak) {
+      value["memory_peak"] = *row.memory_peak;
     }
     list.push_back(std::move(value));
   }

@@ -805,7 +805,7 @@ constexpr std::array kReportOptions{
            .section = kSectionFormat,
            .completion = Completion::columns,
            .words = "Key Jobs Attempts Completed Failed Timeout OutOfMemory Cancelled NodeFail Other Elapsed "
-                    "CPUTime TotalCPU CPUEff MemGiBh OOMKills"},
+                    "CPUTime TotalCPU CPUEff MemGiBh OOMKills MaxElapsed MaxRSS"},
     Option{
         .name = "noheader", .letter = 'n', .description = "Leaves the header out", .section = kSectionFormat},
     Option{.name = "parsable2",
@@ -828,13 +828,17 @@ constexpr std::array kReportUsage{"report [--by KEY] [OPTION…]"sv};
 constexpr std::array kReportDescription{
     "Sums up what jobs used and how they ended, by user, account, job name or day: jobs, attempts by state, "
     "wall "
-    "time, CPU time that was granted and used, memory times hours. An attempt counts whole, at the instant "
+    "time, CPU time that was granted and used, memory times hours; and the longest wall time and the highest "
+    "memory of an attempt, by which the next one's limits can be chosen. An attempt counts whole, at the "
+    "instant "
     "of its "
     "end; what still runs is not in it. Users get their own jobs, administrators everybody's."sv,
 };
 constexpr std::array kReportExamples{
     Example{"berth report -S now-30days", "Who used how much in the last thirty days?"},
     Example{"berth report --by day -S now-7days -o Day,Jobs,Failed,TotalCPU", "A week, day by day."},
+    Example{"berth report --by name -o JobName%20,Jobs,MaxElapsed,MaxRSS,Timeout,OutOfMemory",
+            "What -t and --mem do jobs of each name need?"},
     Example{"berth report --by account -S 2026-11-01 -E 2026-12-01 -P", "A month's bill, for a spreadsheet."},
 };
 constexpr std::array kReportSeeAlso{"berth-history(1)"sv, "berth-efficiency(1)"sv};

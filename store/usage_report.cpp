@@ -2,6 +2,8 @@
 // as "0-3,8", of which a machine has few different ones.
 #include "store/usage_report.h"
 
+#include <algorithm>
+
 #include "schemas/cpu_set.h"
 #include "store/database.h"
 #include "store/read_report.h"
@@ -108,6 +110,11 @@ void add(std::optional<Sum>& sum, const std::optional<Sum>& more) {
   sum = more ? sum.value_or(Sum{}) + *more : sum;
 }
 
+template <typename Most>
+void raise(std::optional<Most>& most, const std::optional<Most>& other) {
+  most = std::max(most, other);  // absent is less than all
+}
+
 }  // namespace
 
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
@@ -128,7 +135,9 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
   SQLite::Statement statement = database.prepare(
       "SELECT " + key + ", a.cpus, a.state, count(*), sum(" + kElapsed + "), sum(1.0 * u.cpu_total), sum(" +
       kElapsed + " / 1e6 * nullif(a.memory, 0)), sum(1.0 * u.oom_kills), sum(CASE WHEN " + kIsComparable +
-      " THEN 1.0 * u.wall END), sum(CASE WHEN " + kIsComparable + " THEN 1.0 * u.cpu_total END)" +
+      " THEN 1.0 * u.wall END), sum(CASE WHEN " + kIsComparable +
+      " THEN 1.0 * u.cpu_total END), max(CASE WHEN a.start_us IS NOT NULL THEN u.wall END), "
+      "max(u.memory_peak)" +
       conditions.text() + " GROUP BY 1, 2, 3");
   Query query(statement);
   conditions.bind(query);
@@ -145,6 +154,9 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
     add(row.memory_granted, query.is_null(6) ? std::nullopt : std::optional(query.real(6)));
     add(row.oom_kills,
         query.is_null(7) ? std::nullopt : std::optional(static_cast<std::uint64_t>(query.integer(7))));
+    raise(row.longest, time_in(query, 10));
+    raise(row.memory_peak,
+          query.is_null(11) ? std::nullopt : std::optional(static_cast<Bytes>(query.integer(11))));
     row.granted_to_compare += time_in(query, 8, cpus).value_or(std::chrono::microseconds(0));
     row.used_to_compare += time_in(query, 9).value_or(std::chrono::microseconds(0));
   }

@@ -1,4 +1,4 @@
-// Sums over ended attempts, for `berth report`.
+// Sums over ended attempts, and the most that one of them used, for `berth report`.
 #pragma once
 
 #include <chrono>
@@ -45,6 +45,8 @@ struct ReportRow {
   Time cpu_used;                         ///< user and system
   std::optional<double> memory_granted;  ///< byte seconds: elapsed times the memory limit
   std::optional<std::uint64_t> oom_kills;
+  Time longest;                      ///< wall time of the attempt that ran longest
+  std::optional<Bytes> memory_peak;  ///< the highest of an attempt
 
   // CPU time of the attempts of which both were measured.
   std::chrono::microseconds granted_to_compare{0};

@@ -39,6 +39,8 @@ class Reporting(DaemonCase):
         self.assertGreaterEqual(root["cpu_total_usec"], 900_000)
         self.assertEqual(root["cpu_granted_usec"], root["elapsed_usec"], "one CPU each")
         self.assertAlmostEqual(root["memory_granted_byte_seconds"] / (128 << 20), root["elapsed_usec"] / 1e6, delta=0.01)
+        self.assertEqual(root["elapsed_max_usec"], max(record["usage"]["wall_usec"] for record in records[:3]))
+        self.assertEqual(root["memory_peak"], max(record["usage"]["memory_peak"] for record in records[:3]))
         by_account = self.rows("--by", "account")
         self.assertEqual({name: row["jobs"] for name, row in by_account.items()}, {"blue": 2, "": 2})
         self.assertEqual(self.rows("--by", "name")["exit"]["attempts"], 2)

@@ -98,7 +98,20 @@ TEST_CASE("a cell of what was not measured is empty") {
   ListingStyle style;
   style.header = false;
   style.form = ListingStyle::Form::parsable2;
-  CHECK(report("Elapsed,CPUTime,TotalCPU,CPUEff,MemGiBh,OOMKills", style) == "00:00:00|||||0\n");
+  CHECK(report("Elapsed,CPUTime,TotalCPU,CPUEff,MemGiBh,OOMKills,MaxElapsed,MaxRSS", style) ==
+        "00:00:00|||||0||\n");
+}
+
+TEST_CASE("the longest time and the highest memory of an attempt are told where they were measured") {
+  std::vector<ReportRow> some = rows();
+  some.front().longest = std::chrono::seconds(90);
+  some.front().memory_peak = Bytes{3} << 20U;
+  ListingStyle style;
+  style.header = false;
+  style.form = ListingStyle::Form::parsable2;
+  CHECK(format_report(some, ReportKey::name, "MaxElapsed,MaxRSS", style) == "00:01:30|3M\n");
+  CHECK_THAT(report_json(some, ReportKey::name),
+             Contains(R"("oom_kills":0,"elapsed_max_usec":90000000,"memory_peak":3145728})"));
 }
 
 TEST_CASE("CPU efficiency is of the attempts of which the granted time was measured") {

@@ -115,6 +115,27 @@ TEST_CASE("a job that never started ran for no time") {
   const ReportRow row = store->report({}).at(0);
   CHECK(row.elapsed == std::chrono::seconds(0));
   CHECK_FALSE(row.cpu_used);
+  CHECK_FALSE(row.longest);
+}
+
+TEST_CASE("the most of a row is that of one attempt, of those of which it was measured") {
+  const auto store = QueueStore::open(":memory:");
+  Usage usage;
+  run_to_end(*store, 1 << 20, usage, ended(JobState::node_fail, Cause::node_fail));
+  ReportRow row = store->report({}).at(0);
+  CHECK_FALSE(row.longest);
+  CHECK_FALSE(row.memory_peak);
+  usage.wall = std::chrono::seconds(20);
+  run_to_end(*store, 1 << 20, usage);
+  usage.wall = std::chrono::seconds(5);
+  usage.memory_peak = Bytes{7} << 30U;
+  run_to_end(*store, 1 << 20, usage, ended(JobState::failed, Cause::exited));
+  usage.memory_peak = 1 << 20;
+  run_to_end(*store, 1 << 20, usage);
+  row = store->report({}).at(0);
+  CHECK(row.elapsed == std::chrono::seconds(30));
+  CHECK(row.longest == std::chrono::seconds(20));
+  CHECK(row.memory_peak == Bytes{7} << 30U);
 }
 
 }  // namespace berth
