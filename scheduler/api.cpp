@@ -268,6 +268,9 @@ Json summary_value(const JobSummary& job) {
   if (job.wall) {
     value["wall_usec"] = job.wall->count();
   }
+  if (job.time_limit) {
+    value["time_limit_usec"] = std::chrono::microseconds(*job.time_limit).count();
+  }
   if (!job.slot.empty()) {
     value["slot"] = job.slot;
     value["allocated_cpus"] = job.cpus;

@@ -70,19 +70,27 @@ std::string user_number(const CommandLine& line, const std::string& user) {
   return std::to_string(entry->pw_uid);
 }
 
+std::string duration_text(std::chrono::microseconds duration) {
+  return format_duration(std::chrono::duration_cast<Milliseconds>(duration));
+}
+
+/// Of one that has started and not ended, without the time for which it was suspended.
+std::chrono::microseconds running_time(const Json& job, Timestamp now) {
+  const std::chrono::microseconds suspended(job.value("suspended_usec", std::int64_t{0}));
+  return now - parse_instant(job["start"].get<std::string>(), now) - suspended;
+}
+
 /// Empty when it was not measured.
 std::string elapsed(const Json& job, Timestamp now) {
   if (!job.contains("start")) {
     return "0:00";
   }
-  std::chrono::microseconds time(job.value("wall_usec", std::int64_t{0}));
   if (!job.contains("end")) {
-    const std::chrono::microseconds suspended(job.value("suspended_usec", std::int64_t{0}));
-    time = now - parse_instant(job["start"].get<std::string>(), now) - suspended;
-  } else if (!job.contains("wall_usec")) {
-    return "";
+    return duration_text(running_time(job, now));
   }
-  return format_duration(std::chrono::duration_cast<Milliseconds>(time));
+  return job.contains("wall_usec")
+             ? duration_text(std::chrono::microseconds(job["wall_usec"].get<std::int64_t>()))
+             : "";
 }
 
 /// "36", "36_4" for a task, "36_[5-99]" for the rest of an array.
@@ -103,6 +111,7 @@ struct QueueRow {
     return job.contains("queue") ? job["queue"] : kNone;
   }
   bool waits() const { return job["state"] == "PENDING"; }
+  bool runs() const { return job.contains("start") && !job.contains("end"); }
 };
 
 std::string memory_cell(const QueueRow& row) {
@@ -122,6 +131,46 @@ std::string place_cell(const QueueRow& row) {
 
 std::string instant_cell(const Json& of, const char* name, Timestamp now) {
   return of.contains(name) ? format_instant(parse_instant(of[name].get<std::string>(), now)) : "";
+}
+
+/// `of` a job that runs and has a time limit; else as squeue has it.
+std::string of_time_limit(const QueueRow& row,
+                          std::string (*of)(std::chrono::microseconds limit, const QueueRow& row),
+                          const char* without_limit) {
+  if (!row.runs()) {
+    return "N/A";
+  }
+  return row.job.contains("time_limit_usec")
+             ? of(std::chrono::microseconds(row.job["time_limit_usec"].get<std::int64_t>()), row)
+             : without_limit;
+}
+
+std::string time_limit_cell(const QueueRow& row) {
+  return of_time_limit(
+      row, [](std::chrono::microseconds limit, const QueueRow&) { return duration_text(limit); },
+      "UNLIMITED");
+}
+
+std::string time_left_cell(const QueueRow& row) {
+  return of_time_limit(
+      row,
+      [](std::chrono::microseconds limit, const QueueRow& running) {
+        const std::chrono::microseconds left = limit - running_time(running.job, running.now);
+        return duration_text(std::max(left, std::chrono::microseconds(0)));
+      },
+      "UNLIMITED");
+}
+
+std::string end_time_cell(const QueueRow& row) {
+  if (row.job.contains("end")) {
+    return instant_cell(row.job, "end", row.now);
+  }
+  return of_time_limit(
+      row,
+      [](std::chrono::microseconds limit, const QueueRow& running) {
+        return format_instant(running.now + limit - running_time(running.job, running.now));
+      },
+      "N/A");
 }
 
 /// squeue's: those that are shown without --format, and further ones.
@@ -160,6 +209,9 @@ constexpr std::array kQueueColumns{
                           [](const QueueRow& row) { return instant_cell(row.job, "submit", row.now); }},
     TableColumn<QueueRow>{"Start", "START_TIME", 19,
                           [](const QueueRow& row) { return instant_cell(row.job, "start", row.now); }},
+    TableColumn<QueueRow>{"EndTime", "END_TIME", 19, end_time_cell},
+    TableColumn<QueueRow>{"TimeLimit", "TIME_LIMIT", 12, time_limit_cell},
+    TableColumn<QueueRow>{"TimeLeft", "TIME_LEFT", 12, time_left_cell},
     TableColumn<QueueRow>{
         "Begin", "BEGIN_TIME", 19,
         [](const QueueRow& row) { return instant_cell(row.queue(), "begin_time", row.now); }},

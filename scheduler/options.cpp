@@ -1094,13 +1094,15 @@ constexpr std::array kQueueOptions{
         .argument = "LIST",
         .description =
             "Columns, each optionally with a width (JobName%20): JobID, JobName, User, State, Time, CPUs, "
-            "Memory, Place; JobIDRaw, UID, Account, Attempt, Priority, Reason, Slot, Submit, Start, Begin, "
+            "Memory, Place; JobIDRaw, UID, Account, Attempt, Priority, Reason, Slot, Submit, Start, EndTime "
+            "(when its time limit is over, or it has ended), TimeLimit and TimeLeft (of jobs that run), "
+            "Begin, "
             "Deadline, Dependency",
         .fallback = "the first eight",
         .completion = Completion::columns,
         .words =
             "JobID JobName User State Time CPUs Memory Place JobIDRaw UID Account Attempt Priority Reason "
-            "Slot Submit Start Begin Deadline Dependency"},
+            "Slot Submit Start EndTime TimeLimit TimeLeft Begin Deadline Dependency"},
     Option{.name = "noheader", .letter = 'n', .description = "Leaves the header out"},
     Option{.name = "parsable2", .letter = 'P', .description = "Columns separated by |, full width"},
     Option{.name = "json", .description = "Prints the jobs as JSON: {\"jobs\":[…],\"truncated\":false}"},
@@ -1115,6 +1117,7 @@ constexpr std::array kQueueDescription{
 constexpr std::array kQueueExamples{
     Example{"berth queue", "Your jobs; as an administrator everybody's."},
     Example{"berth queue -t PD", "Only those that wait."},
+    Example{"berth queue -t R -o JobID,JobName%20,TimeLeft,EndTime", "How long what runs may go on."},
 };
 constexpr std::array kQueueSeeAlso{"berth-submit(1)"sv, "berth-history(1)"sv};
 constexpr CommandSpec kQueue{.name = "queue",

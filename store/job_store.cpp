@@ -983,12 +983,15 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
     std::string sql =
         "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
         "a.end_us, u.wall, "
-        "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, q.priority, "
+        "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, "
+        "coalesce(CASE WHEN a.start_us IS NOT NULL AND a.end_us IS NULL AND json_valid(coalesce(s.text, "
+        "j.spec)) "
+        "THEN json_extract(coalesce(s.text, j.spec), '$.time_limit') END, ''), q.priority, "
         "q.cpus, q.memory, q.stay_ms, q.hold, q.begin_us, q.deadline_us, q.dependency, q.array_tasks, "
         "q.array_limit, q.shared_network FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id AND a.attempt = "
         "j.attempt AND "
         "j.state <> 'PENDING' LEFT JOIN usage u ON u.job_id = a.job_id AND u.attempt = a.attempt LEFT JOIN "
-        "queue q ON q.job_id = j.id WHERE ";
+        "queue q ON q.job_id = j.id LEFT JOIN specs s ON s.id = j.spec_id WHERE ";
     sql +=
         states.empty() ? "j.end_us IS NULL" : "j.state IN (" + states + ")" + index_condition(filter.states);
     // An array all of whose tasks have rows of their own is told of by those.
@@ -1029,6 +1032,9 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
       summary.array_job_id = row.optional_integer();
       if (const auto task = row.optional_integer()) {
         summary.array_task_id = static_cast<unsigned>(*task);
+      }
+      if (const std::string limit = row.text(); !limit.empty()) {
+        summary.time_limit = parse_duration(limit);
       }
       if (!row.next_is_null()) {
         summary.queue = read_facts(row);

@@ -56,6 +56,7 @@ struct JobSummary {
   std::optional<Timestamp> start;
   std::optional<Timestamp> end;                   ///< of its last attempt
   std::optional<std::chrono::microseconds> wall;  ///< that was measured of it
+  std::optional<Milliseconds> time_limit;         ///< while it runs, if it has one
   std::string slot;
   std::string cpus;  ///< granted, as a list
   std::optional<Bytes> memory;

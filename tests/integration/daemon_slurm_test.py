@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 import time
+from datetime import datetime
 
 from berth_case import eventually, main
 from daemon_case import DaemonCase, UnixConnection
@@ -230,6 +231,32 @@ class Listings(DaemonCase):
         self.assertIn("JobIDRaw", err)
         self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
         self.assertEqual(self.ok("slots", "-n", user="postgres"), "")
+
+    def test_what_is_left_of_a_time_limit_is_listed_as_squeue_does(self):
+        def left(job):
+            return self.ok("queue", "-n", "-P", "-t", "all", "-o", "TimeLimit,TimeLeft,EndTime", "-j", job).rstrip("\n").split("|")
+
+        def at(text):
+            return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S")
+
+        self.assertEqual(left(self.first), ["UNLIMITED", "UNLIMITED", "N/A"])
+        self.assertEqual(left(self.second), ["N/A", "N/A", "N/A"])
+        self.ok("cancel", "--now", self.first, self.third)
+        self.cli("wait", self.first)
+        self.assertEqual(left(self.first), ["N/A", "N/A", self.ok("history", "-n", "-P", "-o", "End", self.first).strip()])
+        job = self.submit("hold", 600, time_limit="1h", comment="x" * 5000)
+        self.wait_for_state(job, "RUNNING")
+        limit, rest, end = left(job)
+        start = at(self.ok("history", "-n", "-P", "-o", "Start", job).strip())
+        self.assertEqual(limit, "01:00:00")
+        self.assertRegex(rest, r"^(00:59:[0-9]{2}|01:00:00)$")
+        self.assertLessEqual(abs((at(end) - start).total_seconds() - 3600), 1)
+        self.assertEqual(self.queue()[job]["time_limit_usec"], 3_600_000_000)
+        self.ok("suspend", job)
+        rest, end = left(job)[1:]
+        self.assertTrue(eventually(lambda: left(job)[2] > end))  # goes on while the job does not
+        seconds = [datetime.strptime(text, "%H:%M:%S") for text in (rest, left(job)[1])]
+        self.assertLessEqual(abs((seconds[0] - seconds[1]).total_seconds()), 1)
 
     def test_a_limit_counts_the_jobs_that_are_selected(self):
         for arguments, names in (

@@ -734,6 +734,39 @@ TEST_CASE("an array has started when each of its tasks has, or ended before") {
   CHECK_FALSE(store->has_started(lost));
 }
 
+TEST_CASE("a listing has the time limits of jobs that run, also of those with long specs") {
+  const auto store = QueueStore::open(":memory:");
+  NewJob job = sample_job();
+  job.spec.time_limit = std::chrono::milliseconds(90'500);
+  NewJob large = sample_job();
+  large.spec.time_limit = std::chrono::hours(50);
+  large.spec.comment = std::string(5'000, 'x');
+  NewJob unlimited = sample_job();
+  unlimited.spec.time_limit.reset();
+  const auto ids = store->submit({job, large, unlimited}, sample_supervisor());
+  using TimeLimits = std::vector<std::optional<Milliseconds>>;
+  const auto limits = [&] {
+    TimeLimits found;
+    SummaryFilter all;
+    all.states = {JobState::pending, JobState::configuring, JobState::running, JobState::completed};
+    for (const JobSummary& one : store->summaries(all)) {
+      found.push_back(one.time_limit);
+    }
+    return found;
+  };
+  CHECK(limits() == TimeLimits(3));
+  for (const JobId id : ids) {
+    store->configure(id, 1, {"cpu0", CpuSet{0}, CpuSet{0}, 1 << 20}, at(0));
+  }
+  CHECK(limits() == TimeLimits(3));
+  for (const JobId id : ids) {
+    store->run(id, 1, at(1));
+  }
+  CHECK(limits() == TimeLimits{job.spec.time_limit, large.spec.time_limit, std::nullopt});
+  REQUIRE(store->finish(ids.at(0), 1, completed(), {}, at(2)));
+  CHECK(limits() == TimeLimits{std::nullopt, large.spec.time_limit, std::nullopt});
+}
+
 TEST_CASE("an array is listed while tasks of it have no rows of their own") {
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0-1");
