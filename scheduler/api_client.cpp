@@ -2,10 +2,13 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -59,6 +62,24 @@ ApiRefusal refusal_of(unsigned status, const std::string& body) {
   return {status, value["error"], std::move(faults)};
 }
 
+/// False when nothing has come by then.
+bool is_readable_by(int descriptor, std::chrono::steady_clock::time_point instant) {
+  using std::chrono::milliseconds;
+  pollfd awaited{descriptor, POLLIN, 0};
+  for (;;) {
+    const auto left = std::chrono::ceil<milliseconds>(instant - std::chrono::steady_clock::now());
+    constexpr milliseconds kHour = std::chrono::hours(1);
+    const auto patience = std::clamp<milliseconds>(left, milliseconds(0), kHour);
+    const int found = ::poll(&awaited, 1, static_cast<int>(patience.count()));
+    if (found > 0 || (found < 0 && errno != EINTR)) {
+      return true;  // reading tells what it is
+    }
+    if (left <= milliseconds(0)) {
+      return false;
+    }
+  }
+}
+
 }  // namespace
 
 class ApiClient::Connection {
@@ -88,6 +109,9 @@ ApiClient::Connection& ApiClient::connect() {
 
 std::string ApiClient::request(std::string_view method, const std::string& path, const QueryWords& query,
                                const std::string& body) {
+  if (answer_by_ && *answer_by_ <= std::chrono::steady_clock::now()) {
+    throw NotAnswered("berthd at " + socket_ + " has not answered in time");
+  }
   Connection& connection = connect();
   http::request<http::string_body> request{http::string_to_verb({method.data(), method.size()}),
                                            target_of(path, query), 11};
@@ -98,6 +122,10 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   parser.body_limit(std::numeric_limits<std::uint64_t>::max());
   ErrorCode error;
   http::write(connection.socket, request, error);
+  if (answer_by_ && !error && !is_readable_by(connection.socket.native_handle(), *answer_by_)) {
+    connection_.reset();
+    throw NotAnswered("berthd at " + socket_ + " has not answered in time");
+  }
   http::read(connection.socket, connection.buffer, parser, error);
   if (error && !parser.is_done()) {  // a refusal that came before all was sent is done, and told
     connection_.reset();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -42,6 +43,12 @@ class DaemonGone : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// No answer came by the time that ApiClient::answer_by() set.
+class NotAnswered : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 using QueryWords = std::multimap<std::string, std::string>;
 
 class ApiClient {
@@ -51,9 +58,12 @@ class ApiClient {
   ApiClient(const ApiClient&) = delete;
   ApiClient& operator=(const ApiClient&) = delete;
 
-  /// The body of the answer. Throws ApiRefusal, NoDaemon, DaemonGone.
+  /// The body of the answer. Throws ApiRefusal, NoDaemon, DaemonGone, NotAnswered.
   std::string request(std::string_view method, const std::string& path, const QueryWords& query = {},
                       const std::string& body = {});
+  /// How long request() waits for the beginning of an answer, also when it is called again; at first for
+  /// ever.
+  void answer_by(std::chrono::steady_clock::time_point instant) { answer_by_ = instant; }
   /// Makes a connection of its own into a stream of frames (scheduler/stream_request.h): its descriptor,
   /// which the caller owns, and what has come through it already. Where berthd answers that there is nothing
   /// to become, -1 and the body of its answer. `delayed` is called once when no answer comes for kDelay.
@@ -79,6 +89,7 @@ class ApiClient {
   [[noreturn]] void fail_gone(const std::string& reason) const;
   std::string socket_;
   std::unique_ptr<Connection> connection_;
+  std::optional<std::chrono::steady_clock::time_point> answer_by_;
 };
 
 /// --socket, else $BERTH_SOCKET, else /run/berth/berthd.sock.

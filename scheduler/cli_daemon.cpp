@@ -425,27 +425,61 @@ int run_queue(const CommandLine& line) {
   return 0;
 }
 
-int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json) {
+namespace {
+
+/// Its exit status. Throws NotAnswered.
+int wait_for_job(ApiClient& client, const std::string& job, bool as_json) {
+  const std::string answer = through_restarts([&] { return client.request("GET", path_of(job) + "/wait"); });
+  const Json end = Json::parse(answer);
+  if (as_json) {
+    print(answer);
+  }
+  if (end.contains("message")) {  // a task that never started
+    tell(end["message"]);
+  }
+  return end.at("exit_status");
+}
+
+std::optional<Milliseconds> wait_timeout(const CommandLine& line) {
+  const std::optional<std::string> text = line.value("timeout");
+  if (!text) {
+    return std::nullopt;
+  }
+  try {
+    constexpr Milliseconds kLongest = std::chrono::hours(24 * 365);
+    return std::min(parse_duration(*text, std::chrono::seconds(1)), kLongest);
+  } catch (const std::invalid_argument& error) {
+    refuse_option("timeout", "\"" + *text + "\" " + error.what());
+  }
+}
+
+}  // namespace
+
+int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json,
+                  std::optional<Milliseconds> timeout) {
+  using Steady = std::chrono::steady_clock;
+  constexpr std::chrono::seconds kAnswerTime{1};  // in which berthd tells of what is over
+  const Steady::time_point end = Steady::now() + timeout.value_or(Milliseconds(0));
   int status = 0;
   for (const std::string& job : jobs) {
-    const std::string answer =
-        through_restarts([&] { return client.request("GET", path_of(job) + "/wait"); });
-    const Json end = Json::parse(answer);
-    if (as_json) {
-      print(answer);
+    if (timeout) {
+      client.answer_by(std::max(end, Steady::now() + kAnswerTime));
     }
-    if (end.contains("message")) {  // a task that never started
-      tell(end["message"]);
+    try {
+      const int own = wait_for_job(client, job, as_json);
+      status = status == 0 ? own : status;
+    } catch (const NotAnswered&) {
+      tell("job " + job + " is not over after " + format_duration(*timeout) + ", and goes on");
+      return 124;
     }
-    const int own = end.at("exit_status");
-    status = status == 0 ? own : status;
   }
   return status;
 }
 
 int run_wait(const CommandLine& line) {
+  const std::optional<Milliseconds> timeout = wait_timeout(line);
   ApiClient client(daemon_socket(line));
-  return wait_for_jobs(client, job_ids(line.operands), line.has("json"));
+  return wait_for_jobs(client, job_ids(line.operands), line.has("json"), timeout);
 }
 
 int run_logs(const CommandLine& line) {

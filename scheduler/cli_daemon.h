@@ -12,6 +12,7 @@
 #include "scheduler/command_line.h"
 #include "scheduler/log.h"
 #include "schemas/job.h"
+#include "schemas/quantities.h"
 
 namespace berth {
 
@@ -38,8 +39,10 @@ std::string job_id(const CommandLine& line);
 /// On standard error, after "berth: "; what others have put into it as a terminal may have it.
 void tell(const std::string& text);
 
-/// The exit status of the first that did not complete, else 0; `as_json` prints each end.
-int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json);
+/// The exit status of the first that did not complete, else 0; `as_json` prints each end. 124, and says which
+/// is not over, when `timeout` passes before.
+int wait_for_jobs(ApiClient& client, const std::vector<std::string>& jobs, bool as_json,
+                  std::optional<Milliseconds> timeout = std::nullopt);
 
 /// Does it again when berthd goes away meanwhile, as it does to be upgraded: its jobs go on. Throws NoDaemon
 /// when it does not come back, or was not there.

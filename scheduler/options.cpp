@@ -1191,17 +1191,26 @@ constexpr CommandSpec kCancel{.name = "cancel",
                               .see_also = kCancelSeeAlso};
 
 constexpr std::array kWaitOptions{
+    Option{.name = "timeout",
+           .argument = "TIME",
+           .description =
+               "Waits no longer, and exits with 124 when a job is not over then; jobs go on (a bare number "
+               "is seconds)",
+           .fallback = "as long as it takes"},
     Option{.name = "json", .description = "Prints how each ended, one JSON object a line"},
 };
-constexpr std::array kWaitUsage{"wait [--json] JOBID…"sv};
+constexpr std::array kWaitUsage{"wait [--timeout TIME] [--json] JOBID…"sv};
 constexpr std::array kWaitDescription{
-    "Waits until jobs have ended, however long that takes, and exits as the first of them that did not "
+    "Waits until jobs have ended and exits as the first of them that did not "
     "complete: "
     "with its own status, 124 after a time limit, 128 + n after signal n, 125 when it could not be started. "
     "An "
     "array has the highest status of its tasks."sv,
 };
-constexpr std::array kWaitExamples{Example{"berth wait 36 && deploy", "Goes on when job 36 has completed."}};
+constexpr std::array kWaitExamples{
+    Example{"berth wait 36 && deploy", "Goes on when job 36 has completed."},
+    Example{"berth wait --timeout 10min 36", "Gives up after ten minutes; the job goes on."},
+};
 constexpr std::array kWaitSeeAlso{"berth-submit(1)"sv, "berth-logs(1)"sv};
 constexpr CommandSpec kWait{.name = "wait",
                             .summary = "Wait for the end of jobs",

@@ -321,6 +321,33 @@ class Changing(DaemonCase):
         whole = between(started, record["end"].replace("Z", "+00:00"))
         self.assertLess(abs(whole - suspended - record["usage"]["wall_usec"] / 1e6), 1.5, record)
 
+    def test_a_wait_with_a_timeout_leaves_the_job_alone(self):
+        failed, held = self.submit("exit", 3), self.submit("exit", 0, hold=True)
+        self.assertEqual(self.cli("wait", failed)[0], 3)
+        self.assertEqual(self.cli("wait", "--timeout", "0", failed)[0], 3)
+        status, out, err = self.cli("wait", "--json", "--timeout", "1100ms", failed, held)
+        self.assertEqual((status, err), (124, f"berth: job {held} is not over after 00:00:01, and goes on\n"))
+        self.assertEqual([json.loads(line)["job_id"] for line in out.splitlines()], [failed])
+        self.assertEqual(self.state(held), "PENDING")
+        status, _, err = self.cli("wait", "--timeout", "soon", held)
+        self.assertEqual(status, 125)
+        self.assertRegex(err, '^command line: --timeout: .*soon')
+        self.ok("release", held)
+        self.assertEqual(self.cli("wait", "--timeout", "1min", held)[0], 0)
+
+    def test_a_wait_with_a_timeout_ends_in_time_while_berthd_is_away(self):
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        waiter = self.start("wait", "--socket", self.socket, "--timeout", "2", job)
+        self.assertTrue(eventually(lambda: os.path.exists(f"/proc/{waiter.pid}/fd/3")))
+        eventually(lambda: False, 0.5)
+        self.kill_daemon()
+        status, _, err = self.finish(waiter, timeout=30)
+        self.assertEqual((status, f"job {job} is not over" in err), (124, True), err)
+        self.start_daemon()
+        self.ok("cancel", "--now", job)
+        self.cli("wait", job)
+
     def test_a_signal_reaches_a_running_job(self):
         job = self.submit("hold", 600)
         self.wait_for_state(job, "RUNNING")
