@@ -28,7 +28,7 @@ std::string remedy_for_damage(const DaemonConfig& config, Timestamp now) {
   const std::vector<BackupFile> copies = find_backups(config.database(), config.backup_file());
   if (copies.empty()) {
     return "There is no copy of it. To go on without what is in it, stop berthd and move " +
-           config.database() + ", -wal and -shm away.";
+           config.database() + " away, with its -wal, -shm and -journal.";
   }
   const BackupFile& newest = copies.front();
   const auto age = std::chrono::duration_cast<Milliseconds>(now - newest.at);

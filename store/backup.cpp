@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <set>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -226,7 +227,7 @@ void let_starts_be_over(SQLite::Database& restored) {
   restored.exec(std::string("UPDATE jobs SET state = 'RUNNING'") + kStarting);
 }
 
-constexpr std::array kSuffixes{"", "-wal", "-shm"};
+constexpr std::array kSuffixes{"", "-wal", "-shm", "-journal"};
 
 void remove_migration_backups(const std::string& path) {
   for (std::size_t version = 1; version < migrations().size(); ++version) {
@@ -281,9 +282,10 @@ bool link_file(const std::string& from, const std::string& to) {
     return true;
   }
   if (errno == EPERM) {
-    throw StoreError(from + ": cannot be kept as " + to +
-                         ", as this file system has no hard links: move it away, with its -wal and -shm",
-                     StoreError::Kind::unwritable);
+    throw StoreError(
+        from + ": cannot be kept as " + to +
+            ", as this file system has no hard links: move it away, with its -wal, -shm and -journal",
+        StoreError::Kind::unwritable);
   }
   if (errno != ENOENT) {
     throw_store_error(to, "cannot be made a second name of " + from, errno);
@@ -395,8 +397,9 @@ std::string restore_backup(const std::string& database, const std::string& backu
     throw;
   }
   // Not one moment with the old log beside the new file.
-  ::unlink((database + "-wal").c_str());
-  ::unlink((database + "-shm").c_str());
+  for (const char* suffix : std::span(kSuffixes).subspan(1)) {
+    ::unlink((database + suffix).c_str());
+  }
   rename_file(restored, database);
   sync_folder(folder_of(database));
   return kept;

@@ -36,9 +36,9 @@ struct BackupFile {
 std::vector<BackupFile> find_backups(const std::string& database, const std::string& backup);
 
 /// Puts a copy of `backup` in the place of `database`, which no connection has open; what was there is kept
-/// as the returned name, with its -wal and -shm; "" when nothing was. Numbers of jobs and events that were
-/// given since are not given again, as far as the damaged file still tells them; else a million is left out.
-/// Nothing has changed when it throws.
+/// as the returned name, with its -wal, -shm and -journal; "" when nothing was. Numbers of jobs and events
+/// that were given since are not given again, as far as the damaged file still tells them; else a million is
+/// left out. Nothing has changed when it throws.
 std::string restore_backup(const std::string& database, const std::string& backup, Timestamp now);
 
 }  // namespace berth

@@ -127,12 +127,23 @@ void remove_abandoned(const std::string& path) {
   }
 }
 
+/// Whether a database that is gone left what SQLite would take for a part of the next one of its name.
+bool has_left_log(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path + "-wal", ignored) || fs::exists(path + "-journal", ignored);
+}
+
 /// Makes a database of the newest version under another name and gives it its own only when it is whole and
 /// on disk: one fdatasync instead of the seven that SQLite needs to do this in place, half the time at
 /// the start of a first `berth run`. When another process was quicker, or the file system cannot rename
-/// without replacing, `path` is left to that process, or made empty, for migrate() to fill.
+/// without replacing, `path` is left to that process, or made empty, for migrate() to fill. Made empty too
+/// beside a log that was left: SQLite removes that, under its lock, when the file has no pages.
 void create_whole(const std::string& path, std::span<const Migration> steps) {
   remove_abandoned(path);
+  if (has_left_log(path)) {
+    create_private_file(path);
+    return;
+  }
   const UnfinishedFiles unfinished(path);
   try {
     SQLite::Database connection(unfinished.path(), SQLite::OPEN_READWRITE);
@@ -293,8 +304,8 @@ std::unique_ptr<Database> Database::open(const std::string& path, Missing missin
   }
   try {
     std::unique_ptr<Database> database(new Database(full_path, uri, flags));
-    database->identify();
-    database->configure(missing);
+    const bool is_empty = database->identify();
+    database->configure(missing, is_empty);
     database->migrate(steps);
     return database;
   } catch (const SQLite::Exception& error) {
@@ -428,13 +439,13 @@ std::string Database::log_file() {
 
 /// Refuses another program's database before anything in it is changed. Reading these also makes SQLite
 /// check the header and parse the schema, which finds most damage; a whole integrity check takes time in
-/// proportion to the file and is left to check_integrity().
-void Database::identify() {
+/// proportion to the file and is left to check_integrity(). Returns whether there is nothing in it yet.
+bool Database::identify() {
   const SQLite::Transaction snapshot(
       connection_);  // another process may be making the database at this moment
   const int application = connection_.execAndGet("PRAGMA application_id").getInt();
   if (application == kApplicationId) {
-    return;
+    return false;
   }
   const bool is_fresh = application == 0 && connection_.execAndGet("PRAGMA user_version").getInt() == 0 &&
                         connection_.execAndGet("SELECT count(*) FROM sqlite_schema").getInt() == 0;
@@ -443,9 +454,10 @@ void Database::identify() {
                      std::to_string(application) +
                      "): choose another file with --database (berthd: state_directory)");
   }
+  return true;
 }
 
-void Database::configure(Missing missing) {
+void Database::configure(Missing missing, bool is_empty) {
   connection_.exec("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF");
   if (read_only_ || path_ == kMemory) {
     return;
@@ -455,6 +467,9 @@ void Database::configure(Missing missing) {
   // Not much, though: the next command to open the database reads the whole log.
   ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   connection_.exec("PRAGMA wal_autocheckpoint = 64");
+  if (is_empty) {
+    connection_.exec("PRAGMA auto_vacuum = INCREMENTAL");  // now or never, as in create_whole()
+  }
   if (missing == Missing::refuse) {
     return;  // a copy has no log, and whoever looks into it gives it none
   }

@@ -200,8 +200,8 @@ class Database {
     }
   }
 
-  void configure(Missing missing);
-  void identify();
+  bool identify();
+  void configure(Missing missing, bool is_empty);
   void migrate(std::span<const Migration> steps);
   int refuse_newer(int found, int newest) const;
   void back_up(int version);

@@ -38,10 +38,12 @@ std::string remedy(const std::string& path, int extended_code) {
              "and writable, or choose another file with --database (berthd: state_directory)";
     case SQLITE_NOTADB:
       return "not an SQLite database: choose another file with --database (berthd: state_directory), or move "
-             "this one away";
+             "this one away, with its -wal, -shm and -journal";
     case SQLITE_CORRUPT:
-      return "the database is damaged: move it away, or put the newest " + path +
-             "*.backup in its place; `sqlite3 " + path + " .dump` prints what can still be read";
+      return "the database is damaged: while no berth runs, move it away, with its -wal, -shm and -journal; "
+             "the newest copy, " +
+             path + "*.backup, may take its place. `sqlite3 " + path +
+             " .dump` prints what can still be read, as long as they are together";
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
     case SQLITE_PROTOCOL:

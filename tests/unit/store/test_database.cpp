@@ -98,6 +98,36 @@ TEST_CASE("what another process makes a database of stays, and what a killed one
   CHECK_FALSE(std::filesystem::exists(left + "-wal"));
 }
 
+TEST_CASE("a new database takes nothing from the log or journal of one that is gone") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  {
+    const auto store = JobStore::open(path);
+    for (int index = 0; index < 200; ++index) {
+      store->submit({sample_job()}, sample_supervisor());
+    }
+  }
+  std::string left = path + "-wal";
+  SECTION("a log") {}
+  SECTION("a journal") {
+    left = path + "-journal";
+    const pid_t killed = start_process([&] {
+      SQLite::Database connection(path, SQLite::OPEN_READWRITE);
+      connection.exec("PRAGMA journal_mode = DELETE; PRAGMA cache_size = 5; BEGIN; DELETE FROM jobs");
+      ::_exit(0);
+    });
+    REQUIRE(wait_status(killed) == 0);
+  }
+  REQUIRE(std::filesystem::file_size(left) > 0);
+  std::filesystem::remove(path);
+  const auto database = Database::open(path, Missing::create);
+  CHECK(database->check_integrity().empty());
+  CHECK_FALSE(database->query("SELECT 1 FROM jobs").step());
+  Query vacuum = database->query("PRAGMA auto_vacuum");
+  REQUIRE(vacuum.step());
+  CHECK(vacuum.integer(0) == 2);  // INCREMENTAL, also where it is made in place
+}
+
 TEST_CASE("open_existing creates nothing") {
   const TemporaryFolder folder;
   CHECK(JobStore::open_existing(folder.file("none/berth.db")) == nullptr);
@@ -248,8 +278,9 @@ TEST_CASE("a damaged database is refused with how to recover it") {
   file.seekp(100);  // behind the header: the page that holds the schema
   file << std::string(3000, '\xff');
   file.close();
-  CHECK_THAT(store_error([&] { JobStore::open(path); }),
-             StartsWith(path) && Contains("damaged") && Contains(".dump"));
+  CHECK_THAT(store_error([&] { JobStore::open(path); }), StartsWith(path) && Contains("damaged") &&
+                                                             Contains("-wal, -shm and -journal") &&
+                                                             Contains(".dump"));
 }
 
 TEST_CASE("a truncated database is reported, by open or by the integrity check") {
