@@ -190,7 +190,24 @@ class Package(unittest.TestCase):
         ok("dpkg", "-r", "berth")
         self.assertTrue(eventually(lambda: not berth_processes(), PATIENCE), f"{pid}: {berth_processes()}")
         self.assertTrue(os.path.exists("/var/lib/berth/berthd.db"))
-        self.assertFalse(os.path.exists("/etc/systemd/system/multi-user.target.wants/berthd.service"))
+        self.assertFalse(os.path.lexists("/etc/systemd/system/multi-user.target.wants/berthd.service"))
+        ok("dpkg", "-i", PACKAGE)
+        self.assertEqual(self.unit_states(), ["active", "enabled"])
+
+    @staticmethod
+    def unit_states():
+        return [run("systemctl", question, "berthd")[1].strip() for question in ("is-active", "is-enabled")]
+
+    def test_an_upgrade_starts_and_enables_nothing_that_the_administrator_stopped_or_disabled(self):
+        ok("systemctl", "stop", "berthd")
+        ok("dpkg", "-i", PACKAGE)
+        self.assertEqual(self.unit_states(), ["inactive", "enabled"])
+        ok("systemctl", "disable", "berthd")
+        ok("dpkg", "-i", PACKAGE)
+        self.assertEqual(self.unit_states(), ["inactive", "disabled"])
+        ok("dpkg", "-r", "berth")
+        ok("dpkg", "-i", PACKAGE)
+        self.assertEqual(self.unit_states(), ["inactive", "disabled"])
 
 
 if __name__ == "__main__":
