@@ -4,7 +4,6 @@
 #include <SQLiteCpp/Transaction.h>
 #include <fcntl.h>
 #include <sqlite3.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -12,12 +11,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "store/job_store.h"
 #include "store/store_files.h"
@@ -50,81 +47,27 @@ void set_identity(SQLite::Database& connection, int version) {
   connection.exec("PRAGMA user_version = " + std::to_string(version));
 }
 
-constexpr const char* kUnfinishedMark = ".new-";
-/// SQLite's files beside a database.
-constexpr const char* kBesideDatabase[] = {"-wal", "-shm", "-journal"};
-
-/// A database's files under the name that it is made with, which go when it has not got its own by then.
-/// Locked meanwhile (flock(2), which SQLite does not use): those that are not are of processes that were
-/// killed.
-class UnfinishedFiles {
- public:
-  explicit UnfinishedFiles(const std::string& database) {
-    do {
-      close();
-      path_ = database + kUnfinishedMark + "XXXXXX";
-      descriptor_ = ::mkostemp(path_.data(), O_CLOEXEC);
-      if (descriptor_ < 0) {
-        throw_store_error(database, "cannot create the database", errno);
-      }
-    } while (!is_locked());  // taken for one of those before it was locked
+/// The content of a database's file of the newest version, in WAL mode.
+std::string new_content(std::span<const Migration> steps) {
+  SQLite::Database connection(kMemory, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+  // Before there is anything in it: auto_vacuum cannot be switched on later without writing the file anew.
+  connection.exec("PRAGMA auto_vacuum = INCREMENTAL");
+  SQLite::Transaction transaction(connection);
+  for (const Migration& step : steps) {
+    connection.exec(std::string(step.sql));
   }
-  ~UnfinishedFiles() {
-    remove(path_);
-    close();
+  set_identity(connection, static_cast<int>(steps.size()));
+  transaction.commit();
+  sqlite3_int64 size = 0;
+  const std::unique_ptr<unsigned char, decltype(&::sqlite3_free)> bytes(
+      ::sqlite3_serialize(connection.getHandle(), "main", &size, 0), &::sqlite3_free);
+  if (!bytes) {
+    throw SQLite::Exception("no memory for a new database", SQLITE_NOMEM);
   }
-  UnfinishedFiles(const UnfinishedFiles&) = delete;
-  UnfinishedFiles& operator=(const UnfinishedFiles&) = delete;
-  UnfinishedFiles(UnfinishedFiles&&) = delete;
-  UnfinishedFiles& operator=(UnfinishedFiles&&) = delete;
-
-  const std::string& path() const { return path_; }
-  static void remove(const std::string& path) {
-    ::unlink(path.c_str());
-    for (const char* suffix : kBesideDatabase) {
-      ::unlink((path + suffix).c_str());
-    }
-  }
-
- private:
-  /// Also where there are no such locks, and so nobody who takes them.
-  bool is_locked() const {
-    struct stat status {};
-    const bool is_others = ::flock(descriptor_, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-    return !is_others && ::fstat(descriptor_, &status) == 0 && status.st_nlink > 0;
-  }
-  void close() const {
-    if (descriptor_ >= 0) {
-      ::close(descriptor_);
-    }
-  }
-
-  std::string path_;
-  int descriptor_ = -1;
-};
-
-/// Those of processes that were killed over it, in whichever container.
-void remove_abandoned(const std::string& path) {
-  const std::string prefix = fs::path(path).filename().string() + kUnfinishedMark;
-  std::error_code ignored;
-  std::vector<std::string> found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(fs::path(path).parent_path(), ignored)) {
-    const std::string name = entry.path().filename().string();
-    const bool is_database = std::none_of(std::begin(kBesideDatabase), std::end(kBesideDatabase),
-                                          [&](const char* suffix) { return name.ends_with(suffix); });
-    if (name.starts_with(prefix) && is_database) {
-      found.push_back(entry.path().string());
-    }
-  }
-  for (const std::string& one : found) {
-    const int descriptor = ::open(one.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor >= 0 && ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) {
-      UnfinishedFiles::remove(one);
-    }
-    if (descriptor >= 0) {
-      ::close(descriptor);
-    }
-  }
+  std::string content(reinterpret_cast<const char*>(bytes.get()), static_cast<std::size_t>(size));
+  // Format of what writes and what reads: 2 is WAL (https://www.sqlite.org/fileformat2.html section 1.3.3).
+  content.at(18) = content.at(19) = 2;
+  return content;
 }
 
 /// Whether a database that is gone left what SQLite would take for a part of the next one of its name.
@@ -133,41 +76,18 @@ bool has_left_log(const std::string& path) {
   return fs::exists(path + "-wal", ignored) || fs::exists(path + "-journal", ignored);
 }
 
-/// Makes a database of the newest version under another name and gives it its own only when it is whole and
-/// on disk: one fdatasync instead of the seven that SQLite needs to do this in place, half the time at
-/// the start of a first `berth run`. When another process was quicker, or the file system cannot rename
-/// without replacing, `path` is left to that process, or made empty, for migrate() to fill. Made empty too
-/// beside a log that was left: SQLite removes that, under its lock, when the file has no pages.
+/// Makes a database of the newest version, which is whole and on disk when it gets its name: one fdatasync
+/// instead of the seven that SQLite needs to do this in place, half the time at the start of a first
+/// `berth run`. When another process was quicker, `path` is left to that. It is made empty, for migrate() to
+/// fill, where the file system does not allow that, as NFS; and beside a log that was left: SQLite
+/// removes that, under its lock, when the file has no pages.
 void create_whole(const std::string& path, std::span<const Migration> steps) {
-  remove_abandoned(path);
-  if (has_left_log(path)) {
-    create_private_file(path);
-    return;
-  }
-  const UnfinishedFiles unfinished(path);
   try {
-    SQLite::Database connection(unfinished.path(), SQLite::OPEN_READWRITE);
-    // Before there is anything in it: auto_vacuum cannot be switched on later without writing the file anew.
-    connection.exec("PRAGMA auto_vacuum = INCREMENTAL; PRAGMA synchronous = OFF; PRAGMA journal_mode = WAL");
-    SQLite::Transaction transaction(connection);
-    for (const Migration& step : steps) {
-      connection.exec(std::string(step.sql));
+    if (has_left_log(path) || !create_at_once(path, new_content(steps))) {
+      create_private_file(path);
     }
-    set_identity(connection, static_cast<int>(steps.size()));
-    transaction.commit();
-    // The log into the file. Closing the connection would do that too, but keep a full disk to itself.
-    connection.exec("PRAGMA wal_checkpoint(TRUNCATE)");
   } catch (const SQLite::Exception& error) {
     throw_store_error(path, error);
-  }
-  sync_file(unfinished.path());
-  if (::renameat2(AT_FDCWD, unfinished.path().c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) < 0) {
-    const int error_number = errno;
-    if (error_number == EINVAL || error_number == ENOSYS) {
-      create_private_file(path);
-    } else if (error_number != EEXIST) {
-      throw_store_error(path, "cannot create the database", error_number);
-    }
   }
   // The folder is synced by SQLite with the first commit, when it has made the -wal file there.
 }

@@ -1,11 +1,16 @@
 #include "store/store_error.h"
 
 #include <SQLiteCpp/Exception.h>
+#include <linux/magic.h>
 #include <sqlite3.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
 
@@ -20,6 +25,24 @@ bool is_full(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   return ::statvfs(folder.empty() ? "." : folder.c_str(), &status) == 0 &&
          (status.f_bavail * status.f_frsize < 65536 || (status.f_files > 0 && status.f_favail == 0));
+}
+
+/// Whether SQLite's locks, and the memory that its processes share, need luck there (statfs(2), "f_type").
+bool is_on_network(const std::string& path) {
+  constexpr std::array<std::uint32_t, 8> kTypes{NFS_SUPER_MAGIC,  CIFS_SUPER_MAGIC, SMB_SUPER_MAGIC,
+                                                SMB2_SUPER_MAGIC, FUSE_SUPER_MAGIC, V9FS_MAGIC,
+                                                AFS_FS_MAGIC,     CEPH_SUPER_MAGIC};
+  struct statfs status {};
+  return ::statfs(path.c_str(), &status) == 0 &&
+         std::find(kTypes.begin(), kTypes.end(), static_cast<std::uint32_t>(status.f_type)) != kTypes.end();
+}
+
+std::string local_place(const std::string& path) {
+  return is_on_network(path)
+             ? "; it is on a network or FUSE file system, where SQLite may not be able to work: name "
+               "one on a local disk with --database, as /var/tmp/" +
+                   std::to_string(::geteuid()) + "/berth.db (berthd: state_directory)"
+             : "";
 }
 
 // https://www.sqlite.org/rescode.html; the low byte of an extended code is the primary one.
@@ -48,14 +71,17 @@ std::string remedy(const std::string& path, int extended_code) {
     case SQLITE_LOCKED:
     case SQLITE_PROTOCOL:
       return "another process held the database locked for too long: find it with `fuser " + path +
-             "` and try again";
+             "` and try again" + local_place(path);
     case SQLITE_PERM:
     case SQLITE_AUTH:
       return "permission denied: run as its owner or choose another file with --database (berthd: "
              "state_directory)";
     case SQLITE_IOERR:
-      return "reading or writing failed: check the disk (dmesg), that the file is on a local file system, "
-             "and `ulimit -f`";
+      return std::string(
+                 "reading or writing failed: check the disk (dmesg), that the file is on a local file "
+                 "system, "
+                 "and `ulimit -f`") +
+             local_place(path);
     case SQLITE_NOMEM:
       return "out of memory: free memory and try again";
     default:

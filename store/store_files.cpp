@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 #include "store/store_error.h"
 
@@ -16,6 +18,18 @@ int sync_and_close(int descriptor, int (*sync)(int)) {
   const int error_number = sync(descriptor) < 0 ? errno : 0;
   ::close(descriptor);
   return error_number;
+}
+
+/// 0 or errno.
+int write_all(int descriptor, std::string_view content) {
+  while (!content.empty()) {
+    const ssize_t count = ::write(descriptor, content.data(), content.size());
+    if (count < 0 && errno != EINTR) {
+      return errno;
+    }
+    content.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+  }
+  return 0;
 }
 
 }  // namespace
@@ -38,6 +52,28 @@ void create_private_file(const std::string& path) {
   } else if (errno != EEXIST) {
     throw_store_error(path, "cannot create the database", errno);
   }
+}
+
+bool create_at_once(const std::string& path, std::string_view content) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const int descriptor = ::open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    return false;
+  }
+  int error_number = write_all(descriptor, content);
+  if (error_number == 0 && ::fdatasync(descriptor) < 0) {
+    error_number = errno;
+  }
+  // By its descriptor alone only root may (linkat(2), AT_EMPTY_PATH).
+  const std::string unnamed = "/proc/self/fd/" + std::to_string(descriptor);
+  const bool is_there = error_number == 0 && (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, path.c_str(),
+                                                       AT_SYMLINK_FOLLOW) == 0 ||
+                                              errno == EEXIST);
+  ::close(descriptor);
+  if (error_number != 0) {
+    throw_store_error(path, "cannot create the database", error_number);
+  }
+  return is_there;
 }
 
 void rename_file(const std::string& from, const std::string& to) {

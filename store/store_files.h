@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace berth {
 
@@ -18,6 +19,10 @@ void sync_folder(const std::string& folder);
 /// Never opens a file that exists: closing any descriptor of it would drop the POSIX locks that another
 /// connection of this process holds (https://www.sqlite.org/howtocorrupt.html section 2.2).
 void create_private_file(const std::string& path);
+/// A file of mode 0600 that is whole and on the disk when it gets its name. Nothing happens when there is one
+/// of this name by then. False where the file system has no files without a name, or gives them none later
+/// (open(2), O_TMPFILE).
+bool create_at_once(const std::string& path, std::string_view content);
 /// rename(2), which replaces `to`.
 void rename_file(const std::string& from, const std::string& to);
 /// Throws unless the file system of `folder` has `bytes` left for this process; where it cannot tell, it has.

@@ -1,11 +1,11 @@
 #include "store/database.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <array>
 #include <cstdint>
+#include <filesystem>
+#include <iterator>
 
+#include "store/store_files.h"
 #include "tests/unit/store/store_fixtures.h"
 
 namespace berth {
@@ -81,21 +81,15 @@ TEST_CASE("a symbolic link to what is not there yet is where the database is mad
   CHECK(JobStore::open_existing(folder.file("berth.db"))->history({}).size() == 1);
 }
 
-TEST_CASE("what another process makes a database of stays, and what a killed one left does not") {
+TEST_CASE("a new database is whole when it gets its name, without a lock on its file") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
-  const std::string alive = path + ".new-2147483647";  // a pid that says nothing in another container
-  const std::string left = path + ".new-abcdef";
-  for (const std::string& one : {alive, left, left + "-wal"}) {
-    write_file(one, "");
-  }
-  const int lock = ::open(alive.c_str(), O_RDONLY | O_CLOEXEC);
-  REQUIRE(::flock(lock, LOCK_EX) == 0);
-  JobStore::open(path);
-  ::close(lock);
-  CHECK(std::filesystem::exists(alive));
-  CHECK_FALSE(std::filesystem::exists(left));
-  CHECK_FALSE(std::filesystem::exists(left + "-wal"));
+  CHECK(create_at_once(path, "whole"));
+  CHECK(create_at_once(path, "too late"));
+  CHECK(read_file(path) == "whole");
+  CHECK(mode_of(path) == 0600);
+  CHECK_FALSE(create_at_once("/proc/self/berth.db", "no files without a name there"));
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 1);
 }
 
 TEST_CASE("a new database takes nothing from the log or journal of one that is gone") {
