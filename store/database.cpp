@@ -119,8 +119,9 @@ Access examine(const std::string& path) {
   if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) < 0) {
     throw_store_error(path, "cannot read the database", errno);
   }
-  // The folder too: SQLite makes the -wal and -shm files beside it.
-  const std::string folder = fs::path(path).parent_path().string();
+  // The folder too: SQLite makes the -wal and -shm files beside it, and not beside a symbolic link to it.
+  std::error_code ignored;
+  const std::string folder = fs::canonical(path, ignored).parent_path().string();
   const bool is_writable = ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0 &&
                            ::faccessat(AT_FDCWD, folder.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
   return is_writable ? Access::read_write : Access::read_only;

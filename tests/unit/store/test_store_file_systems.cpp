@@ -143,4 +143,24 @@ TEST_CASE("another user's database is refused with who may not read it") {
   CHECK(wait_status(other) == 0);
 }
 
+TEST_CASE("a database by a symbolic link can be written where its own folder can") {
+  if (::geteuid() != 0) {
+    errno = EPERM;
+    skip("seteuid");
+  }
+  const TemporaryFolder folder;  // root's, where others make nothing
+  REQUIRE(::chmod(folder.path().c_str(), 0755) == 0);
+  std::filesystem::create_directory(folder.file("disk"));
+  std::filesystem::create_symlink("disk/berth.db", folder.file("berth.db"));
+  REQUIRE(::chown(folder.file("disk").c_str(), 65534, 65534) == 0);
+  const pid_t other = start_process([&] {
+    if (::seteuid(65534) < 0) {
+      throw StoreError("seteuid failed");
+    }
+    JobStore::open(folder.file("disk/berth.db"));
+    JobStore::open(folder.file("berth.db"))->submit({sample_job()}, sample_supervisor());
+  });
+  CHECK(wait_status(other) == 0);
+}
+
 }  // namespace berth
