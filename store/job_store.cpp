@@ -296,6 +296,11 @@ class Conditions {
 constexpr std::uint64_t kBytesOfRecord = 1024;
 constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
 
+/// From when on an attempt waits: the submission, or the end of the attempt before.
+constexpr const char* kWaitsSince =
+    "coalesce((SELECT max(p.end_us) FROM attempts p WHERE p.job_id = j.id AND p.attempt < "
+    "coalesce(a.attempt, j.attempt + 1)), j.submit_us)";
+
 /// sacct(1), --state: with a time window, "was in that state at some moment of the window"; without one,
 /// "is in that state now".
 std::string state_condition(JobState state, const HistoryFilter& filter, Conditions& conditions) {
@@ -312,11 +317,7 @@ std::string state_condition(JobState state, const HistoryFilter& filter, Conditi
   };
   switch (state) {
     case JobState::pending:
-      // From the end of the attempt before on.
-      return overlaps(
-          "coalesce((SELECT max(p.end_us) FROM attempts p WHERE p.job_id = j.id AND p.attempt < "
-          "coalesce(a.attempt, j.attempt + 1)), j.submit_us)",
-          "a.configure_us, a.end_us");
+      return overlaps(kWaitsSince, "a.configure_us, a.end_us");
     case JobState::configuring:
       return overlaps("a.configure_us", "a.start_us, a.end_us");
     case JobState::running:
@@ -381,7 +382,9 @@ Conditions conditions_of(const HistoryFilter& filter) {
     conditions.add("a.end_us IS NULL OR a.end_us >= " + conditions.parameter(to_column(*filter.start)));
   }
   if (filter.end) {
-    conditions.add("j.submit_us <= " + conditions.parameter(to_column(*filter.end)));
+    const std::int64_t end = to_column(*filter.end);
+    conditions.add("j.submit_us <= " + conditions.parameter(end));
+    conditions.add(kWaitsSince + (" <= " + conditions.parameter(end)));
   }
   std::string states;
   for (const JobState state : filter.states) {

@@ -461,6 +461,12 @@ TEST_CASE("a job that waits for another attempt is PENDING since the last one") 
   CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id});
   filter.start = filter.end = at(9);
   CHECK(store->history(filter).empty());
+  filter.states.clear();
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, other});  // the first attempt alone
+  store->configure(id, 2, sample_allocation(), at(30));
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, other});
+  filter.end = at(30);
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, id, other});
 }
 
 TEST_CASE("an array is among the jobs that ended in a window in which it did") {
