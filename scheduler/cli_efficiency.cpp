@@ -17,7 +17,7 @@ namespace {
 using Micros = std::chrono::microseconds;
 
 struct Efficiency {
-  std::size_t cores = 0;
+  std::optional<std::size_t> cores;
   std::optional<Micros> wall;
   std::optional<Micros> cpu_used;
   std::optional<Micros> cpu_granted;
@@ -89,6 +89,13 @@ std::string state_text(const AccountingRecord& record) {
   return text;
 }
 
+std::string cores_text(std::optional<std::size_t> cores) {
+  if (!cores) {
+    return "Cores: not measured\n";
+  }
+  return *cores == 1 ? "Cores: 1\n" : "Nodes: 1\nCores per node: " + std::to_string(*cores) + "\n";
+}
+
 std::string used_text(const Efficiency& result) {
   std::string text = "CPU Utilized: " + duration_text(result.cpu_used) + "\nCPU Efficiency: ";
   text += result.cpu_percent ? print("%.2f%% of ", *result.cpu_percent) + duration_text(result.cpu_granted) +
@@ -138,9 +145,7 @@ std::string efficiency_text(const AccountingRecord& record, Timestamp now, const
            (record.outcome ? "that never ran.\n"
                            : "in the " + std::string(to_string(record.state)) + " state.\n");
   }
-  text +=
-      result.cores == 1 ? "Cores: 1\n" : "Nodes: 1\nCores per node: " + std::to_string(result.cores) + "\n";
-  text += used_text(result);
+  text += cores_text(result.cores) + used_text(result);
   if (!record.outcome) {
     text += "WARNING: Efficiency statistics may be misleading for " + std::string(to_string(record.state)) +
             " jobs.\n";
@@ -158,12 +163,12 @@ std::string efficiency_json(const AccountingRecord& record, Timestamp now, const
     object["signal"] = record.outcome->signal;
   }
   object["nodes"] = 1;
-  object["cores"] = result.cores;
   const auto add = [&](const char* key, const auto& value) {
     if (value) {
       object[key] = *value;
     }
   };
+  add("cores", result.cores);
   add("cpu_utilized_usec", count_of(result.cpu_used));
   add("core_walltime_usec", count_of(result.cpu_granted));
   add("cpu_efficiency_percent", result.cpu_percent);

@@ -59,6 +59,13 @@ TEST_CASE("the time between start and end is no wall time that was measured") {
   CHECK_THAT(efficiency_json(record, at(100), artists), !Contains("wall") && !Contains("cpu_efficiency"));
 }
 
+TEST_CASE("cores of which nobody knows are not 0") {
+  AccountingRecord record = ended_record();
+  record.allocation.reset();
+  CHECK_THAT(efficiency_text(record, at(100), artists), Contains("\nCores: not measured\nCPU Utilized"));
+  CHECK_THAT(efficiency_json(record, at(100), artists), !Contains("cores"));
+}
+
 TEST_CASE("a job of no duration divides by nothing") {
   AccountingRecord record = ended_record();
   record.usage.wall = std::chrono::microseconds(0);
