@@ -7,6 +7,7 @@
 #include <SQLiteCpp/Database.h>
 #include <SQLiteCpp/Exception.h>
 #include <SQLiteCpp/Statement.h>
+#include <SQLiteCpp/Transaction.h>
 
 #include <cstdint>
 #include <functional>
@@ -16,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "store/store_error.h"
 
@@ -140,6 +142,15 @@ class Database {
   template <typename Body>
   auto read(Body&& body) {
     return translate_errors(std::forward<Body>(body));
+  }
+
+  /// read() whose SELECTs all see one snapshot. Outside a transaction.
+  template <typename Body>
+  auto read_at_once(Body&& body) {
+    return translate_errors([&] {
+      const SQLite::Transaction snapshot(connection_);
+      return std::forward<Body>(body)();
+    });
   }
 
   /// Makes the file shorter by at most `most` unused pages, but keeps a twentieth of it and at least 1,000

@@ -490,7 +490,7 @@ class SqliteJobStore final : public QueueStore {
   std::vector<AccountingRecord> find(JobId job) override;
   std::vector<JobEvent> events(JobId job) override;
   std::vector<ReportRow> report(const ReportFilter& filter) override {
-    return database_->read([&] { return read_report(*database_, filter); });
+    return database_->read_at_once([&] { return read_report(*database_, filter); });
   }
   std::string check_integrity() override { return database_->check_integrity(); }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/database.h"
+#include "store/queue_store.h"
 #include "tests/unit/store/store_fixtures.h"
 
 namespace berth {
@@ -188,6 +189,32 @@ TEST_CASE("a store that another connection of this process closes keeps its lock
   });
   ::close(ends[0]);
   ::close(ends[1]);
+}
+
+TEST_CASE("a report tells of jobs and their attempts at one moment, also while jobs end") {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("berth.db");
+  JobStore::open(path);
+  const pid_t writer = start_process([&] {
+    const auto store = JobStore::open(path);
+    for (int index = 0; index < 400; ++index) {
+      const JobId job = store->submit({sample_job(std::to_string(index))}, sample_supervisor()).at(0);
+      store->configure(job, 1, sample_allocation(), at(0));
+      store->run_and_finish(job, 1, {at(1), ""}, completed(), {}, at(2), Sync::later);
+    }
+  });
+  const auto store = QueueStore::open_existing(path);
+  ReportFilter filter;
+  filter.key = ReportKey::name;
+  std::size_t torn = 0;
+  int status = -1;
+  while (::waitpid(writer, &status, WNOHANG) == 0) {
+    for (const ReportRow& row : store->report(filter)) {
+      torn += row.jobs != row.attempts ? 1 : 0;
+    }
+  }
+  CHECK(status == 0);
+  CHECK(torn == 0);
 }
 
 TEST_CASE("a process that waited for another one's migration finds it done") {
