@@ -387,11 +387,11 @@ void Database::configure(Missing missing, bool is_empty) {
   // Not much, though: the next command to open the database reads the whole log.
   ::sqlite3_db_config(connection_.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   connection_.exec("PRAGMA wal_autocheckpoint = 64");
-  if (is_empty) {
-    connection_.exec("PRAGMA auto_vacuum = INCREMENTAL");  // now or never, as in create_whole()
-  }
   if (missing == Missing::refuse) {
     return;  // a copy has no log, and whoever looks into it gives it none
+  }
+  if (is_empty) {
+    connection_.exec("PRAGMA auto_vacuum = INCREMENTAL");  // now or never, as in new_content()
   }
   // Kept in the file, so this changes something only the first time. The change needs the file for itself
   // and does not wait for it (https://www.sqlite.org/wal.html section 8), hence the loop.

@@ -127,6 +127,10 @@ TEST_CASE("open_existing creates nothing") {
   CHECK(JobStore::open_existing(folder.file("none/berth.db")) == nullptr);
   CHECK(JobStore::open_existing(folder.file("berth.db")) == nullptr);
   CHECK(std::filesystem::is_empty(folder.path()));
+  write_file(folder.file("empty.backup"), "");
+  CHECK_THAT(store_error([&] { JobStore::open_existing(folder.file("empty.backup")); }),
+             Contains("is a copy"));
+  CHECK(std::filesystem::is_empty(folder.file("empty.backup")));
 }
 
 TEST_CASE("a new database carries berth's application id, the newest version and a write-ahead log") {
