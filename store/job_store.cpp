@@ -296,10 +296,12 @@ class Conditions {
 constexpr std::uint64_t kBytesOfRecord = 1024;
 constexpr std::int64_t kForever = std::numeric_limits<std::int64_t>::max();
 
-/// From when on an attempt waits: the submission, or the end of the attempt before.
+/// From when on an attempt waits: its job's submission, or when the job was to wait again. What is told of
+/// it while it waits has the number of the attempt before too.
 constexpr const char* kWaitsSince =
-    "coalesce((SELECT max(p.end_us) FROM attempts p WHERE p.job_id = j.id AND p.attempt < "
-    "coalesce(a.attempt, j.attempt + 1)), j.submit_us)";
+    "coalesce(CASE WHEN coalesce(a.attempt, j.attempt + 1) > 1 THEN (SELECT min(e.at_us) FROM events e WHERE "
+    "e.job_id = j.id AND e.attempt = coalesce(a.attempt, j.attempt + 1) - 1 AND e.state = 'PENDING') END, "
+    "j.submit_us)";
 
 /// sacct(1), --state: with a time window, "was in that state at some moment of the window"; without one,
 /// "is in that state now".

@@ -437,7 +437,7 @@ TEST_CASE("a clock that was ahead for a while makes no later job the oldest one"
   CHECK(store->find_known(jobs[4]));
 }
 
-TEST_CASE("a job that waits for another attempt is PENDING since the last one") {
+TEST_CASE("a job that waits for another attempt is PENDING since it was to wait again") {
   const auto store = QueueStore::open(":memory:");
   NewJob job = sample_job();
   job.queue.emplace();
@@ -467,6 +467,13 @@ TEST_CASE("a job that waits for another attempt is PENDING since the last one") 
   CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, other});
   filter.end = at(30);
   CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, id, other});
+
+  store->requeue(other, *job.queue, at(50), "{}");
+  filter.start = at(40);
+  filter.end = at(45);
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id});
+  filter.end = at(50);
+  CHECK(ids_of(store->history(filter)) == std::vector<JobId>{id, other});
 }
 
 TEST_CASE("an array is among the jobs that ended in a window in which it did") {
