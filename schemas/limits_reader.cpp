@@ -15,6 +15,9 @@ constexpr std::int64_t kMaximumOpenFiles = 1'073'741'816;  // the highest fs.nr_
 constexpr double kMinimumQuota = 0.01;  // cfs_quota_us may not go below 1 ms of a 100 ms period
 constexpr double kMaximumQuota = 65'536;
 constexpr std::int64_t kMaximumOperations = 4'294'967'295;  // blkio.throttle.*_iops_device is 32 bits wide
+// The kernel's dev_t has 12 bits for the major and 20 for the minor, which would run over into it.
+constexpr unsigned kMaximumMajor = 4'095;
+constexpr unsigned kMaximumMinor = 1'048'575;
 
 // ---- io[] ----
 
@@ -30,8 +33,10 @@ void read_operations(const Field& field, IoLimit& limit) {
   }
 }
 
-bool is_number_text(std::string_view text) {
-  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+bool is_device_number(std::string_view text, unsigned most) {
+  unsigned number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return !text.empty() && error == std::errc() && end == text.data() + text.size() && number <= most;
 }
 
 void read_io_device(const Field& field, IoLimit& limit) {
@@ -40,11 +45,12 @@ void read_io_device(const Field& field, IoLimit& limit) {
     return;
   }
   const std::size_t colon = device->find(':');
-  const bool is_pair = colon != std::string::npos && is_number_text(device->substr(0, colon)) &&
-                       is_number_text(device->substr(colon + 1));
+  const bool is_pair = colon != std::string::npos &&
+                       is_device_number(device->substr(0, colon), kMaximumMajor) &&
+                       is_device_number(device->substr(colon + 1), kMaximumMinor);
   constexpr std::string_view kDevices = "/dev/";
   if (!is_pair && (!device->starts_with(kDevices) || device->size() == kDevices.size())) {
-    field.refuse("is not a block device (use /dev/vda, or major:minor such as 254:0)");
+    field.refuse("is not a block device (use /dev/vda, or major:minor such as 254:0, at most 4095:1048575)");
     return;
   }
   limit.device = *device;
