@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -16,6 +15,7 @@
 #include "executor/executor.h"
 #include "executor/launcher_process.h"
 #include "executor/os/act_as.h"
+#include "executor/sandbox_protocol.h"
 
 namespace berth {
 namespace {
@@ -62,6 +62,22 @@ std::string home_inside(const Account& account) {
              : "/home/" + account.name;
 }
 
+[[noreturn]] void refuse(int error_number, const std::string& message) {
+  throw LaunchError("user", error_number, message);
+}
+
+/// Beside its own, and never the host's root group.
+std::vector<gid_t> supplementary_groups(const Account& account) {
+  std::vector<gid_t> groups = groups_of_user(account.name, account.gid);
+  std::erase_if(groups, [&](gid_t group) { return group == account.gid || group == 0; });
+  if (groups.size() > sandbox::kMaximumGroups) {
+    refuse(E2BIG, "user " + account.name + " is in " + std::to_string(groups.size()) +
+                      " supplementary groups, and a job may have " + std::to_string(sandbox::kMaximumGroups) +
+                      "; take the user out of some, or name another one in isolation.user");
+  }
+  return groups;
+}
+
 Identity identity_of(const Account& account, bool with_groups) {
   Identity identity;
   identity.outside_uid = identity.inside_uid = account.uid;
@@ -70,16 +86,7 @@ Identity identity_of(const Account& account, bool with_groups) {
   identity.home = home_inside(account);
   identity.shell = account.shell.empty() ? "/bin/sh" : account.shell;
   if (with_groups) {
-    std::array<gid_t, 256> groups{};
-    int count = static_cast<int>(groups.size());
-    if (::getgrouplist(account.name.c_str(), account.gid, groups.data(), &count) >= 0) {
-      for (int index = 0; index < count; ++index) {
-        const gid_t group = groups[static_cast<std::size_t>(index)];
-        if (group != account.gid && group != 0) {  // never the host's root group
-          identity.groups.push_back(group);
-        }
-      }
-    }
+    identity.groups = supplementary_groups(account);
   }
   return identity;
 }
@@ -103,10 +110,6 @@ Identity root_inside(uid_t outside_uid, gid_t outside_gid) {
   identity.home = "/root";
   identity.shell = "/bin/sh";
   return identity;
-}
-
-[[noreturn]] void refuse(int error_number, const std::string& message) {
-  throw LaunchError("user", error_number, message);
 }
 
 Account parse_user(const std::string& text) {

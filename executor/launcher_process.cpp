@@ -32,7 +32,8 @@
 namespace berth {
 namespace {
 
-constexpr std::size_t kMapSize = 8192;
+/// user_namespaces(7): what is written to an id map is less than a page.
+constexpr std::size_t kMapEnd = 4096;
 
 struct RequestHeader {
   std::uint64_t token;
@@ -45,7 +46,7 @@ struct RequestHeader {
 };
 struct RequestPacket {
   RequestHeader header;
-  std::array<char, kMapSize> maps;  // uid map, then gid map
+  std::array<char, 2 * kMapEnd> maps;  // uid map, then gid map
 };
 /// Token 0 is the report on the launcher's own set-up.
 struct ReplyPacket {
@@ -503,8 +504,12 @@ void LauncherProcess::spawn(const SpawnRequest& request) {
                    0,
                    static_cast<std::uint32_t>(request.uid_map.size()),
                    static_cast<std::uint32_t>(request.gid_map.size())};
-  if (request.uid_map.size() + request.gid_map.size() > packet.maps.size()) {
-    throw LaunchError("user", E2BIG, "the user has too many supplementary groups for one id map");
+  if (request.uid_map.size() >= kMapEnd || request.gid_map.size() >= kMapEnd) {
+    throw LaunchError("user", E2BIG,
+                      "the user has too many supplementary groups for one id map, which the kernel takes up "
+                      "to " +
+                          std::to_string(kMapEnd) +
+                          " bytes of; take the user out of some, or name another one in isolation.user");
   }
   std::memcpy(packet.maps.data(), request.uid_map.data(), request.uid_map.size());
   std::memcpy(packet.maps.data() + request.uid_map.size(), request.gid_map.data(), request.gid_map.size());

@@ -572,9 +572,9 @@ std::vector<char> make_setup(const SandboxProfile& profile, std::uint32_t flags,
   setup.set_groups = (flags & sandbox::kHostView) != 0 ? 0 : 1;
   setup.monotonic_offset = profile.monotonic_offset;
   setup.boottime_offset = profile.boottime_offset;
-  setup.group_count = static_cast<std::uint32_t>(
-      std::min<std::size_t>(profile.identity.groups.size(), sandbox::kMaximumGroups));
-  std::copy_n(profile.identity.groups.begin(), setup.group_count, setup.groups);
+  const std::vector<gid_t>& groups = profile.identity.groups;
+  setup.group_count = static_cast<std::uint32_t>(groups.size());  // resolve_identity() refuses too many
+  std::copy(groups.begin(), groups.end(), setup.groups);
   std::strncpy(setup.home, profile.identity.home.c_str(), sizeof setup.home - 1);
   std::span<const sock_filter> filter;
   if (profile.seccomp) {

@@ -89,6 +89,23 @@ class Identity(BerthCase):
         self.assertIn("is not mapped", err)
         self.assertIn("--user", err)
 
+    def test_a_user_of_many_groups_has_all_of_them_or_is_refused(self):
+        groups = os.path.join(self.directory, "group")
+        with_groups = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+        for numbers, message in (
+            (range(70000, 70256), None), (range(70000, 70257), "257 supplementary groups"),
+            (range(1 << 31, (1 << 31) + 200), "for one id map")
+        ):
+            with open(groups, "w", encoding="utf-8") as file:
+                file.write(read("/etc/group") + "".join(f"g{number}:x:{number}:daemon\n" for number in numbers))
+            status, out, err = self.berth(
+                "run", "--database", self.database, "--user", "daemon", "--", "/usr/bin/id", "-G", program=with_groups
+            )
+            if message:
+                self.assertEqual((status, message in err), (125, True), err)
+            else:
+                self.assertEqual((status, len(out.split())), (0, 257), out + err)
+
     def test_root_group_is_refused(self):
         run = self.run_job("exit", 0, isolation={"user": "4242:0"})
         self.assert_refused(run, "isolation.user")
