@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -156,11 +157,16 @@ class Support {
   bool accounts_swap_;
 };
 
+/// A kernel without swap keeps a limit of 0 by itself.
+bool may_swap() {
+  return ::access("/proc/swaps", F_OK) == 0;
+}
+
 void require_support(const JobSpec& spec, const Support& support) {
   const Limits& limits = spec.limits;
   support.require(spec.memory_per_node.has_value(), "memory_per_node", Controller::memory);
   support.require(limits.swap.has_value(), "limits.swap", Controller::memory);
-  if (limits.swap && *limits.swap > 0 && !support.accounts_swap()) {
+  if (limits.swap && !support.accounts_swap() && (*limits.swap > 0 || may_swap())) {
     throw LaunchError(
         "limits.swap", ENOTSUP,
         "limits.swap cannot be enforced here: this kernel does not account swap (boot with swapaccount=1)");
