@@ -5,6 +5,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -435,12 +436,15 @@ const std::string kImageMap = "0 " + std::to_string(kUnprivilegedId) + " 65536\n
 
 /// A user namespace with kImageMap that nobody is in; what an id-mapped mount takes its map from.
 UniqueFd make_image_namespace() {
+  const pid_t parent = ::getpid();
   const long child = check(::syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, nullptr, nullptr, nullptr, nullptr),
                            "clone", "user namespace");
   if (child == 0) {
-    while (true) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (::getppid() == parent) {
       ::pause();  // until it is killed, a few system calls from now
     }
+    ::_exit(0);
   }
   const std::string process = "/proc/" + std::to_string(child);
   UniqueFd map;
