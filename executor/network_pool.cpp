@@ -16,6 +16,7 @@
 #include "executor/descriptor_loop.h"
 #include "executor/dns_forwarder.h"
 #include "executor/executor.h"
+#include "executor/learned_addresses.h"
 #include "executor/netlink.h"
 #include "executor/network_messages.h"
 #include "executor/network_namespace.h"
@@ -375,6 +376,7 @@ class NetworkPool::Implementation::Endpoint final : public NetworkEndpoint, publ
   std::string hostname_;
   NetworkSpec spec_;
   bool applied_ = false;
+  LearnedAddresses learned_;
   std::optional<PortRelay> relay_;
   std::uint64_t refused_queries_ = 0;
   std::vector<PublishedPort> published_;
@@ -437,6 +439,7 @@ void NetworkPool::Implementation::Endpoint::apply(const NetworkSpec& network, co
   if (!commands.empty()) {
     pool_.router_tables_.run(commands);
   }
+  learned_.begin(spec_);
   applied_ = true;
   if (network.rate_in) {
     NetlinkBatch batch;
@@ -475,8 +478,14 @@ std::vector<IpAddress> NetworkPool::Implementation::Endpoint::find_job(const std
 
 void NetworkPool::Implementation::Endpoint::learn(std::size_t rule,
                                                   const std::vector<DnsAddress>& addresses) {
+  const auto now = std::chrono::steady_clock::now();
+  const std::vector<DnsAddress> closed = learned_.to_open(rule, addresses, now);
+  if (closed.empty()) {
+    return;
+  }
   try {
-    pool_.router_tables_.run(learned_address_commands(index_, rule, addresses));
+    pool_.router_tables_.run(learned_address_commands(index_, rule, closed));
+    learned_.note(rule, closed, now);
   } catch (const LaunchError&) {
     // The set is full: the address stays closed, which the job sees.
   }

@@ -371,16 +371,25 @@ std::string policy_commands(const AddressBlock& block, std::uint32_t index, cons
          " : " + policy.verdict + " }\n";
 }
 
-std::string named_hosts_commands(std::uint32_t index, const NetworkSpec& network) {
-  std::string commands;
+std::vector<NamedHost> named_hosts(const NetworkSpec& network) {
+  std::vector<NamedHost> found;
   for (std::size_t number = 0; number < network.egress.rules.size(); ++number) {
     const std::string& host = network.egress.rules[number].host;
     for (const auto& [name, address] : network.hosts) {
       if (!host.empty() && dns_name_matches(host, lower_case(name))) {
-        commands +=
-            "add " + set_element(learned_set(index, number, address.is_v6), address.to_text()) + " }\n";
+        found.push_back({number, address});
       }
     }
+  }
+  return found;
+}
+
+std::string named_hosts_commands(std::uint32_t index, const NetworkSpec& network) {
+  std::string commands;
+  for (const NamedHost& host : named_hosts(network)) {
+    commands += "add " +
+                set_element(learned_set(index, host.rule, host.address.is_v6), host.address.to_text()) +
+                " }\n";
   }
   return commands;
 }
@@ -431,17 +440,24 @@ std::string remove_policy_commands(const AddressBlock& block, std::uint32_t inde
   return text;
 }
 
+std::chrono::seconds time_to_use(std::uint32_t ttl) {
+  constexpr std::uint32_t kShortest = 10;
+  constexpr std::uint32_t kLongest = 24 * 60 * 60;
+  return std::chrono::seconds(std::clamp(ttl, kShortest, kLongest));
+}
+
+std::chrono::seconds opening_time(std::uint32_t ttl) {
+  return time_to_use(ttl) * 3 / 2;
+}
+
 std::string learned_address_commands(std::uint32_t index, std::size_t rule,
                                      const std::vector<DnsAddress>& found) {
-  constexpr std::uint32_t kShortest = 10;  // seconds
-  constexpr std::uint32_t kLongest = 24 * 60 * 60;
   std::string commands;
   for (const DnsAddress& one : found) {
     // An element that is there keeps its old time: it goes first, in the same transaction.
     const std::string element =
         set_element(learned_set(index, rule, one.address.is_v6), one.address.to_text());
-    const std::string timeout =
-        " timeout " + std::to_string(std::clamp(one.ttl, kShortest, kLongest)) + "s }\n";
+    const std::string timeout = " timeout " + std::to_string(opening_time(one.ttl).count()) + "s }\n";
     commands.append("add ").append(element).append(timeout);
     commands.append("delete ").append(element).append(" }\n");
     commands.append("add ").append(element).append(timeout);

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <array>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -59,12 +61,22 @@ std::string source_elements(const AddressBlock& block, std::uint32_t first, std:
 
 /// What turns the default policy into this job's; empty for the default.
 std::string policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
-/// Opens what the job's own /etc/hosts calls by a name that a rule allows: nobody will ask for it.
+/// What the job's own /etc/hosts calls by a name that a rule allows, and the rule's number.
+struct NamedHost {
+  std::size_t rule = 0;
+  IpAddress address;
+};
+std::vector<NamedHost> named_hosts(const NetworkSpec& network);
+/// Opens them: nobody will ask for them.
 std::string named_hosts_commands(std::uint32_t index, const NetworkSpec& network);
 /// Takes it back.
 std::string remove_policy_commands(const AddressBlock& block, std::uint32_t index, const Egress& egress);
-/// Lets a job reach the addresses that one of its rules' names has: for their time to live, but long enough
-/// to use them.
+/// How long an address is to be open whose time to live is `ttl` seconds: long enough to use it.
+std::chrono::seconds time_to_use(std::uint32_t ttl);
+/// For how long it is opened then: longer, so that whoever asks again and again does not have it opened each
+/// time.
+std::chrono::seconds opening_time(std::uint32_t ttl);
+/// Lets a job reach the addresses that one of its rules' names has, each for its opening_time().
 std::string learned_address_commands(std::uint32_t index, std::size_t rule,
                                      const std::vector<DnsAddress>& found);
 

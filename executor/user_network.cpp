@@ -13,6 +13,7 @@
 #include "executor/connection_counter.h"
 #include "executor/dns_forwarder.h"
 #include "executor/executor.h"
+#include "executor/learned_addresses.h"
 #include "executor/namespace_errand.h"
 #include "executor/network_messages.h"
 #include "executor/network_rules.h"
@@ -114,6 +115,7 @@ class UserNetwork::Endpoint final : public NetworkEndpoint, public DnsClient {
   bool has_v4_ = false;
   bool has_v6_ = false;
   std::uint64_t refused_queries_ = 0;
+  LearnedAddresses learned_;
   std::optional<NetlinkSocket> filter_;
   std::optional<ConnectionCounter> connections_;
   std::optional<DnsForwarder> names_;
@@ -143,6 +145,7 @@ void UserNetwork::Endpoint::apply(const NetworkSpec& network, const std::string&
   std::vector<UniqueFd> sockets;
   sockets.push_back(opened.take(kDatagrams));
   sockets.push_back(opened.take(kStreams));
+  learned_.begin(network);
   names_.emplace(networks_.loop_, std::move(sockets));
   // A query comes from whichever of its addresses the job has bound; there is nobody else.
   for (const IpAddress& own : {resolver(), v4(), *IpAddress::parse("127.0.0.1")}) {
@@ -211,12 +214,18 @@ void UserNetwork::Endpoint::start_pasta(NetlinkSocket& links) {
 }
 
 void UserNetwork::Endpoint::learn(std::size_t rule, const std::vector<DnsAddress>& found) {
-  const std::string commands = learned_address_commands(kJobIndex, rule, found);
+  const Clock::time_point now = Clock::now();
+  const std::vector<DnsAddress> closed = learned_.to_open(rule, found, now);
+  if (closed.empty()) {
+    return;
+  }
+  const std::string commands = learned_address_commands(kJobIndex, rule, closed);
   try {
     run_in_network_of(pid_, [&] {
       NftTables().run(commands);
       return std::vector<UniqueFd>{};
     });
+    learned_.note(rule, closed, now);
   } catch (const std::exception&) {
     // The job is gone, or the set is full: the address stays closed, which the job sees.
   }

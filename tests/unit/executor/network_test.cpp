@@ -4,6 +4,7 @@
 
 #include "executor/dns_forwarder.h"
 #include "executor/dns_message.h"
+#include "executor/learned_addresses.h"
 #include "executor/network_rules.h"
 #include "schemas/network_settings.h"
 
@@ -132,6 +133,26 @@ TEST_CASE("names of the job's own hosts file are open from the start") {
   network.egress = {EgressMode::rules, {parse_egress_rule("10.0.0.0/8"), parse_egress_rule("*.test:80")}};
   network.hosts = {{"DB.test", *IpAddress::parse("10.9.9.9")}, {"other", *IpAddress::parse("10.9.9.8")}};
   CHECK(named_hosts_commands(16, network) == "add element inet berth names16_1v4 { 10.9.9.9 }\n");
+}
+
+TEST_CASE("an address that is open long enough is not opened again") {
+  NetworkSpec network;
+  network.egress = {EgressMode::rules, {parse_egress_rule("*.example.org")}};
+  network.hosts = {{"own.example.org", *IpAddress::parse("192.0.2.7")}};
+  LearnedAddresses learned;
+  learned.begin(network);
+  const LearnedAddresses::Time now{std::chrono::hours(1)};
+  const std::vector<DnsAddress> answer{{*IpAddress::parse("192.0.2.1"), 60},
+                                       {*IpAddress::parse("192.0.2.7"), 60}};
+  const std::vector<DnsAddress> opened = learned.to_open(0, answer, now);
+  REQUIRE(opened.size() == 1);  // the other one is open for good, and is to stay so
+  CHECK(opened[0].address == answer[0].address);
+  learned.note(0, opened, now);
+  CHECK(learned.to_open(0, answer, now + std::chrono::seconds(30)).empty());
+  CHECK(learned.to_open(0, answer, now + std::chrono::seconds(31)).size() == 1);
+  CHECK(learned.to_open(1, answer, now).size() == 2);
+  const std::vector<DnsAddress> longer{{answer[0].address, 3600}};
+  CHECK(learned.to_open(0, longer, now).size() == 1);
 }
 
 TEST_CASE("a reply of our own carries the addresses of the asked type") {
