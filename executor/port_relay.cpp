@@ -1,6 +1,7 @@
 #include "executor/port_relay.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +25,18 @@ constexpr std::size_t kMostSessions = 1024;
 constexpr std::size_t kAlwaysOfOneJob = 32;  // connections and sessions, also while others have the most
 constexpr std::chrono::seconds kSessionIdle{120};  // as nf_conntrack_udp_timeout_stream
 constexpr int kFreePortTries = 32;
+// A client that is gone without a word is found out within three minutes.
+constexpr int kKeepAliveIdle = 120;  // seconds, as what follows
+constexpr int kKeepAliveInterval = 15;
+constexpr int kKeepAliveProbes = 4;
+
+void keep_alive(int socket) {
+  const int on = 1;
+  ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepAliveIdle, sizeof kKeepAliveIdle);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepAliveInterval, sizeof kKeepAliveInterval);
+  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &kKeepAliveProbes, sizeof kKeepAliveProbes);
+}
 
 }  // namespace
 
@@ -394,6 +407,7 @@ void PortRelay::take_client(const Listener& listener, UniqueFd client) {
   if (connections_.size() >= kMostConnections || !has_room()) {
     return;
   }
+  keep_alive(client.get());
   const std::uint64_t number = ++last_connection_;
   const auto [entry, is_new] = connections_.emplace(
       number,

@@ -478,6 +478,20 @@ class Ports(NetworkCase):
         run = self.stop(process)
         self.assertEqual({run.by_name(f"then{number}")["state"] for number in range(6)}, {"COMPLETED"}, run.err)
 
+    def published(self, port):
+        """The rows of connected clients in the host's /proc/net/tcp (proc_net_tcp(5))."""
+        rows = [line.split() for line in self.lab.run("host", "cat", "/proc/net/tcp").splitlines()[1:]]
+        return [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
+
+    @natively
+    def test_a_client_that_is_gone_without_a_word_is_asked_for(self):
+        process = self.run_start(self.server("mute", 80, os.path.join(self.work, "taken"), publish=["127.0.0.1:8080:80"]))
+        self.assertTrue(eventually(lambda: self.lab.ask("host", "connect", "127.0.0.1", 8080) == {"127.0.0.1 8080": "timeout"}, 20))
+        self.lab.serve("host", "press", "127.0.0.1", 8080, 1, 1)
+        keepalive = "02"
+        self.assertTrue(eventually(lambda: [row[5].split(":")[0] for row in self.published(8080)] == [keepalive]), self.published(8080))
+        self.stop(process)
+
     def pings(self, address, name="host"):
         try:
             return self.lab.ask(name, "datagram", address, 5353) == {"datagram": "PING"}
