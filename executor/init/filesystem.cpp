@@ -39,6 +39,8 @@ constexpr long kEisdir = -21;
 constexpr long kEinval = -22;
 constexpr long kEloop = -40;
 
+constexpr size_t kPathMax = 4096;  // PATH_MAX: the kernel takes none of that size, and has no link of it
+
 constexpr unsigned kPlainAttributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 /// The directories that the private tmpfs serves, and their modes.
@@ -110,7 +112,7 @@ bool is_directory(long fd) {
 
 /// mkdir -p of every missing directory above the last component; then the mount point itself.
 long make_mount_point(const char* path, bool directory) {
-  char partial[sandbox::kPathSize];
+  char partial[kPathMax];
   for (size_t index = 1; path[index] != '\0' && index < sizeof partial; ++index) {
     if (path[index] == '/') {
       copy(partial, path, index + 1);
@@ -537,8 +539,9 @@ unsigned char type_of(long root, const DirectoryEntry& entry) {
 void carry_over(long root, const DirectoryEntry& entry, long fresh) {
   const unsigned char type = type_of(root, entry);
   if (type == 10 /* DT_LNK */) {
-    char target[sandbox::kPathSize] = {};
-    expect(sys(SYS_readlinkat, root, entry.name, target, sizeof target - 1), Step::mount_root, entry.name);
+    char target[kPathMax];
+    target[expect(sys(SYS_readlinkat, root, entry.name, target, sizeof target - 1), Step::mount_root,
+                  entry.name)] = '\0';
     expect(sys(SYS_symlinkat, target, fresh, entry.name), Step::mount_root, entry.name);
     return;
   }
@@ -728,9 +731,9 @@ void mount_network_file(const char* target, const char* name, const char* text) 
   append(path, name, sizeof path);
   write_private_file(path, text, length(text), 0444, Step::network_file);
   // A link such as systemd-resolved's leads into /run, where the job has nothing: what it leads to is made.
-  char link[sandbox::kPathSize] = {};
+  char link[kPathMax] = {};
   const long size = sys(SYS_readlinkat, kCurrent, target, link, sizeof link - 1);
-  char resolved[sandbox::kPathSize] = {};
+  char resolved[sizeof "/etc/" + kPathMax] = {};
   if (size > 0 && !exists(target)) {
     copy(resolved, link[0] == '/' ? "" : "/etc/", sizeof resolved);
     append(resolved, link, sizeof resolved);

@@ -303,6 +303,11 @@ class Isolation(BerthCase):
         run = self.run_job("fill", "/scratch", isolation={"tmpfs": {"/scratch": "4M"}})
         self.assertEqual(run.out, f"filled {4 << 20} ENOSPC\n", str(run))
 
+    def test_a_mount_point_with_a_long_path_is_made(self):
+        target = "/tmp" + ("/" + 100 * "x") * 8
+        run = self.run_job("write", target + "/file", isolation={"tmpfs": {target: "1M"}})
+        self.assertEqual(run.probes(), {target + "/file": "ok"}, str(run))
+
     def make_root(self):
         root = os.path.join(self.directory, "root")
         for folder in ("", "/tmp", "/proc", "/dev", "/etc", "/bin", "/work"):
@@ -338,6 +343,13 @@ class Isolation(BerthCase):
         run = self.run_jobs(self.job(**spec, isolation={"root": root, **mounts}))
         self.assertEqual(run.probes(), {"/result": "EROFS", "/new/data/file": "ok"}, str(run))
         self.assertEqual(set(os.listdir(root)), {"bin", "dev", "etc", "payload", "proc", "tmp", "work"})
+
+    def test_a_long_link_directly_below_an_own_root_is_there_beside_a_new_mount(self):
+        root = self.make_root()
+        os.symlink("tmp/../" * 80 + "etc/inside", root + "/link")
+        spec = {"argv": ["/bin/payload", "show", "/link"], "current_working_directory": "/"}
+        run = self.run_jobs(self.job(**spec, isolation={"root": root, "tmpfs": {"/scratch": "1M"}}))
+        self.assertEqual(run.out, "own root", str(run))
 
     def test_what_is_written_to_a_writable_own_root_with_a_new_mount_stays(self):
         for mode, result in ((0o777, "ok"), (0o755, "EROFS")):
