@@ -374,10 +374,12 @@ int use_until(const std::function<bool()>& enough) {
   return enough() ? 0 : 1;
 }
 
-/// Whether hardly any memory is left of the limit.
+/// Whether hardly any memory is left of the limit: room for what the kernel charges ahead for two CPUs, 64
+/// pages each, as to look is charged too.
 bool is_nearly_full(const fs::path& cgroup, Bytes limit) {
+  constexpr Bytes kChargedAhead = Bytes{2} * 64 * 4096;
   const std::string usage = slurp(cgroup / (memory_is_v1() ? "memory.usage_in_bytes" : "memory.current"));
-  return std::stoull(usage) + 32ULL * 1024 >= limit;
+  return std::stoull(usage) + kChargedAhead >= limit;
 }
 
 }  // namespace
