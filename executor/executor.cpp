@@ -409,6 +409,9 @@ class Executor::Implementation {
   }
 
   std::unique_ptr<Sandbox> begin_sandbox(const std::string& cgroup_name, const SandboxProfile& profile) {
+    if (!launcher_lost_ && launcher_->has_ended()) {  // of which nobody has heard yet
+      receive_spawned(Attempt::Clock::now());
+    }
     if (launcher_lost_) {
       replace_launcher();
     }

@@ -478,20 +478,24 @@ void LauncherProcess::dismiss() {
   socket_.reset();  // end-of-file: it exits
 }
 
-int LauncherProcess::reap() {
-  int status = 0;
+void LauncherProcess::reap() {
   if (pid_ > 0) {
-    retry_eintr([&] { return ::waitpid(std::exchange(pid_, -1), &status, 0); });
+    retry_eintr([&] { return ::waitpid(pid_, &status_, 0); });
+    pid_ = -1;
   }
-  return status;
+}
+
+bool LauncherProcess::has_ended() const {
+  pollfd end{socket_.get(), 0, 0};
+  return ::poll(&end, 1, 0) > 0 && (end.revents & POLLHUP) != 0;
 }
 
 void LauncherProcess::fail_lost() {
-  const int status = reap();  // its end of the socket closes only when it ends
+  reap();  // its end of the socket closes only when it ends
   throw LaunchError("launcher", ECONNRESET,
                     "the launcher, berth's process that makes sandboxes, " +
-                        (WIFSIGNALED(status) ? "was killed by signal " + std::to_string(WTERMSIG(status))
-                                             : "ended unexpectedly") +
+                        (WIFSIGNALED(status_) ? "was killed by signal " + std::to_string(WTERMSIG(status_))
+                                              : "ended unexpectedly") +
                         "; another one takes its place, so run the job again");
 }
 

@@ -63,14 +63,15 @@ class LauncherProcess {
   /// The next result, or nothing when there is none yet (`block` false). Throws LaunchError when the launcher
   /// could not be set up, or is gone.
   std::optional<Spawned> receive(bool block = false);
+  /// Whether it is gone; what it answered before is still to be received.
+  bool has_ended() const;
   /// Waits for the launcher's set-up; throws LaunchError when it failed.
   void wait_until_ready();
   /// Lets it go: nothing more may be asked of it. Destruction, which waits for its end, then waits less.
   void dismiss();
 
  private:
-  /// The status of waitpid(2); 0 when it was reaped before.
-  int reap();
+  void reap();
   [[noreturn]] void fail_lost();
   /// Until there is room for a request, or the launcher is gone.
   void await_room();
@@ -80,6 +81,7 @@ class LauncherProcess {
   UniqueFd socket_;
   std::deque<Spawned> received_;
   pid_t pid_ = -1;
+  int status_ = 0;  ///< of waitpid(2), when it was reaped
   bool ready_ = false;
   std::optional<LaunchError> setup_failure_;  ///< told again to whoever asks
 };

@@ -1,11 +1,14 @@
 // The Executor under the real kernel with more jobs at once than a machine's CPUs let the programs have.
 // Needs root, else skips. Ends by comparing this process's descriptors and cgroups with those before.
 #include <poll.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <set>
 #include <string>
 #include <thread>
@@ -53,6 +56,12 @@ LaunchRequest sleeper(JobId job) {
   request.allocation = {"slot" + std::to_string(job), CpuSet{0}, CpuSet{0}, Bytes{64} * 1024 * 1024};
   request.identity = resolve_identity("");
   return request;
+}
+
+pid_t only_child() {
+  pid_t child = 0;
+  std::ifstream("/proc/thread-self/children") >> child;
+  return child;
 }
 
 /// Whether `done` came to hold within a minute of waiting for `executor`, which alone says when it has work.
@@ -140,4 +149,34 @@ TEST_CASE("Jobs that ended in time while their executor was stopped have not run
   REQUIRE(run_until(
       executor, [&] { return ended == kJobs; }, take));
   CHECK(completed == kJobs);
+}
+
+TEST_CASE("Jobs that are launched before it is heard that the launcher is gone have another one") {
+  if (::geteuid() != 0) {
+    skip_case("jobs with cgroups need root");
+    return;
+  }
+  Executor executor({.cgroup = tree_name(), .armed_ahead = 0});
+  executor.wait_until_ready();
+  std::size_t completed = 0;
+  std::size_t ended = 0;
+  const auto take = [&](const ExecutorEvent& event) {
+    if (const auto* end = std::get_if<Ended>(&event)) {
+      ++ended;
+      completed += end->outcome.state == JobState::completed ? 1U : 0U;
+    }
+  };
+  siginfo_t information{};
+  const pid_t launcher = only_child();
+  REQUIRE(launcher > 0);
+  REQUIRE(::kill(launcher, SIGKILL) == 0);
+  REQUIRE(::waitid(P_PID, static_cast<id_t>(launcher), &information, WEXITED | WNOWAIT) == 0);
+  for (const JobId job : {1, 2}) {
+    LaunchRequest request = sleeper(job);
+    request.spec.argv = {"/bin/true"};
+    executor.launch(std::move(request));
+  }
+  REQUIRE(run_until(
+      executor, [&] { return ended == 2; }, take));
+  CHECK(completed == 2);
 }
