@@ -30,6 +30,9 @@ bool is_memory_or_loop(std::string_view name) {
 }
 
 bool examine(const std::string& device) {
+  if (device == "(unknown)") {  // a path of an NVMe multipath disk, which counts too, and other inner devices
+    return false;
+  }
   const std::string link = "/sys/dev/block/" + device;
   char target[512];
   const ssize_t length = ::readlink(link.c_str(), target, sizeof target);

@@ -11,7 +11,8 @@ namespace berth {
 /// The disks of this machine as "major:minor", from /sys/block.
 std::vector<std::string> disks();
 
-/// Whether I/O of "major:minor" is to be added up. Remembers its answers. Unknown devices count.
+/// Whether I/O of "major:minor" is to be added up. Remembers its answers. Devices that /sys does not have
+/// (any more) count; what the kernel calls "(unknown)", which never had a number, does not.
 bool counts_as_disk(std::string_view device);
 
 }  // namespace berth

@@ -244,7 +244,12 @@ IoStat parse_io_stat(std::string_view text, DeviceFilter counts) {
   std::string_view line;
   while (next_line(text, line)) {
     // 253:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0
-    const std::string_view device = next_field(line, ' ');
+    // From Linux 5.15 (252c651a4c85) until 5.19 (3607849df478) without a newline after a device that has
+    // nothing to tell: "7:1 7:0 253:0 rbytes=…".
+    std::string_view device = next_field(line, ' ');
+    while (!line.empty() && line.substr(0, line.find(' ')).find('=') == std::string_view::npos) {
+      device = next_field(line, ' ');
+    }
     if (counts != nullptr && !counts(device)) {
       continue;
     }

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "executor/block_devices.h"
 #include "executor/cgroup_files.h"
 
 using namespace berth;
@@ -103,6 +104,14 @@ TEST_CASE("io.stat is added up over devices; no device means nothing was read or
   CHECK(stat == IoStat{{91889664, 613781504}, {9142, 1605}});
   CHECK(parse_io_stat("") == IoStat{});
   CHECK(parse_io_stat("8:0 rbytes=x wbytes wios==3\n") == IoStat{});
+  const auto is_disk = [](std::string_view device) { return device == "8:0"; };
+  CHECK(parse_io_stat("7:1 7:0 8:0 rbytes=1 wbytes=2 rios=3 wios=4\n8:0 7:0 rbytes=5\n", is_disk) ==
+        IoStat{{1, 2}, {3, 4}});
+}
+
+TEST_CASE("inner devices, which the kernel does not number, do not count beside the disk") {
+  CHECK_FALSE(counts_as_disk("(unknown)"));
+  CHECK(counts_as_disk("4095:1048575"));  // gone meanwhile, for all that is known
 }
 
 TEST_CASE("process lists leave out what is no pid here") {
