@@ -128,6 +128,18 @@ void leave_to_v2(Hierarchy& v1, const ControllerSet& given) {
   }
 }
 
+/// Which peaks this kernel keeps in the tree's hierarchies.
+void find_kept_peaks(TreeDirectories& tree) {
+  for (const auto& hierarchy : tree.hierarchies) {
+    const auto keeps = [&](Controller controller, const char* file) {
+      return hierarchy->controllers.contains(controller) &&
+             ::faccessat(hierarchy->tree.get(), file, F_OK, 0) == 0;
+    };
+    tree.keeps_pids_peak = tree.keeps_pids_peak || keeps(Controller::pids, "pids.peak");
+    tree.keeps_swap_peak = tree.keeps_swap_peak || keeps(Controller::memory, "memory.swap.peak");
+  }
+}
+
 /// The tree's directories and the jobs' in them; `name` is removed when this goes.
 struct OwnedTree : TreeDirectories {
   explicit OwnedTree(std::string tree_name) : name(std::move(tree_name)) {}
@@ -287,13 +299,10 @@ void OpenCgroupTree::examine_memory() {
     const bool is_v1 = memory->version == 1;
     const auto has = [&](const char* file) { return ::faccessat(memory->tree.get(), file, F_OK, 0) == 0; };
     accounts_swap_ = has(is_v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max");
-    tree_->keeps_swap_peak = !is_v1 && has("memory.swap.peak");
     watch_ancestors(*memory);
     count_ancestor_ooms(*memory);
   }
-  if (const Hierarchy* pids = hierarchy_of(Controller::pids)) {
-    tree_->keeps_pids_peak = ::faccessat(pids->tree.get(), "pids.peak", F_OK, 0) == 0;
-  }
+  find_kept_peaks(*tree_);
 }
 
 const Hierarchy* OpenCgroupTree::unified() const {
@@ -404,6 +413,7 @@ std::shared_ptr<TreeDirectories> open_leftover_tree(const CgroupMachine& machine
     }
     found->hierarchies.push_back(std::move(hierarchy));
   }
+  find_kept_peaks(*found);
   return found;
 }
 

@@ -685,6 +685,8 @@ TEST_CASE("what a killed berth left is listed, killed, read and removed") {
     const Usage usage = job->read().usage;
     CHECK(usage.memory_peak.value() >= kMiB);
     CHECK(usage.cpu_total.value() > std::chrono::microseconds(0));
+    const bool keeps_peak = fs::exists(fs::path(directory(*job, Controller::pids)) / "pids.peak");
+    CHECK(usage.pids_peak == (keeps_peak ? std::optional<Usage::Count>(1) : std::nullopt));
     CHECK(job->remove());
   }
   CHECK(open_leftover_job(now, name, "job-7.2") == nullptr);
