@@ -56,8 +56,8 @@ void OpenJobCgroup::kill_all(std::chrono::milliseconds patience) {
   const JobDirectory* freezer = find(Controller::freezer);
   const bool freezes = freezer != nullptr && freezer->hierarchy->version == 1;
   const JobDirectory* pids = find(Controller::pids);
-  if (!freezes && pids != nullptr) {
-    pids->try_write("pids.max", "0");  // no freezer: at least nothing forks from here on
+  if (!freezes && pids != nullptr && pids->try_write("pids.max", "0") == 0) {
+    traces_.limits.pids = 0;  // no freezer: at least nothing forks from here on
   }
   while (true) {
     bool any = false;

@@ -734,6 +734,29 @@ TEST_CASE("the CPU time of a killed berth's job is its own, where v1 counts it b
   remove_leftover_tree(co_mounted, name);
 }
 
+TEST_CASE("the next job may fork where, without a freezer, a job was killed") {
+  if (machine().at(Controller::pids).version != 1) {
+    skip_case("pids is not in cgroup v1 here");
+    return;
+  }
+  const NothingLeft nothing_left;
+  CgroupMachine without_freezer = machine();
+  without_freezer.controllers[static_cast<std::size_t>(Controller::freezer)] = {};
+  without_freezer.unified = {};
+  const auto tree = CgroupTree::create(without_freezer, tree_name());
+  CgroupLimits limits;
+  limits.pids = 10;
+  const auto job = tree->make_job("job-1.1", limits);
+  Child child{spawn_in(*job, sleep_forever)};
+  wait_for([&] { return job->processes().size() == 1; });
+  job->kill_all();
+  CHECK(WTERMSIG(child.wait()) == SIGKILL);
+  job->read();
+  CHECK(job->remove(std::chrono::seconds(2), JobCgroup::Traceless::keep));
+  const auto next = tree->make_job("job-2.1", limits);
+  CHECK(slurp(directory(*next, Controller::pids) + "/pids.max") == "10");
+}
+
 TEST_CASE("v1 cgroups without a trace of their job are the next job's") {
   if (machine().at(Controller::devices).version != 1 || machine().at(Controller::cpu).version != 1) {
     skip_case("devices and cpu are not in cgroup v1 here");
