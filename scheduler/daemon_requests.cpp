@@ -361,6 +361,7 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
     return;
   }
   if (active != nullptr) {  // its end is being committed, with which it may wait for another attempt
+    require_store();
     active->canceller = actor.name;
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     return;

@@ -868,12 +868,13 @@ class Trouble(DaemonCase):
         self.assertGreater(left.f_bfree * left.f_frsize, 4 << 20)
         self.assertIn(f"its output is incomplete: {small}/out: No space left on device", message)
 
-    def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):
+    def start_on_a_small_disk(self):
         os.mkdir(self.state_folder)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
         self.start_daemon()
-        job = self.submit("print_slowly", 20, 0.1 * PACE)
-        self.wait_for_state(job, "RUNNING")
+
+    def fill_the_disk(self):
+        """The file that does; its end is the end of the trouble."""
         filler = os.path.join(self.state_folder, "filler")
         with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
@@ -885,15 +886,36 @@ class Trouble(DaemonCase):
                 break
         self.assertEqual(status, 125)
         self.assertIn("full", err)
+        return filler
+
+    def assert_cancel_is_refused(self, job):
+        status, _, err = self.cli("cancel", job, timeout=10)
+        self.assertEqual((status != 0, "not while the database cannot be used" in err), (True, True), err)
+
+    def test_a_full_disk_refuses_new_jobs_and_keeps_running_ones_and_their_records(self):
+        self.start_on_a_small_disk()
+        job = self.submit("print_slowly", 20, 0.1 * PACE)
+        self.wait_for_state(job, "RUNNING")
+        filler = self.fill_the_disk()
         self.assertTrue(eventually(lambda: len(self.logs(job).splitlines()) == 20, 60), "the running job did not go on")
         os.remove(filler)
         self.wait_for_state(job, "COMPLETED")
         self.ok("wait", self.submit("exit", 0))
 
+    @natively
+    def test_a_job_whose_end_does_not_fit_on_the_disk_is_not_cancelled_and_nobody_waits(self):
+        self.start_on_a_small_disk()
+        job = self.submit_until_told()
+        self.wait_for_state(job, "RUNNING")
+        filler = self.fill_the_disk()
+        self.let_end()
+        self.assertTrue(eventually(lambda: not json.loads(self.ok("slots", "--json"))["running"], 30), "it does not end")
+        self.assert_cancel_is_refused(job)
+        os.remove(filler)
+        self.wait_for_state(job, "COMPLETED")
+
     def test_a_disk_with_little_room_does_not_pass_for_one_that_works(self):
-        os.mkdir(self.state_folder)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", self.state_folder], check=True)
-        self.start_daemon()
+        self.start_on_a_small_disk()
         left = os.statvfs(self.state_folder)
         filler = os.path.join(self.state_folder, "filler")
         with open(filler, "wb", buffering=0) as file:
