@@ -348,7 +348,9 @@ class Daemon {
   unsigned wanted_runners() const;
   void stop(Active& active, const RunnerMessage& message);
   void cancel_running(Active& active, const Actor& actor, bool at_once, Reply reply);
-  bool cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked);
+  /// `waiting`: some that waited to run again, whose ends are being committed.
+  enum class CancelledTasks { none, running, waiting };
+  CancelledTasks cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked);
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
   Dependency require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known);
   bool leads_back(const Dependency& dependency, const KnownJob& own);

@@ -377,7 +377,9 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
         },
         [this](const std::exception_ptr&) { committed(); });
   }
-  const bool has_tasks = !stored.array_job_id && !is_final(stored.state) && cancel_tasks(job, actor, asked);
+  const CancelledTasks tasks = !stored.array_job_id && !is_final(stored.state)
+                                   ? cancel_tasks(job, actor, asked)
+                                   : CancelledTasks::none;
   if (ends_waiting) {
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     waiting_.remove(job);
@@ -385,9 +387,12 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
     schedule();  // others may have waited behind it
     return;
   }
-  if (has_tasks) {
-    committer_->commit([](QueueStore&) {},  // behind what was asked for its tasks
-                       [reply = std::move(reply)](const std::exception_ptr&) { reply(nullptr); });
+  if (tasks != CancelledTasks::none) {  // behind what was asked for its tasks
+    const auto nothing = [](QueueStore&) {};
+    const auto done = [reply = std::move(reply)](const std::exception_ptr&) { reply(nullptr); };
+    // Those that run are stopped also when that cannot be recorded.
+    tasks == CancelledTasks::waiting ? committer_->commit_surely(nothing, done)
+                                     : committer_->commit(nothing, done);
     return;
   }
   refuse_to_cancel(job, stored.state);
@@ -428,19 +433,24 @@ void Daemon::cancel_running(Active& active, const Actor& actor, bool at_once, Re
       });
 }
 
-/// Those tasks of an array that have left its row, or are about to; whether there are any.
-bool Daemon::cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked) {
+/// Those tasks of an array that have left its row, or are about to. What the database cannot record of one is
+/// thrown when the others have been stopped.
+Daemon::CancelledTasks Daemon::cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked) {
   const std::vector<JobId> tasks = reader_.open_tasks(array);
   bool any = asked.states.empty() && reader_.has_tasks(array);
+  bool waiting = false;
+  std::exception_ptr refusal;
   for (const JobId task : tasks) {
     if (is_over(task)) {
       continue;
     }
+    const bool waits = waiting_.contains(task);
     try {
       cancel(task, actor, asked, [](const std::exception_ptr&) {});
       any = true;
-    } catch (const ApiError&) {
-      // It has just ended, or is in another state.
+      waiting = waiting || waits;
+    } catch (const ApiError& error) {  // else it has just ended, or is in another state
+      refusal = error.status() == 507 ? std::current_exception() : refusal;
     }
   }
   std::vector<unsigned> nameless;  // their numbers are being committed, before what is committed here
@@ -471,7 +481,13 @@ bool Daemon::cancel_tasks(JobId array, const Actor& actor, const Cancellation& a
         },
         [this](const std::exception_ptr&) { committed(); });  // an error: their own commits have failed too
   }
-  return any || !nameless.empty();
+  if (refusal) {
+    std::rethrow_exception(refusal);
+  }
+  if (waiting) {
+    return CancelledTasks::waiting;
+  }
+  return any || !nameless.empty() ? CancelledTasks::running : CancelledTasks::none;
 }
 
 /// `spec_text` null: as it was.

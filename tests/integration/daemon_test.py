@@ -914,6 +914,19 @@ class Trouble(DaemonCase):
         os.remove(filler)
         self.wait_for_state(job, "COMPLETED")
 
+    @natively
+    def test_an_array_whose_tasks_wait_again_is_not_cancelled_on_a_full_disk(self):
+        self.start_on_a_small_disk()
+        array = int(self.ok("submit", "--parsable", "-a", "0-1", "--retry", "3", "--retry-backoff", "1h", "-o", "/dev/null", "--wrap", "exit 3"))
+        waits = lambda: {job.get("reason") for job in self.queue().values()} == {"BeginTime"} and len(self.queue()) == 2  # noqa: E731
+        self.assertTrue(eventually(waits, 30), self.queue())
+        filler = self.fill_the_disk()
+        self.assert_cancel_is_refused(array)
+        os.remove(filler)
+        self.assertTrue(eventually(lambda: self.cli("cancel", array)[0] == 0, 30), "the database does not work again")
+        self.wait_for_state(array, "CANCELLED")
+        self.assertEqual(self.records(f"{array}_1")[-1]["state"], "CANCELLED")
+
     def test_a_disk_with_little_room_does_not_pass_for_one_that_works(self):
         self.start_on_a_small_disk()
         left = os.statvfs(self.state_folder)
