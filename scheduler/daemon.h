@@ -360,6 +360,7 @@ class Daemon {
   void tell_array_end(JobId array, JobState state);
   void tell_task(std::optional<JobId> array, std::optional<unsigned> task, JobId id);
   void require_store() const;
+  void refuse_while_ending(JobId job) const;
   Active* find_active(JobId job);
   bool has_tasks_on_their_way(JobId array);
   void change_waiting(JobId job, const Actor& actor, const std::string& action, const Edit& edit,
@@ -425,6 +426,7 @@ class Daemon {
   std::set<std::shared_ptr<const Needs>> submitting_needs_;  ///< of what is being committed
   std::unordered_map<JobId, unsigned> failed_starts_;        ///< in a row, of jobs that are to run again
   std::set<JobId> requeueing_;                               ///< ended jobs whose requeue is being committed
+  std::multiset<JobId> ending_;                              ///< that waited, whose ends are being committed
   std::uint64_t last_waiter_ = 0;
   Totals totals_;
   std::string store_trouble_;

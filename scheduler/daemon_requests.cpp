@@ -31,9 +31,10 @@ Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
   };
 }
 
-[[noreturn]] void refuse_to_cancel(JobId job, JobState state) {
-  throw ApiError(409,
-                 job_name(job) + " is " + std::string(to_string(state)) + ": there is nothing to cancel");
+[[noreturn]] void refuse_to_cancel(JobId job, JobState state, const Cancellation& asked) {
+  throw ApiError(409, job_name(job) + " is " + std::string(to_string(state)) +
+                          (asked.concerns(state) || is_final(state) ? ": there is nothing to cancel"
+                                                                    : ": it is in none of these states"));
 }
 
 /// Throws ApiError 404 where there is no such job, or none that the actor may see.
@@ -291,6 +292,13 @@ void Daemon::require_store() const {
   }
 }
 
+/// It waited, and its end is being committed.
+void Daemon::refuse_while_ending(JobId job) const {
+  if (ending_.contains(job)) {
+    throw ApiError(409, job_name(job) + " is ending; try again");
+  }
+}
+
 Daemon::Active* Daemon::find_active(JobId job) {
   const auto found = active_.find(job);
   return found == active_.end() ? nullptr : &found->second;
@@ -316,6 +324,7 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
 /// Of an array: that of its tasks which have not started; it ends with the last of those that have.
 void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
   const auto array_end = std::make_shared<ArrayEnd>();
+  ending_.insert(job);
   committer_->commit_surely(
       [job, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
         if (store.close_array(job, of_unstarted_tasks(outcome), at) || store.closing(job)) {
@@ -331,6 +340,7 @@ void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
       },
       [this, job, outcome, array_end, reply = std::move(reply)](const std::exception_ptr& error) {
         crash_point("cancel.after_commit");
+        ending_.erase(ending_.find(job));
         if (error) {
           log_error(job_name(job) + ": " + text_of(error));
         }
@@ -354,7 +364,7 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
   const KnownJob stored = require(job, actor);
   Active* const active = find_active(job);
   if (active != nullptr && !asked.concerns(active->state)) {
-    refuse_to_cancel(job, active->state);
+    refuse_to_cancel(job, active->state, asked);
   }
   if (active != nullptr && active->runner) {
     cancel_running(*active, actor, asked.at_once, std::move(reply));
@@ -395,7 +405,15 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
                                      : committer_->commit(nothing, done);
     return;
   }
-  refuse_to_cancel(job, stored.state);
+  if (ending_.contains(job) && asked.concerns(JobState::pending)) {
+    require_store();
+    committer_->commit_surely([](QueueStore&) {}, std::move(reply));  // behind its end
+    return;
+  }
+  if (!asked.states.empty() && !is_final(stored.state) && reader_.has_tasks(job)) {
+    throw ApiError(409, "of array " + std::to_string(job) + " no task is in one of these states");
+  }
+  refuse_to_cancel(job, stored.state, asked);
 }
 
 /// At once, or as soon as its start is sent.
@@ -627,6 +645,7 @@ void Daemon::change_all(JobId job, const Actor& actor, const std::string& action
     std::rethrow_exception(refusal);
   }
   if (all.empty()) {
+    refuse_while_ending(job);
     throw ApiError(
         409, reader_.has_tasks(job)
                  ? "of array " + std::to_string(job) + " no task waits"
@@ -842,6 +861,7 @@ void Daemon::requeue(JobId job, const Actor& actor, Reply reply) {
     reply(nullptr);
     return;
   }
+  refuse_while_ending(job);
   if (!is_final(stored.state)) {
     throw ApiError(409, job_name(job) + " is " + std::string(to_string(stored.state)) + " and waits already");
   }

@@ -194,6 +194,20 @@ class Locked(DaemonCase):
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
+    @natively
+    def test_a_job_whose_cancellation_is_being_committed_is_ending(self):
+        self.start_daemon()
+        jobs = [self.submit("exit", 0, hold=True), int(self.ok("submit", "--parsable", "-H", "-a", "0-1", "--wrap", "exit 0"))]
+        with self.locked():
+            cancels = [self.ask("POST", f"/v1/jobs/{job}/cancel") for job in jobs for _ in range(2)]
+            refused = [(job, self.cli(action, job)[2]) for job in jobs for action in ("hold", "release", "requeue")]
+            status, answer = self.answer_of(self.ask("POST", f"/v1/jobs/{jobs[0]}/cancel?state=RUNNING"))
+        self.assertEqual([self.answer_of(connection)[0] for connection in cancels], [200] * 4)
+        for job, text in refused:
+            self.assertIn(f"job {job} is ending; try again", text)
+        self.assertEqual((status, "is PENDING: it is in none of these states" in answer["error"]), (409, True), answer)
+        self.assertIn("is CANCELLED: there is nothing to cancel", self.cli("cancel", jobs[0])[2])
+
     def retain_no_history(self):
         self.write_config(history={"retain": {"jobs": 0}})
         self.daemon.send_signal(signal.SIGHUP)
