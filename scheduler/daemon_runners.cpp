@@ -82,6 +82,14 @@ QueueFacts facts_of(const Allocation& allocation) {
   return facts;
 }
 
+/// Those of an attempt that was granted so much: after OUT_OF_MEMORY more than its job file says.
+QueueFacts with_granted(QueueFacts facts, const JobSpec& spec, unsigned attempt, Bytes memory) {
+  if (attempt > 1 && spec.retry && spec.retry->memory_factor > 1) {
+    facts.memory = std::max(facts.memory.value_or(0), memory);
+  }
+  return facts;
+}
+
 /// As which it runs again after an attempt that ended so.
 std::optional<QueueFacts> facts_of_next(QueueStore& store, const StoredJob& stored, AttemptId id,
                                         const Outcome& outcome, Timestamp now) {
@@ -89,13 +97,14 @@ std::optional<QueueFacts> facts_of_next(QueueStore& store, const StoredJob& stor
   if (!spec) {
     return std::nullopt;
   }
-  if (outcome.cause == Cause::preempted) {  // by berth requeue, or by a runner that is leaving
-    return task_facts(*spec, stored);
-  }
   const std::vector<AccountingRecord> records = store.find(id.job_id);
   const bool has_memory = !records.empty() && records.back().allocation;
-  return facts_of_retry({spec->requeue, spec->retry}, task_facts(*spec, stored),
-                        has_memory ? records.back().allocation->memory : 0, id.attempt, outcome, now);
+  const Bytes memory = has_memory ? records.back().allocation->memory : 0;
+  const QueueFacts facts = with_granted(task_facts(*spec, stored), *spec, id.attempt, memory);
+  if (outcome.cause == Cause::preempted) {  // by berth requeue, or by a runner that is leaving
+    return facts;
+  }
+  return facts_of_retry({spec->requeue, spec->retry}, facts, memory, id.attempt, outcome, now);
 }
 
 /// Names of the cgroups of those that began since the machine was started.
@@ -253,9 +262,11 @@ void Daemon::adopt(const OpenAttempt& open, const StoredJob& stored) {
   active.user_id = stored.user_id;
   active.waiting.job_id = open.job_id;
   active.waiting.user_id = stored.user_id;
-  active.waiting.facts = spec ? task_facts(*spec, stored) : facts_of(*open.allocation);
+  const Bytes memory = open.allocation->memory;
+  active.waiting.facts = spec ? with_granted(task_facts(*spec, stored), *spec, open.attempt, memory)
+                              : facts_of(*open.allocation);
   active.lease = pool_.adopt(*open.allocation);
-  active.holds = {active.waiting.facts.cpus, open.allocation->memory, 1};
+  active.holds = {active.waiting.facts.cpus, memory, 1};
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   active.runner = link;
   active.state = open.state;

@@ -211,6 +211,27 @@ class Queueing(DaemonCase):
         self.ok("wait", job)
         self.assertEqual([record["state"] for record in self.records(job)], ["OUT_OF_MEMORY", "COMPLETED"])
 
+    def test_the_memory_that_a_retry_was_given_is_kept_over_restarts(self):
+        words = '[ $BERTH_ATTEMPT = 1 ] && exec "$@"; until [ -e end$BERTH_ATTEMPT ]; do sleep 0.05; done; exit 3'
+        job = self.submit(argv=["/bin/sh", "-c", words, "sh", *self.job("allocate", 100)["argv"]], memory_per_node="64M",
+                          retry={"max": 3, "memory_factor": 2})
+        for attempt in (2, 3):
+            self.assertTrue(eventually(lambda attempt=attempt: (self.records(job)[-1]["attempt"], self.state(job)) == (attempt, "RUNNING"), 30))
+            self.kill_daemon()
+            if attempt == 3:  # which the next berthd hears of when it starts
+                self.leave("end3")
+                self.assertTrue(eventually(self.spooled, 30))
+            self.start_daemon()
+            self.leave("end2")
+        self.wait_for_state(job, "RUNNING")
+        self.leave("end4")
+        self.cli("wait", job)
+        self.assertEqual([record["allocation"]["memory"] >> 20 for record in self.records(job)], [64, 128, 128, 128])
+
+    def leave(self, name):
+        with open(os.path.join(self.work, name), "w", encoding="utf-8"):
+            pass
+
     def test_a_job_with_requeue_runs_again_after_its_runner_died(self):
         job = self.submit("print_slowly", 20, 0.1, requeue=True)
         self.wait_for_state(job, "RUNNING")
