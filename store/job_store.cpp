@@ -986,7 +986,9 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
       states += (states.empty() ? "'" : ", '") + std::string(to_string(state)) + "'";
     }
     std::string sql =
-        "SELECT j.id, j.attempt, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
+        "SELECT j.id, CASE WHEN j.state = 'PENDING' AND j.attempt > 0 AND j.end_us IS NULL THEN j.attempt + "
+        "1 "
+        "ELSE j.attempt END, j.state, j.name, j.user, j.user_id, j.account, j.submit_us, a.start_us, "
         "a.end_us, u.wall, "
         "coalesce(a.slot, ''), coalesce(a.cpus, ''), a.memory, j.array_job_id, j.array_task_id, "
         "coalesce(CASE WHEN a.start_us IS NOT NULL AND a.end_us IS NULL AND json_valid(coalesce(s.text, "

@@ -46,7 +46,7 @@ struct StoredJob : KnownJob {
 /// One line of a listing of jobs that are not over, or that the listing was asked for.
 struct JobSummary {
   JobId job_id = 0;
-  unsigned attempt = 0;
+  unsigned attempt = 0;  ///< its last; while it waits to run again the next one; 0: none yet
   JobState state = JobState::pending;
   std::string name;
   std::string user;
