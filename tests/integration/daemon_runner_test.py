@@ -305,6 +305,36 @@ class Leaving(RunnerCase):
             self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
             (self.runner,) = self.alive_runners()
 
+    def assert_cancelled_before_they_started(self, *jobs):
+        for job in jobs:
+            self.assertEqual([record["state"] for record in self.records(job)], ["CANCELLED"])
+            self.assertEqual(self.records(job)[-1]["outcome"]["message"], "cancelled by root before it started")
+        self.assertEqual(self.queue(), {})
+
+    @natively
+    def test_a_job_that_comes_too_late_and_was_cancelled_runs_nowhere(self):
+        for has_new_berthd in (False, True):
+            os.kill(self.runner, signal.SIGSTOP)
+            try:
+                job, array = self.submit("exit", 0), int(self.ok("submit", "--parsable", "-a", "3", "--wrap", "exit 0"))
+                for one in (job, f"{array}_3"):
+                    self.wait_for_state(one, "CONFIGURING")
+                os.kill(self.runner, signal.SIGTERM)
+                self.ok("cancel", job, array)
+                if has_new_berthd:
+                    self.kill_daemon()
+            finally:
+                os.kill(self.runner, signal.SIGCONT)
+            if has_new_berthd:
+                self.assertTrue(eventually(lambda: self.runner not in self.alive_runners() and self.spooled(), 30))
+                self.start_daemon()
+            self.cli("wait", job, array)
+            self.note_runners()
+            self.assert_cancelled_before_they_started(job, f"{array}_3")
+            self.assertEqual(self.state(array), "CANCELLED")
+            self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+            (self.runner,) = self.alive_runners()
+
     @natively
     def test_it_ends_without_berthd_and_with_one_that_does_not_answer(self):
         self.daemon.send_signal(signal.SIGSTOP)
