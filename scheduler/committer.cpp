@@ -34,9 +34,7 @@ void Committer::commit_surely(Work work, Done done) {
 }
 
 std::uint64_t Committer::commit_soon(Work work, Done done) {
-  staged_.push_back({std::move(work), std::move(done), true, ++last_number_});
   if (!soon_armed_) {
-    soon_armed_ = true;
     soon_.expires_after(kSoon);
     soon_.async_wait([this](const boost::system::error_code& error) {
       if (!error) {
@@ -44,7 +42,9 @@ std::uint64_t Committer::commit_soon(Work work, Done done) {
         hand_over();
       }
     });
+    soon_armed_ = true;
   }
+  staged_.push_back({std::move(work), std::move(done), true, ++last_number_});
   return last_number_;
 }
 

@@ -507,7 +507,7 @@ bool Daemon::start(const WaitingJob& job) {
     take_from_queue(active, task, tasks.to_text());
     commit_configuring(key, active);
   } catch (...) {
-    uncount(active);
+    call_apart(loop_, [&] { uncount(active); });
     active_.erase(key);
     throw;
   }

@@ -752,22 +752,35 @@ void Daemon::handle_paused(Active& active, const std::string& problem) {
   if (!active.pause) {
     return;
   }
-  const Active::Pause pause = *std::exchange(active.pause, std::nullopt);
+  const Active::Pause pause = *active.pause;
+  const bool has_failed = !problem.empty() || (pause.suspended && active.stopping);
   const bool is_done = active.state == (pause.suspended ? JobState::suspended : JobState::running);
-  if (!problem.empty() || (pause.suspended && active.stopping)) {
+  if (!has_failed && !is_done) {
+    note_suspension(active, pause.suspended, pause.reply);  // when it throws, this is called again
+  }
+  active.pause.reset();
+  if (has_failed) {
     const std::string action = pause.suspended ? "suspended" : "resumed";
     pause.reply(
         std::make_exception_ptr(ApiError(409, job_name(active.id.job_id) + " cannot be " + action + ": " +
                                                   (problem.empty() ? "it is being ended" : problem))));
   } else if (is_done) {  // it was resumed to be ended
     pause.reply(nullptr);
-  } else {
-    note_suspension(active, pause.suspended, pause.reply);
   }
 }
 
-/// What the runner does by now.
+/// What the runner does by now. When it throws nothing has changed.
 void Daemon::note_suspension(Active& active, bool suspended, Reply reply) {
+  if (!suspended) {
+    schedule();
+  }
+  committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
+                                QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
+                            [this, reply = std::move(reply)](const std::exception_ptr& error) {
+                              reply(error);
+                              committed();
+                            });
+  active.start_commit = 0;  // a suspension is recorded between start and end
   active.state = suspended ? JobState::suspended : JobState::running;
   // Its limits of time wait meanwhile (Executor::freeze).
   active.latest_end += suspended ? SteadyTime::duration(kUnlimited) : SteadyTime::duration(-kUnlimited);
@@ -777,15 +790,7 @@ void Daemon::note_suspension(Active& active, bool suspended, Reply reply) {
     const auto pause = clock_.steady_now() - active.suspended_at;
     active.latest_end += pause;
     active.suspended_for += pause;
-    schedule();
   }
-  active.start_commit = 0;  // a suspension is recorded between start and end
-  committer_->commit_surely([id = active.id, suspended, at = clock_.system_now()](
-                                QueueStore& store) { store.suspend(id.job_id, id.attempt, suspended, at); },
-                            [this, reply = std::move(reply)](const std::exception_ptr& error) {
-                              reply(error);
-                              committed();
-                            });
 }
 
 std::chrono::microseconds Daemon::suspended_time(JobId job) const {

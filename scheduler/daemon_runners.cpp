@@ -461,8 +461,6 @@ void Daemon::handle_started(Active& active, const AttemptStart& start) {
   if (active.state != JobState::configuring) {
     return;  // told again after a restart
   }
-  ++totals_.started;
-  active.state = JobState::running;
   active.latest_end = clock_.steady_now() + active.waiting.facts.stay;
   active.start = start;
   active.start_commit = committer_->commit_soon(  // lost in a crash, the runner tells it again
@@ -479,6 +477,8 @@ void Daemon::handle_started(Active& active, const AttemptStart& start) {
         release_dependents(id.job_id, started == nullptr ? std::nullopt : started->array);
         committed();
       });
+  active.state = JobState::running;  // only now: what throws is called again
+  ++totals_.started;
 }
 
 void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerMessage& message) {
@@ -490,8 +490,9 @@ void Daemon::handle_ended(const std::shared_ptr<RunnerLink>& link, const RunnerM
       finish_unheard_of(link, message);
     } else {
       // Its record was committed, and berthd was killed before it could say so.
-      --link->jobs;
       acknowledge(link, message.id);
+      --link->jobs;
+      call_apart(loop_, [&] { retire_if_outdated(link); });
     }
     return;
   }
@@ -585,21 +586,10 @@ bool Daemon::count_failed_start(const Active& active, const Outcome& outcome) {
 }
 
 /// The attempt is over: its slot is free at once; the job is over when that is on the disk. Without `link`
-/// its runner is gone, and may have left the record in the spool.
+/// its runner is gone, and may have left the record in the spool. When it throws nothing has become of it.
 void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, Timestamp at,
                     const std::shared_ptr<RunnerLink>& link) {
-  ++totals_.ended[outcome.state];
-  totals_.cpu_time += usage.cpu_total.value_or(std::chrono::microseconds(0));
-  totals_.oom_kills += usage.oom_kills.value_or(0);
   call_apart(loop_, [&] { handle_paused(active, "it has ended"); });
-  active.lease.reset();
-  active.runner.reset();
-  if (link) {
-    --link->jobs;
-  }
-  if (active.array) {
-    uncount_task(*active.array);  // before the next job is chosen, which may be the next of its tasks
-  }
   schedule();  // before the commit is asked for, so that the next job's start is a part of it
   std::optional<WaitingJob> again = next_attempt(active, outcome, at);
   std::string detail = is_requeued(active, outcome) ? R"({"action":"requeue"})" : R"({"action":"retry"})";
@@ -609,16 +599,14 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
                          " attempts in a row ended before they had started: " + outcome.message);
   }
   const auto array_end = std::make_shared<std::optional<JobState>>();
-  std::optional<AttemptStart> start;  // of a short job: both are recorded at once
-  if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
-    start = active.start;
-  }
+  const auto start = std::make_shared<std::optional<AttemptStart>>();  // of a short job
+  crash_point("end.decided");
   committer_->commit_surely(
       [id = active.id, start, outcome, usage, at, again, detail, array = active.array,
        array_end](QueueStore& store) {
-        if (start) {
+        if (*start) {
           crash_point("run.before_commit");
-          store.run_and_finish(id.job_id, id.attempt, *start, outcome, usage, at, Sync::now);
+          store.run_and_finish(id.job_id, id.attempt, **start, outcome, usage, at, Sync::now);
         } else {
           store.finish(id.job_id, id.attempt, outcome, usage, at);
         }
@@ -629,12 +617,12 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         crash_point("end.before_commit");
       },
-      [this, id = active.id, started = start.has_value(), outcome, link, again, array = active.array,
+      [this, id = active.id, start, outcome, link, again, array = active.array,
        array_end](const std::exception_ptr& error) {
         if (error) {
           log_error(job_name(id.job_id) + ": " + text_of(error));
         }
-        if (started) {
+        if (*start) {
           crash_point("run.after_commit");
         }
         crash_point("end.after_commit");
@@ -660,6 +648,20 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
         }
         committed();
       });
+  if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
+    *start = std::move(active.start);  // both are recorded at once
+  }
+  ++totals_.ended[outcome.state];
+  totals_.cpu_time += usage.cpu_total.value_or(std::chrono::microseconds(0));
+  totals_.oom_kills += usage.oom_kills.value_or(0);
+  active.lease.reset();
+  active.runner.reset();
+  if (link) {
+    --link->jobs;
+  }
+  if (active.array) {  // before the next job is chosen, which may be the next of its tasks
+    call_apart(loop_, [&] { uncount_task(*active.array); });
+  }
 }
 
 Outcome Daemon::node_failure(const Supervisor& runner, AttemptId id, Usage& usage, bool was_killed) {

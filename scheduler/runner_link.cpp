@@ -19,6 +19,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -35,6 +36,8 @@ namespace asio = boost::asio;
 using ErrorCode = boost::system::error_code;
 
 constexpr std::chrono::seconds kPatience{10};
+/// Until what there was no memory for is tried again.
+constexpr std::chrono::milliseconds kMemoryRetry{500};
 
 /// Fails of what berthd lacks, and tells nothing about a runner.
 RunnerLink::Socket open_socket(asio::io_context& loop) {
@@ -200,6 +203,7 @@ std::string spawn_runner(const RunnerPaths& paths) {
 RunnerLink::RunnerLink(Socket socket, RunnerMessage hello, FrameReader reader)
     : jobs(hello.jobs.size()),
       socket_(std::move(socket)),
+      retry_(socket_.get_executor()),
       hello_(std::move(hello)),
       reader_(std::move(reader)) {}
 
@@ -207,26 +211,45 @@ void RunnerLink::start(Handler handler, Gone gone) {
   handler_ = std::move(handler);
   gone_ = std::move(gone);
   // What came with the greeting.
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
-    self->deliver();
-    self->read();
-  });
+  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->go_on(); });
+}
+
+/// With what has been read, and then with reading. What there is no memory for is tried again, and nothing is
+/// read meanwhile: a runner says everything once.
+void RunnerLink::go_on() {
+  try {
+    reader_.append(buffer_.data(), unappended_);
+    unappended_ = 0;
+    deliver();
+    read();
+  } catch (const std::bad_alloc&) {
+    throw_from(socket_.get_executor());
+    retry_.expires_after(kMemoryRetry);
+    retry_.async_wait([self = shared_from_this()](const ErrorCode&) { self->go_on(); });
+  }
 }
 
 void RunnerLink::deliver() {
   while (open_) {
-    std::optional<RunnerMessage> message;
     try {
-      message = reader_.next();
+      if (!undelivered_) {
+        undelivered_ = reader_.next();
+      }
     } catch (const std::runtime_error& error) {
       log_error("runner " + runner().cgroup + ": " + error.what());
       fail();
     }
-    if (!message) {
+    if (!undelivered_) {
       return;
     }
-    // What it throws is no fault of the runner's.
-    call_apart(socket_.get_executor(), [&] { handler_(shared_from_this(), *message); });
+    try {
+      handler_(shared_from_this(), *undelivered_);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (...) {
+      throw_from(socket_.get_executor());  // no fault of the runner's
+    }
+    undelivered_.reset();
   }
 }
 
@@ -240,9 +263,8 @@ void RunnerLink::read() {
                               self->fail();
                               return;
                             }
-                            self->reader_.append(self->buffer_.data(), size);
-                            self->deliver();
-                            self->read();
+                            self->unappended_ = size;
+                            self->go_on();
                           });
 }
 

@@ -7,8 +7,10 @@
 #include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,7 +29,8 @@ class RunnerLink : public std::enable_shared_from_this<RunnerLink> {
 
   const Supervisor& runner() const { return hello_.runner; }
   const RunnerMessage& hello() const { return hello_; }
-  /// Begins to read. `gone` is called at most once, and nothing after it.
+  /// Begins to read. `gone` is called at most once, and nothing after it. A message for which `handler`
+  /// throws std::bad_alloc is handled again, before those behind it.
   void start(Handler handler, Gone gone);
   void send(const RunnerMessage& message);
   bool is_open() const { return open_; }
@@ -38,17 +41,21 @@ class RunnerLink : public std::enable_shared_from_this<RunnerLink> {
   bool leaving = false;   ///< it ends its jobs, and is to be sent no more
 
  private:
+  void go_on();
   void deliver();
   void read();
   void write();
   void fail();
 
   Socket socket_;
+  boost::asio::steady_timer retry_;
   RunnerMessage hello_;
   FrameReader reader_;
   Handler handler_;
   Gone gone_;
   std::array<char, 65536> buffer_{};
+  std::size_t unappended_ = 0;                ///< of buffer_, what reader_ has not got yet
+  std::optional<RunnerMessage> undelivered_;  ///< that is being handled
   std::string unsent_;
   std::string sending_;
   bool open_ = true;

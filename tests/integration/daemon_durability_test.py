@@ -374,6 +374,18 @@ class Throwing(DaemonCase):
                 self.stop_daemon()
 
     @natively
+    def test_what_a_runner_has_told_is_not_lost(self):
+        for point in ("run.received", "end.received", "end.decided"):
+            with self.subTest(point):
+                self.start_daemon({"BERTH_THROW_AT": point})
+                job = self.submit("exit", 0)
+                self.ok("wait", job, timeout=10)
+                self.assert_thrown()
+                self.assertIn("start", self.records(job)[-1])
+                self.assertEqual(json.loads(self.ok("slots", "--json"))["running"], [])
+                self.stop_daemon()
+
+    @natively
     def test_an_attempt_that_cannot_be_sent_ends_and_says_why(self):
         for requeue, state in ((False, "NODE_FAIL"), (True, "COMPLETED")):
             self.start_daemon({"BERTH_THROW_AT": "start.after_commit"})

@@ -4,6 +4,7 @@
 #include <boost/asio/write.hpp>
 #include <catch2/catch.hpp>
 #include <functional>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct Fixture {
   std::vector<JobId> told;
   int gone = 0;
   JobId faulty = 0;  ///< for whose messages the handler throws
+  JobId large = 0;   ///< for whose message there is no memory, once
   int thrown = 0;    ///< from the loop
 
   Fixture() {
@@ -38,6 +40,10 @@ struct Fixture {
           if (message.id.job_id == faulty) {
             throw std::runtime_error("the database cannot be read");
           }
+          if (message.id.job_id == large) {
+            large = 0;
+            throw std::bad_alloc();
+          }
         },
         [this](const auto&) { ++gone; });
   }
@@ -48,7 +54,7 @@ struct Fixture {
       std::size_t run = 1;
       try {
         run = loop.run_one();
-      } catch (const std::runtime_error&) {
+      } catch (const std::exception&) {
         ++thrown;
       }
       REQUIRE(run > 0);
@@ -69,6 +75,18 @@ TEST_CASE("what a handler throws comes from the loop, and is no fault of the run
   CHECK(f.link->is_open());
   CHECK(f.gone == 0);
   CHECK(f.thrown == 1);
+}
+
+TEST_CASE("what there was no memory for is handled again, in order") {
+  Fixture f;
+  f.large = 2;
+  f.send(to_frame(started(1)) + to_frame(started(2)) + to_frame(started(3)));
+  f.run_until([&] { return f.told.size() == 4; });
+  CHECK(f.told == std::vector<JobId>{1, 2, 2, 3});
+  CHECK(f.link->is_open());
+  CHECK(f.thrown == 1);
+  f.send(to_frame(started(4)));
+  f.run_until([&] { return f.told.size() == 5; });
 }
 
 TEST_CASE("a link that brings what is no message is closed, once") {
