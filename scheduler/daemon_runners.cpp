@@ -441,7 +441,7 @@ void Daemon::handle(const std::shared_ptr<RunnerLink>& link, const RunnerMessage
     return;
   }
   if (message.kind == RunnerMessage::Kind::samples) {
-    samples_.take(message);
+    samples_.take(*link, message);
     return;
   }
   if (message.kind == RunnerMessage::Kind::retire) {
@@ -684,6 +684,7 @@ void Daemon::handle_gone(const std::shared_ptr<RunnerLink>& link) {
   if (stopping_) {
     return;
   }
+  samples_.lose(*link);
   if (std::erase(links_, link) == 0) {
     return;  // it was retired, and removes what it has by itself
   }

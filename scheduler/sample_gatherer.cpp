@@ -31,11 +31,17 @@ void SampleGatherer::begin() {
   begun_ = std::chrono::steady_clock::now();
   replies_ = std::exchange(waiting_, {});
   samples_.clear();
-  outstanding_ = links_.size();
+  outstanding_.clear();
+  for (const std::shared_ptr<RunnerLink>& link : links_) {
+    if (!silent_.contains(link.get())) {
+      outstanding_.insert(link.get());
+    }
+  }
   ++number_;
-  timer_.expires_after(outstanding_ == 0 ? std::chrono::seconds(0) : kSamplePatience);
+  timer_.expires_after(outstanding_.empty() ? std::chrono::seconds(0) : kSamplePatience);
   timer_.async_wait([this, number = number_](const boost::system::error_code& error) {
     if (!error && number == number_ && !replies_.empty()) {
+      silent_.insert(outstanding_.begin(), outstanding_.end());
       finish();
     }
   });
@@ -47,12 +53,22 @@ void SampleGatherer::begin() {
   }
 }
 
-void SampleGatherer::take(const RunnerMessage& message) {
+void SampleGatherer::take(const RunnerLink& link, const RunnerMessage& message) {
+  silent_.erase(&link);
   if (message.id.job_id != number_ || replies_.empty()) {
     return;  // too late
   }
   samples_.insert(samples_.end(), message.samples.begin(), message.samples.end());
-  if (--outstanding_ == 0) {
+  wait_no_longer_for(link);
+}
+
+void SampleGatherer::lose(const RunnerLink& link) {
+  silent_.erase(&link);
+  wait_no_longer_for(link);
+}
+
+void SampleGatherer::wait_no_longer_for(const RunnerLink& link) {
+  if (outstanding_.erase(&link) > 0 && outstanding_.empty() && !replies_.empty()) {
     finish();
   }
 }
