@@ -103,13 +103,14 @@ Daemon::Daemon(boost::asio::io_context& loop, DaemonConfig config, std::unique_p
           note_damage(trouble);
         }
       });
+  start_first_runners();
+  if (links_.empty()) {
+    throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
+  }
   for (const auto& link : links_) {
     attach(link);
   }
   replace_runners();
-  if (links_.empty()) {
-    throw std::runtime_error("no runner could be started: " + runner_paths().log_file + " says why");
-  }
   schedule();
   forget_again_after(kForgettingPause);
   mark_numbers();
@@ -120,6 +121,7 @@ Daemon::~Daemon() {
   for (const auto& link : links_) {
     link->close();  // the runners go on
   }
+  starting_runner_.reset();
   committer_.reset();
   try {
     mark_numbers();
@@ -162,10 +164,6 @@ RunnerPaths Daemon::runner_paths() const {
 unsigned Daemon::wanted_runners() const {
   constexpr unsigned kMostByDefault = 8;
   return config_.runners > 0 ? config_.runners : std::min(pool_.total_cpus(), kMostByDefault);
-}
-
-ControllerReport Daemon::controllers() const {
-  return links_.empty() ? ControllerReport{} : links_.front()->hello().controllers;
 }
 
 void Daemon::committed() {

@@ -28,6 +28,7 @@
 #include "scheduler/retry.h"
 #include "scheduler/runner_link.h"
 #include "scheduler/sample_gatherer.h"
+#include "scheduler/side_thread.h"
 #include "scheduler/slot_pool.h"
 #include "scheduler/waiting_jobs.h"
 #include "schemas/daemon_config.h"
@@ -106,7 +107,7 @@ class Daemon {
     return pool_;
   }
   /// What the runners of this machine can enforce.
-  ControllerReport controllers() const;
+  const ControllerReport& controllers() const { return controllers_; }
 
   /// Throws InputError and ApiError for what cannot be submitted now.
   void check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file);
@@ -282,7 +283,8 @@ class Daemon {
   void adopt(const OpenAttempt& open, const StoredJob& stored);
   void tell_again(AttemptId id);
   void load_queue(QueueStore& store);
-  void keep_runners();
+  void start_first_runners();
+  void handle_runner_start(const std::shared_ptr<RunnerLink>& link, const std::string& problem);
   void replace_runners();
   void attach(const std::shared_ptr<RunnerLink>& link);
   bool lacks_runners() const;
@@ -402,6 +404,8 @@ class Daemon {
   WaitingJobs waiting_;
   std::unordered_map<JobId, Active> active_;
   std::vector<std::shared_ptr<RunnerLink>> links_;
+  ControllerReport controllers_;                 ///< as the last runner told
+  std::unique_ptr<SideThread> starting_runner_;  ///< while one is being started
   std::unordered_map<JobId, Dependent> dependents_;
   std::set<JobId> unexamined_;  ///< those for which something went wrong, to be looked at again
   std::unordered_map<JobId, std::set<JobId>> task_depended_on_;  ///< on single tasks: by array

@@ -367,7 +367,8 @@ bool Daemon::has_runner() const {
   return std::any_of(links_.begin(), links_.end(), [](const auto& link) { return !link->leaving; });
 }
 
-void Daemon::keep_runners() {
+/// As far as they can be started.
+void Daemon::start_first_runners() {
   while (lacks_runners()) {
     try {
       links_.push_back(start_runner(loop_, runner_paths()));
@@ -378,12 +379,19 @@ void Daemon::keep_runners() {
   }
 }
 
-/// Those that have died, as far as they can be started.
+/// Those that have died, one after the other. It takes seconds where systemd does not answer: nobody waits.
 void Daemon::replace_runners() {
-  const std::size_t before = links_.size();
-  keep_runners();
-  for (std::size_t index = before; index < links_.size(); ++index) {
-    attach(links_[index]);
+  if (!starting_runner_ && lacks_runners()) {
+    starting_runner_ = std::make_unique<SideThread>([this, paths = runner_paths()] {
+      std::shared_ptr<RunnerLink> link;
+      std::string problem;
+      try {
+        link = start_runner(loop_, paths);
+      } catch (const std::exception& error) {
+        problem = error.what();
+      }
+      boost::asio::post(loop_, [this, link, problem] { handle_runner_start(link, problem); });
+    });
   }
   const std::vector<std::shared_ptr<RunnerLink>> links = links_;
   for (const auto& link : links) {
@@ -391,7 +399,21 @@ void Daemon::replace_runners() {
   }
 }
 
+/// Without `link` it is tried again when the timer says so.
+void Daemon::handle_runner_start(const std::shared_ptr<RunnerLink>& link, const std::string& problem) {
+  starting_runner_.reset();
+  if (!link) {
+    log_error(problem);
+    return;
+  }
+  links_.push_back(link);
+  attach(link);
+  replace_runners();
+  schedule();
+}
+
 void Daemon::attach(const std::shared_ptr<RunnerLink>& link) {
+  controllers_ = link->hello().controllers;
   log_debug("runner " + link->runner().cgroup + " with " + std::to_string(link->jobs) + " jobs");
   link->start([this](const auto& from, const RunnerMessage& message) { handle(from, message); },
               [this](const auto& from) { handle_gone(from); });

@@ -79,7 +79,7 @@ target_link_libraries(berth-runner PRIVATE berth_runner_protocol berth_cli berth
                       berth_settings berth_warnings nlohmann_json::nlohmann_json)
 
 add_executable(berthd berthd_main.cpp api.cpp api_attach.cpp api_metrics.cpp api_routes.cpp api_server.cpp api_streams.cpp backup_keeper.cpp committer.cpp config_check.cpp
-  daemon.cpp daemon_queue.cpp daemon_requests.cpp daemon_runners.cpp metrics_page.cpp runner_link.cpp number_mark.cpp sample_gatherer.cpp socket_place.cpp stream_hand_over.cpp submission.cpp user_turns.cpp)
+  daemon.cpp daemon_queue.cpp daemon_requests.cpp daemon_runners.cpp metrics_page.cpp runner_link.cpp number_mark.cpp sample_gatherer.cpp side_thread.cpp socket_place.cpp stream_hand_over.cpp submission.cpp user_turns.cpp)
 target_link_libraries(berthd PRIVATE berth_runner_protocol berth_cli berth_listing berth_scheduler berth_store
                       berth_executor berth_settings berth_warnings nlohmann_json::nlohmann_json Boost::headers
                       Threads::Threads)

@@ -84,8 +84,8 @@ FoundRunners find_runners(boost::asio::io_context& loop, const RunnerPaths& path
 /// For one that has closed its link without having been told to end: kills it, if it lives yet, and calls
 /// `ended` when it has ended, or has not for some seconds; at once when it is gone.
 void end_runner(boost::asio::io_context& loop, const std::string& cgroup, std::function<void()> ended);
-/// Starts one and waits, for seconds at most, until it listens. Throws std::runtime_error that says why it
-/// did not.
+/// Starts one and waits, for seconds at most, until it listens; on any thread. Throws std::runtime_error that
+/// says why it did not.
 std::shared_ptr<RunnerLink> start_runner(boost::asio::io_context& loop, const RunnerPaths& paths);
 
 }  // namespace berth

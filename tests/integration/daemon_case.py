@@ -106,6 +106,7 @@ class DaemonCase(BerthCase):
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)
             self.daemon.wait(20)
+            self.note_runners()  # one may have been starting
 
     def pid_of_the_runner(self):
         """Of the one job that runs."""

@@ -580,7 +580,7 @@ class SlowRunners(DaemonCase):
     """Runners that do not listen, as while systemd does not answer them."""
 
     @natively
-    def test_berthd_waits_for_a_runner_no_longer_than_seconds(self):
+    def test_berthd_waits_for_a_runner_no_longer_than_seconds_and_serves_meanwhile(self):
         program = os.path.join(self.directory, "slow-runner")
         with open(program, "w", encoding="utf-8") as file:
             file.write(f"#!/bin/sh\n[ ! -e {self.directory}/slow ] || exec sleep 600\nexec {RUNNER} \"$@\"\n")
@@ -593,6 +593,9 @@ class SlowRunners(DaemonCase):
         with open(f"{self.directory}/slow", "w", encoding="utf-8"):
             pass
         os.kill(other, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: json.loads(self.ok("slots", "--json"))["runners"] == 1))
+        self.ok("wait", self.submit("exit", 0))
+        self.assertNotIn("did not listen", self.read_log())
         self.assertTrue(eventually(lambda: "did not listen within 10 s" in self.read_log(), 40))
         os.unlink(f"{self.directory}/slow")
         self.assertTrue(eventually(lambda: json.loads(self.ok("slots", "--json"))["runners"] == 2, 40))
