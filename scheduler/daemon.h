@@ -386,7 +386,16 @@ class Daemon {
   void unblock(JobId job, Timestamp now);
   void examine_first(const Namesakes& namesakes);
   void examine_singletons();
-  void settle_change(const WaitingJob& before, const WaitingJob& changed, bool failed);
+  /// Changes of a waiting job that are being committed. Each rests on those before it.
+  struct Changing {
+    QueueFacts recorded;  ///< as the last that is on the disk made them
+    unsigned asked = 0;
+    unsigned settled = 0;
+    bool has_failed = false;
+    /// Which is the first that could not be made, 0: none. Of the thread that commits.
+    std::shared_ptr<unsigned> refused = std::make_shared<unsigned>(0);
+  };
+  void settle_change(const WaitingJob& changed, bool failed);
   void committed();
   void forget_old_jobs();
   void forget_again_after(std::chrono::milliseconds pause);
@@ -430,7 +439,8 @@ class Daemon {
   std::set<std::shared_ptr<const Needs>> submitting_needs_;  ///< of what is being committed
   std::unordered_map<JobId, unsigned> failed_starts_;        ///< in a row, of jobs that are to run again
   std::set<JobId> requeueing_;                               ///< ended jobs whose requeue is being committed
-  std::multiset<JobId> ending_;                              ///< that waited, whose ends are being committed
+  std::unordered_map<JobId, Changing> changing_;
+  std::multiset<JobId> ending_;  ///< that waited, whose ends are being committed
   std::uint64_t last_waiter_ = 0;
   Totals totals_;
   std::string store_trouble_;

@@ -511,23 +511,30 @@ Daemon::CancelledTasks Daemon::cancel_tasks(JobId array, const Actor& actor, con
 /// `spec_text` null: as it was.
 void Daemon::change(const WaitingJob& job, const std::string& action, const Actor& actor,
                     const std::shared_ptr<const std::string>& spec_text, Reply reply) {
-  const auto before = std::make_shared<WaitingJob>(waiting_.find(job.job_id).value_or(job));
+  const QueueFacts before = waiting_.find(job.job_id).value_or(job).facts;
   Dependency asked;
-  if (job.facts.dependency != before->facts.dependency && !job.facts.dependency.empty()) {
+  if (job.facts.dependency != before.dependency && !job.facts.dependency.empty()) {
     asked = parse_dependency(job.facts.dependency);
   }
+  Changing& changing = changing_.try_emplace(job.job_id, Changing{before}).first->second;
   committer_->commit(
-      [job, asked, detail = action_detail(action, actor), spec_text,
-       at = clock_.system_now()](QueueStore& store) {
+      [job, asked, detail = action_detail(action, actor), spec_text, refused = changing.refused,
+       own = ++changing.asked, at = clock_.system_now()](QueueStore& store) {
+        if (*refused != 0 && *refused != own) {
+          throw ApiError(409, job_name(job.job_id) +
+                                  ": what was asked for just before was refused, and so is this; try again");
+        }
+        *refused = own;
         for (const Dependency::Condition& condition : asked.conditions) {
           if (!is_kept(store, condition)) {
             throw ApiError(404, removed(condition));
           }
         }
         store.change(job.job_id, job.facts, at, detail, spec_text ? *spec_text : std::string());
+        *refused = 0;
       },
-      [this, job, before, reply = std::move(reply)](const std::exception_ptr& error) {
-        settle_change(*before, job, error != nullptr);
+      [this, job, reply = std::move(reply)](const std::exception_ptr& error) {
+        settle_change(job, error != nullptr);
         reply(error);
         committed();
       });
@@ -537,17 +544,24 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
 }
 
 /// The change is on the disk, or could not be. The job may have started, ended or been changed again since.
-void Daemon::settle_change(const WaitingJob& before, const WaitingJob& changed, bool failed) {
+void Daemon::settle_change(const WaitingJob& changed, bool failed) {
+  Changing& changing = changing_.at(changed.job_id);
+  changing.has_failed = changing.has_failed || failed;
+  if (!failed) {
+    changing.recorded = changed.facts;
+  }
+  std::optional<QueueFacts> recorded;
+  if (++changing.settled == changing.asked) {
+    recorded = changing.has_failed ? std::optional(changing.recorded) : std::nullopt;
+    changing_.erase(changed.job_id);
+  }
   std::optional<WaitingJob> now = waiting_.find(changed.job_id);
   if (!now) {
     return;
   }
-  const std::string tasks = now->facts.array_tasks;
-  QueueFacts asked = changed.facts;
-  asked.array_tasks = tasks;
-  if (failed && now->facts == asked) {
-    now->facts = before.facts;
-    now->facts.array_tasks = tasks;
+  if (recorded) {
+    recorded->array_tasks = now->facts.array_tasks;
+    now->facts = *recorded;
   }
   enqueue(*now, clock_.system_now());  // the name, by which singletons go, is in the database only now
   examine_singletons();

@@ -245,11 +245,15 @@ class Locked(DaemonCase):
             self.retain_no_history()
             dependent = self.ask_to_submit(dependency=f"afterok:{ended}")
             change = self.ask("PATCH", f"/v1/jobs/{waiting}", json.dumps({"dependency": f"afterok:{ended}"}))
+            nice = self.ask("PATCH", f"/v1/jobs/{waiting}", json.dumps({"nice": 5}))
         status, answer = self.answer_of(dependent)
         self.assertEqual((status, answer["faults"][0]["pointer"]), (422, "/dependency"), answer)
         self.assertIn(f"there is no job {ended} any more", answer["error"])
         status, answer = self.answer_of(change)
         self.assertEqual((status, f"there is no job {ended} any more" in answer["error"]), (404, True), answer)
+        status, answer = self.answer_of(nice)  # what comes after it would record it
+        self.assertEqual((status, "was refused, and so is this" in answer["error"]), (409, True), answer)
+        self.assertNotIn("dependency", self.queue()[waiting]["queue"])
         self.ok("release", waiting)
         self.ok("wait", waiting)
 
