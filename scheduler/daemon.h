@@ -354,6 +354,8 @@ class Daemon {
   enum class CancelledTasks { none, running, waiting };
   CancelledTasks cancel_tasks(JobId array, const Actor& actor, const Cancellation& asked);
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
+  /// There is the task, and it has no number yet.
+  bool is_without_number(JobId array, unsigned task) const;
   Dependency require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known);
   bool leads_back(const Dependency& dependency, const KnownJob& own);
   void add_earlier_namesakes(const KnownJob& singleton, const KnownJob& asking,

@@ -135,7 +135,7 @@ bool Daemon::Change::concerns(const Dependency::Condition& condition) const {
 Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   const std::optional<JobId> on =
       condition.task ? reader_.find_task(condition.job, *condition.task) : condition.job;
-  if (!on && has_waiting_task(condition.job, *condition.task)) {
+  if (!on && is_without_number(condition.job, *condition.task)) {
     return Fulfilment::no;
   }
   const std::optional<KnownJob> other = on ? reader_.find_known(*on) : std::nullopt;

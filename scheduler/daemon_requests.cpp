@@ -144,7 +144,7 @@ Dependency Daemon::require_dependency(const std::string& text, const Actor& acto
       known.insert(condition.job);
     }
     if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
-        !has_waiting_task(condition.job, *condition.task)) {
+        !is_without_number(condition.job, *condition.task)) {
       throw ApiError(
           404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
     }
@@ -986,6 +986,10 @@ bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
 bool Daemon::has_waiting_task(JobId array, unsigned task) const {
   const std::optional<WaitingJob> waiting = waiting_.find(array);
   return waiting && IndexList::parse(waiting->facts.array_tasks).contains(task);
+}
+
+bool Daemon::is_without_number(JobId array, unsigned task) const {
+  return has_waiting_task(array, task) || is_task_on_its_way(array, task);
 }
 
 std::optional<Outcome> Daemon::never_started(JobId array, unsigned task) {

@@ -236,6 +236,27 @@ class Locked(DaemonCase):
         self.assertTrue(eventually(gone, 30), "nothing needs them any more")
 
     @natively
+    def test_a_task_whose_number_is_being_committed_can_be_depended_on(self):
+        self.start_daemon()
+        self.ok("drain")
+        array = int(self.ok("submit", "--parsable", "-a", "0-9", "-o", "/dev/null", "--wrap", "exit 0"))
+        held = self.submit("exit", 0, hold=True, dependency=f"afterok:{array}_0:{array}_9")
+        other = self.submit("exit", 0, hold=True)
+        with self.locked():
+            self.ask("POST", f"/v1/jobs/{array}_9/hold")
+            self.ok("undrain")
+            self.assertTrue(eventually(lambda: json.loads(self.ok("slots", "--json"))["free_slots"] == 0, 8), "no task starts")
+            release = self.ask("POST", f"/v1/jobs/{held}/release")
+            self.assertEqual(self.queue()[held]["reason"], "Dependency")
+            dependent = self.ask_to_submit(dependency=f"afterok:{array}_0:{array}_9")
+            change = self.ask("PATCH", f"/v1/jobs/{other}", json.dumps({"dependency": f"afterok:{array}_0:{array}_9"}))
+        for connection, wanted in ((release, 200), (change, 200), (dependent, 201)):
+            status, answer = self.answer_of(connection)
+            self.assertEqual(status, wanted, answer)
+        self.ok("release", f"{array}_9", other)
+        self.ok("wait", held, other, *answer["job_ids"])
+
+    @natively
     def test_a_submission_that_depends_on_what_the_history_has_just_lost_is_refused(self):
         self.start_daemon()
         ended = self.ended_job()
