@@ -720,30 +720,31 @@ void Api::update(const ApiRequest& request, JobId job, const Actor& actor, const
     }
   }
   const auto last = std::make_shared<ChangedSpec>();
-  daemon_.update(
-      job, actor,
-      {[this, text = changes.dump(), actor, last](JobId changed, QueueFacts& facts, std::string& spec_text) {
-         if (last->before_text != spec_text) {
-           *last = {};
-           last->before_text = spec_text;
-           try {
-             change_spec(*last, text);
-             check_submission(last->spec, daemon_.controllers(),
-                              daemon_.config().network.of_user(actor.user_id));
-           } catch (...) {
-             last->refusal = std::current_exception();
-           }
-         }
-         if (last->refusal) {
-           std::rethrow_exception(last->refusal);
-         }
-         apply_change(*last, actor, changed, facts);
-         spec_text = last->text;
-       },
-       true},
-      [respond, job](const std::exception_ptr& error) {
-        respond(error ? api_failure(error) : json_response({{"job_id", job}}));
-      });
+  const auto looked_up = std::make_shared<Daemon::LookedUp>();
+  daemon_.update(job, actor,
+                 {[this, text = changes.dump(), actor, last, looked_up](JobId changed, QueueFacts& facts,
+                                                                        std::string& spec_text) {
+                    if (last->before_text != spec_text) {
+                      *last = {};
+                      last->before_text = spec_text;
+                      try {
+                        change_spec(*last, text);
+                        check_submission(last->spec, daemon_.controllers(),
+                                         daemon_.config().network.of_user(actor.user_id));
+                      } catch (...) {
+                        last->refusal = std::current_exception();
+                      }
+                    }
+                    if (last->refusal) {
+                      std::rethrow_exception(last->refusal);
+                    }
+                    apply_change(*last, actor, changed, facts, *looked_up);
+                    spec_text = last->text;
+                  },
+                  true},
+                 [respond, job](const std::exception_ptr& error) {
+                   respond(error ? api_failure(error) : json_response({{"job_id", job}}));
+                 });
 }
 
 void Api::change_spec(ChangedSpec& changed, const std::string& changes) {
@@ -760,7 +761,8 @@ void Api::change_spec(ChangedSpec& changed, const std::string& changes) {
 }
 
 /// What the change makes of what the job is scheduled by. Throws where it may not.
-void Api::apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts) {
+void Api::apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts,
+                       Daemon::LookedUp& looked_up) {
   const std::int64_t most = std::max<std::int64_t>(0, effective_priority(change.before));
   if (!actor.administrator && effective_priority(change.spec) > most) {
     throw ApiError(403, "only administrators raise a priority");
@@ -780,8 +782,12 @@ void Api::apply_change(const ChangedSpec& change, const Actor& actor, JobId chan
       change.fields.contains("time_limit")) {
     daemon_.check_deadline(facts);
   }
-  if (facts.dependency != before.dependency || change.spec.name != change.before.name) {
-    daemon_.check_dependency(facts.dependency, actor, changed, change.spec.name);
+  const bool has_new_dependency = facts.dependency != before.dependency;
+  if (has_new_dependency) {
+    daemon_.require_dependency(facts.dependency, actor, looked_up);
+  }
+  if (has_new_dependency || change.spec.name != change.before.name) {
+    daemon_.refuse_circle(facts.dependency, changed, change.spec.name, looked_up);
   }
 }
 

@@ -66,7 +66,8 @@ class Api {
     std::exception_ptr refusal;
   };
   static void change_spec(ChangedSpec& changed, const std::string& changes);
-  void apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts);
+  void apply_change(const ChangedSpec& change, const Actor& actor, JobId changed, QueueFacts& facts,
+                    Daemon::LookedUp& looked_up);
   void act(ApiCall call, const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void show(const ApiRequest& request, JobId job, const Actor& actor, const ApiRespond& respond);
   void submit(const ApiRequest& request, const Actor& actor, const ApiRespond& respond);

@@ -113,10 +113,16 @@ class Daemon {
   void check(const std::vector<NewJob>& jobs, const Actor& actor, const std::string& file);
   /// Throws ApiError for one that has passed.
   void check_deadline(const QueueFacts& facts) const;
-  /// Throws ApiError for a dependency on what there is not, on another user's job, or of `dependent`, which
-  /// waits already and is called `name` from now on, on itself over whatever way.
-  void check_dependency(const std::string& text, const Actor& actor, JobId dependent,
-                        const std::string& name);
+  /// For one request, by the two below.
+  struct LookedUp {
+    std::set<JobId> known;       ///< that there are, and that the actor may see
+    std::size_t conditions = 0;  ///< of jobs that are to change
+  };
+  /// Throws ApiError for a dependency on what there is not, or on another user's job.
+  void require_dependency(const std::string& text, const Actor& actor, LookedUp& looked_up);
+  /// Throws ApiError when `dependent`, which waits already, with this dependency and name would wait for
+  /// itself over whatever way; 413 when that takes too long to tell, of all jobs of the request together.
+  void refuse_circle(const std::string& text, JobId dependent, const std::string& name, LookedUp& looked_up);
   /// When the job would start at the latest, submitted now; nothing when that cannot be told.
   std::optional<Timestamp> would_start(const NewJob& job);
   /// All or none; as check().
@@ -130,7 +136,8 @@ class Daemon {
   void signal(JobId job, const Actor& actor, int signal_number, bool batch_job, const Reply& reply);
   /// A job that has ended waits again; one that runs is ended first.
   void requeue(JobId job, const Actor& actor, Reply reply);
-  /// Changes what a waiting job is scheduled by, and its spec's JSON text.
+  /// Changes what a waiting job is scheduled by, and its spec's JSON text. Throws where it may not; ApiError
+  /// 413 refuses the whole request.
   struct Edit {
     std::function<void(JobId, QueueFacts&, std::string& spec_text)> apply;
     bool of_spec = false;  ///< else it gets no text
@@ -356,7 +363,6 @@ class Daemon {
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
   /// There is the task, and it has no number yet.
   bool is_without_number(JobId array, unsigned task) const;
-  Dependency require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known);
   bool leads_back(const Dependency& dependency, const KnownJob& own);
   void add_earlier_namesakes(const KnownJob& singleton, const KnownJob& asking,
                              std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);

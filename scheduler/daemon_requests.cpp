@@ -87,7 +87,7 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
     throw ApiError(413, "one request names at most " + std::to_string(kMostConditions) +
                             " jobs to depend on; send several, or depend on an array");
   }
-  std::set<JobId> known;
+  LookedUp looked_up;
   std::vector<InputFault> faults;
   for (std::size_t index = 0; index < jobs.size(); ++index) {
     if (faults.size() >= kMostFaults) {
@@ -107,7 +107,7 @@ void Daemon::check(const std::vector<NewJob>& jobs, const Actor& actor, const st
       add_fault("/deadline", error.what());
     }
     try {
-      require_dependency(job.spec.dependency, actor, known);
+      require_dependency(job.spec.dependency, actor, looked_up);
     } catch (const ApiError& error) {
       add_fault("/dependency", error.what());
     }
@@ -129,19 +129,17 @@ void Daemon::check_deadline(const QueueFacts& facts) const {
   }
 }
 
-/// On jobs that there are, and that the actor may see; each is looked up once and then `known`.
-Dependency Daemon::require_dependency(const std::string& text, const Actor& actor, std::set<JobId>& known) {
+void Daemon::require_dependency(const std::string& text, const Actor& actor, LookedUp& looked_up) {
   if (text.empty()) {
-    return {};
+    return;
   }
-  Dependency dependency = parse_dependency(text);
-  for (const Dependency::Condition& condition : dependency.conditions) {
+  for (const Dependency::Condition& condition : parse_dependency(text).conditions) {
     if (condition.type == Dependency::Type::singleton) {
       continue;
     }
-    if (!known.contains(condition.job)) {
+    if (!looked_up.known.contains(condition.job)) {
       (void)require(condition.job, actor);
-      known.insert(condition.job);
+      looked_up.known.insert(condition.job);
     }
     if (condition.task && !reader_.find_task(condition.job, *condition.task) &&
         !is_without_number(condition.job, *condition.task)) {
@@ -149,13 +147,17 @@ Dependency Daemon::require_dependency(const std::string& text, const Actor& acto
           404, "job " + std::to_string(condition.job) + " has no task " + std::to_string(*condition.task));
     }
   }
-  return dependency;
 }
 
-void Daemon::check_dependency(const std::string& text, const Actor& actor, JobId dependent,
-                              const std::string& name) {
-  std::set<JobId> known;
-  const Dependency dependency = require_dependency(text, actor, known);
+void Daemon::refuse_circle(const std::string& text, JobId dependent, const std::string& name,
+                           LookedUp& looked_up) {
+  const Dependency dependency = text.empty() ? Dependency() : parse_dependency(text);
+  looked_up.conditions += dependency.conditions.size();
+  if (looked_up.conditions > kMostConditions) {
+    throw ApiError(413, "the tasks that wait by themselves name more than " +
+                            std::to_string(kMostConditions) +
+                            " jobs to depend on together; change some at a time, such as 36_[0-9]");
+  }
   std::optional<KnownJob> own = reader_.find_known(dependent);
   if (own) {
     own->name = name;
@@ -604,7 +606,6 @@ std::vector<Daemon::Changed> Daemon::edited(const std::vector<JobId>& rows, cons
   // Read and edited on the event loop. The tasks of an array mostly have one text.
   constexpr std::size_t kMostText = std::size_t{256} << 20U;
   std::size_t length = 0;
-  std::size_t conditions = 0;
   std::vector<Changed> all;
   std::shared_ptr<const std::string> last_text;
   for (const JobId row : rows) {
@@ -624,17 +625,13 @@ std::vector<Daemon::Changed> Daemon::edited(const std::vector<JobId>& rows, cons
     }
     try {
       edit.apply(row, waiting->facts, spec_text);
-    } catch (...) {
+    } catch (const std::exception& error) {
+      const auto* const answer = dynamic_cast<const ApiError*>(&error);
+      if (answer != nullptr && answer->status() == 413) {
+        throw;  // too much of all of them together
+      }
       refusal = refusal ? refusal : std::current_exception();
       continue;
-    }
-    if (waiting->facts.dependency != before.dependency && !waiting->facts.dependency.empty()) {
-      conditions += parse_dependency(waiting->facts.dependency).conditions.size();
-    }
-    if (conditions > kMostConditions) {
-      throw ApiError(413, "the tasks that wait by themselves name more than " +
-                              std::to_string(kMostConditions) +
-                              " jobs to depend on together; change some at a time, such as 36_[0-9]");
     }
     const bool is_changed = own && spec_text != own->spec_text;
     if (is_changed && (!last_text || *last_text != spec_text)) {

@@ -465,6 +465,21 @@ class Http(ApiCase):
         listed = [job for job in self.answer("GET", "/v1/jobs")["jobs"] if job["job_id"] != base]
         self.assertEqual((len(listed), len({job["queue"]["begin_time"] for job in listed})), (12, 1))
 
+    def test_what_the_tasks_of_an_array_depend_on_is_bounded_of_all_of_them_together(self):
+        job = {"argv": ["true"], "hold": True}
+        needed = self.answer("POST", "/v1/jobs", json.dumps(dict(job, array="0-9999")))["job_ids"][0]
+        array = self.answer("POST", "/v1/jobs", json.dumps(dict(job, array="0-10")))["job_ids"][0]
+        for task in range(9):
+            self.assertEqual(self.ask("POST", f"/v1/jobs/{array}_{task}/hold")[0], 200)
+        on_tasks = "afterok" + "".join(f":{needed}_{task}" for task in range(10_000))
+        change = lambda **fields: self.ask("PATCH", f"/v1/jobs/{array}", json.dumps(fields))  # noqa: E731
+        self.assertEqual(change(dependency=on_tasks)[0], 200)
+        self.assertEqual(self.ask("POST", f"/v1/jobs/{array}_9/hold")[0], 200)
+        status, _, text = change(name="other")
+        self.assertEqual((status, b"more than 100000 jobs to depend on together" in text), (413, True), text)
+        self.assertEqual(change(dependency=None)[0], 200)
+        self.assertEqual(change(name="other")[0], 200)
+
     def test_a_hold_that_changes_nothing_is_no_event(self):
         job = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "hold": True}))["job_ids"][0]
         for _ in range(3):
