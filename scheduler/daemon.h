@@ -117,6 +117,7 @@ class Daemon {
   struct LookedUp {
     std::set<JobId> known;       ///< that there are, and that the actor may see
     std::size_t conditions = 0;  ///< of jobs that are to change
+    std::size_t steps = 0;       ///< through what those wait for in turn
   };
   /// Throws ApiError for a dependency on what there is not, or on another user's job.
   void require_dependency(const std::string& text, const Actor& actor, LookedUp& looked_up);
@@ -363,7 +364,7 @@ class Daemon {
   void end_waiting(JobId job, const Outcome& outcome, Reply reply);
   /// There is the task, and it has no number yet.
   bool is_without_number(JobId array, unsigned task) const;
-  bool leads_back(const Dependency& dependency, const KnownJob& own);
+  bool leads_back(const Dependency& dependency, const KnownJob& own, std::size_t& steps);
   void add_earlier_namesakes(const KnownJob& singleton, const KnownJob& asking,
                              std::map<Namesakes, JobId>& added, std::vector<JobId>& jobs);
   void tell_end(JobId job, const JobEnd& end);

@@ -15,6 +15,9 @@ namespace {
 
 /// In one request: each is looked up, on the event loop.
 constexpr std::size_t kMostConditions = 100'000;
+/// On the way back to a job that would wait for itself: a look at the database counts for ten.
+constexpr std::size_t kMostSteps = 1'000'000;
+constexpr std::size_t kStepsOfLook = 10;
 
 /// Replies when it has been called so many times, with the first error.
 Daemon::Reply joined(std::size_t count, Daemon::Reply reply) {
@@ -60,6 +63,15 @@ bool is_kept(QueueStore& store, const Dependency::Condition& condition) {
   return condition.task ? store.find_task(condition.job, *condition.task) ||
                               store.has_unstarted(condition.job, *condition.task)
                         : store.find_known(condition.job).has_value();
+}
+
+void count_steps(std::size_t more, std::size_t& steps) {
+  steps += more;
+  if (steps > kMostSteps) {
+    throw ApiError(413,
+                   "too many jobs would be waited for, one after the other, to tell whether a job would wait "
+                   "for itself; submit it again instead, or change fewer at a time, such as 36_[0-9]");
+  }
 }
 
 std::string removed(const Dependency::Condition& condition) {
@@ -162,21 +174,27 @@ void Daemon::refuse_circle(const std::string& text, JobId dependent, const std::
   if (own) {
     own->name = name;
   }
-  if (own && leads_back(dependency, *own)) {
+  if (own && leads_back(dependency, *own, looked_up.steps)) {
     throw ApiError(422, job_name(dependent) + " would wait for itself");
   }
 }
 
 /// Whether `own`, if it waited for that, would wait for itself over whatever way.
-bool Daemon::leads_back(const Dependency& dependency, const KnownJob& own) {
+bool Daemon::leads_back(const Dependency& dependency, const KnownJob& own, std::size_t& steps) {
   bool back = false;
   std::vector<JobId> way;
   std::map<Namesakes, JobId> added;
+  std::set<std::pair<JobId, std::optional<unsigned>>> reached;
   const auto add = [&](const Dependency& one, const KnownJob& whose) {
     for (const Dependency::Condition& condition : one.conditions) {
       if (condition.type == Dependency::Type::singleton) {
         add_earlier_namesakes(whose, own, added, way);
-      } else if (!condition.task) {
+        continue;
+      }
+      if (!reached.emplace(condition.job, condition.task).second) {
+        continue;
+      }
+      if (!condition.task) {
         back = back || condition.job == own.array_job_id;  // one of whose tasks it is
         way.push_back(condition.job);
         const std::vector<JobId> tasks = reader_.open_tasks(condition.job);
@@ -193,8 +211,12 @@ bool Daemon::leads_back(const Dependency& dependency, const KnownJob& own) {
     way.pop_back();
     back = job == own.job_id;
     const auto found = seen.insert(job).second ? dependents_.find(job) : dependents_.end();
+    count_steps(1, steps);
     if (const auto whose = found != dependents_.end() ? reader_.find_known(job) : std::nullopt) {
+      const std::size_t before = reached.size();
       add(found->second.dependency, *whose);
+      count_steps(found->second.dependency.conditions.size() + kStepsOfLook * (1 + reached.size() - before),
+                  steps);
     }
   }
   return back;

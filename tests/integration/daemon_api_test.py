@@ -479,6 +479,10 @@ class Http(ApiCase):
         self.assertEqual((status, b"more than 100000 jobs to depend on together" in text), (413, True), text)
         self.assertEqual(change(dependency=None)[0], 200)
         self.assertEqual(change(name="other")[0], 200)
+        between = self.answer("POST", "/v1/jobs", json.dumps(dict(job, dependency=on_tasks)))["job_ids"][0]
+        status, _, text = change(dependency=f"afterok:{between}")
+        self.assertEqual((status, b"whether a job would wait for itself" in text), (413, True), text)
+        self.assertEqual(self.ask("PATCH", f"/v1/jobs/{array}_0", json.dumps({"dependency": f"afterok:{between}"}))[0], 200)
 
     def test_a_hold_that_changes_nothing_is_no_event(self):
         job = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "hold": True}))["job_ids"][0]
