@@ -266,18 +266,20 @@ class Daemon {
   using Turn = std::pair<JobId, JobId>;                ///< place_of() a singleton, and itself
   /// A waiting job that depends on others.
   struct Dependent {
-    Dependency dependency;
+    Dependency dependency;           ///< the conditions in the order of the jobs and tasks that they are on
     std::vector<Fulfilment> states;  ///< of its conditions, when they were last looked up
-    Namesakes namesakes;             ///< of a singleton
-    Turn turn;                       ///< of a singleton
+    std::size_t yeses = 0;           ///< how many of them are so
+    std::size_t nevers = 0;
+    Namesakes namesakes;  ///< of a singleton
+    Turn turn;            ///< of a singleton
     bool never = false;
+    void set_state(std::size_t index, Fulfilment state);
   };
   /// What others may depend on: a job has started, ended or is waited for again.
   struct Change {
     JobId job = 0;                 ///< of an array: all its tasks too
     std::optional<JobId> array;    ///< whose task it is
     std::optional<unsigned> task;  ///< which
-    bool concerns(const Dependency::Condition& condition) const;
   };
   /// Of an array, one of whose tasks ended, or those that have not started.
   struct ArrayEnd {
@@ -313,6 +315,7 @@ class Daemon {
   void add_after(JobId array, std::set<JobId>& jobs) const;
   void release_dependents(JobId ended, std::optional<JobId> array);
   Fulfilment state_of(const Dependency::Condition& condition);
+  Fulfilment state_of_singleton(JobId job, const Dependent& dependent);
   std::optional<Timestamp> start_of(std::size_t sequence, const std::vector<QueuedJob>& waiting);
   std::optional<std::vector<QueuedJob>> jobs_up_to(std::size_t sequence,
                                                    const std::vector<QueuedJob>& waiting) const;

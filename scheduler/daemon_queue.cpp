@@ -36,6 +36,16 @@ RetryRule rule_of(const StoredJob& stored) {
   return {spec.requeue, spec.retry};
 }
 
+/// The job that a condition is on, and which of its tasks.
+std::pair<JobId, std::optional<unsigned>> subject(const Dependency::Condition& condition) {
+  return {condition.job, condition.task};
+}
+
+/// Those on `job` and on its tasks, of conditions in the order of their subjects.
+auto on_job(const std::vector<Dependency::Condition>& conditions, JobId job) {
+  return std::ranges::equal_range(conditions, job, {}, &Dependency::Condition::job);
+}
+
 /// What cannot be read now, the job's next start finds out.
 bool is_so_or_unknown(const std::function<bool()>& is_so) {
   try {
@@ -78,6 +88,7 @@ void Daemon::unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named
   if (!facts.dependency.empty()) {
     Dependent& dependent = dependents_[job.job_id];
     dependent.dependency = parse_dependency(facts.dependency);
+    std::ranges::sort(dependent.dependency.conditions, {}, subject);
     for (const Dependency::Condition& condition : dependent.dependency.conditions) {
       if (condition.type == Dependency::Type::singleton) {
         const std::optional<KnownJob> stored = reader_.find_known(job.job_id);
@@ -128,10 +139,6 @@ void Daemon::forget(JobId job) {
   }
 }
 
-bool Daemon::Change::concerns(const Dependency::Condition& condition) const {
-  return condition.job == job || (condition.job == array && (!condition.task || condition.task == task));
-}
-
 Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   const std::optional<JobId> on =
       condition.task ? reader_.find_task(condition.job, *condition.task) : condition.job;
@@ -149,6 +156,19 @@ Fulfilment Daemon::state_of(const Dependency::Condition& condition) {
   return has_started ? Fulfilment::yes : state;
 }
 
+/// The others of its name that wait for that come after the first of them, or that one's array: only these
+/// need a look.
+Fulfilment Daemon::state_of_singleton(JobId job, const Dependent& dependent) {
+  const bool is_first = singletons_.at(dependent.namesakes).begin()->first == dependent.turn.first;
+  return is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
+}
+
+void Daemon::Dependent::set_state(std::size_t index, Fulfilment state) {
+  const Fulfilment before = std::exchange(states[index], state);
+  yeses = yeses - (before == Fulfilment::yes ? 1 : 0) + (state == Fulfilment::yes ? 1 : 0);
+  nevers = nevers - (before == Fulfilment::never ? 1 : 0) + (state == Fulfilment::never ? 1 : 0);
+}
+
 /// Does what the job depends on allow it now? What has `changed` is looked up; at first all of it.
 void Daemon::examine(JobId job, Timestamp now, const std::optional<Change>& changed) {
   now_or_later(job, [&] { examine_now(job, now, changed); });
@@ -159,28 +179,34 @@ void Daemon::examine_now(JobId job, Timestamp now, const std::optional<Change>& 
   if (found == dependents_.end()) {
     return;
   }
-  const Dependency& dependency = found->second.dependency;
-  std::vector<Fulfilment>& states = found->second.states;
-  const std::size_t all = dependency.conditions.size();
-  const bool is_new = states.empty();
-  states.resize(all, Fulfilment::no);
-  for (std::size_t index = 0; index < all; ++index) {
-    const Dependency::Condition& condition = dependency.conditions[index];
-    if (condition.type == Dependency::Type::singleton) {
-      // The others of its name that wait for that come after the first of them, or that one's array: only
-      // these need a look.
-      const bool is_first =
-          singletons_.at(found->second.namesakes).begin()->first == found->second.turn.first;
-      states[index] = is_first && !reader_.has_earlier_namesake(job) ? Fulfilment::yes : Fulfilment::no;
-    } else if (is_new || (changed && changed->concerns(condition))) {
-      states[index] = state_of(condition);
+  Dependent& dependent = found->second;
+  const std::vector<Dependency::Condition>& conditions = dependent.dependency.conditions;
+  const auto look_up = [&](const auto& some) {
+    for (const Dependency::Condition& condition : some) {
+      const Fulfilment state = condition.type == Dependency::Type::singleton
+                                   ? state_of_singleton(job, dependent)
+                                   : state_of(condition);
+      dependent.set_state(static_cast<std::size_t>(&condition - conditions.data()), state);
+    }
+  };
+  if (dependent.states.empty()) {
+    dependent.states.resize(conditions.size(), Fulfilment::no);
+    look_up(conditions);
+  } else {
+    look_up(on_job(conditions, 0));  // a singleton
+    if (changed) {
+      look_up(on_job(conditions, changed->job));
+    }
+    if (changed && changed->array) {
+      for (const auto& task : std::set<std::optional<unsigned>>{std::nullopt, changed->task}) {
+        look_up(std::ranges::equal_range(conditions, std::pair{*changed->array, task}, {}, subject));
+      }
     }
   }
-  const auto yes = static_cast<std::size_t>(std::count(states.begin(), states.end(), Fulfilment::yes));
-  const auto never = static_cast<std::size_t>(std::count(states.begin(), states.end(), Fulfilment::never));
-  found->second.never = dependency.any ? never == all : never > 0;
-  if (dependency.any ? yes > 0 : yes == all) {
-    const Namesakes namesakes = found->second.namesakes;
+  const std::size_t all = conditions.size();
+  dependent.never = dependent.dependency.any ? dependent.nevers == all : dependent.nevers > 0;
+  if (dependent.dependency.any ? dependent.yeses > 0 : dependent.yeses == all) {
+    const Namesakes namesakes = dependent.namesakes;
     forget(job);
     waiting_.forget_dependency(job);
     unblock(job, now);
@@ -231,10 +257,9 @@ void Daemon::add_after(JobId array, std::set<JobId>& jobs) const {
     return;
   }
   for (const JobId job : found->second) {
-    const auto& conditions = dependents_.at(job).dependency.conditions;
-    if (std::any_of(conditions.begin(), conditions.end(), [array](const Dependency::Condition& condition) {
-          return condition.job == array && condition.type == Dependency::Type::after;
-        })) {
+    const auto conditions = on_job(dependents_.at(job).dependency.conditions, array);
+    if (std::ranges::find(conditions, Dependency::Type::after, &Dependency::Condition::type) !=
+        conditions.end()) {
       jobs.insert(job);
     }
   }

@@ -101,7 +101,7 @@ class Queueing(DaemonCase):
     @natively
     def test_a_job_waits_for_those_tasks_of_an_array_that_it_names(self):
         array = int(self.ok("submit", "--parsable", "-a", "1-4%1", "--wrap", "until [ -e go-$SLURM_ARRAY_TASK_ID ]; do sleep 0.05; done"))
-        both = self.submit("exit", 0, dependency=f"afterok:{array}_1:{array}_3", cpus_per_task=1)
+        both = self.submit("exit", 0, dependency=f"afterok:{array}_3,singleton,afterany:{array}_1", cpus_per_task=1)
         either = self.submit("exit", 0, dependency=f"afterok:{array}_4?afterok:{array}_2")
         whole = self.submit("exit", 0, dependency=f"afterok:{array}")
         ran = []
