@@ -661,7 +661,7 @@ void Daemon::hold_refused(JobId job, const std::exception_ptr& error) {
 /// A task that could not be committed waits in its array again, unless that is over; beside those that wait
 /// there now, as other tasks may be being committed. `array` as it was, if all its tasks have left it.
 void Daemon::give_task_back(const WaitingJob& array, unsigned task) {
-  if (!is_so_or_unknown([&] { return reader_.has_unstarted(array.job_id, task); })) {
+  if (!is_so_or_unknown([&] { return reader_.unstarted(array.job_id).contains(task); })) {
     return;
   }
   WaitingJob rest = waiting_.find(array.job_id).value_or(array);

@@ -55,14 +55,23 @@ InputFault fault_of(const std::string& file, const std::vector<NewJob>& jobs, st
   return {file, place + field, "job \"" + jobs[index].spec.name + "\": " + message};
 }
 
-/// What was looked up when it was asked for may have left the history since, by a transaction before.
-bool is_kept(QueueStore& store, const Dependency::Condition& condition) {
+/// What was looked up when it was asked for may have left the history since, by a transaction before. The
+/// lists of arrays are read once, into `unstarted`.
+bool is_kept(QueueStore& store, const Dependency::Condition& condition,
+             std::map<JobId, IndexList>& unstarted) {
   if (condition.type == Dependency::Type::singleton) {
     return true;
   }
-  return condition.task ? store.find_task(condition.job, *condition.task) ||
-                              store.has_unstarted(condition.job, *condition.task)
-                        : store.find_known(condition.job).has_value();
+  if (!condition.task) {
+    return store.find_known(condition.job).has_value();
+  }
+  if (store.find_task(condition.job, *condition.task)) {
+    return true;
+  }
+  if (!unstarted.contains(condition.job)) {
+    unstarted.emplace(condition.job, store.unstarted(condition.job));
+  }
+  return unstarted.at(condition.job).contains(*condition.task);
 }
 
 void count_steps(std::size_t more, std::size_t& steps) {
@@ -278,8 +287,9 @@ void Daemon::submit(std::vector<NewJob> jobs, const Actor& actor, const std::str
   submitting_needs_.insert(needs);
   committer_->commit(
       [shared, needs, file, ids](QueueStore& store) {
+        std::map<JobId, IndexList> unstarted;
         for (const auto& [index, condition] : *needs) {
-          if (!is_kept(store, condition)) {
+          if (!is_kept(store, condition, unstarted)) {
             throw InputError({fault_of(file, *shared, index, "/dependency", removed(condition))});
           }
         }
@@ -549,8 +559,9 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
                                   ": what was asked for just before was refused, and so is this; try again");
         }
         *refused = own;
+        std::map<JobId, IndexList> unstarted;
         for (const Dependency::Condition& condition : asked.conditions) {
-          if (!is_kept(store, condition)) {
+          if (!is_kept(store, condition, unstarted)) {
             throw ApiError(404, removed(condition));
           }
         }
@@ -1003,8 +1014,7 @@ bool Daemon::is_task_on_its_way(JobId array, unsigned task) const {
 }
 
 bool Daemon::has_waiting_task(JobId array, unsigned task) const {
-  const std::optional<WaitingJob> waiting = waiting_.find(array);
-  return waiting && IndexList::parse(waiting->facts.array_tasks).contains(task);
+  return waiting_.has_task(array, task);
 }
 
 bool Daemon::is_without_number(JobId array, unsigned task) const {

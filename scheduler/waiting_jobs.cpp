@@ -95,7 +95,7 @@ void WaitingJobs::add(const WaitingJob& job, Timestamp now, bool blocked) {
       facts.array_limit > 0 || !facts.shared_network.empty()) {
     entry.extras =
         std::make_unique<Extras>(Extras{facts.begin, facts.deadline, facts.dependency, facts.array_tasks,
-                                        facts.array_limit, facts.shared_network});
+                                        facts.array_limit, facts.shared_network, std::nullopt});
     if (facts.begin) {
       begins_.emplace(*facts.begin, job.job_id);
     }
@@ -130,6 +130,18 @@ bool WaitingJobs::remove(JobId job) {
 std::optional<WaitingJob> WaitingJobs::find(JobId job) const {
   const auto found = jobs_.find(job);
   return found == jobs_.end() ? std::nullopt : std::optional(whole(job, found->second));
+}
+
+bool WaitingJobs::has_task(JobId array, unsigned task) const {
+  const auto found = jobs_.find(array);
+  if (found == jobs_.end() || !found->second.extras) {
+    return false;
+  }
+  Extras& extras = *found->second.extras;
+  if (!extras.parsed_tasks) {
+    extras.parsed_tasks = IndexList::parse(extras.array_tasks);
+  }
+  return extras.parsed_tasks->contains(task);
 }
 
 void WaitingJobs::unblock(JobId job, Timestamp now) {

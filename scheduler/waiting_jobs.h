@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "scheduler/job_queue.h"
+#include "schemas/index_list.h"
 #include "schemas/job.h"
 #include "store/queue_store.h"
 
@@ -48,6 +49,9 @@ class WaitingJobs {
   bool remove(JobId job);
   bool contains(JobId job) const { return jobs_.contains(job); }
   std::optional<WaitingJob> find(JobId job) const;
+  /// Whether the array waits, and the task in it. However often it is asked, a list is parsed once until it
+  /// changes.
+  bool has_task(JobId array, unsigned task) const;
   std::size_t size() const { return jobs_.size(); }
   std::size_t size_of_user(unsigned user_id) const {
     const auto found = of_users_.find(user_id);
@@ -89,6 +93,7 @@ class WaitingJobs {
     std::string array_tasks;
     unsigned array_limit = 0;
     std::string shared_network;
+    std::optional<IndexList> parsed_tasks;  ///< array_tasks, when it has been asked for
   };
   struct Entry {
     std::int64_t priority = 0;

@@ -85,9 +85,8 @@ std::optional<unsigned> IndexList::take_first() {
 }
 
 bool IndexList::contains(unsigned index) const {
-  return std::any_of(ranges_.begin(), ranges_.end(), [&](const Range& range) {
-    return index >= range.first && index <= range.last && (index - range.first) % range.step == 0;
-  });
+  const auto range = std::ranges::lower_bound(ranges_, index, {}, &Range::last);
+  return range != ranges_.end() && index >= range->first && (index - range->first) % range->step == 0;
 }
 
 bool IndexList::erase(unsigned index) {

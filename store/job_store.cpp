@@ -466,7 +466,7 @@ class SqliteJobStore final : public QueueStore {
   std::optional<JobId> find_task(JobId array_job, unsigned task) override;
   bool has_earlier_namesake(JobId job) override;
   bool has_started(JobId job) override;
-  bool has_unstarted(JobId array_job, unsigned task) override;
+  IndexList unstarted(JobId array_job) override;
   std::optional<Outcome> last_outcome(JobId job) override;
   std::string last_hold(JobId job) override;
   bool has_tasks(JobId array_job) override;
@@ -1120,15 +1120,14 @@ std::optional<std::string> SqliteJobStore::unstarted_tasks(JobId job) {
   return query.bind(job).step() ? std::optional(query.text(0)) : std::nullopt;
 }
 
-bool SqliteJobStore::has_unstarted(JobId array_job, unsigned task) {
-  return database_->read(
-      [&] { return IndexList::parse(unstarted_tasks(array_job).value_or("")).contains(task); });
+IndexList SqliteJobStore::unstarted(JobId array_job) {
+  return database_->read([&] { return IndexList::parse(unstarted_tasks(array_job).value_or("")); });
 }
 
 /// Of the row as it is, whatever its caller took it to be: commits that it reckoned with may have failed.
 JobId SqliteJobStore::add_task(JobId array_job, unsigned task, Timestamp at) {
   return database_->write([&] {
-    IndexList tasks = IndexList::parse(unstarted_tasks(array_job).value_or(""));
+    IndexList tasks = unstarted(array_job);
     if (!tasks.erase(task)) {
       refuse(array_job, "its task " + std::to_string(task) + " does not wait any more");
     }

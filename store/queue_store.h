@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "schemas/index_list.h"
 #include "store/job_store.h"
 #include "store/usage_report.h"
 
@@ -153,8 +154,8 @@ class QueueStore : public JobStore {
   virtual bool has_earlier_namesake(JobId job) = 0;
   /// Whether an attempt of the job has started; of an array, of each task that has not ended without one.
   virtual bool has_started(JobId job) = 0;
-  /// Whether the array waits in the queue, and the task in it.
-  virtual bool has_unstarted(JobId array_job, unsigned task) = 0;
+  /// The tasks of an array that wait in the queue without a row of their own; none when it does not wait.
+  virtual IndexList unstarted(JobId array_job) = 0;
   /// How the job's last attempt ended, without its usage and spec; nothing while there is no such record.
   virtual std::optional<Outcome> last_outcome(JobId job) = 0;
   /// The detail of the job's last "hold" or "release"; empty when there was none.

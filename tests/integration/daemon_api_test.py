@@ -484,6 +484,14 @@ class Http(ApiCase):
         self.assertEqual((status, b"whether a job would wait for itself" in text), (413, True), text)
         self.assertEqual(self.ask("PATCH", f"/v1/jobs/{array}_0", json.dumps({"dependency": f"afterok:{between}"}))[0], 200)
 
+    def test_the_list_of_an_array_is_not_read_for_each_of_its_tasks_that_is_depended_on(self):
+        job = {"argv": ["true"], "hold": True}
+        tasks = range(0, 20_000, 2)
+        array = self.answer("POST", "/v1/jobs", json.dumps(dict(job, array=",".join(map(str, tasks)))))["job_ids"][0]
+        many = [dict(job, dependency="afterok" + "".join(f":{array}_{task}" for task in tasks))] * 4
+        status, _, text = self.ask("POST", "/v1/jobs", json.dumps(many))  # answered before the connection times out
+        self.assertEqual(status, 201, text)
+
     def test_a_hold_that_changes_nothing_is_no_event(self):
         job = self.answer("POST", "/v1/jobs", json.dumps({"argv": ["true"], "hold": True}))["job_ids"][0]
         for _ in range(3):

@@ -44,6 +44,27 @@ TEST_CASE("jobs start by priority, then in the order of their ids, whoever owns 
   CHECK(next(waiting) == 0);
 }
 
+TEST_CASE("a task waits in its array as long as the array's list names it") {
+  WaitingJobs waiting = make();
+  WaitingJob array = job(1);
+  array.facts.array_tasks = "0-6:2,9";
+  waiting.add(array, at(0));
+  waiting.add(job(2), at(0));
+  for (int asked = 0; asked < 2; ++asked) {
+    CHECK(waiting.has_task(1, 4));
+    CHECK(waiting.has_task(1, 9));
+    CHECK_FALSE(waiting.has_task(1, 5));
+    CHECK_FALSE(waiting.has_task(2, 4));
+    CHECK_FALSE(waiting.has_task(3, 4));
+  }
+  array.facts.array_tasks = "6,9";
+  waiting.add(array, at(0));
+  CHECK_FALSE(waiting.has_task(1, 4));
+  CHECK(waiting.has_task(1, 6));
+  waiting.remove(1);
+  CHECK_FALSE(waiting.has_task(1, 6));
+}
+
 TEST_CASE("a held, a blocked and an early job are known and do not start") {
   WaitingJobs waiting = make();
   WaitingJob held = job(1);

@@ -710,12 +710,12 @@ TEST_CASE("a task leaves its array once, whatever else is written of that") {
   facts.array_tasks = "1-2";
   store->change(array, facts, at(2), "", "");
   CHECK(left() == "0,2");
-  CHECK(store->has_unstarted(array, 2));
-  CHECK_FALSE(store->has_unstarted(array, 1));
+  CHECK(store->unstarted(array).contains(2));
+  CHECK_FALSE(store->unstarted(array).contains(1));
   start_task(*store, array, 0);
   start_task(*store, array, 2);
   CHECK(left().empty());
-  CHECK_FALSE(store->has_unstarted(array, 2));
+  CHECK_FALSE(store->unstarted(array).contains(2));
   CHECK_THAT(store_error([&] { store->add_task(array, 2, at(3)); }), Contains("does not wait any more"));
   CHECK(store->array_tasks(array).size() == 3);
 }
