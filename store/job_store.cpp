@@ -1204,9 +1204,9 @@ std::optional<JobState> SqliteJobStore::settle_array(JobId array_job, Timestamp 
   return database_->write([&]() -> std::optional<JobState> {
     {
       Query open = database_->query(
-          "SELECT 1 WHERE EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) OR EXISTS (SELECT 1 FROM jobs WHERE "
-          "array_job_id = ?1 AND end_us IS NULL) OR NOT EXISTS (SELECT 1 FROM jobs WHERE id = ?1 AND end_us "
-          "IS NULL)");
+          "SELECT 1 WHERE EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) OR EXISTS (SELECT 1 FROM jobs "
+          "INDEXED BY jobs_open_by_array WHERE array_job_id = ?1 AND end_us IS NULL) OR NOT EXISTS (SELECT 1 "
+          "FROM jobs WHERE id = ?1 AND end_us IS NULL)");
       if (open.bind(array_job).step()) {
         return std::nullopt;
       }
@@ -1273,8 +1273,10 @@ bool SqliteJobStore::has_earlier_namesake(JobId job) {
     Query query = database_->query(
         "WITH own AS (SELECT user_id, name, coalesce(array_job_id, id) AS place FROM jobs WHERE id = ?) "
         "SELECT 1 FROM own WHERE EXISTS (SELECT 1 FROM jobs e WHERE e.end_us IS NULL AND e.id < own.place "
-        "AND e.user_id = own.user_id AND e.name = own.name) OR EXISTS (SELECT 1 FROM jobs p JOIN jobs e ON "
-        "e.array_job_id = p.id WHERE p.end_us IS NULL AND p.id < own.place AND p.user_id = own.user_id AND "
+        "AND e.user_id = own.user_id AND e.name = own.name) OR EXISTS (SELECT 1 FROM jobs p JOIN jobs e "
+        "INDEXED BY "
+        "jobs_open_by_array ON e.array_job_id = p.id WHERE p.end_us IS NULL AND p.id < own.place AND "
+        "p.user_id = own.user_id AND "
         "e.end_us IS NULL AND e.name = own.name)");
     return query.bind(job).step();
   });
@@ -1285,8 +1287,9 @@ bool SqliteJobStore::has_started(JobId job) {
     Query query = database_->query(
         "SELECT 1 WHERE EXISTS (SELECT 1 FROM attempts WHERE job_id = ?1 AND start_us IS NOT NULL) OR ("
         "NOT EXISTS (SELECT 1 FROM queue WHERE job_id = ?1) AND EXISTS (SELECT 1 FROM jobs WHERE "
-        "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs t WHERE t.array_job_id = ?1 AND t.state IN "
-        "('PENDING', 'CONFIGURING') AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.job_id = t.id AND "
+        "array_job_id = ?1) AND NOT EXISTS (SELECT 1 FROM jobs t INDEXED BY jobs_open_by_array WHERE "
+        "t.array_job_id = ?1 AND t.end_us IS NULL AND t.state IN ('PENDING', 'CONFIGURING') AND NOT EXISTS "
+        "(SELECT 1 FROM attempts a WHERE a.job_id = t.id AND "
         "a.start_us IS NOT NULL)))");
     return query.bind(job).step();
   });
@@ -1327,7 +1330,8 @@ bool SqliteJobStore::has_tasks(JobId array_job) {
 std::vector<JobId> SqliteJobStore::open_tasks(JobId array_job) {
   return database_->read([&] {
     Query query = database_->query(
-        "SELECT id FROM jobs WHERE array_job_id = ? AND end_us IS NULL ORDER BY array_task_id");
+        "SELECT id FROM jobs INDEXED BY jobs_open_by_array WHERE array_job_id = ? AND end_us IS NULL ORDER "
+        "BY array_task_id");
     return ids(query.bind(array_job));
   });
 }

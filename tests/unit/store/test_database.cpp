@@ -199,6 +199,17 @@ TEST_CASE("a task of an array is found by its number, not among all of them") {
   CHECK_THAT(plan.text(3), Contains("(array_job_id=? AND array_task_id=?)"));
 }
 
+TEST_CASE("the open tasks of an array are found in their order, not among those that are over") {
+  const auto database = Database::open(":memory:", Missing::create);
+  Query plan = database->query(
+      "EXPLAIN QUERY PLAN SELECT id FROM jobs INDEXED BY jobs_open_by_array WHERE array_job_id = ? AND "
+      "end_us "
+      "IS NULL ORDER BY array_task_id");
+  REQUIRE(plan.step());
+  CHECK_THAT(plan.text(3), Contains("(array_job_id=?)"));
+  CHECK_FALSE(plan.step());  // nothing is sorted
+}
+
 TEST_CASE("a database that holds a task of an array twice is migrated") {
   const TemporaryFolder folder;
   const std::string path = folder.file("berth.db");
