@@ -309,6 +309,8 @@ class Daemon {
   void enqueue(const WaitingJob& job, Timestamp now, bool is_named = true);
   void now_or_later(JobId job, const std::function<void()>& call);
   void unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named);
+  void link(JobId job, Dependency&& dependency, Dependent& dependent);
+  void leave_turn(const Dependent& dependent);
   void forget(JobId job);
   void examine_now(JobId job, Timestamp now, const std::optional<Change>& changed);
   void examine(JobId job, Timestamp now, const std::optional<Change>& changed = std::nullopt);

@@ -62,7 +62,10 @@ bool is_so_or_unknown(const std::function<bool()>& is_so) {
 /// Into the queue, blocked while it depends on something; which is looked up now, unless its name, by which
 /// singletons go, is still being committed.
 void Daemon::enqueue(const WaitingJob& job, Timestamp now, bool is_named) {
-  forget(job.job_id);
+  const std::optional<WaitingJob> before = waiting_.find(job.job_id);
+  if (!before || before->facts.dependency != job.facts.dependency || unexamined_.contains(job.job_id)) {
+    forget(job.job_id);  // else what is known of it stays true
+  }
   waiting_.add(job, now, true);
   now_or_later(job.job_id, [&] {
     crash_point("queue.entered");
@@ -87,17 +90,15 @@ void Daemon::unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named
   const QueueFacts& facts = job.facts;
   if (!facts.dependency.empty()) {
     Dependent& dependent = dependents_[job.job_id];
-    dependent.dependency = parse_dependency(facts.dependency);
-    std::ranges::sort(dependent.dependency.conditions, {}, subject);
-    for (const Dependency::Condition& condition : dependent.dependency.conditions) {
-      if (condition.type == Dependency::Type::singleton) {
-        const std::optional<KnownJob> stored = reader_.find_known(job.job_id);
-        dependent.namesakes = {job.user_id, stored ? stored->name : ""};
-        dependent.turn = {stored ? place_of(*stored) : job.job_id, job.job_id};
-        singletons_[dependent.namesakes].insert(dependent.turn);
-      } else {
-        (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job.job_id);
-      }
+    if (dependent.dependency.conditions.empty()) {
+      link(job.job_id, parse_dependency(facts.dependency), dependent);
+    }
+    leave_turn(dependent);
+    if (!on_job(dependent.dependency.conditions, 0).empty()) {
+      const std::optional<KnownJob> stored = reader_.find_known(job.job_id);
+      dependent.namesakes = {job.user_id, stored ? stored->name : ""};
+      dependent.turn = {stored ? place_of(*stored) : job.job_id, job.job_id};
+      singletons_[dependent.namesakes].insert(dependent.turn);
     }
   }
   const std::optional<JobId> array = throttled_array(job);
@@ -113,27 +114,41 @@ void Daemon::unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named
   }
 }
 
+void Daemon::link(JobId job, Dependency&& dependency, Dependent& dependent) {
+  dependent.dependency = std::move(dependency);
+  std::ranges::sort(dependent.dependency.conditions, {}, subject);
+  for (const Dependency::Condition& condition : dependent.dependency.conditions) {
+    if (condition.type != Dependency::Type::singleton) {
+      (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job);
+    }
+  }
+}
+
+/// A singleton waits for its turn no more.
+void Daemon::leave_turn(const Dependent& dependent) {
+  const auto group = singletons_.find(dependent.namesakes);
+  if (group == singletons_.end()) {
+    return;
+  }
+  group->second.erase(dependent.turn);
+  if (group->second.empty()) {
+    singletons_.erase(group);
+  }
+}
+
 /// What it depends on is of no account any more.
 void Daemon::forget(JobId job) {
   const auto dependent = dependents_.extract(job);
   if (dependent.empty()) {
     return;
   }
+  leave_turn(dependent.mapped());
   for (const Dependency::Condition& condition : dependent.mapped().dependency.conditions) {
-    if (condition.type == Dependency::Type::singleton) {
-      if (const auto group = singletons_.find(dependent.mapped().namesakes); group != singletons_.end()) {
-        group->second.erase(dependent.mapped().turn);
-        if (group->second.empty()) {
-          singletons_.erase(group);
-        }
-      }
-    } else {
-      auto& all = condition.task ? task_depended_on_ : depended_on_;
-      if (const auto others = all.find(condition.job); others != all.end()) {
-        others->second.erase(job);
-        if (others->second.empty()) {
-          all.erase(others);
-        }
+    auto& all = condition.task ? task_depended_on_ : depended_on_;
+    if (const auto others = all.find(condition.job); others != all.end()) {
+      others->second.erase(job);
+      if (others->second.empty()) {
+        all.erase(others);
       }
     }
   }
@@ -425,6 +440,7 @@ void Daemon::start_jobs() {
   const Timestamp now = clock_.system_now();
   for (const JobId job : std::exchange(unexamined_, {})) {
     if (const std::optional<WaitingJob> waiting = waiting_.find(job)) {
+      forget(job);
       enqueue(*waiting, now);
     }
   }
