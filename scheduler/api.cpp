@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "scheduler/answer_bound.h"
 #include "scheduler/api_attach.h"
 #include "scheduler/api_metrics.h"
 #include "scheduler/api_routes.h"
@@ -41,13 +42,13 @@ constexpr std::chrono::seconds kActorLifetime{30};
 /// Bodies up to this size are parsed at once.
 constexpr std::size_t kSmallBody = std::size_t{16} * 1024;
 constexpr std::uint64_t kListed = 10'000;
+/// What an event takes as JSON in memory, roughly.
+constexpr std::size_t kBytesOfEvent = 1024;
 /// Of waiting jobs among records: each takes some microseconds of the event loop.
 constexpr std::size_t kReasonsTold = 10'000;
-/// Of one answer, in bytes.
-constexpr std::uint64_t kMostRecords = std::uint64_t{256} << 20U;
 /// Of jobs that are tested: each takes up to some milliseconds of it.
 constexpr std::size_t kStartsTold = 100;
-constexpr std::uint64_t kMostListed = 1'000'000'000;
+constexpr std::uint64_t kMostListed = 1'000'000;
 
 /// What a waiting job's owner may change.
 constexpr std::array<std::string_view, 12> kChangeable{
@@ -102,11 +103,14 @@ std::string_view explanation(WaitReason reason) {
   return "";
 }
 
+std::string json_text(const Json& value) {
+  return json_with_controls_escaped(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 ApiResponse json_response(const Json& body, unsigned status = 200) {
   ApiResponse response;
   response.status = status;
-  response.body =
-      json_with_controls_escaped(body.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  response.body = json_text(body) + "\n";
   return response;
 }
 
@@ -133,11 +137,12 @@ struct OptionParameter {
   std::string_view parameter;
 };
 constexpr std::array kOptionParameters{
-    OptionParameter{"--starttime", "start"},   OptionParameter{"--endtime", "end"},
-    OptionParameter{"--user", "users"},        OptionParameter{"--state", "states"},
-    OptionParameter{"--accounts", "accounts"}, OptionParameter{"--name", "names"},
-    OptionParameter{"--jobs", "jobs"},         OptionParameter{"--last", "last"},
-    OptionParameter{"--format", "format"},     OptionParameter{"--by", "by"},
+    OptionParameter{"--starttime", "start"},     OptionParameter{"--endtime", "end"},
+    OptionParameter{"--user", "users"},          OptionParameter{"--state", "states"},
+    OptionParameter{"--accounts", "accounts"},   OptionParameter{"--name", "names"},
+    OptionParameter{"--jobs", "jobs"},           OptionParameter{"--last", "last"},
+    OptionParameter{"--format", "format"},       OptionParameter{"--by", "by"},
+    OptionParameter{"--delimiter", "delimiter"},
 };
 
 std::string in_terms_of_parameters(std::string text) {
@@ -359,7 +364,8 @@ ListingStyle listing_style(const ApiRequest& request, const std::string& as) {
                : as == "parsable2" ? ListingStyle::Form::parsable2
                                    : ListingStyle::Form::table;
   style.header = !flag(request, "noheader");
-  style.delimiter = parameter(request, "delimiter", "|");
+  style.delimiter = from_parameters([&] { return checked_delimiter(parameter(request, "delimiter", "|")); });
+  style.most_bytes = most_of_answer();
   return style;
 }
 
@@ -376,12 +382,26 @@ std::optional<TimeZone> zone_of(const ApiRequest& request) {
 ShownJob job_of(QueueStore& store, JobId job, bool with_specs) {
   HistoryFilter filter;
   filter.job_ids = {job};
-  filter.most_bytes = kMostRecords;
+  filter.most_bytes = most_of_answer();
   filter.counts_each_spec = with_specs;
+  const std::string number = std::to_string(job);
   try {
-    return load_job(store, filter);
+    ShownJob shown = load_job(store, filter);
+    if (shown.events.size() > most_of_answer() / kBytesOfEvent) {
+      throw ApiError(413, "job " + number + " has " + std::to_string(shown.events.size()) +
+                              " events, more than one answer has room for (use berth history -j " + number +
+                              ", which leaves them out)");
+    }
+    return shown;
   } catch (const InputError&) {
-    throw ApiError(404, "there is no job " + std::to_string(job) + " any more");
+    throw ApiError(404, "there is no job " + number + " any more");
+  } catch (const TooMuch&) {
+    throw ApiError(413, "the attempts of job " + number + " take more than " +
+                            std::to_string(most_of_answer() >> 20U) + " MiB" +
+                            (with_specs ? " as JSON, which has the spec with each (use berth show " + number +
+                                              " without --json, as=text, or "
+                                        : " (use ") +
+                            "berth history -j " + number + " --last 10, for the newest)");
   }
 }
 
@@ -962,7 +982,7 @@ std::vector<Api::Told> Api::told_of(const std::vector<JobSummary>& jobs) {
 }
 
 ApiResponse Api::listed(const std::vector<JobSummary>& jobs, const std::vector<Told>& told, bool truncated) {
-  Json values = Json::array();
+  std::string text = R"({"jobs":[)";
   for (std::size_t index = 0; index < jobs.size(); ++index) {
     Json value = summary_value(jobs[index]);
     if (told[index].reason) {
@@ -971,9 +991,14 @@ ApiResponse Api::listed(const std::vector<JobSummary>& jobs, const std::vector<T
     if (told[index].suspended.count() > 0) {
       value["suspended_usec"] = told[index].suspended.count();
     }
-    values.push_back(std::move(value));
+    text += (index == 0 ? "" : ",") + json_text(value);
+    if (text.size() > most_of_answer()) {
+      throw ApiError(413, "this list takes more than " + std::to_string(most_of_answer() >> 20U) +
+                              " MiB: ask for fewer jobs, by limit or state (berth queue --limit, -t)");
+    }
   }
-  return json_response({{"jobs", std::move(values)}, {"truncated", truncated}});
+  text += std::string(R"(],"truncated":)") + (truncated ? "true" : "false") + "}\n";
+  return text_response(std::move(text), "application/json");
 }
 
 void Api::list(const ApiRequest& request, const Actor& actor, const ApiRespond& respond) {
@@ -1024,11 +1049,10 @@ void Api::history(const ApiRequest& request, const Actor& actor, const ApiRespon
     filter.user_id = actor.user_id;
   }
   const std::string as = one_of(request, "as", {"json", "table", "parsable", "parsable2"});
-  filter.most_bytes = kMostRecords;
+  filter.most_bytes = most_of_answer();
   filter.counts_each_spec = as == "json";
   const auto format = optional_parameter(request, "format");
-  ListingStyle style = listing_style(request, as);
-  style.most_bytes = kMostRecords;
+  const ListingStyle style = listing_style(request, as);
   const std::vector<ChosenColumn> columns = format ? from_parameters([&] { return parse_format(*format); })
                                             : flag(request, "long") ? long_format()
                                                                     : default_format();
@@ -1054,6 +1078,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
   asked.accounts = words(request, "accounts");
   ReportFilter filter = from_parameters([&] { return make_report_filter(asked, clock_.system_now()); });
   filter.zone = zone_of(request);
+  filter.most_bytes = most_of_answer();
   if (!actor.administrator) {
     filter.user_id = actor.user_id;
   }
@@ -1065,7 +1090,7 @@ void Api::report(const ApiRequest& request, const Actor& actor, const ApiRespond
       actor,
       [filter, as, format, style](QueueStore& store) {
         const std::vector<ReportRow> rows = store.report(filter);
-        return as == "json" ? text_response(report_json(rows, filter.key), "application/json")
+        return as == "json" ? text_response(report_json(rows, filter.key, style), "application/json")
                             : text_response(format_report(rows, filter.key, format, style), "text/plain");
       },
       respond);

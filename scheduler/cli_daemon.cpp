@@ -268,9 +268,10 @@ std::set<std::string> selected_users(const CommandLine& line) {
 std::string selected_states(const CommandLine& line) {
   std::string states;
   for (const std::string& state : words_of(line, "state")) {
-    if (state != "all") {
-      (void)state_named(state);
+    if (same_word(state, "all")) {
+      return "all";
     }
+    (void)state_named(state);
     states += (states.empty() ? "" : ",") + state;
   }
   return states;

@@ -187,7 +187,7 @@ ListingStyle listing_style(const CommandLine& line) {
                : line.has("parsable") ? ListingStyle::Form::parsable
                                       : ListingStyle::Form::table;
   style.header = !line.has("noheader");
-  style.delimiter = line.value("delimiter").value_or("|");
+  style.delimiter = checked_delimiter(line.value("delimiter").value_or("|"));
   return style;
 }
 
@@ -199,6 +199,7 @@ int run_history(const CommandLine& line) {
   const Timestamp now = SystemClock().system_now();
   const HistoryFilter filter = make_history_filter(history_request(line), now);
   const auto format = line.value("format");
+  const ListingStyle style = listing_style(line);
   const std::vector<ChosenColumn> columns = format             ? parse_format(*format)
                                             : line.has("long") ? long_format()
                                                                : default_format();
@@ -209,8 +210,7 @@ int run_history(const CommandLine& line) {
   const auto store = open_for_reading<JobStore>(line);
   const std::vector<AccountingRecord> records =
       store == nullptr ? std::vector<AccountingRecord>() : store->history(filter);
-  print_lines(line.has("json") ? listing_json(records)
-                               : format_listing(records, columns, listing_style(line), now));
+  print_lines(line.has("json") ? listing_json(records) : format_listing(records, columns, style, now));
   return 0;
 }
 

@@ -12,6 +12,11 @@
 namespace berth {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kFewerRows =
+    "fewer rows, by start and end, users or accounts (berth report -S, -E, -u, -A)";
+
 struct KeyName {
   ReportKey key;
   const char* name;    ///< --by
@@ -64,10 +69,40 @@ std::string efficiency(const ReportRow& row) {
 }
 
 /// JSON's numbers are not bound to 64 bits: larger ones come with an exponent.
-nlohmann::ordered_json whole_number(double value) {
+Json whole_number(double value) {
   constexpr double kBound = 0x1p64;
-  return value < kBound ? nlohmann::ordered_json(static_cast<std::uint64_t>(value))
-                        : nlohmann::ordered_json(value);
+  return value < kBound ? Json(static_cast<std::uint64_t>(value)) : Json(value);
+}
+
+Json row_value(const ReportRow& row, ReportKey key) {
+  Json states = Json::object();
+  for (const auto& [state, count] : row.states) {
+    states[std::string(to_string(state))] = count;
+  }
+  Json value{{key_name(key).name, row.key},
+             {"jobs", row.jobs},
+             {"attempts", row.attempts},
+             {"states", std::move(states)}};
+  for (const auto& [name, time] : {std::pair("elapsed_usec", row.elapsed),
+                                   {"cpu_granted_usec", row.cpu_granted},
+                                   {"cpu_total_usec", row.cpu_used}}) {
+    if (time) {
+      value[name] = time->count();
+    }
+  }
+  if (row.memory_granted) {
+    value["memory_granted_byte_seconds"] = whole_number(*row.memory_granted);
+  }
+  if (row.oom_kills) {
+    value["oom_kills"] = *row.oom_kills;
+  }
+  if (row.longest) {
+    value["elapsed_max_usec"] = row.longest->count();
+  }
+  if (row.memory_peak) {
+    value["memory_peak"] = *row.memory_peak;
+  }
+  return value;
 }
 
 struct Column {
@@ -155,6 +190,7 @@ std::vector<Chosen> chosen_columns(const std::optional<std::string>& format, Rep
   if (chosen.empty()) {
     throw InputError(kCommandLine, "--format", "names no column (use " + column_names() + ")");
   }
+  check_line(chosen);
   return chosen;
 }
 
@@ -212,45 +248,19 @@ std::string format_report(const std::vector<ReportRow>& rows, ReportKey key,
   }
   for (const ReportRow& row : rows) {
     text += line_of(columns, style, [&](const Chosen& chosen) { return chosen.column->cell(row); });
+    check_size(text.size(), style, kFewerRows);
   }
   return text;
 }
 
-std::string report_json(const std::vector<ReportRow>& rows, ReportKey key) {
-  using Json = nlohmann::ordered_json;
-  Json list = Json::array();
+std::string report_json(const std::vector<ReportRow>& rows, ReportKey key, const ListingStyle& style) {
+  std::string text = "{\"by\":\"" + std::string(key_name(key).name) + "\",\"rows\":[";
   for (const ReportRow& row : rows) {
-    Json states = Json::object();
-    for (const auto& [state, count] : row.states) {
-      states[std::string(to_string(state))] = count;
-    }
-    Json value{{key_name(key).name, row.key},
-               {"jobs", row.jobs},
-               {"attempts", row.attempts},
-               {"states", std::move(states)}};
-    for (const auto& [name, time] : {std::pair("elapsed_usec", row.elapsed),
-                                     {"cpu_granted_usec", row.cpu_granted},
-                                     {"cpu_total_usec", row.cpu_used}}) {
-      if (time) {
-        value[name] = time->count();
-      }
-    }
-    if (row.memory_granted) {
-      value["memory_granted_byte_seconds"] = whole_number(*row.memory_granted);
-    }
-    if (row.oom_kills) {
-      value["oom_kills"] = *row.oom_kills;
-    }
-    if (row.longest) {
-      value["elapsed_max_usec"] = row.longest->count();
-    }
-    if (row.memory_peak) {
-      value["memory_peak"] = *row.memory_peak;
-    }
-    list.push_back(std::move(value));
+    text += (&row == rows.data() ? "" : ",") + json_with_controls_escaped(row_value(row, key).dump(
+                                                   -1, ' ', false, Json::error_handler_t::replace));
+    check_size(text.size(), style, kFewerRows);
   }
-  const Json report{{"by", key_name(key).name}, {"rows", std::move(list)}};
-  return json_with_controls_escaped(report.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  return text + "]}\n";
 }
 
 std::string report_help() {

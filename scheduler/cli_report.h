@@ -26,10 +26,11 @@ struct ReportRequest {
 ReportFilter make_report_filter(const ReportRequest& request, Timestamp now);
 
 /// Columns by name, in any case, each optionally with a width ("Jobs%12"); absent: all. Throws InputError for
-/// one that there is not.
+/// one that there is not, TooMuch beyond style.most_bytes.
 std::string format_report(const std::vector<ReportRow>& rows, ReportKey key,
                           const std::optional<std::string>& format, const ListingStyle& style);
-std::string report_json(const std::vector<ReportRow>& rows, ReportKey key);
+/// Of the style only most_bytes counts.
+std::string report_json(const std::vector<ReportRow>& rows, ReportKey key, const ListingStyle& style = {});
 /// "Jobs Attempts …": names and what they mean, one a line.
 std::string report_help();
 

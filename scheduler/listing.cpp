@@ -17,6 +17,12 @@ namespace {
 constexpr std::array<std::string_view, 9> kDefaultColumns{
     "JobID", "JobName", "User", "AllocCPUS", "State", "ExitCode", "Elapsed", "TotalCPU", "MaxRSS"};
 constexpr int kWidestColumn = 1'000;
+constexpr std::size_t kMostColumns = 200;
+constexpr std::size_t kWidestLine = 16'384;
+constexpr std::size_t kLongestDelimiter = 16;
+constexpr std::string_view kFewerRecords =
+    "fewer records, by start and end or last (berth history -S, -E, --last), or for fewer or narrower "
+    "columns";
 
 /// Characters, not bytes, of UTF-8 text; near enough to columns of a terminal.
 std::size_t character_count(std::string_view text) {
@@ -84,16 +90,7 @@ std::string table_line(const std::vector<std::string>& cells) {
   for (const std::string& cell : cells) {
     line += (line.empty() ? "" : " ") + cell;
   }
-  line.erase(line.find_last_not_of(' ') + 1);
-  return line + "\n";
-}
-
-void check_size(const std::string& text, const ListingStyle& style) {
-  if (text.size() > style.most_bytes) {
-    throw TooMuch("this list takes more than " + std::to_string(style.most_bytes >> 20U) +
-                  " MiB: ask for fewer records, by start and end or last (berth history -S, -E, --last), or "
-                  "for other columns");
-  }
+  return line;
 }
 
 /// No more of a long text than its column shows is looked at.
@@ -105,10 +102,14 @@ std::string table_cell(const std::string& text, int width) {
 std::string table(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,
                   const ListingStyle& style, const ListingTime& time) {
   std::string text;
+  std::size_t made = 0;  // with the blanks that are cut: they cost the same
   std::vector<std::string> cells(columns.size());
   const auto add_line = [&](auto&& cell_of) {
     std::transform(columns.begin(), columns.end(), cells.begin(), cell_of);
-    text += table_line(cells);
+    std::string line = table_line(cells);
+    made += line.size() + 1;
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
   };
   if (style.header) {
     add_line([](const ChosenColumn& c) { return fit(std::string(c.column->name), c.width); });
@@ -117,7 +118,7 @@ std::string table(std::span<const AccountingRecord> records, std::span<const Cho
   }
   for (const AccountingRecord& record : records) {
     add_line([&](const ChosenColumn& c) { return table_cell(c.column->cell(record, time), c.width); });
-    check_size(text, style);
+    check_size(made, style, kFewerRecords);
   }
   return text;
 }
@@ -128,6 +129,7 @@ std::string delimited(std::span<const AccountingRecord> records, std::span<const
   const auto add_line = [&](auto&& cell_of) {
     for (std::size_t index = 0; index < columns.size(); ++index) {
       text += (index == 0 ? "" : style.delimiter) + cell_of(columns[index]);
+      check_size(text.size(), style, kFewerRecords);
     }
     text += style.form == ListingStyle::Form::parsable ? style.delimiter + "\n" : "\n";
   };
@@ -136,7 +138,6 @@ std::string delimited(std::span<const AccountingRecord> records, std::span<const
   }
   for (const AccountingRecord& record : records) {
     add_line([&](const ChosenColumn& c) { return printable(c.column->cell(record, time)); });
-    check_size(text, style);
   }
   return text;
 }
@@ -198,6 +199,35 @@ int column_width(std::string_view item, int fallback) {
   return width;
 }
 
+std::string checked_delimiter(std::string delimiter) {
+  if (delimiter.size() > kLongestDelimiter) {
+    throw InputError(
+        "command line", "--delimiter",
+        "is longer than " + std::to_string(kLongestDelimiter) + " bytes (use one character, as |)");
+  }
+  return delimiter;
+}
+
+void check_line(std::size_t columns, std::size_t width) {
+  if (columns > kMostColumns) {
+    throw InputError("command line", "--format",
+                     "names " + std::to_string(columns) + " columns; a list has at most " +
+                         std::to_string(kMostColumns) + " (name each once)");
+  }
+  if (width > kWidestLine) {
+    throw InputError("command line", "--format",
+                     "makes lines of " + std::to_string(width) + " characters; they have at most " +
+                         std::to_string(kWidestLine) + " (give smaller widths, or use --parsable2)");
+  }
+}
+
+void check_size(std::size_t bytes, const ListingStyle& style, std::string_view remedy) {
+  if (bytes > style.most_bytes) {
+    throw TooMuch("this list takes more than " + std::to_string(style.most_bytes >> 20U) + " MiB: ask for " +
+                  std::string(remedy));
+  }
+}
+
 std::string listing_column_names() {
   std::string names;
   for (const ListingColumn& column : listing_columns()) {
@@ -249,6 +279,7 @@ std::vector<ChosenColumn> parse_format(std::string_view list) {
   if (!faults.empty()) {
     throw InputError(std::move(faults));
   }
+  check_line(chosen);
   return chosen;
 }
 

@@ -65,6 +65,21 @@ struct ListingStyle {
   std::string delimiter = "|";
   std::size_t most_bytes = std::numeric_limits<std::size_t>::max();  ///< of text: TooMuch is thrown beyond
 };
+/// Throws InputError for a delimiter of more than 16 bytes.
+std::string checked_delimiter(std::string delimiter);
+/// Throws InputError when --format asks for more than 200 columns, or for more than 16,384 characters a line
+/// by all their widths together: what a line costs has a bound.
+void check_line(std::size_t columns, std::size_t width);
+template <typename Chosen>
+void check_line(const std::vector<Chosen>& columns) {
+  std::size_t width = 0;
+  for (const Chosen& column : columns) {
+    width += static_cast<std::size_t>(column.width < 0 ? -column.width : column.width);
+  }
+  check_line(columns.size(), width);
+}
+/// Throws TooMuch when `bytes` are more than the style allows. `remedy`: what to ask for instead.
+void check_size(std::size_t bytes, const ListingStyle& style, std::string_view remedy);
 
 /// One line for each record, in their order. Bytes that would end a line or steer a terminal come out as "?".
 std::string format_listing(std::span<const AccountingRecord> records, std::span<const ChosenColumn> columns,

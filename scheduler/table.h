@@ -44,6 +44,7 @@ class Table {
     if (chosen_.empty()) {
       throw InputError("command line", "--format", "names no column (use " + names() + ")");
     }
+    check_line(chosen_);
   }
 
   std::string head() const {

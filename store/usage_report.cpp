@@ -6,6 +6,7 @@
 
 #include "schemas/cpu_set.h"
 #include "store/database.h"
+#include "store/job_store.h"
 #include "store/read_report.h"
 
 namespace berth {
@@ -120,7 +121,9 @@ void raise(std::optional<Most>& most, const std::optional<Most>& other) {
 std::vector<ReportRow> read_report(Database& database, const ReportFilter& filter) {
   const ReportConditions conditions(filter);
   const std::string key = key_expression(filter);
+  constexpr std::uint64_t kBytesOfRow = 1024;
   std::map<std::string, ReportRow> rows;
+  std::uint64_t bytes = 0;
   {
     SQLite::Statement statement =
         database.prepare("SELECT " + key + ", count(DISTINCT a.job_id)" + conditions.text() + " GROUP BY 1");
@@ -130,6 +133,13 @@ std::vector<ReportRow> read_report(Database& database, const ReportFilter& filte
       ReportRow& row = rows[query.text(0)];
       row.key = query.text(0);
       row.jobs = static_cast<std::uint64_t>(query.integer(1));
+      bytes += kBytesOfRow + row.key.size();
+      if (filter.most_bytes && bytes > *filter.most_bytes) {
+        throw TooMuch(
+            "this report takes more than " + std::to_string(*filter.most_bytes >> 20U) +
+            " MiB: ask for less, by start and end, users or accounts (berth report -S, -E, -u, -A), "
+            "or by another key");
+      }
     }
   }
   SQLite::Statement statement = database.prepare(

@@ -30,6 +30,8 @@ struct ReportFilter {
   std::vector<std::string> accounts;
   std::optional<unsigned> user_id;  ///< only of this user
   std::optional<TimeZone> zone;     ///< that days are of; none: this process's
+  /// What the rows may take, 1 KiB and their key each. Beyond it TooMuch is thrown.
+  std::optional<std::uint64_t> most_bytes;
 };
 
 struct ReportRow {

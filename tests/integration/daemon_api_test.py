@@ -692,6 +692,51 @@ class Http(ApiCase):
             client.close()
 
 
+class SmallAnswers(ApiCase):
+    def start_daemon(self, environment=None):
+        return super().start_daemon({"BERTH_MOST_ANSWER": str(64 << 10)})
+
+    def refused(self, path):
+        status, _, text = self.ask("GET", path)
+        self.assertEqual(status, 413, text[:300])
+        return json.loads(text)["error"]
+
+    @natively
+    def test_an_answer_too_large_is_refused_with_what_to_ask_for_instead(self):
+        jobs = [{"argv": ["/bin/true"], "name": f"n{number}", "hold": True, "begin_time": "2099-01-01T00:00:00"} for number in range(300)]
+        numbers = self.answer("POST", "/v1/jobs", json.dumps(jobs))["job_ids"]
+        self.assertIn("limit or state", self.refused("/v1/jobs"))
+        self.assertEqual(len(self.answer("GET", "/v1/jobs?limit=10")["jobs"]), 10)
+        self.assertIn("berth history -S, -E, --last", self.refused("/v1/history?as=json"))
+        self.assertEqual(len(self.answer("GET", "/v1/history?as=json&last=5")["jobs"]), 5)
+        wide = ",".join(["Partition%25900"] * 18)
+        self.assertIn("narrower columns", self.refused(f"/v1/history?as=table&last=10&format={wide}"))
+        for number in numbers[:100]:
+            self.ask("POST", f"/v1/jobs/{number}/cancel")
+        self.assertIn("berth report -S, -E", self.refused("/v1/report?by=name"))
+        self.assertEqual(self.answer("GET", "/v1/report?by=user")["rows"][0]["jobs"], 100)
+        # A comment of 40 KiB, once with each attempt or once.
+        job = self.submit("exit", 3, comment="x" * (40 << 10), retry={"max": 2, "backoff": 0})
+        self.cli("wait", job)
+        self.assertIn(f"berth show {job} without --json", self.refused(f"/v1/jobs/{job}?as=json"))
+        self.assertEqual(self.ask("GET", f"/v1/jobs/{job}?as=text")[0], 200)
+        self.assertEqual(self.ask("GET", f"/v1/history?as=json&jobs={job}&last=1")[0], 200)
+        for _ in range(40):
+            self.ask("POST", f"/v1/jobs/{numbers[200]}/release")
+            self.ask("POST", f"/v1/jobs/{numbers[200]}/hold")
+        self.assertIn("events, more than one answer has room for", self.refused(f"/v1/jobs/{numbers[200]}?as=text"))
+
+    @natively
+    def test_a_line_has_so_many_columns_and_characters_and_no_more(self):
+        for path in ("history", "report"):
+            column = "User" if path == "history" else "Key"
+            for words, fault in ((f"format={','.join([column] * 201)}", "at most 200"),
+                                 (f"format={','.join([column + '%251000'] * 17)}", "at most 16384"),
+                                 (f"delimiter={'x' * 17}", "delimiter: is longer than 16 bytes")):
+                status, _, text = self.ask("GET", f"/v1/{path}?as=table&{words}")
+                self.assertEqual((status, fault in text.decode()), (400, True), text)
+
+
 class Descriptors(ApiCase):
     daemon_prefix = ("prlimit", "--nofile=100:256")
 

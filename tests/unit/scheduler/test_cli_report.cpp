@@ -6,6 +6,7 @@
 
 #include "scheduler/command.h"
 #include "schemas/input_error.h"
+#include "store/job_store.h"
 
 namespace berth {
 namespace {
@@ -64,6 +65,26 @@ TEST_CASE("widths are bounded and columns that there are not are refused, with t
   CHECK_THROWS_WITH(report("Jobs%0"), Contains("Jobs%20"));
   CHECK_THROWS_WITH(report("Jobs%x"), Contains("--format"));
   CHECK_THROWS_WITH(report("Works"), Contains("there is no column \"Works\"") && Contains("OOMKills"));
+}
+
+TEST_CASE("what a line of a report costs has a bound, and so has the report") {
+  std::string wide = "Other%1000";
+  for (int column = 0; column < 16; ++column) {
+    wide += ",Other%1000";
+  }
+  CHECK_THROWS_WITH(report(wide),
+                    Contains("--format: makes lines of 17000 characters; they have at most 16384"));
+  std::string many = "Jobs%1";
+  for (int column = 0; column < 200; ++column) {
+    many += ",Jobs%1";
+  }
+  CHECK_THROWS_WITH(report(many), Contains("--format: names 201 columns; a list has at most 200"));
+  CHECK_THROWS_WITH(checked_delimiter(std::string(17, '|')),
+                    Contains("--delimiter: is longer than 16 bytes"));
+  ListingStyle style;
+  style.most_bytes = 20;
+  CHECK_THROWS_AS(report("Key,Jobs", style), TooMuch);
+  CHECK_THROWS_AS(report_json(rows(), ReportKey::account, style), TooMuch);
 }
 
 TEST_CASE("the completion offers the columns that there are") {

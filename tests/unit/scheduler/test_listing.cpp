@@ -277,6 +277,25 @@ TEST_CASE("docs/accounting.md describes every column and every counter") {
   });
 }
 
+TEST_CASE("a table's bound counts the blanks that are cut from the ends of its lines") {
+  const std::vector<AccountingRecord> records{pending_record(), pending_record()};
+  ListingStyle style;
+  style.header = false;
+  const std::vector<ChosenColumn> columns = parse_format("Partition%1000,Partition%1000");
+  style.most_bytes = 4'010;
+  CHECK(format_listing(records, columns, style, at(0)) == "\n\n");
+  style.most_bytes = 3'000;
+  CHECK_THROWS_AS(format_listing(records, columns, style, at(0)), TooMuch);
+}
+
+TEST_CASE("a list has a bound on its columns and on their widths together") {
+  std::string wide = "State%1000";
+  for (int column = 0; column < 16; ++column) {
+    wide += ",State%-1000";
+  }
+  CHECK_THROWS_WITH(parse_format(wide), Contains("--format: makes lines of 17000 characters"));
+}
+
 TEST_CASE("the JSON listing is one object with all records") {
   const std::vector<AccountingRecord> records{ended_record(), pending_record()};
   CHECK(listing_json(records) ==

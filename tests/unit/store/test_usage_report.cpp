@@ -138,4 +138,14 @@ TEST_CASE("the most of a row is that of one attempt, of those of which it was me
   CHECK(row.memory_peak == Bytes{7} << 30U);
 }
 
+TEST_CASE("the rows of a report may take so much and no more") {
+  const auto store = QueueStore::open(":memory:");
+  run_to_end(*store, 1 << 20, {});
+  ReportFilter filter;
+  filter.most_bytes = 2'000;
+  CHECK(store->report(filter).size() == 1);
+  filter.most_bytes = 1'000;
+  CHECK_THROWS_AS(store->report(filter), TooMuch);
+}
+
 }  // namespace berth
