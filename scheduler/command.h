@@ -71,13 +71,13 @@ struct CommandSpec {
   bool hidden = false;
 };
 
-/// An option of sbatch(1) that people will try and that this version does not have; or one of squeue(1),
-/// sacct(1) or scancel(1).
+/// An option of sbatch(1), Docker or nsjail that people will try and that this version does not have; or one
+/// of squeue(1), sacct(1), scancel(1) or docker exec.
 struct AbsentOption {
   std::string_view name = {};
   char letter = 0;
   std::string_view remedy = {};
-  std::string_view command = {};  ///< berth's, that lacks it; empty: those that take a command
+  std::string_view command = {};  ///< berth's, that lacks it; empty: run and submit
 };
 
 /// In the order in which help lists them.

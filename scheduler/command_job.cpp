@@ -298,6 +298,23 @@ void parse_rate(std::string_view text, NetworkSpec& network) {
   }
 }
 
+/// "FOO=1", as Docker's -e takes it, and no name that somebody would give to a file.
+bool is_variable(std::string_view text) {
+  const std::size_t length = text.find('=');
+  if (length == 0 || length == std::string_view::npos || (text[0] >= '0' && text[0] <= '9')) {
+    return false;
+  }
+  const auto is_any_of = [](char c, std::string_view ranges) {
+    return (c >= ranges[0] && c <= ranges[1]) || (c >= '0' && c <= '9') || c == '_';
+  };
+  const std::string_view name = text.substr(0, length);
+  const bool is_capital = std::all_of(name.begin(), name.end(), [&](char c) { return is_any_of(c, "AZ"); });
+  const bool is_name =
+      std::all_of(name.begin(), name.end(), [&](char c) { return is_any_of(c, "AZ") || is_any_of(c, "az"); });
+  return is_name && text.find('%') == std::string_view::npos &&
+         (is_capital || text.find('.') == std::string_view::npos);
+}
+
 std::string absolute(const std::string& path, const CallerContext& caller) {
   // A relative one without a current directory is refused with the whole job.
   return path.starts_with('/') || caller.directory.empty()
@@ -343,7 +360,13 @@ class SpecBuilder {
          [&](const std::string& text) { spec_.current_working_directory = absolute(text, caller_); });
     each("input", [&](const std::string& text) { spec_.standard_input = absolute_pattern(text, caller_); });
     each("output", [&](const std::string& text) { spec_.standard_output = absolute_pattern(text, caller_); });
-    each("error", [&](const std::string& text) { spec_.standard_error = absolute_pattern(text, caller_); });
+    each("error", [&](const std::string& text) {
+      if (is_variable(text)) {
+        throw std::invalid_argument("looks like a variable, and this option names a file: use --env " + text +
+                                    ", or for such a file ./" + text);
+      }
+      spec_.standard_error = absolute_pattern(text, caller_);
+    });
     each("open-mode", [&](const std::string& text) {
       spec_.open_mode =
           one_of<OpenMode>(text, {{"truncate", OpenMode::truncate}, {"append", OpenMode::append}});

@@ -127,12 +127,11 @@ std::vector<std::string> with_bare_values(const std::vector<std::string>& words,
   return whole;
 }
 
-/// Null when `typed` is none that Slurm users try with this command.
+/// Null when `typed` is none that users of others' programs try with this command.
 const AbsentOption* find_absent(const CommandSpec& command, std::string_view typed) {
   const auto absent = absent_options();
   const auto found = std::find_if(absent.begin(), absent.end(), [&](const AbsentOption& option) {
-    const bool is_of_command =
-        option.command.empty() ? command.takes_command : option.command == command.name;
+    const bool is_of_command = option.command.empty() ? command.takes_script : option.command == command.name;
     const bool is_typed = typed.starts_with("--") ? typed.substr(2) == option.name
                                                   : option.letter != 0 && typed[1] == option.letter;
     return is_of_command && is_typed;
@@ -170,22 +169,30 @@ std::string unknown_option_message(const CommandSpec* command, std::string_view 
   return message;
 }
 
-/// Slurm's programs, and what does here what they do.
-constexpr std::pair<std::string_view, std::string_view> kSlurmPrograms[] = {
+/// Slurm's programs and Docker's commands, and what does here what they do; empty: nothing does.
+constexpr std::pair<std::string_view, std::string_view> kOthersCommands[] = {
     {"sacct", "history"},   {"salloc", "submit --pty"},
     {"sattach", "attach"},  {"sbatch", "submit"},
     {"scancel", "cancel"},  {"scontrol", "show, update, hold, release, requeue, suspend or resume"},
     {"seff", "efficiency"}, {"sinfo", "slots"},
     {"sprio", "why"},       {"squeue", "queue"},
     {"sreport", "report"},  {"srun", "run"},
-    {"sstat", "top"},
+    {"sstat", "top"},       {"sacctmgr", ""},
+    {"sbcast", ""},         {"sdiag", ""},
+    {"strigger", ""},       {"inspect", "show"},
+    {"kill", "cancel"},     {"ls", "queue"},
+    {"pause", "suspend"},   {"ps", "queue"},
+    {"rm", "cancel"},       {"stats", "top"},
+    {"stop", "cancel"},     {"unpause", "resume"},
 };
 
 [[noreturn]] void fail_unknown_command(const std::string& typed) {
-  for (const auto& [program, command] : kSlurmPrograms) {
+  for (const auto& [program, command] : kOthersCommands) {
     if (typed == program) {
-      throw UsageError(nullptr,
-                       "berth: \"" + typed + "\" is not a command; use berth " + std::string(command));
+      throw UsageError(nullptr, "berth: \"" + typed + "\" is not a command; " +
+                                    (command.empty() ? "there is nothing like it here"
+                                                     : "use berth " + std::string(command)) +
+                                    " (to run it as a job: berth run -- " + typed + ")");
     }
   }
   std::vector<std::string_view> known;
@@ -264,8 +271,33 @@ void check_operands(const CommandLine& line) {
   }
   const std::size_t most = operands.argument.empty() ? 0 : operands.repeatable ? line.operands.size() : 1;
   if (line.operands.size() > most) {
-    throw UsageError(&command,
-                     "berth " + std::string(command.name) + " does not take \"" + line.operands[most] + "\"");
+    const std::string remedy = command.takes_command && !line.job_command
+                                   ? "; a command comes after \"--\": -- " + line.operands[most] + " …"
+                                   : "";
+    throw UsageError(&command, "berth " + std::string(command.name) + " does not take \"" +
+                                   line.operands[most] + "\"" + remedy);
+  }
+}
+
+/// Letters that mean something else to those who know Docker or squeue(1), where berth's meaning is certainly
+/// not what was meant. `words`: as typed, without the job's command.
+void check_letters(const CommandLine& line, const std::vector<std::string>& words, bool has_script) {
+  const auto is_typed = [&](std::string_view word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  };
+  const std::string name(line.command->name);
+  if (line.command->takes_script && is_typed("-it") && line.value("input") == "t") {
+    throw UsageError(line.command, "berth " + name +
+                                       ": -it names the input file \"t\"; for a terminal use --pty" +
+                                       " (for that file -i t)");
+  }
+  if (line.has("help") && !is_typed("--help")) {
+    if (line.command->takes_script && line.job_command && !line.operands.empty() && !has_script) {
+      throw UsageError(line.command, "berth " + name + ": -h prints help; the host name is --hostname");
+    }
+    if (name == "queue" && line.has_others_than("help")) {
+      throw UsageError(line.command, "berth queue: -h prints help; without the header use -n");
+    }
   }
 }
 
@@ -345,6 +377,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments,
   const Words position = first_operand(arguments.begin(), arguments.end(), nullptr);
   std::vector<std::string> words(arguments.begin(), position);
   std::vector<std::string> after_dashes;
+  bool has_script = false;
   if (position != arguments.end()) {
     line.command = find_command(*position);
     if (line.command == nullptr) {
@@ -353,8 +386,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments,
     const Words rest = position + 1;
     const Words dashes = std::find(rest, arguments.end(), "--");
     const Words operand = first_operand(rest, dashes, line.command);
-    const bool has_script =
-        line.command->takes_script && is_script && operand != dashes && is_script(*operand);
+    has_script = line.command->takes_script && is_script && operand != dashes && is_script(*operand);
     words.insert(words.end(), rest, has_script ? operand + 1 : dashes);
     if (has_script) {
       line.job_command.emplace(operand + 1, arguments.end());
@@ -372,6 +404,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments,
     return line;
   }
   line.operands.insert(line.operands.end(), after_dashes.begin(), after_dashes.end());
+  check_letters(line, words, has_script);
   if (!is_help_request(line)) {
     check_database(line);
     check_operands(line);

@@ -168,8 +168,13 @@ RequestedJobs requested_jobs(const CommandLine& line, JobTexts& texts) {
     return requested;
   }
   if (line.job_command) {
-    throw UsageError(line.command, "berth " + std::string(line.command->name) +
-                                       " takes either job files or a command, not both");
+    const std::string& first = line.operands[0];
+    const bool is_volume =
+        line.has("verbose") && first.starts_with('/') && first.find(':') != std::string::npos;
+    throw UsageError(
+        line.command,
+        "berth " + std::string(line.command->name) + " takes either job files or a command, not both" +
+            (is_volume ? " (-v is --verbose; to show a folder inside: --mount " + first + ")" : ""));
   }
   refuse_job_options(line);
   std::vector<InputFault> faults;
@@ -199,7 +204,13 @@ PoolBounds pool_bounds(const CommandLine& line) {
     }
   };
   apply("slots", [&](const std::string& text) { bounds.slots = parse_slots(text); });
-  apply("cpus", [&](const std::string& text) { bounds.cpus = CpuSet::parse(text); });
+  apply("cpus", [&](const std::string& text) {
+    if (text.find('.') != std::string::npos) {
+      throw std::invalid_argument(
+          "is not a list of CPUs (use 0-3,8; how many one job gets is -c, and a part of one is --cpu-quota)");
+    }
+    bounds.cpus = CpuSet::parse(text);
+  });
   apply("slots-smt", [&](const std::string& text) {
     if (text != "shared" && text != "exclusive") {
       throw std::invalid_argument("is neither shared nor exclusive");

@@ -165,7 +165,8 @@ SlotPool::State::State(Topology topology, PoolBounds bounds) : bounds_(std::move
     }
     if (const CpuSet missing = *bounds_.cpus - there; !missing.empty()) {
       throw std::invalid_argument("CPUs " + missing.to_list() + " are not there (this process may use " +
-                                  there.to_list() + ")");
+                                  there.to_list() +
+                                  "; how many one job gets is -c, cpus_per_task in a job file)");
     }
     cpus.erase(std::remove_if(cpus.begin(), cpus.end(),
                               [&](const TopologyCpu& cpu) { return !bounds_.cpus->contains(cpu.cpu); }),

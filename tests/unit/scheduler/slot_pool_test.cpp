@@ -261,8 +261,10 @@ TEST_CASE("bounds narrow the pool to their CPUs, memory and number of jobs") {
 
 TEST_CASE("bounds that name what is not there are refused with the reason") {
   const Topology topology = synthetic_topology("core:2 pu:1", kGibibyte);
-  CHECK(bounds_error(topology, {std::nullopt, CpuSet{1, 2, 3}, std::nullopt}) ==
-        "CPUs 2-3 are not there (this process may use 0-1)");
+  CHECK(
+      bounds_error(topology, {std::nullopt, CpuSet{1, 2, 3}, std::nullopt}) ==
+      "CPUs 2-3 are not there (this process may use 0-1; how many one job gets is -c, cpus_per_task in a job "
+      "file)");
   CHECK(bounds_error(topology, {std::nullopt, CpuSet{}, std::nullopt}) == "a pool needs at least one CPU");
   CHECK(bounds_error(topology, {0U, std::nullopt, std::nullopt}) == "a pool needs at least one slot");
   CHECK(bounds_error(topology, memory_bound(0)) == "a pool needs memory");

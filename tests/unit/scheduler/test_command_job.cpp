@@ -283,6 +283,18 @@ TEST_CASE("what only the job file's rules find is named by option too") {
   CHECK_THAT(found[0] + found[1], !Catch::Contains("/limits"));
 }
 
+TEST_CASE("a variable where Docker has one is not taken for the file of standard error") {
+  for (const char* variable : {"FOO=1", "foo=bar", "VERSION=1.2", "PATH=/bin", "_X="}) {
+    CAPTURE(variable);
+    REQUIRE(faults({"-e", variable}).size() == 1);
+    CHECK_THAT(faults({"-e", variable})[0], Catch::Contains("--env " + std::string(variable)));
+  }
+  for (const char* file : {"./FOO=1", "lr=0.1.err", "J=%j.err", "=x", "a-b=1", "1=2", "plain"}) {
+    CAPTURE(file);
+    CHECK(faults({"-e", file}).empty());
+  }
+}
+
 TEST_CASE("text that is not UTF-8 is refused before it gets into a record") {
   CHECK(faults({}, {"cat", "\xff\xfe"}).size() == 1);
   CHECK(faults({"--comment", "\xc3\x28"}).size() == 1);
@@ -369,6 +381,8 @@ TEST_CASE("the bounds of the pool are checked") {
   } catch (const InputError& error) {
     CHECK(error.faults().size() == 3);
   }
+  CHECK_THROWS_WITH(pool_bounds(parse_command_line({"run", "--cpus", "1.5"})),
+                    Catch::Contains("is --cpu-quota"));
 }
 
 }  // namespace

@@ -179,7 +179,27 @@ TEST_CASE("an option may have a value of its own before a word that is no number
   CHECK(nice({"run", "--comment", "--nice", "--", "x"}).value("comment") == "--nice");
 }
 
-TEST_CASE("Slurm's programs are told as berth's commands") {
+TEST_CASE("Docker's and nsjail's words are refused with what to use, where they mean something else too") {
+  CHECK_THAT(usage_fault({"run", "--rm", "--", "x"}), Catch::Contains("leave it out"));
+  CHECK_THAT(usage_fault({"run", "-m", "512m", "--", "x"}), Catch::Contains("--mem"));
+  CHECK_THAT(usage_fault({"submit", "-w", "/srv", "--", "x"}), Catch::Contains("-D"));
+  CHECK_THAT(usage_fault({"run", "--time_limit", "9", "--", "x"}), Catch::Contains("use --time"));
+  CHECK_THAT(usage_fault({"run", "-it", "--", "bash"}), Catch::Contains("use --pty"));
+  CHECK_THAT(usage_fault({"run", "-h", "web", "--", "x"}), Catch::Contains("--hostname"));
+  CHECK_THAT(usage_fault({"queue", "-h", "-o", "JobID"}), Catch::Contains("without the header use -n"));
+  CHECK(parse_command_line({"queue", "-h"}).has("help"));
+  CHECK(parse_command_line({"run", "-c", "2", "-h", "--", "x"}).has("help"));
+  CHECK(parse_command_line({"run", "-h", "a.sh", "b"}, [](const auto&) { return true; }).has("help"));
+  // Of sbatch, and nothing to exec.
+  CHECK_THAT(usage_fault({"exec", "-w", "/", "36", "--", "sh"}), Catch::Contains("use -D"));
+  CHECK_THAT(usage_fault({"exec", "--array", "1", "36", "--", "sh"}), !Catch::Contains("submit"));
+  CHECK_THAT(usage_fault({"exec", "36", "ps"}), Catch::Contains("after \"--\": -- ps"));
+  CHECK_THAT(usage_fault({"signal", "-s", "USR1", "36"}), Catch::Contains("berth signal USR1 36"));
+}
+
+TEST_CASE("Slurm's programs and Docker's commands are told as berth's commands") {
+  CHECK_THAT(usage_fault({"ps"}), Catch::Contains("use berth queue") && Catch::Contains("berth run -- ps"));
+  CHECK_THAT(usage_fault({"sacctmgr", "x"}), Catch::Contains("nothing like it"));
   CHECK_THAT(usage_fault({"sacct", "-X"}), Catch::Contains("use berth history"));
   CHECK_THAT(usage_fault({"sbatch", "x"}), Catch::Contains("use berth submit"));
 }
