@@ -166,9 +166,14 @@ void set_once(std::optional<Value>& part, Value value, std::string_view name) {
   part = value;
 }
 
+/// Where the device ends in "/dev/vda:read_bps=1M" and "254:0:read_bps=1M": the last colon before the first
+/// "=".
+std::size_t end_of_device(std::string_view text) {
+  return text.substr(0, text.find('=')).rfind(':');
+}
+
 IoLimit parse_io(std::string_view text) {
-  // "/dev/vda:read_bps=1M" and "254:0:read_bps=1M": the last colon before the first "=".
-  const std::size_t colon = text.substr(0, text.find('=')).rfind(':');
+  const std::size_t colon = end_of_device(text);
   if (colon == std::string_view::npos || text.find('=') == std::string_view::npos) {
     throw std::invalid_argument("is not an I/O limit (use /dev/vda:read_bps=10M,write_iops=100)");
   }
@@ -192,6 +197,25 @@ IoLimit parse_io(std::string_view text) {
     }
   }
   return limit;
+}
+
+/// What a value of a repeatable option is about, where there can be one value about it: the target of a
+/// mount, the device of an I/O limit, the size of a huge page. Else empty.
+std::string subject_of(std::string_view option, const std::string& value) {
+  if (option == "io") {
+    return value.substr(0, std::min(end_of_device(value), value.size()));
+  }
+  if (option == "hugetlb") {
+    return value.substr(0, value.find('='));
+  }
+  if (option != "mount") {
+    return "";
+  }
+  try {
+    return parse_mount(value).target;
+  } catch (const std::invalid_argument&) {
+    return "";  // told where it is read
+  }
 }
 
 /// "0x100001", "1048577", or tc's "10:1" (hexadecimal, 0x00100001).
@@ -566,7 +590,9 @@ class SpecBuilder {
     return *spec_.retry;
   }
 
-  /// The values of an option that count: one that is not repeatable is replaced by the next of its name.
+  /// The values of an option that count: one that is not repeatable is replaced by the next of its name, and
+  /// what a line of a script says about a mount, a device or a page size by what another line or the command
+  /// line says about it.
   std::vector<GivenOption> counting(std::string_view name) const {
     std::vector<GivenOption> given = line_.given(name);
     const auto options = line_.command->options;
@@ -574,6 +600,14 @@ class SpecBuilder {
         std::find_if(options.begin(), options.end(), [&](const Option& known) { return known.name == name; });
     if (given.size() > 1 && option != options.end() && !option->repeatable) {
       given.erase(given.begin(), given.end() - 1);
+    }
+    for (auto later = given.begin(); later != given.end(); ++later) {
+      if (const std::string subject = subject_of(name, later->value); !subject.empty()) {
+        const auto kept = std::remove_if(given.begin(), later, [&](const GivenOption& earlier) {
+          return earlier.place != later->place && subject_of(name, earlier.value) == subject;
+        });
+        later = given.erase(kept, later);
+      }
     }
     return given;
   }

@@ -236,6 +236,24 @@ TEST_CASE("what an option says twice is refused") {
   }
 }
 
+TEST_CASE("what a line of a script says about a mount, a device or a page size can be said otherwise") {
+  CommandLine line = parse_command_line({"run", "--hugetlb", "2MB=64M", "--mount", "/b:/d:rw", "--mount",
+                                         "/c", "--io", "/dev/vda:read_bps=2M", "--", "true"});
+  const CommandLine written =
+      parse_command_line({"run", "--hugetlb", "2MB=128M", "--hugetlb", "1GB=1G", "--mount", "/a:/d", "--io",
+                          "/dev/vda:write_bps=1M", "--", "true"});
+  CommandLine script = parse_command_line({"run", "--", "true"});
+  script.append(written, "job.sh: line 2");
+  line.inherit(script);
+  const JobSpec spec = job_from_options(line, kCaller);
+  CHECK(spec.limits.hugetlb ==
+        std::map<std::string, Bytes>{{"2MB", Bytes{64} << 20U}, {"1GB", Bytes{1} << 30U}});
+  REQUIRE(spec.isolation.mounts.size() == 2);
+  CHECK(spec.isolation.mounts[0].source == "/b");
+  REQUIRE(spec.limits.io.size() == 1);
+  CHECK_FALSE(spec.limits.io[0].write_bytes_per_second);
+}
+
 TEST_CASE("a memory factor is a number from 1 to 100") {
   for (const char* text : {"0", "nan", "inf", "-2", "101", "x"}) {
     CAPTURE(text);
