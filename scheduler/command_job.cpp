@@ -662,11 +662,13 @@ class SpecBuilder {
     spec_.environment = std::move(environment);
   }
 
-  /// The option that set a field: the last that was given, where several can.
+  /// The option that set a field, or a part of it: the last that was given, where several can.
   const Option* option_of(const std::string& pointer) const {
     const Option* option = option_of_field(*line_.command, pointer);
     for (const Option& other : line_.command->options) {
-      const bool is_same = option != nullptr && other.field == option->field;
+      const bool is_same =
+          option != nullptr &&
+          (other.field == option->field || (!line_.has(option->name) && other.field.starts_with(pointer)));
       option = is_same && line_.last_of({option->name, other.name}) == other.name ? &other : option;
     }
     return option;

@@ -254,6 +254,13 @@ TEST_CASE("what a line of a script says about a mount, a device or a page size c
   CHECK_FALSE(spec.limits.io[0].write_bytes_per_second);
 }
 
+TEST_CASE("a fault of what belongs to an option that was not given names one that was") {
+  CHECK_THAT(faults({"--add-host", "a:10.0.0.1"}).at(0), Catch::StartsWith("command line: --add-host: "));
+  CHECK_THAT(faults({"--dns-search", "a.org"}).at(0), Catch::StartsWith("command line: --dns-search: "));
+  CHECK_THAT(faults({"--dns", "9.9.9.9", "--dns-search", "a.org"}).at(0),
+             Catch::StartsWith("command line: --dns: "));
+}
+
 TEST_CASE("a memory factor is a number from 1 to 100") {
   for (const char* text : {"0", "nan", "inf", "-2", "101", "x"}) {
     CAPTURE(text);
