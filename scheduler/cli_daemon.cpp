@@ -331,7 +331,7 @@ std::vector<Json> selected(const CommandLine& line, const Json& listing, const s
   return chosen;
 }
 
-constexpr const char* kAllJobs = "1000000000";  ///< as a limit
+constexpr const char* kAllJobs = "1000000";  ///< as a limit: berthd's highest
 
 /// The query of `berth queue`. A limit counts the jobs that are listed: where `selected` leaves some of
 /// berthd's answer out, that has to be all.
@@ -365,21 +365,33 @@ void add_tasks(const std::string& operand, std::size_t bracket, std::vector<std:
   }
 }
 
+/// One word: a job, a task, tasks in brackets or a range.
+void add_jobs(const std::string& word, std::vector<std::string>& jobs) {
+  const std::size_t bracket = word.find("_[");
+  if (bracket != std::string::npos && word.ends_with(']')) {
+    add_tasks(word, bracket + 1, jobs);
+  } else if (const auto range = parse_job_range(word, kCommandLine)) {
+    for (JobId job = range->first; job <= range->second; ++job) {
+      jobs.push_back(std::to_string(job));
+    }
+  } else {
+    (void)parse_job_reference(word, kCommandLine);
+    jobs.push_back(word);
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> job_ids(const std::vector<std::string>& operands) {
   std::vector<std::string> jobs;
   for (const std::string& operand : operands) {
-    const std::size_t bracket = operand.find("_[");
-    if (bracket != std::string::npos && operand.ends_with(']')) {
-      add_tasks(operand, bracket + 1, jobs);
-    } else if (const auto range = parse_job_range(operand, kCommandLine)) {
-      for (JobId job = range->first; job <= range->second; ++job) {
-        jobs.push_back(std::to_string(job));
-      }
-    } else {
-      (void)parse_job_reference(operand, kCommandLine);
-      jobs.push_back(operand);
+    std::vector<InputFault> faults;
+    const std::vector<std::string> words = listed_words({operand}, "", faults);
+    if (words.empty()) {
+      refuse_job(operand, "names no job (use numbers that berth history lists)");
+    }
+    for (const std::string& word : words) {
+      add_jobs(word, jobs);
     }
   }
   return jobs;

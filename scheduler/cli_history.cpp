@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "scheduler/listing.h"
 #include "schemas/input_error.h"
 
 namespace berth {
@@ -52,8 +53,19 @@ InputError job_fault(const std::string& source, const std::string& message) {
 }
 
 std::string not_a_job_id(const std::string& text) {
-  return "\"" + text +
-         "\" is not a job number (use one that `berth history` lists, or ARRAY_TASK for a task of an array)";
+  const std::string quoted = "\"" + text + "\" ";
+  const std::size_t dot = text.find('.');
+  if (dot != std::string::npos && job_reference_of(text.substr(0, dot))) {
+    return quoted + "is a step of a job, and jobs have no steps here (use " + text.substr(0, dot) + ")";
+  }
+  if (same_word(text.substr(0, 3), "job")) {
+    return quoted + "is scontrol's form; here jobs are named by their numbers alone, such as 36";
+  }
+  if (text.find("_[") != std::string::npos) {
+    return quoted + "has brackets, which are not taken here (use 36_1,36_2, or 36 for all tasks of array 36)";
+  }
+  return quoted +
+         "is not a job number (use one that `berth history` lists, or ARRAY_TASK for a task of an array)";
 }
 
 /// How long the first word of a list is; a comma in brackets (36_[1,3]) ends none.
@@ -104,7 +116,7 @@ JobReference parse_job_reference(const std::string& text, const std::string& sou
 
 std::optional<std::pair<JobId, JobId>> parse_job_range(const std::string& text, const std::string& source) {
   const std::size_t dash = text.find('-');
-  if (dash == 0 || dash == std::string::npos) {
+  if (dash == 0 || dash == std::string::npos || text.find('[') < dash) {
     return std::nullopt;
   }
   const std::optional<JobId> first = job_id_of(std::string_view(text).substr(0, dash));

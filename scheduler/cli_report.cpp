@@ -163,7 +163,8 @@ Chosen chosen_column(std::string_view word, ReportKey key) {
   const std::string_view name = word.substr(0, word.find('%'));
   for (const Column& column : kReportColumns) {
     if (same_word(name, column.name) ||
-        (&column == kReportColumns.data() && same_word(name, key_name(key).header))) {
+        (&column == kReportColumns.data() &&
+         (same_word(name, key_name(key).header) || same_word(name, key_name(key).name)))) {
       return {&column, column_width(word, column.width)};
     }
   }

@@ -58,8 +58,15 @@ const ListingColumn* find_column(std::string_view name) {
   return found == columns.end() ? nullptr : &*found;
 }
 
-InputFault unknown_column(const std::string& name) {
+InputFault unknown_column(const std::string& name, std::string_view item) {
   const auto columns = listing_columns();
+  if (name.empty()) {
+    return {"command line", "--format",
+            "\"" + std::string(item) +
+                "\" names no column: squeue's letters have names here, with the width behind, as in "
+                "JobID%18,JobName,State (there are " +
+                listing_column_names() + ")"};
+  }
   const auto nearest =
       std::min_element(columns.begin(), columns.end(), [&](const auto& left, const auto& right) {
         return edit_distance(name, left.name) < edit_distance(name, right.name);
@@ -75,7 +82,7 @@ void choose_column(std::string_view item, std::vector<ChosenColumn>& chosen,
   const std::string name(item.substr(0, item.find('%')));
   const ListingColumn* column = find_column(name);
   if (column == nullptr) {
-    faults.push_back(unknown_column(name));
+    faults.push_back(unknown_column(name, item));
     return;
   }
   try {

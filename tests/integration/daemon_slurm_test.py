@@ -220,7 +220,7 @@ class Listings(DaemonCase):
         for arguments, names in (
             (("--name", "first,third"), ["first", "third"]), (("-A", "b"), ["second", "third"]), (("-j", self.second), ["second"]),
             (("-j", f"{self.first}-{self.second}"), ["first", "second"]), (("-u", "postgres"), ["third"]), (("-u", "postgres,0"), ["first", "second", "third"]), (("--me",), ["first", "second"]),
-            (("-t", "PD"), ["second", "third"]), (("-t", "all"), ["first", "second", "third"]),
+            (("-t", "PD"), ["second", "third"]), (("-t", "ALL"), ["first", "second", "third"]),
         ):
             self.assertEqual(self.listed(*arguments), names, arguments)
         self.assertEqual(self.listed("-u", "00"), ["first", "second"])
@@ -229,7 +229,9 @@ class Listings(DaemonCase):
         status, _, err = self.cli("queue", "-o", "Nonsense")
         self.assertEqual(status, 2)
         self.assertIn("JobIDRaw", err)
-        self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs").split("|")[0], str(self.first))
+        self.assertEqual(self.ok("slots", "-n", "-P", "-o", "JobID,CPUs", "--delimiter", ";").split(";")[0], str(self.first))
+        self.ok("hold", f"{self.second},{self.third}")
+        self.assertEqual(self.ok("queue", "-n", "-P", "--delimiter", ",", "-o", "JobName,Reason", "-A", "b").split(), ["second,JobHeldUser", "third,JobHeldAdmin"])
         self.assertEqual(self.ok("slots", "-n", user="postgres"), "")
 
     def test_what_is_left_of_a_time_limit_is_listed_as_squeue_does(self):
@@ -273,6 +275,7 @@ class Listings(DaemonCase):
     def test_what_slurm_says_otherwise_is_refused_with_what_to_say(self):
         for words, said in (
             (("queue", "-o", "%.18i %.9P"), "squeue's letters have names here"), (("queue", "--start"), "use berth why"),
+            (("history", "-o", "%.18i"), "squeue's letters have names here"), (("show", f"{self.first}.batch"), "jobs have no steps"),
             (("update", "JobId=1", "TimeLimit=5"), "berth update --time 10 36"), (("history", "--brief"), "-o JobID,State,ExitCode"),
             (("cancel", "-b", self.first), "--batch goes with --signal"), (("cancel", "--now", "-s", "USR1", self.first), "--now does not go with"),
             (("cancel", "-s", "USR9", self.first), "is not a signal"),

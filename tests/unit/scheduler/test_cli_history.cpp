@@ -88,6 +88,22 @@ TEST_CASE("a job number is a positive number, and a task is one of an array's") 
   }
 }
 
+TEST_CASE("what Slurm names jobs by otherwise is refused with what to use") {
+  const auto fault = [](const std::string& text) {
+    try {
+      (void)parse_job_range(text, "");
+      (void)parse_job_reference(text, "");
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(fault("36.batch"), Catch::Contains("have no steps") && Catch::Contains("use 36)"));
+  CHECK_THAT(fault("36_4.0"), Catch::Contains("use 36_4)"));
+  CHECK_THAT(fault("jobid=36"), Catch::Contains("scontrol's form"));
+  CHECK_THAT(fault("36_[1-3]"), Catch::Contains("has brackets"));
+}
+
 TEST_CASE("jobs are asked for with the tasks of the arrays among them") {
   HistoryRequest request;
   request.jobs = {"12,13_4", "15", "20-22"};

@@ -34,6 +34,8 @@ TEST_CASE("the first column is called after what the rows are about, and columns
         "---------- ----\n"
         "Förderband    3\n");
   CHECK(report("account%-10,jobs%4") == report("key%-10,JOBS%4"));
+  CHECK(format_report(rows(), ReportKey::name, "name", {}) ==
+        format_report(rows(), ReportKey::name, "JobName", {}));
 }
 
 TEST_CASE("a cell of a report is cut by characters, never inside one") {
