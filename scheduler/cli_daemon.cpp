@@ -680,7 +680,9 @@ int run_update(const CommandLine& line) {
   add("nice", "nice", parse_integer);
   add("cpus-per-task", "cpus_per_task", parse_integer);
   add("time", "time_limit", or_none([](const std::string& text) {
-        return is_no_time_limit(text) ? Json() : Json(std::to_string(parse_duration(text).count()) + "ms");
+        return is_no_time_limit(text)
+                   ? Json()
+                   : Json(std::to_string(parse_duration(text, std::chrono::minutes(1)).count()) + "ms");
       }));
   add("mem", "memory_per_node", or_none([](const std::string& text) {
         return std::to_string(parse_size(text, Bytes{1} << 20U)) + "B";

@@ -433,16 +433,20 @@ class SpecBuilder {
     });
     add_memory();
     each("time", [&](const std::string& text) {
-      spec_.time_limit = is_no_time_limit(text) ? std::nullopt : std::optional(parse_duration(text));
+      spec_.time_limit = is_no_time_limit(text)
+                             ? std::nullopt
+                             : std::optional(parse_duration(text, std::chrono::minutes(1)));
     });
     each("signal", [&](const std::string& text) { parse_signal_option(text, spec_); });
     each("grace", [&](const std::string& text) {
       spec_.grace_period = parse_duration(text, std::chrono::seconds(1));
     });
-    each("no-output-timeout",
-         [&](const std::string& text) { spec_.no_output_timeout = parse_duration(text); });
+    each("no-output-timeout", [&](const std::string& text) {
+      spec_.no_output_timeout = parse_duration(text, std::chrono::seconds(1));
+    });
     Limits& limits = spec_.limits;
-    each("cpu-time", [&](const std::string& text) { limits.cpu_time = parse_duration(text); });
+    each("cpu-time",
+         [&](const std::string& text) { limits.cpu_time = parse_duration(text, std::chrono::seconds(1)); });
     each("cpu-quota", [&](const std::string& text) {
       limits.cpu_quota = parse_number<double>(text, "a number of CPUs (use 0.5, 2 …)");
       if (!std::isfinite(*limits.cpu_quota)) {

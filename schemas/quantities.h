@@ -29,8 +29,9 @@ std::string format_size_human(Bytes bytes);
 
 /// Slurm's forms ("minutes", "minutes:seconds", "hours:minutes:seconds", "days-hours",
 /// "days-hours:minutes", "days-hours:minutes:seconds"), ISO 8601 durations ("PT1H30M") and unit forms
-/// ("90s", "10min", "1h30m", "250ms"). A bare number is multiplied by `bare_unit`.
-Milliseconds parse_duration(std::string_view text, Milliseconds bare_unit = std::chrono::minutes(1));
+/// ("90s", "10min", "1h30m", "250ms"). A bare number is multiplied by `bare_unit`: a minute
+/// for time limits, as in Slurm, and a second for all others.
+Milliseconds parse_duration(std::string_view text, Milliseconds bare_unit);
 
 /// Slurm's [D-]HH:MM:SS; fractions of a second are cut.
 std::string format_duration(Milliseconds duration);

@@ -36,9 +36,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(!berth::format_size_human(bytes).empty());
   });
   unless_refused([&] {
-    const berth::Milliseconds duration = berth::parse_duration(text);
+    const berth::Milliseconds duration = berth::parse_duration(text, std::chrono::minutes(1));
     const auto whole_seconds = std::chrono::floor<std::chrono::seconds>(duration);
-    require(berth::parse_duration(berth::format_duration(duration)) == whole_seconds);
+    require(berth::parse_duration(berth::format_duration(duration), std::chrono::minutes(1)) ==
+            whole_seconds);
     require(!berth::format_cpu_time(duration).empty());
   });
   unless_refused([&] {

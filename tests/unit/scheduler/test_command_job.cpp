@@ -90,7 +90,7 @@ TEST_CASE("sbatch's options fill the fields that they name in a job file") {
 
 TEST_CASE("berth's own options fill limits and isolation") {
   const JobSpec spec = job({"--cpu-time",
-                            "90s",
+                            "90",
                             "--cpu-quota",
                             "0.5",
                             "--cpu-weight",
@@ -155,7 +155,7 @@ TEST_CASE("berth's own options fill limits and isolation") {
   CHECK(spec.limits.io[0].read_bytes_per_second == 1U << 20U);
   CHECK(spec.limits.io[0].write_operations_per_second == 10U);
   CHECK(spec.grace_period == std::chrono::seconds(3));
-  CHECK(spec.no_output_timeout == std::chrono::minutes(2));
+  CHECK(spec.no_output_timeout == std::chrono::seconds(2));
   CHECK(spec.isolation.network.mode == NetworkMode::none);
   CHECK(spec.isolation.hostname == "h1");
   CHECK(spec.isolation.user == "1000:100");

@@ -75,28 +75,28 @@ TEST_CASE("sizes for people are rounded as sacct rounds them") {
 }
 
 TEST_CASE("durations take every form of sbatch --time") {
-  CHECK(parse_duration("90") == 90min);
-  CHECK(parse_duration("90:30") == 90min + 30s);
-  CHECK(parse_duration("1:30:15") == 1h + 30min + 15s);
-  CHECK(parse_duration("2-12") == 60h);
-  CHECK(parse_duration("2-12:30") == 60h + 30min);
-  CHECK(parse_duration("2-12:30:15") == 60h + 30min + 15s);
-  CHECK(parse_duration("00:00:01.250") == 1250ms);
+  CHECK(parse_duration("90", 1min) == 90min);
+  CHECK(parse_duration("90:30", 1min) == 90min + 30s);
+  CHECK(parse_duration("1:30:15", 1min) == 1h + 30min + 15s);
+  CHECK(parse_duration("2-12", 1min) == 60h);
+  CHECK(parse_duration("2-12:30", 1min) == 60h + 30min);
+  CHECK(parse_duration("2-12:30:15", 1min) == 60h + 30min + 15s);
+  CHECK(parse_duration("00:00:01.250", 1min) == 1250ms);
 }
 
 TEST_CASE("durations take ISO 8601 and units") {
-  CHECK(parse_duration("PT1H30M") == 90min);
-  CHECK(parse_duration("P1DT2H") == 26h);
-  CHECK(parse_duration("P2W") == 14 * 24h);
-  CHECK(parse_duration("pt0.5s") == 500ms);
-  CHECK(parse_duration("90s") == 90s);
-  CHECK(parse_duration("10min") == 10min);
-  CHECK(parse_duration("10m") == 10min);
-  CHECK(parse_duration("1h30m") == 90min);
-  CHECK(parse_duration("1h 30 minutes") == 90min);
-  CHECK(parse_duration("250ms") == 250ms);
-  CHECK(parse_duration("1.5h") == 90min);
-  CHECK(parse_duration("1d") == 24h);
+  CHECK(parse_duration("PT1H30M", 1min) == 90min);
+  CHECK(parse_duration("P1DT2H", 1min) == 26h);
+  CHECK(parse_duration("P2W", 1min) == 14 * 24h);
+  CHECK(parse_duration("pt0.5s", 1min) == 500ms);
+  CHECK(parse_duration("90s", 1min) == 90s);
+  CHECK(parse_duration("10min", 1min) == 10min);
+  CHECK(parse_duration("10m", 1min) == 10min);
+  CHECK(parse_duration("1h30m", 1min) == 90min);
+  CHECK(parse_duration("1h 30 minutes", 1min) == 90min);
+  CHECK(parse_duration("250ms", 1min) == 250ms);
+  CHECK(parse_duration("1.5h", 1min) == 90min);
+  CHECK(parse_duration("1d", 1min) == 24h);
 }
 
 TEST_CASE("a bare number counts the field's unit, other forms do not") {
@@ -111,11 +111,11 @@ TEST_CASE("what is not a duration is refused with the remedy") {
                            "1-0.5", "1:2.5:3", "1-1.5",     "P",       "PT",  "P1M",  "P1Y", "PT1D",  "P1H",
                            "P1DT",  "PTT1S",   "5 parsecs", "10min,",  "1h-", "5 s5", " 5"}) {
     INFO(text);
-    CHECK_THROWS_WITH(parse_duration(text), "is not a duration (use 90s, 10min, 1-12:00:00 …)");
+    CHECK_THROWS_WITH(parse_duration(text, 1min), "is not a duration (use 90s, 10min, 1-12:00:00 …)");
   }
-  CHECK(parse_duration("36500-0") == 36'500 * 24h);
-  CHECK_THROWS_WITH(parse_duration("36500-0:0:1"), Contains("too long"));
-  CHECK_THROWS_WITH(parse_duration("999999999999999999h"), Contains("too long"));
+  CHECK(parse_duration("36500-0", 1min) == 36'500 * 24h);
+  CHECK_THROWS_WITH(parse_duration("36500-0:0:1", 1min), Contains("too long"));
+  CHECK_THROWS_WITH(parse_duration("999999999999999999h", 1min), Contains("too long"));
 }
 
 TEST_CASE("durations print as Slurm prints them and read back") {
@@ -125,7 +125,7 @@ TEST_CASE("durations print as Slurm prints them and read back") {
   CHECK(format_duration(1999ms) == "00:00:01");
   for (const Milliseconds duration :
        {Milliseconds(1s), Milliseconds(59min), Milliseconds(24h), Milliseconds(1000h)}) {
-    CHECK(parse_duration(format_duration(duration)) == duration);
+    CHECK(parse_duration(format_duration(duration), 1min) == duration);
   }
 }
 
