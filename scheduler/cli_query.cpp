@@ -196,6 +196,12 @@ int run_history(const CommandLine& line) {
     print_lines(listing_help());
     return 0;
   }
+  if (line.has("quiet") && !line.operands.empty() && line.operands[0].find_first_of("0123456789") != 0) {
+    throw UsageError(line.command,
+                     "\"" + line.operands[0] +
+                         "\" is no job number; sacct's -q names a QOS, and there is none: leave it "
+                         "out (berth's -q is --quiet)");
+  }
   const Timestamp now = SystemClock().system_now();
   const HistoryFilter filter = make_history_filter(history_request(line), now);
   const auto format = line.value("format");

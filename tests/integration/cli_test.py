@@ -57,6 +57,7 @@ class WithoutJobs(BerthCase):
         self.assertIn("--cpus-per-task", err)
 
     def test_options_of_slurm_that_are_not_there_say_what_to_use(self):
+        self.assertIn("sacct's -q names a QOS", self.berth("history", "-q", "normal")[2])
         status, _, err = self.berth("run", "--array", "0-3", "--", "/bin/true")
         self.assertEqual(status, 125)
         self.assertIn("berth submit", err)
