@@ -239,6 +239,7 @@ class Executor::Implementation {
     check_limits(spec, *tree_);
     check_network_permission(spec, options_.network);
     check_mount_points(spec, caller);
+    check_time_offsets(spec.isolation);
     if (spec.isolation.network.is_connected() && host_view()) {
       UserNetwork::check_supported(spec.isolation.network);
     }
@@ -444,6 +445,7 @@ class Executor::Implementation {
   void begin(LaunchRequest request) {
     await_exits();
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
+    check_time_offsets(request.spec.isolation);
     const SandboxProfile profile = profile_of(request.spec, request.identity);
     PreparedPlan plan = prepare_plan(request, plan_context());
     JobStreams streams = take_streams();

@@ -18,6 +18,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <span>
 
 #include "executor/os/act_as.h"
@@ -301,7 +302,7 @@ class PlanBuilder {
     environment["SLURM_CPUS_PER_TASK"] = environment["SLURM_CPUS_ON_NODE"] = cpus;
     environment["BERTH_CPUS"] = request_.allocation.cpus.to_list();
     environment["SLURM_MEM_PER_NODE"] = std::to_string(request_.allocation.memory >> 20);
-    environment["SLURM_SUBMIT_DIR"] = request_.spec.current_working_directory;
+    environment.try_emplace("SLURM_SUBMIT_DIR", request_.spec.current_working_directory);
     for (const auto& [name, value] : further) {
       environment[name] = value;
     }
@@ -504,6 +505,20 @@ std::string hostname_of(const JobSpec& spec, const std::string& fallback) {
 const Caller& caller_of(const LaunchRequest& request) {
   static const Caller kOwn = calling_user();
   return request.caller ? *request.caller : kOwn;
+}
+
+void check_time_offsets(const Isolation& isolation) {
+  const auto check = [](const char* name, clockid_t clock, const std::optional<std::int64_t>& offset) {
+    timespec now{};
+    if (offset && ::clock_gettime(clock, &now) == 0 && *offset < -now.tv_sec) {
+      throw LaunchError("isolation.time_offset", ERANGE,
+                        "isolation.time_offset: " + std::string(name) + " " + std::to_string(*offset) +
+                            " would be before the start of this clock (use -" + std::to_string(now.tv_sec) +
+                            " or more)");
+    }
+  };
+  check("monotonic", CLOCK_MONOTONIC, isolation.time_offset_monotonic_seconds);
+  check("boottime", CLOCK_BOOTTIME, isolation.time_offset_boottime_seconds);
 }
 
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity) {

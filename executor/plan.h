@@ -29,6 +29,8 @@ struct SandboxProfile {
   bool operator==(const SandboxProfile&) const = default;
 };
 SandboxProfile profile_of(const JobSpec& spec, const Identity& identity);
+/// Throws LaunchError for a clock that would stand before 0, which the kernel refuses (time_namespaces(7)).
+void check_time_offsets(const Isolation& isolation);
 
 /// Whether sandboxes of this profile have a device beside loopback.
 bool is_connected(const SandboxProfile& profile);

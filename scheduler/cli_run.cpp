@@ -25,6 +25,7 @@
 #include "executor/os/unique_fd.h"
 #include "scheduler/batch.h"
 #include "scheduler/cli_run_preparation.h"
+#include "scheduler/command_job.h"
 #include "scheduler/database_path.h"
 #include "scheduler/executor_launcher.h"
 #include "scheduler/log.h"
@@ -709,6 +710,10 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   preparation.expect(test_only ? std::nullopt : first_job(pool, requested.jobs.front().spec, identities));
   std::unique_ptr<JobStore> store = test_only ? nullptr : open_existing(database);
   std::vector<InputFault> faults = preparation.refused();
+  for (InputFault& fault : faults) {
+    fault.message =
+        from_options ? in_terms_of_options(*line.command, std::move(fault.message)) : fault.message;
+  }
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
   refuse_all(std::move(faults), Batch::refusals(pool, submissions));
   if (test_only) {

@@ -245,7 +245,9 @@ void parse_signal_option(std::string_view text, JobSpec& spec) {
   const std::size_t at = text.find('@');
   const std::string_view name = text.substr(0, at);
   const bool batch_job = name.starts_with("B:");
-  const std::optional<int> number = parse_signal(batch_job ? name.substr(2) : name);
+  const bool has_letter =
+      batch_job || name.starts_with("R:");  // R speaks of reservations, which there are not
+  const std::optional<int> number = parse_signal(has_letter ? name.substr(2) : name);
   if (!number) {
     throw std::invalid_argument("does not name a signal (use USR1, USR1@60, B:USR1@60 …)");
   }
@@ -652,6 +654,9 @@ class SpecBuilder {
         log_warning("the environment variable " + name + " is not UTF-8 and is left out");
       }
     }
+    if (spec_.current_working_directory != caller_.directory || environment.contains("SLURM_SUBMIT_DIR")) {
+      environment["SLURM_SUBMIT_DIR"] = caller_.directory;
+    }
     each("env", [&](const std::string& text) {
       const std::size_t equals = text.find('=');
       const std::string name = text.substr(0, equals);
@@ -679,6 +684,7 @@ class SpecBuilder {
   }
 
   void name_by_option(InputFault& fault) const {
+    fault.message = in_terms_of_options(*line_.command, std::move(fault.message));
     if (const Option* option = option_of(fault.pointer)) {
       const std::vector<GivenOption> given = line_.given(option->name);
       if (!given.empty()) {
@@ -705,6 +711,10 @@ class SpecBuilder {
     if (message.starts_with('"') && end < message.size()) {
       message.replace(0, end, '"' + written);
     }
+    const std::size_t number = message.find_first_not_of("0123456789.");
+    if (number > 0 && number != std::string::npos && message[number] == ' ') {
+      message.replace(0, number, written);
+    }
   }
 
   const CommandLine& line_;
@@ -713,6 +723,26 @@ class SpecBuilder {
   std::string script_name_;
   std::vector<InputFault> faults_;
 };
+
+/// The words of --export's list. A value in quotes may hold commas, as for sbatch: A="x,y",B.
+std::vector<std::string> exported_words(std::string_view list) {
+  std::vector<std::string> words;
+  while (!list.empty()) {
+    const std::size_t equals = list.find_first_of("=,");
+    const bool is_quoted = equals != std::string_view::npos && list[equals] == '=' &&
+                           equals + 1 < list.size() && (list[equals + 1] == '"' || list[equals + 1] == '\'');
+    const std::size_t close = is_quoted ? list.find(list[equals + 1], equals + 2) : std::string_view::npos;
+    if (close != std::string_view::npos && (close + 1 == list.size() || list[close + 1] == ',')) {
+      words.emplace_back(list.substr(0, equals + 1)).append(list.substr(equals + 2, close - equals - 2));
+      list.remove_prefix(std::min(close + 2, list.size()));
+      continue;
+    }
+    const std::size_t comma = std::min(list.find(','), list.size());
+    words.emplace_back(list.substr(0, comma));
+    list.remove_prefix(std::min(comma + 1, list.size()));
+  }
+  return words;
+}
 
 /// umask(2) tells it only by setting it, which other threads would notice.
 std::optional<unsigned> own_umask() {
@@ -759,23 +789,51 @@ CallerContext caller_context() {
   return context;
 }
 
+std::string in_terms_of_options(const CommandSpec& command, std::string message) {
+  const auto replace = [&](const std::string& word, const std::string& by) {
+    for (std::size_t at = message.find(word); at != std::string::npos;
+         at = message.find(word, at + by.size())) {
+      const std::size_t end = at + word.size();
+      const bool goes_on =
+          end < message.size() && (message[end] == '_' || (message[end] >= 'a' && message[end] <= 'z'));
+      message.replace(at, goes_on ? 0 : word.size(), goes_on ? "" : by);
+    }
+  };
+  for (const Option& option : command.options) {
+    if (option.field.empty()) {
+      continue;
+    }
+    std::string field(option.field.substr(1));
+    std::replace(field.begin(), field.end(), '/', '.');
+    const std::string name = "--" + std::string(option.name);
+    if (field.find('.') != std::string::npos) {
+      replace(field, name);
+    } else {
+      replace(" \"" + field + '"', " " + name);  // what a message begins with is a value
+    }
+  }
+  replace(" \"kill_warning_delay\"", " @SECONDS");
+  return message;
+}
+
 std::map<std::string, std::string> exported_environment(
     std::string_view list, const std::map<std::string, std::string>& environment) {
   std::map<std::string, std::string> exported;
-  const std::vector<std::string_view> words = split(list, ',');
+  const std::vector<std::string> words = exported_words(list);
   const auto is_word = [](std::string_view word, const char* known) {  // in any case, as Slurm has them
     return ::strcasecmp(std::string(word).c_str(), known) == 0;
   };
-  if (std::any_of(words.begin(), words.end(), [&](std::string_view word) { return is_word(word, "ALL"); })) {
+  if (std::any_of(words.begin(), words.end(),
+                  [&](const std::string& word) { return is_word(word, "ALL"); })) {
     for (const auto& [name, value] : environment) {
       if (!is_session_variable(name)) {
         exported[name] = value;
       }
     }
   }
-  for (const std::string_view word : words) {
+  for (const std::string& word : words) {
     const std::size_t equals = word.find('=');
-    const std::string name{word.substr(0, equals)};
+    const std::string name = word.substr(0, equals);
     if (name.empty() || is_word(word, "ALL") || is_word(word, "NONE") || is_word(word, "NIL")) {
       continue;
     }

@@ -23,6 +23,10 @@ CallerContext caller_context();
 JobSpec job_from_options(const CommandLine& line, const CallerContext& caller, std::string_view script = {},
                          std::string_view script_name = {});
 
+/// A message that names fields as a job file has them (limits.io, "time_limit") with the options that set
+/// them.
+std::string in_terms_of_options(const CommandSpec& command, std::string message);
+
 /// Of an option's value; what() of the std::invalid_argument completes `"x" …`.
 std::uint64_t parse_count(std::string_view text);
 std::int64_t parse_integer(std::string_view text);

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <stdexcept>
@@ -41,8 +43,18 @@ void append_job_file(const std::string& path, JobTexts& texts, RequestedJobs& re
   }
 }
 
+/// Words of a script that change nothing for berth run: a script can be tried before it is submitted.
+bool concerns_queue_alone(std::string_view word) {
+  constexpr std::array<std::string_view, 7> kWords{"--requeue", "--no-requeue", "--parsable", "--wait",
+                                                   "-W",        "--hold",       "-H"};
+  return std::find(kWords.begin(), kWords.end(), word) != kWords.end();
+}
+
 /// Of one #SBATCH line. Throws UsageError.
 CommandLine batch_options(const CommandSpec& command, std::vector<std::string> words) {
+  if (command.name == "run") {
+    std::erase_if(words, concerns_queue_alone);
+  }
   words.insert(words.begin(), std::string(command.name));
   CommandLine line = parse_command_line(words);
   if (!line.operands.empty() || line.job_command) {

@@ -657,8 +657,8 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
     lacks.emplace_back("asks for 0 CPUs (set cpus_per_task to 1 or more)");
   } else if (request.cpus > total_cpus()) {
     lacks.push_back("needs " + count_of_cpus(request.cpus) + ", but the pool has " +
-                    std::to_string(total_cpus()) + " (lower cpus_per_task" +
-                    (state_->bounds_.cpus ? " or widen " + std::string(state_->bounds_.cpus_setting) : "") +
+                    std::to_string(total_cpus()) + " (lower cpus_per_task, as an option -c" +
+                    (state_->bounds_.cpus ? ", or widen " + std::string(state_->bounds_.cpus_setting) : "") +
                     ")");
   }
   if (request.memory == Bytes{0}) {
@@ -666,8 +666,8 @@ std::optional<std::string> SlotPool::never_fits(const SlotRequest& request) cons
   } else if (request.memory && *request.memory > total_memory()) {
     lacks.push_back(
         "needs " + format_size(*request.memory) + " of memory, but the pool has " +
-        format_size(total_memory()) + " (lower memory_per_node" +
-        (state_->bounds_.memory ? " or raise " + std::string(state_->bounds_.memory_setting) : "") + ")");
+        format_size(total_memory()) + " (lower memory_per_node, as an option --mem" +
+        (state_->bounds_.memory ? ", or raise " + std::string(state_->bounds_.memory_setting) : "") + ")");
   }
   if (lacks.empty()) {
     return std::nullopt;

@@ -318,6 +318,22 @@ class WithJobs(BerthCase):
         self.assertEqual(re.findall(r": line (\d): berth run: --(\w+) is not", self.berth(*run, script)[2]), [("2", "foo"), ("4", "partition")])
         self.assertIn("command line: --mem: ", self.berth(*run, "--mem", "0", "--", "true")[2])
 
+    def test_a_script_for_the_queue_can_be_tried_by_run(self):
+        script = os.path.join(self.work, "queued.sh")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\n#SBATCH --requeue --hold\n#SBATCH -W --parsable\necho $SLURM_SUBMIT_DIR\n")
+        os.mkdir(os.path.join(self.work, "inner"))
+        status, out, err = self.berth("run", "--database", self.database, "-D", "inner", script)
+        self.assertEqual((status, out), (0, self.work + "\n"), err)
+        self.assertEqual(self.berth("run", "--database", self.database, "--requeue", "--", "true")[0], 125)
+
+    def test_what_a_machine_refuses_is_told_of_the_option(self):
+        run = ("run", "--database", self.database)
+        status, _, err = self.berth(*run, "--time-offset", "boottime=-999999999", "--", "true")
+        self.assertEqual(status, 125)
+        self.assertRegex(err, r'job "true": --time-offset: boottime -999999999 would be before .* \(use -[0-9]+ or more\)')
+        self.assertRegex(self.berth(*run, "-c", "9999", "--", "true")[2], "as an option -c")
+
     def test_script_file(self):
         path = os.path.join(self.directory, "script")
         with open(path, "w", encoding="utf-8") as file:

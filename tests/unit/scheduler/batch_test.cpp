@@ -362,10 +362,11 @@ TEST_CASE(
     REQUIRE(error.faults().size() == 2);
     CHECK(error.faults()[0].file == "jobs.json");
     CHECK(error.faults()[0].message ==
-          "job \"wide\" can never run here: it needs 3 CPUs, but the pool has 2 (lower cpus_per_task)");
+          "job \"wide\" can never run here: it needs 3 CPUs, but the pool has 2 (lower cpus_per_task, as an "
+          "option -c)");
     CHECK(error.faults()[1].message ==
           "job \"fat\" can never run here: it needs 5G of memory, but the pool has 921M (lower "
-          "memory_per_node)");
+          "memory_per_node, as an option --mem)");
   }
   CHECK(f.launcher.starts.empty());
   CHECK(f.listener.log.empty());

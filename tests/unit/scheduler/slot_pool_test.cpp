@@ -277,17 +277,18 @@ TEST_CASE("a request that can never fit says why and what to do") {
   bounds.memory = kGibibyte;
   const SlotPool bounded(synthetic_topology("core:4 pu:1", 4 * kGibibyte), bounds);
   CHECK(bounded.never_fits({3, std::nullopt}) ==
-        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen --cpus)");
+        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task, as an option -c, or widen --cpus)");
   CHECK(bounded.never_fits({1, 2 * kGibibyte}) ==
-        "needs 2G of memory, but the pool has 1G (lower memory_per_node or raise --memory)");
+        "needs 2G of memory, but the pool has 1G (lower memory_per_node, as an option --mem, or raise "
+        "--memory)");
   bounds.cpus_setting = "pool.cpus";
   CHECK(SlotPool(synthetic_topology("core:4 pu:1", 4 * kGibibyte), bounds).never_fits({3, std::nullopt}) ==
-        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task or widen pool.cpus)");
+        "needs 3 CPUs, but the pool has 2 (lower cpus_per_task, as an option -c, or widen pool.cpus)");
   const SlotPool whole(synthetic_topology("core:1 pu:1", 1000 * kMebibyte), {});
-  CHECK(
-      whole.never_fits({2, kGibibyte}) ==
-      "needs 2 CPUs, but the pool has 1 (lower cpus_per_task); and needs 1G of memory, but the pool has 900M "
-      "(lower memory_per_node)");
+  CHECK(whole.never_fits({2, kGibibyte}) ==
+        "needs 2 CPUs, but the pool has 1 (lower cpus_per_task, as an option -c); and needs 1G of memory, "
+        "but the pool has 900M "
+        "(lower memory_per_node, as an option --mem)");
   CHECK(whole.never_fits({0, std::nullopt}) == "asks for 0 CPUs (set cpus_per_task to 1 or more)");
   CHECK(whole.never_fits({1, Bytes{0}}) ==
         "asks for no memory (set memory_per_node, or leave it out for a share by CPUs)");

@@ -306,6 +306,12 @@ TEST_CASE("what only the job file's rules find is named by option too") {
   REQUIRE(found.size() == 2);
   CHECK_THAT(found[0] + found[1], Catch::Contains("--cpus-per-task") && Catch::Contains("--cpu-weight"));
   CHECK_THAT(found[0] + found[1], !Catch::Contains("/limits"));
+  CHECK_THAT(faults({"--signal", "USR1"}).at(0), Catch::EndsWith("add --time"));
+  CHECK_THAT(faults({"--signal", "USR1@60", "-t", "10s"}).at(0), Catch::EndsWith("give a shorter @SECONDS"));
+  CHECK_THAT(faults({"--cpu-quota", "0"}).at(0), Catch::Contains("--cpu-quota: 0 is"));
+  CHECK(
+      in_terms_of_options(*find_command("run"), "job \"x\": limits.io: no; limits.memory_high, limits.iox") ==
+      "job \"x\": --io: no; --memory-high, limits.iox");
 }
 
 TEST_CASE("a variable where Docker has one is not taken for the file of standard error") {
@@ -345,6 +351,19 @@ TEST_CASE("--export takes NONE, names, values and ALL among them") {
   CHECK(all.at("HOME") == "/home/ann");
   CHECK(all.at("A") == "2");
   CHECK(all.at("CI") == "true");
+}
+
+TEST_CASE("--export's values in quotes may hold commas, as for sbatch") {
+  CHECK(exported_environment("A=\"x,y\",B='1',CI", kCaller.environment) ==
+        std::map<std::string, std::string>{{"A", "x,y"}, {"B", "1"}, {"CI", "true"}});
+  CHECK(exported_environment("A=\"x,B=it's", {}) ==
+        std::map<std::string, std::string>{{"A", "\"x"}, {"B", "it's"}});
+}
+
+TEST_CASE("a job with a working directory of its own knows where it was submitted") {
+  CHECK(job({"-D", "/scratch"}).environment.at("SLURM_SUBMIT_DIR") == "/home/ann/project");
+  CHECK_FALSE(job({}).environment.contains("SLURM_SUBMIT_DIR"));
+  CHECK(job({"-D", "/s", "--env", "SLURM_SUBMIT_DIR=/x"}).environment.at("SLURM_SUBMIT_DIR") == "/x");
 }
 
 TEST_CASE("--env is stronger than --export and keeps commas") {
