@@ -103,15 +103,15 @@ class Durability(DaemonCase):
     def test_limits_end_jobs_while_there_is_no_berthd(self):
         self.start_daemon()
         slow = self.submit("hold", 600, time_limit=f"{3 * PACE}s")
-        silent = self.submit("hold", 600, no_output_timeout=f"{3 * PACE}s")
+        silent = self.submit("ignore_term", 600, no_output_timeout=f"{3 * PACE}s", grace_period="500ms")
         self.wait_for_state(slow, "RUNNING")
         self.wait_for_state(silent, "RUNNING")
         self.kill_daemon()
         self.assertTrue(eventually(lambda: len(self.spooled()) == 2, 90), "the runners did not end them")
         self.assertEqual(self.job_pids(), [])
         self.start_daemon()
-        causes = [self.records(job)[-1]["outcome"]["cause"] for job in (slow, silent)]
-        self.assertEqual(causes, ["wall_time", "no_output"])
+        ends = [self.records(job)[-1]["outcome"] for job in (slow, silent)]
+        self.assertEqual([(end["cause"], end["signal"]) for end in ends], [("wall_time", 15), ("no_output", 9)])
         self.assertEqual(self.final_records(), {(slow, 1): 1, (silent, 1): 1})
 
 

@@ -179,6 +179,21 @@ class Verdicts(BerthCase):
         self.assert_state(run, "TIMEOUT", "no_output", 124)
         self.assertEqual(run.outcome["limit"]["name"], "no_output_timeout")
 
+    def test_what_ignores_term_is_killed_after_its_grace_whatever_limit_it_met(self):
+        deaf = f"exec {self.payload} ignore_term"
+        cases = {
+            "cpu_time": ({"limits": {"cpu_time": "1s"}}, "trap '' TERM; while :; do :; done", "TIMEOUT", 1.0),
+            "output_limit": ({"limits": {"output": 5}}, f"trap '' TERM; echo 0123456789; {deaf}", "FAILED", 0.0),
+            "no_output": ({"no_output_timeout": "1s"}, deaf, "TIMEOUT", 1.0),
+        }
+        for cause, (limit, script, state, until_limit) in cases.items():
+            with self.subTest(cause=cause):
+                run = self.run_jobs(self.job(argv=["/bin/sh", "-c", script], grace_period="500ms", time_limit="30s", **limit))
+                self.assert_state(run, state, cause)
+                self.assertEqual(run.outcome["signal"], signal.SIGKILL)
+                self.assertGreaterEqual(run.usage["wall_usec"], (until_limit + 0.5 - 0.05) * 1e6)
+                self.assert_nothing_left()
+
     def test_slow_output_keeps_a_job_alive(self):
         run = self.run_job("print_slowly", 8, 0.25, no_output_timeout="1s")
         self.assert_state(run, "COMPLETED", "exited", 0)
