@@ -26,6 +26,8 @@ def tested_program(variable, fallback):
 
 
 BERTH = tested_program("BERTH_PROGRAM", "berth")
+BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
+RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
 PAYLOAD = tested_program("BERTH_PAYLOAD", "payload")
 SOURCE = os.path.abspath(os.environ.get("BERTH_SOURCE", os.path.join(os.path.dirname(__file__), "..", "..")))
 BASE = os.environ.get("BERTH_TEST_DIRECTORY", "/srv")
@@ -117,6 +119,16 @@ def processes():
             continue
         if state not in "ZX":
             found[int(name)] = (program, cgroups, command)
+    return found
+
+
+def processes_of(uid):
+    """The pids of a user's processes; also of those that may not be dumped, whose files in /proc are root's."""
+    found = set()
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if f"\nUid:\t{uid}\t" in read(f"/proc/{pid}/status"):
+                found.add(pid)
     return found
 
 
@@ -220,6 +232,7 @@ class BerthCase(unittest.TestCase):
     """One test = one folder, one database, as many berths as it likes."""
 
     needs_root = True
+    only_user = None  # a uid that this test's processes alone have
     maxDiff = None
 
     def setUp(self):
@@ -455,9 +468,13 @@ class BerthCase(unittest.TestCase):
         """What is left of this test's berths and jobs, as sentences."""
         left = []
         mine = {process.pid for process in self.berths if process.poll() is None}
-        own = os.path.join(self.directory, "payload")
+        if self.only_user is not None:
+            mine |= processes_of(self.only_user)
+        own = self.directory + "/"
+        programs = set(map(os.path.realpath, (BERTH, BERTHD, RUNNER)))  # what they fork has their command line
         for pid, (program, cgroups, command) in processes().items():
-            if pid in mine or program.startswith(own) or any(map(self.is_own_cgroup, cgroups.splitlines())):
+            is_own = program.startswith(own) or (program in programs and own in command)
+            if pid in mine or is_own or any(map(self.is_own_cgroup, cgroups.splitlines())):
                 left.append(f"process {pid} {command or program}")
         everyone = berth_cgroups()
         left += [f"cgroup {path}" for path in everyone if self.is_own_cgroup(path)]

@@ -9,12 +9,10 @@ import socket
 import subprocess
 import time
 
-from berth_case import BERTH, BerthCase, eventually, tested_program
+from berth_case import BERTH, BERTHD, RUNNER, BerthCase, eventually
 
-BERTHD = tested_program("BERTHD_PROGRAM", "berthd")
 # How much longer than elsewhere a job must run in an emulator, to be met while it does.
 PACE = 10 if os.environ.get("BERTH_GUEST") else 1
-RUNNER = tested_program("BERTH_RUNNER_PROGRAM", "berth-runner")
 
 
 class UnixConnection(http.client.HTTPConnection):

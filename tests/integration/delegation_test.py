@@ -36,6 +36,8 @@ class OnV2Alone(BerthCase):
 
 
 class Delegation(OnV2Alone):
+    only_user = USER
+
     def setUp(self):
         super().setUp()
         self.mount = next(mount for mount, kind in hierarchies() if kind == "unified")

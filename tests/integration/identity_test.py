@@ -200,6 +200,8 @@ class Identity(BerthCase):
 class WithoutRoot(BerthCase):
     """berth started by an ordinary user: it works, or refuses with the one sentence that tells what to do."""
 
+    only_user = TEST_UID
+
     def setUp(self):
         super().setUp()
         self.state = os.path.join(self.directory, "user")

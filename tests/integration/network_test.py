@@ -798,7 +798,7 @@ class Cleaning(NetworkCase):
 class Rootless(NetworkCase):
     """An ordinary user's private networks, through pasta."""
 
-    USER = 4242
+    USER = only_user = 4242
 
     def setUp(self):
         super().setUp()
