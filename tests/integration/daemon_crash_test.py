@@ -1,10 +1,9 @@
 """kill -9 of berthd and of its runners at every named point (scheduler/crash_point.h), under load, and then: no
-acknowledged job lost, no job run twice without being asked to, one final record per attempt, events that replay, and
-nothing left."""
+acknowledged job lost or left undone, no job run twice without being asked to, one final record per attempt, events that
+replay, and nothing left."""
 
 import collections
 import glob
-import json
 import os
 import re
 import signal
@@ -39,20 +38,26 @@ def crash_points():
 class Crashing(DaemonCase):
     configuration = {"log_level": "warning", "armed_ahead": 0}
 
-    def load(self, acknowledged):
-        """Some clients at once; each job leaves a line where it ran. Ends when berthd is gone, or all is done."""
+    def script(self):
+        """Of a job that leaves a line where it ran, and sleeps for its argument's seconds."""
         script = os.path.join(self.directory, "leave-a-line")
         if not os.path.exists(script):
             with open(script, "w", encoding="utf-8") as file:
                 file.write(f"#!/bin/sh\necho $BERTH_JOB_ID $BERTH_ATTEMPT >> {self.work}/ran/$BERTH_JOB_ID\nexec sleep \"$1\"\n")
             os.makedirs(f"{self.work}/ran", exist_ok=True)
             os.chmod(f"{self.work}/ran", 0o777)
+        return script
+
+    def load(self, acknowledged):
+        """Some clients at once. Ends when berthd is gone, or all is done."""
+        script = self.script()
 
         def client(pause):
             for _ in range(3):
                 status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, pause)
                 if status == 0:
                     acknowledged["jobs"].append(int(out))
+                    acknowledged["run"].append(int(out))
                 status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", "-H", script, pause)
                 if status == 0:
                     acknowledged["jobs"].append(int(out))
@@ -67,8 +72,9 @@ class Crashing(DaemonCase):
         # One that has ended runs again, one that runs is cancelled.
         for job in acknowledged["jobs"][:1]:
             self.cli("wait", job)
-            acknowledged["requeued"].append(job)  # also when the answer is lost
-            self.cli("requeue", job)
+            if self.daemon.poll() is None:
+                acknowledged["requeued"].append(job)  # also when the answer is lost
+                self.cli("requeue", job)
         status, out, _ = self.cli("submit", "--parsable", "-o", "/dev/null", script, "600")
         if status == 0:
             acknowledged["jobs"].append(int(out))
@@ -77,7 +83,7 @@ class Crashing(DaemonCase):
 
     def finish_everything(self):
         for job, entry in self.queue().items():
-            if entry["state"] == "PENDING" and entry.get("reason") == "JobHeldUser" or "sleep" in entry["name"]:
+            if entry["state"] == "PENDING" and entry.get("reason") == "JobHeldUser":
                 self.cli("cancel", "--now", job)
         for job in list(self.queue()):
             self.cli("cancel", "--now", job) if self.runs_for_ever(job) else None
@@ -110,6 +116,18 @@ class Crashing(DaemonCase):
             self.assertEqual(len(lines), len(set(lines)), f"{point}: an attempt ran twice: {lines}")
             if int(job) not in acknowledged["requeued"]:
                 self.assertEqual(len(lines), 1, f"{point}: job {job} ran twice: {lines}")
+        self.check_runs(point, acknowledged, states)
+
+    def check_runs(self, point, acknowledged, states):
+        """Who neither was cancelled nor waited again has done its work, but where its runner died."""
+        ends = {job: states[job] for job in acknowledged["run"] if job not in acknowledged["requeued"]}
+        failed = [job for job, state in ends.items() if state != "COMPLETED"]
+        if point.startswith("runner."):  # each dies in its turn
+            self.assertEqual({ends[job] for job in failed} - {"NODE_FAIL"}, set(), f"{point}: {ends}")
+        else:
+            self.assertEqual(failed, [], f"{point}: {ends}")
+        without = [job for job in ends if job not in failed and not os.path.exists(f"{self.work}/ran/{job}")]
+        self.assertEqual(without, [], f"{point}: COMPLETED, and never ran")
 
     def replay(self, database, states, point):
         """Each event is a legal step from the one before it, and the last one is the state that the job has."""
@@ -130,7 +148,7 @@ class Crashing(DaemonCase):
             self.assertTrue(eventually(lambda folder=folder: not os.listdir(folder)), f"{point}: {os.listdir(folder)}")
 
     def crash_at(self, point):
-        acknowledged = {"jobs": [], "cancelled": [], "requeued": []}
+        acknowledged = {"jobs": [], "run": [], "cancelled": [], "requeued": []}
         in_runner = point.startswith("runner.")
         if point.startswith("spool.") or point in ("runner.spool_written", "runner.spooled"):
             self.leave_a_spooled_record(point, acknowledged)
@@ -153,9 +171,9 @@ class Crashing(DaemonCase):
 
     def leave_a_spooled_record(self, point, acknowledged):
         self.start_daemon({"BERTH_CRASH_AT": point} if point.startswith("runner.") else None)
-        job = self.submit("print_slowly", 4, 0.1, standard_output="/dev/null")
-        os.makedirs(f"{self.work}/ran", exist_ok=True)
+        job = int(self.ok("submit", "--parsable", "-o", "/dev/null", self.script(), "0.4"))
         acknowledged["jobs"].append(job)
+        acknowledged["run"].append(job)
         self.wait_for_state(job, "RUNNING")
         self.kill_daemon()
         spool = os.path.join(self.state_folder, "spool")
@@ -184,5 +202,4 @@ for each_point in crash_points():
 
 
 if __name__ == "__main__":
-    assert json
     main()
