@@ -19,10 +19,11 @@ class Sharing(DaemonCase):
             self.skip("one CPU only")
         self.two = ["--cpus", f"{CPUS[0]},{CPUS[1]}"]
 
-    def hold(self, cpus=1, **options):
+    def hold(self, cpus=1, pool=None, **options):
         """A `berth run` whose job sleeps until hold is ended; its CPUs."""
+        words = ["--cpus", pool] if pool is not None else self.two
         process = self.start(
-            "run", "--database", os.path.join(self.directory, f"db-{len(self.berths)}"), *self.two, "-c", cpus, "-D", self.work,
+            "run", "--database", os.path.join(self.directory, f"db-{len(self.berths)}"), *words, "-c", cpus, "-D", self.work,
             "--memory", "128M", "--", "sh", "-c", "grep Cpus_allowed_list /proc/self/status; exec sleep 1000", **options,
         )  # fmt: skip
         line = process.stdout.readline().decode()
@@ -35,8 +36,12 @@ class Sharing(DaemonCase):
 
     def other(self, *arguments, command=("true",), overlap="never"):
         database = os.path.join(self.directory, f"db-{len(self.berths)}")
-        words = ["--database", database, "-D", self.work, "--memory", "128M", *self.two, *arguments]
+        pool = [] if "--cpus" in arguments else self.two
+        words = ["--database", database, "-D", self.work, "--memory", "128M", *pool, *arguments]
         return self.start("run", *words, "--overlap", overlap, "--", *command)
+
+    def wait_until_it_waits(self, process):
+        self.assertIn(b"waiting for CPUs", process.stderr.readline())
 
     def test_two_runs_get_different_cpus(self):
         first, one = self.hold()
@@ -59,7 +64,7 @@ class Sharing(DaemonCase):
     def test_a_waiting_run_can_be_interrupted(self):
         first, _ = self.hold(2)
         process = self.other("--result", os.path.join(self.directory, "result"))
-        time.sleep(1)
+        self.wait_until_it_waits(process)
         process.send_signal(signal.SIGINT)
         status, _, err = self.finish(process)
         self.assertEqual(status, 130, err)
@@ -106,14 +111,22 @@ class Sharing(DaemonCase):
         self.assertEqual(self.berth("run", "--database", os.path.join(self.directory, "db-0"), "--", "true")[0], 0)
 
     def test_different_cpus_do_not_wait_for_each_other(self):
-        first, _ = self.hold(1)
-        one = self.other("-c", 2)  # waits
-        time.sleep(0.7)
+        first, _ = self.hold(pool=str(CPUS[0]))
+        one = self.other("--cpus", CPUS[0])
+        self.wait_until_it_waits(one)
+        status, _, err = self.finish(self.other("--cpus", CPUS[1]))
+        self.assertEqual((status, "waiting" in err), (0, False), err)
         self.assertIsNone(one.poll())
-        narrow = ["--cpus", str(CPUS[1]), "--overlap", "never"]
-        late = self.start("run", "--database", self.database, *narrow, "-D", self.work, "--memory", "64M", "--", "true")
-        time.sleep(0.7)
-        self.assertIsNone(late.poll(), "it came after one that waits for this CPU too")
+        self.end(first)
+        self.assertEqual(self.finish(one)[0], 0)
+
+    def test_who_came_later_waits_for_a_cpu_that_another_waits_for(self):
+        first, _ = self.hold(pool=str(CPUS[0]))
+        one = self.other("-c", 2)
+        self.wait_until_it_waits(one)
+        late = self.other("--cpus", CPUS[1])
+        self.wait_until_it_waits(late)
+        self.assertIsNone(one.poll())
         self.end(first)
         self.assertEqual(self.finish(one)[0], 0)
         self.assertEqual(self.finish(late)[0], 0)
@@ -121,7 +134,7 @@ class Sharing(DaemonCase):
     def test_a_stopped_run_holds_nobody_up(self):
         first, _ = self.hold(1)
         wide = self.other("-c", 2)
-        time.sleep(0.7)
+        self.wait_until_it_waits(wide)
         wide.send_signal(signal.SIGTSTP)
         self.assertTrue(eventually(lambda: read(f"/proc/{wide.pid}/stat").rsplit(")", 1)[1].split()[0] == "T"))
         status, _, err = self.finish(self.other())
@@ -140,7 +153,7 @@ class Sharing(DaemonCase):
         for _ in range(2):
             self.assertEqual(narrow.stdout.readline(), b"began\n")
         wide = self.other("-c", 2)
-        self.assertIn(b"waiting for CPUs", wide.stderr.readline())
+        self.wait_until_it_waits(wide)
         os.write(giver, b"word\n" * 2)
         self.assertEqual(self.finish(wide)[0], 0)
         self.assertIsNone(narrow.poll(), "the wide job had to wait for all of the narrow ones")
