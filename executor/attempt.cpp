@@ -425,7 +425,8 @@ void Attempt::stop(Cause cause, milliseconds grace, Time now) {
     return;  // its main process has ended by itself
   }
   latch(cause);  // before the first signal, so that its effect is never taken for the cause
-  bool graceful = started_ && grace > milliseconds::zero();
+  // Before it is known to run the signals wait for that: init tells it a moment after the first instruction.
+  bool graceful = grace > milliseconds::zero();
   try {
     freeze(false, now);
   } catch (const CgroupError&) {
