@@ -2,8 +2,9 @@
 
 import os
 import signal
+import time
 
-from berth_case import BERTH, BerthCase, eventually, main
+from berth_case import BERTH, BerthCase, eventually, main, read
 from terminal_case import Terminal, TerminalChecks
 
 
@@ -40,6 +41,45 @@ class RunningOnATerminal(TerminalChecks, BerthCase):
 
     def test_control_c_goes_to_the_job(self):
         self.check_control_c(self.terminal)
+
+    def on_a_terminal(self, *argv, **spec):
+        """berth without --pty: the keys are its own, and no process of its job has this terminal."""
+        terminal = Terminal([BERTH, "run", "-q", "--database", self.database, self.job_file(self.job(*argv, **spec))],
+                            cwd=self.work, env=self.environment(TERM="vt100"))
+        self.addCleanup(terminal.close)
+        self.note(terminal.process)
+        return terminal
+
+    def test_without_pty_control_c_cancels_the_job_in_order(self):
+        terminal = self.on_a_terminal("trap_term", 5, grace_period="30s")
+        terminal.expect("trapping")
+        terminal.type("\x03")
+        terminal.expect("signal 15")
+        self.assertEqual(terminal.finish(), 130)
+        (record,) = self.history()
+        self.assertEqual((record["state"], record["outcome"]["exit_code"]), ("CANCELLED", 5))
+
+    def test_without_pty_a_second_control_c_kills(self):
+        terminal = self.on_a_terminal("ignore_term", grace_period="1h")
+        terminal.expect("ignoring")
+        terminal.type("\x03")
+        time.sleep(0.3)
+        self.assertIsNone(terminal.process.poll())
+        terminal.type("\x03")
+        self.assertEqual(terminal.finish(), 130)
+        self.assertEqual(self.history()[-1]["outcome"]["signal"], signal.SIGKILL)
+
+    def test_without_pty_control_z_stops_berth_with_its_job(self):
+        terminal = self.on_a_terminal("print_slowly", 1000, 0.05)
+        terminal.expect("line 0")
+        terminal.type("\x1a")
+        stopped = lambda: read(f"/proc/{terminal.process.pid}/stat").rpartition(")")[2].split()[0] == "T"  # noqa: E731
+        self.assertTrue(eventually(stopped))
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.expect("line")
+        terminal.type("\x03")
+        self.assertEqual(terminal.finish(), 130)
+        self.assertEqual(self.history()[-1]["state"], "CANCELLED")
 
     def test_signals_and_limits_end_the_job_and_restore_the_terminal(self):
         terminal = self.terminal(self.payload, "hold", "100")
