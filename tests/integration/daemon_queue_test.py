@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import time
 
 from berth_case import eventually, main, natively
@@ -638,6 +639,18 @@ class Retaining(DaemonCase):
         self.assertTrue(eventually(lambda: listed() == open_jobs | {needed}, 30), str(listed()))
         self.ok("release", never)
         self.ok("wait", dependent)
+
+    @natively
+    def test_the_room_of_jobs_that_left_the_history_is_given_back_to_the_disk(self):
+        self.write_config(history={"retain": {"age": "1h"}})
+        self.start_daemon()
+        self.ok("wait", *[self.submit("exit", 0, comment=str(number) * (1 << 20)) for number in range(8)])
+        with sqlite3.connect(f"file:{self.state_folder}/berthd.db?mode=ro", uri=True) as database:
+            size = lambda: database.execute("PRAGMA page_count").fetchone()[0] * database.execute("PRAGMA page_size").fetchone()[0]  # noqa: E731
+            self.assertGreater(size(), 8 << 20)
+            self.write_config(history={"retain": {"jobs": 0}})
+            self.daemon.send_signal(signal.SIGHUP)
+            self.assertTrue(eventually(lambda: size() < 5 << 20, 30), f"{size()} bytes are left")
 
 
 if __name__ == "__main__":
