@@ -22,7 +22,7 @@ class Submitting(DaemonCase):
         super().setUp()
         self.start_daemon()
 
-    def test_a_job_runs_and_its_record_output_and_status_come_back(self):
+    def test_a_job_runs_and_its_record_and_status_come_back(self):
         job = self.submit("exit", 3)
         status, _, _ = self.cli("wait", job)
         self.assertEqual(status, 3)

@@ -261,12 +261,16 @@ class WithoutRoot(BerthCase):
         if run.status == 125:
             self.skip("berth refuses to run without root here: " + run.err.strip().splitlines()[-1])
         self.assert_state(run, "TIMEOUT", "wall_time", 124)
+        run = self.as_user(self.job("print", 100_000, memory_per_node=None, limits={"output": 1000}))
+        self.assert_state(run, "FAILED", "output_limit")
+        self.assertEqual(len(run.out), 1000)
 
     def test_fork_bomb_and_daemon_end_with_the_namespace(self):
         run = self.as_user(self.job("daemon", 1000, memory_per_node=None))
         if run.status == 125:
             self.skip("berth refuses to run without root here: " + run.err.strip().splitlines()[-1])
         self.assert_state(run, "COMPLETED", "exited", 0)
+        self.assert_state(self.as_user(self.job("fork_bomb", 1, memory_per_node=None), processes=60), "COMPLETED", "exited", 0)
 
     def test_another_user_is_refused(self):
         run = self.as_user(self.job("exit", 0, memory_per_node=None, isolation={"user": "daemon"}))
