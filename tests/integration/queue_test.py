@@ -31,11 +31,14 @@ class Queue(BerthCase):
         if len(os.sched_getaffinity(0)) < 2:
             self.skip("one CPU only")
         run = self.run_jobs(*[self.sleeper(f"j{i}", 0.3) for i in range(6)])
+        overlaps = 0
         for first in run.records:
             for second in run.records:
                 if first is not second and self.overlaps(first, second):
+                    overlaps += 1
                     self.assertNotEqual(first["allocation"]["cpus"], second["allocation"]["cpus"])
                     self.assertNotEqual(first["allocation"]["slot"], second["allocation"]["slot"])
+        self.assertGreater(overlaps, 0)
 
     @natively
     def test_one_slot_runs_one_at_a_time_in_submit_order(self):
@@ -189,7 +192,10 @@ class Queue(BerthCase):
                 process = self.run_start(self.sleeper("x", 1000), self.sleeper("y", 1000))
                 time.sleep(delay)
                 process.send_signal(signal.SIGINT)
-                self.finish(process, 30)
+                status, _, err = self.finish(process, 30)
+                self.assertIn(status, (130, -signal.SIGINT), err)  # the latter before berth asked for the signal
+                if os.path.exists(self.database):
+                    self.assertLessEqual({record["state"] for record in self.history()}, {"CANCELLED"})
                 self.assertTrue(eventually(lambda: not self.leftovers()), str(self.leftovers()))
 
 
