@@ -24,6 +24,11 @@ class Store(BerthCase):
         finally:
             connection.close()
 
+    def make_left(self, cgroup):
+        """As if a berth had left it; it goes with its parents at the latest with the test."""
+        os.makedirs(cgroup)
+        self.addCleanup(lambda: os.path.exists(cgroup) and os.removedirs(cgroup))
+
     def recover(self):
         """The next command on the database: finds and closes what a dead berth left."""
         run = self.run_job("exit", 0, name="next")
@@ -182,7 +187,7 @@ class Store(BerthCase):
         for own in used:
             left = os.path.join(own, "berth", "run-2147483647-1")
             with self.subTest(cgroup=left):
-                os.makedirs(os.path.join(left, "armed-1"))  # a sandbox that no job was in yet
+                self.make_left(os.path.join(left, "armed-1"))  # a sandbox that no job was in yet
                 self.recover()
                 self.assertFalse(os.path.exists(left))
 
@@ -190,17 +195,18 @@ class Store(BerthCase):
         # Not even of a dead one: here a pid of that number may be anybody, or nobody, who lives elsewhere.
         own = sorted(set(own_cgroups()))[0]
         left = os.path.join(own, "berth", "run-2147483647-1")
-        os.makedirs(left)
+        elsewhere = f"{left}-4026530000"
+        self.make_left(left)
         status, _, err = self.berth(
             "run", "--database", self.database, "--", "/bin/true", program=["unshare", "--pid", "--fork", "--mount-proc"]
         )
         self.assertEqual(status, 0, err)
         self.assertTrue(os.path.exists(left), "removed by a berth of another pid namespace")
-        os.makedirs(f"{left}-4026530000")
+        self.make_left(elsewhere)
         self.recover()
         self.assertFalse(os.path.exists(left))
-        self.assertTrue(os.path.exists(f"{left}-4026530000"), "removed, though it is of another pid namespace")
-        os.removedirs(f"{left}-4026530000")
+        self.assertTrue(os.path.exists(elsewhere), "removed, though it is of another pid namespace")
+        os.removedirs(elsewhere)
 
     def test_a_tree_that_holds_spares_alone_is_removed_and_one_with_a_job_is_not(self):
         # Spares keep the names of jobs that have ended; another database's job has its cgroup of memory too.
@@ -208,14 +214,13 @@ class Store(BerthCase):
         if len(hierarchies) < 2:
             self.skip("memory and pids are not in cgroup v1 here")
         trees = {name: os.path.join(own, "berth", "run-2147483647-1") for name, own in hierarchies.items()}
-        for tree in trees.values():
-            os.makedirs(tree)
-        os.mkdir(os.path.join(trees["pids"], "job-17.1"))
+        for tree in (trees["memory"], os.path.join(trees["pids"], "job-17.1")):
+            self.make_left(tree)
         self.recover()
         self.assertEqual([tree for tree in trees.values() if os.path.exists(tree)], [])
         jobs = [os.path.join(tree, "job-18.1") for tree in trees.values()]
         for job in jobs:
-            os.makedirs(job)
+            self.make_left(job)
         self.recover()
         self.assertEqual([job for job in jobs if not os.path.exists(job)], [])
         for job in jobs:

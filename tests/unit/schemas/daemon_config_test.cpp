@@ -1,12 +1,11 @@
 #include "schemas/daemon_config.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <catch2/catch.hpp>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/temporary_directory.h"
 #include "tests/unit/schemas/job_file_corpus.h"
 
 namespace berth {
@@ -82,9 +81,8 @@ TEST_CASE("an empty configuration and a comment in one are called so") {
 }
 
 TEST_CASE("only a regular file is read, and only the default may be missing") {
-  const std::string folder =
-      std::filesystem::temp_directory_path() / ("config-" + std::to_string(::getpid()));
-  std::filesystem::create_directory(folder);
+  const TemporaryDirectory temporary;
+  const std::string& folder = temporary.path();
   const std::string fifo = folder + "/fifo";
   REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
   for (const std::string& path : {folder, fifo, std::string("/dev/zero")}) {
@@ -92,7 +90,6 @@ TEST_CASE("only a regular file is read, and only the default may be missing") {
   }
   CHECK_THROWS_WITH(load_daemon_config(folder + "/none", false), Contains("No such file"));
   CHECK(load_daemon_config(folder + "/none", true) == DaemonConfig{});
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace berth
