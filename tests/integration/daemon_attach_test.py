@@ -39,6 +39,16 @@ class AttachCase(DaemonCase):
         self.addCleanup(self.close, client)
         return client
 
+    def opened(self):
+        """The descriptors of all runners."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.alive_runners())
+
+    def watch_a_running(self, job, *arguments):
+        before = self.opened()
+        client = self.watch(job, *arguments)
+        self.assertTrue(eventually(lambda: self.opened() > before), "the runner does not serve it")
+        return client
+
     @staticmethod
     def close(client):
         if client.poll() is None:
@@ -65,7 +75,8 @@ while signal.sigwait({signal.SIGWINCH}):
 class Terminals(AttachCase):
     @natively
     def test_a_queued_terminal_is_joined_left_and_joined_again(self):
-        job = self.running("sh", "-c", "echo before; stty size; read a; echo one:$a; read b; stty size; echo two:$b; exit 5")
+        job = self.running("sh", "-c", "echo before; stty size; read a; echo one:$a; until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo resized; "
+                           "read b; echo two:$b; exit 5")
         self.assertTrue(eventually(lambda: "24 80" in self.logs(job)), "no terminal while nobody is attached")
         terminal = self.attach(job)
         self.assertTrue(eventually(lambda: not terminal.is_restored()), "never raw")
@@ -77,9 +88,9 @@ class Terminals(AttachCase):
         self.assertTrue(terminal.is_restored())
         self.assertEqual(self.state(job), "RUNNING")
         terminal = self.attach(job, rows=50, columns=132)
-        time.sleep(0.5)
+        terminal.expect("resized")
         terminal.type("second\r")
-        self.assertIn("50 132", terminal.expect("two:second"))
+        terminal.expect("two:second")
         self.assertEqual(terminal.finish(), 5)
         self.assertTrue(terminal.is_restored())
         log = self.logs(job).replace("\r", "")
@@ -227,8 +238,7 @@ class WithoutTerminal(AttachCase):
             spec = {"standard_error": os.path.join(self.work, "errors")} if split else {}
             job = self.submit(argv=["sh", "-c", script], **spec)
             self.assertTrue(eventually(lambda job=job: "old" in self.cli("logs", job)[1]))
-            client = self.watch(job)
-            time.sleep(0.5)
+            client = self.watch_a_running(job)
             with open(go_on, "w", encoding="utf-8"):
                 pass
             out, err = client.communicate(timeout=20)
@@ -255,17 +265,14 @@ class WithoutTerminal(AttachCase):
     @natively
     def test_a_signal_leaves_it_unless_it_is_to_be_passed_on(self):
         job = self.submit("trap_term", 9, 100)
-        self.assertTrue(eventually(lambda: self.job_pids("trap_term")))
-        time.sleep(0.3)
-        client = self.watch(job)
-        time.sleep(0.5)
+        self.assertTrue(eventually(lambda: "trapping" in self.cli("logs", job)[1]))
+        client = self.watch_a_running(job)
         client.send_signal(signal.SIGINT)
         _, err = client.communicate(timeout=20)
         self.assertEqual(client.returncode, 130)
         self.assertIn(b"goes on", err)
         self.assertEqual(self.state(job), "RUNNING")
-        client = self.watch(job, "--sig-proxy")
-        time.sleep(0.5)
+        client = self.watch_a_running(job, "--sig-proxy")
         client.send_signal(signal.SIGTERM)
         client.communicate(timeout=20)
         self.assertEqual(client.returncode, 9)
@@ -283,8 +290,11 @@ class WithoutTerminal(AttachCase):
 
     @natively
     def test_a_slow_reader_misses_some_and_holds_nothing_up(self):
-        job = self.submit(argv=["sh", "-c", "sleep 1; head -c 30000000 /dev/zero; echo; echo last"])
-        client = self.watch(job)
+        job = self.submit(argv=["sh", "-c", "until [ -e go ]; do sleep 0.05; done; head -c 30000000 /dev/zero; echo; echo last"])
+        self.wait_for_state(job, "RUNNING")
+        client = self.watch_a_running(job)
+        with open(os.path.join(self.work, "go"), "w", encoding="utf-8"):
+            pass
         self.assertEqual(self.cli("wait", job)[0], 0, "the job waits for its reader")
         out, err = client.communicate(timeout=20)
         self.assertEqual(client.returncode, 0)
@@ -299,8 +309,7 @@ class WithoutTerminal(AttachCase):
         self.wait_for_state(job, "RUNNING")
         status, _, err = self.cli("attach", job, user="backup")
         self.assertEqual((status, f"no job {job} of yours" in err), (125, True), err)
-        administrator = self.watch(job)
-        time.sleep(0.5)
+        administrator = self.watch_a_running(job)
         self.assertIsNone(administrator.poll())
         self.ok("cancel", "--now", job)
         self.assertEqual(administrator.wait(20), 137)
@@ -325,8 +334,7 @@ class WithoutTerminal(AttachCase):
     def test_a_runner_that_dies_ends_it(self):
         job = self.submit("hold", 120)
         self.wait_for_state(job, "RUNNING")
-        client = self.watch(job)
-        time.sleep(0.5)
+        client = self.watch_a_running(job)
         for pid in self.alive_runners():
             os.kill(pid, signal.SIGKILL)
         _, err = client.communicate(timeout=30)

@@ -148,8 +148,7 @@ class Streams(ExecCase):
         job = self.running()
         command = [BERTH, "exec", "--socket", self.socket, str(job), "--", self.payload, "trap_term", "9", "100"]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=self.work) as client:
-            self.assertTrue(eventually(lambda: self.host_pids("trap_term")))
-            time.sleep(0.3)
+            self.assertEqual(client.stdout.readline(), b"trapping\n")
             client.send_signal(signal.SIGTERM)
             client.stdout.read()
             self.assertEqual(client.wait(20), 9)

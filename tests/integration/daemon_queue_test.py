@@ -67,10 +67,10 @@ class Queueing(DaemonCase):
         self.ok("wait", job)
         self.wait_for_state(late, "DEADLINE", 20)
         # Its limit would have fitted when it was submitted.
-        tight = self.submit("exit", 0, time_limit="4s", grace_period=0, deadline="now+5", hold=True)
-        time.sleep(1.5)
+        tight = self.submit("exit", 0, time_limit="58s", grace_period=0, deadline="now+60", hold=True)
+        time.sleep(3)
         self.ok("release", tight)
-        self.wait_for_state(tight, "DEADLINE", 2)
+        self.wait_for_state(tight, "DEADLINE")
         for ended in (late, tight):
             self.assertEqual(self.records(ended)[0]["outcome"]["cause"], "deadline")
             self.assertEqual(self.cli("wait", ended)[0], 124)

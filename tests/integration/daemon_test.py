@@ -757,9 +757,9 @@ class Surviving(DaemonCase):
     def test_an_acknowledged_cancel_survives_and_no_attempt_follows(self):
         self.start_daemon()
         stubborn = 'trap "" TERM; : >{}; while :; do sleep 0.1; done'
-        requeued = int(self.ok("submit", "--parsable", "--grace", "4s", "--wrap", stubborn.format("one")))
+        requeued = int(self.ok("submit", "--parsable", "--grace", f"{4 * PACE}s", "--wrap", stubborn.format("one")))
         limited = int(
-            self.ok("submit", "--parsable", "--retry", 3, "-t", "1s", "--grace", "8s", "--wrap", stubborn.format("two"))
+            self.ok("submit", "--parsable", "--retry", 3, "-t", "1s", "--grace", f"{8 * PACE}s", "--wrap", stubborn.format("two"))
         )
         self.assertTrue(eventually(lambda: {"one", "two"} <= set(os.listdir(self.work))))
         eventually(lambda: False, 1.5)  # the grace period after the time limit

@@ -186,6 +186,8 @@ class Escape(BerthCase):
             os.waitpid(victim, 0)
 
     def test_killing_everything_kills_only_itself(self):
+        other = self.run_start(self.job("hold", 1000))
+        (pid,) = self.wait_for_job(other, word="hold")
         run = self.run_job("signal", 9, -1)
         self.assert_state(run, "COMPLETED", "exited", 0)
         self.assertEqual(self.job_pids("hold"), [pid])

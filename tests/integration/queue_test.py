@@ -156,8 +156,7 @@ class Queue(BerthCase):
 
     def test_interrupt_cancels_in_order_with_grace(self):
         process = self.run_start(self.job("trap_term", 0, name="trap", grace_period="30s"), self.sleeper("waiting"), arguments=["--slots", "1"])
-        self.wait_for_job(process, word="trap_term")
-        time.sleep(0.3)
+        self.assertIn(b"trapping", process.stdout.readline())
         process.send_signal(signal.SIGINT)
         run = self.run_finish(process)
         self.assertEqual({record["state"] for record in run.records}, {"CANCELLED"}, str(run))
@@ -168,8 +167,7 @@ class Queue(BerthCase):
 
     def test_interrupt_kills_what_ignores_it_after_the_grace(self):
         process = self.run_start(self.job("ignore_term", grace_period="500ms"))
-        self.wait_for_job(process)
-        time.sleep(0.3)
+        self.assertEqual(process.stdout.readline(), b"ignoring\n")
         process.send_signal(signal.SIGTERM)
         run = self.run_finish(process)
         self.assert_state(run, "CANCELLED", "cancelled", 143)
@@ -177,8 +175,7 @@ class Queue(BerthCase):
 
     def test_second_interrupt_kills_at_once(self):
         process = self.run_start(self.job("ignore_term", grace_period="1h"))
-        self.wait_for_job(process)
-        time.sleep(0.3)
+        self.assertEqual(process.stdout.readline(), b"ignoring\n")
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         self.assertIsNone(process.poll())

@@ -126,8 +126,7 @@ class Store(BerthCase):
 
     def test_record_of_a_killed_berth_tells_what_the_cgroup_still_knew(self):
         process = self.run_start(self.job("allocate", 50, 1000))
-        self.wait_for_job(process)
-        time.sleep(1)
+        self.assertEqual(process.stdout.readline(), b"allocated 50\n")
         process.kill()
         process.wait()
         self.recover()
@@ -316,7 +315,7 @@ class Store(BerthCase):
         self.assertIn("newer", err)
 
     def test_history_of_no_database_creates_none(self):
-        status, _, _ = self.berth("history", "--database", self.database)
+        status, _, err = self.berth("history", "--database", self.database)
         self.assertFalse(os.path.exists(self.database))
         self.assertEqual((status, self.database in err), (1, True), err)
 

@@ -15,12 +15,13 @@ class TerminalChecks:
     """What holds for a job's terminal and a further command's alike, for a TestCase. `start(*command)` gives a Terminal."""
 
     def check_keys_size_and_status(self, start):
-        terminal = start("sh", "-c", "stty size; echo $TERM; read line; stty size; echo got:$line; exit 5")
+        new_size = 'until [ "$(stty size)" = "40 120" ]; do sleep 0.05; done'
+        terminal = start("sh", "-c", f"stty size; echo $TERM; {new_size}; echo resized; read line; echo got:$line; exit 5")
         self.assertIn("33 101", terminal.expect("vt100"))
         terminal.resize(40, 120)
-        time.sleep(0.5)
+        terminal.expect("resized")
         terminal.type("word\r")
-        self.assertIn("40 120", terminal.expect("got:word"))
+        terminal.expect("got:word")
         self.assertEqual(terminal.finish(), 5)
         self.assertTrue(terminal.is_restored(), "the terminal is left raw")
 
