@@ -83,7 +83,6 @@ Attempt::Attempt(LaunchRequest request, std::unique_ptr<Sandbox> sandbox, Unique
       sandbox_(std::move(sandbox)),
       output_(std::move(output)),
       error_(std::move(error)),
-      created_(now),
       launch_deadline_(now + kLaunchPatience) {}
 
 /// Of a working directory that is not there because a mount is in its place.

@@ -105,7 +105,6 @@ class Attempt {
   bool channel_closed_ = false;
   std::array<bool, 2> waiting_{};
   bool new_output_ = false;
-  Time created_;
   std::optional<Time> started_;
   std::optional<Time> main_ended_;
   std::optional<int> wait_status_;

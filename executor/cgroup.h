@@ -112,8 +112,7 @@ CgroupMachine enter_own_scope(const CgroupMachine& machine, bool always = false)
 
 /// Counters of one cgroup, absent where there is no such file. Peaks that v1 has no file for are sampled.
 struct CgroupCounters {
-  Usage usage;                                   ///< only the fields that a control file gives
-  std::optional<std::uint64_t> local_oom_kills;  ///< of this cgroup itself
+  Usage usage;  ///< only the fields that a control file gives
   std::optional<std::uint64_t> memory_limit_hits;
   std::optional<Bytes> memory_current;
 };

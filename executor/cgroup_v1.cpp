@@ -182,7 +182,6 @@ void read_memory(const ControlFiles& files, std::span<char> buffer, CgroupCounte
   counters.memory_limit_hits = v1_memory_hits(files);
   usage.memory_limit_hits = counters.memory_limit_hits;
   usage.oom_kills = parse_keyed(read_control(files, "memory.oom_control", buffer), "oom_kill");
-  counters.local_oom_kills = usage.oom_kills;  // v1 counts a kill in the victim's own cgroup alone
   const std::string_view stat = read_control(files, "memory.stat", buffer);
   usage.memory_anon_peak = parse_keyed(stat, "total_rss");
   usage.memory_file_peak = parse_keyed(stat, "total_cache");

@@ -111,7 +111,6 @@ void read_unified_memory(const ControlFiles& files, std::span<char> buffer, Cgro
   }
   usage.oom_kills = parse_keyed(read_control(files, "memory.events", buffer), "oom_kill");
   const std::string_view local = read_control(files, "memory.events.local", buffer);  // Linux 5.2
-  counters.local_oom_kills = parse_keyed(local, "oom_kill");
   counters.memory_limit_hits = parse_keyed(local, "max");
   usage.memory_limit_hits = counters.memory_limit_hits;
   const std::string_view stat = read_control(files, "memory.stat", buffer);

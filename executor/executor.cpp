@@ -550,9 +550,7 @@ class Executor::Implementation {
     ended.job_id = job;
     ended.at = wall_clock_at(Attempt::Clock::now());
     ended.outcome = decide_outcome(observation, JobSpec{}, 0);
-    events_.emplace_back(std::move(ended));
-    const itimerspec at_once{{0, 0}, {0, 1}};
-    ::timerfd_settime(timer_.get(), 0, &at_once, nullptr);
+    events_.emplace_back(std::move(ended));  // which arm_timer() sees
   }
 
   bool can_be_armed(const SandboxProfile& profile) const {

@@ -130,7 +130,7 @@ struct PlanMount {
   uint32_t read_only;
   uint64_t size;  ///< tmpfs
 };
-enum PlanMountKind : uint32_t { kMountBind, kMountTmpfs, kMountDevice, kMountWorkingDirectory };
+enum PlanMountKind : uint32_t { kMountBind, kMountTmpfs, kMountDevice };
 
 struct PlanRlimit {
   uint32_t resource;

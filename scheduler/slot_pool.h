@@ -49,8 +49,8 @@ struct Topology {
 /// the memory cgroups' limit. Throws std::runtime_error when hwloc cannot load. On the start path of `berth
 /// run`: hwloc itself is asked once after each boot (scheduler/topology_cache.h).
 Topology detect_topology();
-/// From an hwloc synthetic description ("pack:2 numa:2 l3:1 core:8 pu:2"), for tests.
-/// Throws std::invalid_argument when hwloc does not understand it.
+/// From an hwloc synthetic description ("pack:2 numa:2 l3:1 core:8 pu:2"): a seam for tests, here because
+/// hwloc is nobody else's. Throws std::invalid_argument when hwloc does not understand it.
 Topology synthetic_topology(const std::string& description, Bytes memory_per_node);
 
 /// slots.smt: whether jobs may share a core, each on threads of its own.

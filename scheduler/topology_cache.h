@@ -38,7 +38,6 @@ class TopologyCache {
 
   std::optional<MachineTopology> read() const;
   void write(const MachineTopology& machine) const;
-  bool is_none() const { return folder_.empty(); }
   bool operator==(const TopologyCache&) const = default;
 
  private:

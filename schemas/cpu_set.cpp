@@ -129,10 +129,6 @@ bool CpuSet::contains(unsigned cpu) const {
   return word < words_.size() && (words_[word] & bit_of(cpu)) != 0;
 }
 
-bool CpuSet::contains_all(const CpuSet& other) const {
-  return (other - *this).words_.empty();
-}
-
 bool CpuSet::intersects(const CpuSet& other) const {
   return !(*this & other).words_.empty();
 }

@@ -27,7 +27,6 @@ class CpuSet {
   void insert(unsigned cpu);
   void erase(unsigned cpu);
   bool contains(unsigned cpu) const;
-  bool contains_all(const CpuSet& other) const;
   bool intersects(const CpuSet& other) const;
   std::size_t size() const;
   bool empty() const { return size() == 0; }

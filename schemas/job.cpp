@@ -77,10 +77,6 @@ std::optional<JobState> parse_job_state(std::string_view text) {
   return std::nullopt;
 }
 
-std::string_view compact_code(JobState state) {
-  return names_of(state).code;
-}
-
 bool is_final(JobState state) {
   return state >= JobState::completed;
 }

@@ -43,8 +43,6 @@ enum class JobState {
 std::string_view to_string(JobState state);
 /// Accepts the long names and squeue's short codes ("CD"), in any case.
 std::optional<JobState> parse_job_state(std::string_view text);
-/// squeue's short code ("CD", "OOM").
-std::string_view compact_code(JobState state);
 
 bool is_final(JobState state);
 bool may_transition(JobState from, JobState to);

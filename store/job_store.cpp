@@ -1710,25 +1710,4 @@ std::unique_ptr<QueueStore> QueueStore::open_existing(const std::string& path) {
   return open_store(path, Database::Missing::refuse);
 }
 
-JobState replay(const std::vector<JobEvent>& events) {
-  if (events.empty() || events.front().state != JobState::pending) {
-    throw StoreError("the events do not begin with PENDING: the database was changed by hand, or is damaged");
-  }
-  JobState state = JobState::pending;
-  for (auto event = events.begin() + 1; event != events.end(); ++event) {
-    const bool is_array =
-        state == JobState::pending && is_final(event->state) && event->detail.starts_with("{\"array\"");
-    const bool is_change = !is_final(state) && event->state == state;  // of what it waits for; a cancellation
-    const bool is_requeue = event->state == JobState::pending && is_final(state);
-    if (!is_array && !is_change && !is_requeue && !may_transition(state, event->state)) {
-      throw StoreError("job " + std::to_string(event->job_id) + ": event " + std::to_string(event->sequence) +
-                       " turns " + std::string(to_string(state)) + " into " +
-                       std::string(to_string(event->state)) +
-                       ": the database was changed by hand, or is damaged");
-    }
-    state = event->state;
-  }
-  return state;
-}
-
 }  // namespace berth

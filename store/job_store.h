@@ -117,7 +117,7 @@ struct HistoryFilter {
   bool counts_each_spec = false;  ///< for what tells it with every record
 };
 
-/// One row of the append-only events table; replaying a job's events gives its state.
+/// One row of the append-only events table; the last of a job's events has its state.
 struct JobEvent {
   std::int64_t sequence = 0;
   JobId job_id = 0;
@@ -126,10 +126,6 @@ struct JobEvent {
   JobState state = JobState::pending;
   std::string detail;  ///< JSON object text, or empty
 };
-
-/// The state that a job's events (all of them, oldest first) lead to. Throws StoreError when they are not
-/// a legal history.
-JobState replay(const std::vector<JobEvent>& events);
 
 class JobStore {
  public:

@@ -307,7 +307,6 @@ TEST_CASE("counters come from the job alone") {
   CHECK(usage.pids_peak.value() == 1);
   CHECK(usage.page_faults.value() >= 32);
   CHECK(usage.oom_kills == 0U);
-  CHECK(counters.local_oom_kills == 0U);
   CHECK(usage.memory_limit_hits == 0U);
   CHECK(usage.pids_limit_hits == 0U);
   CHECK(usage.cpu_stall.has_value() == (machine().unified.version == 2 && fs::exists("/proc/pressure/cpu")));
@@ -403,7 +402,6 @@ TEST_CASE("a job beyond its memory is killed, and its own cgroup is named as the
   CHECK(WTERMSIG(child.wait()) == SIGKILL);
   const CgroupCounters counters = job->read();
   CHECK(counters.usage.oom_kills == 1U);
-  CHECK(counters.local_oom_kills == 1U);
   CHECK(counters.memory_limit_hits.value_or(1) > 0);  // absent where the kernel forgets to count
   CHECK((limit_swap || counters.memory_limit_hits.has_value()));
   CHECK(job->limiting_cgroup() == job->path(Controller::memory));

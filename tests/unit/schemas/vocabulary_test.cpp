@@ -22,12 +22,13 @@ void for_each_state(Visitor visit) {
 }
 
 TEST_CASE("every state reads back from its name and its code, in any case") {
-  for_each_state([](JobState state) {
-    CHECK(parse_job_state(to_string(state)) == state);
-    CHECK(parse_job_state(compact_code(state)) == state);
-  });
+  for_each_state([](JobState state) { CHECK(parse_job_state(to_string(state)) == state); });
+  JobState next = JobState::pending;
+  for (const char* code : {"PD", "CF", "R", "S", "CG", "CD", "F", "TO", "OOM", "CA", "PR", "NF", "DL"}) {
+    CHECK(parse_job_state(code) == next);
+    next = static_cast<JobState>(static_cast<int>(next) + 1);
+  }
   CHECK(to_string(JobState::out_of_memory) == "OUT_OF_MEMORY");
-  CHECK(compact_code(JobState::out_of_memory) == "OOM");
   CHECK(parse_job_state("completed") == JobState::completed);
   CHECK(parse_job_state("Cd") == JobState::completed);
   CHECK_FALSE(parse_job_state("DONE"));

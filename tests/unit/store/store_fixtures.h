@@ -12,8 +12,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "store/job_store.h"
 
@@ -39,6 +41,28 @@ class TemporaryFolder {
  private:
   std::string path_;
 };
+
+/// The state that a job's events (all of them, oldest first) lead to. Throws std::runtime_error when they are
+/// not a legal history.
+inline JobState replay(const std::vector<JobEvent>& events) {
+  if (events.empty() || events.front().state != JobState::pending) {
+    throw std::runtime_error("the events do not begin with PENDING");
+  }
+  JobState state = JobState::pending;
+  for (auto event = events.begin() + 1; event != events.end(); ++event) {
+    const bool is_array =
+        state == JobState::pending && is_final(event->state) && event->detail.starts_with("{\"array\"");
+    const bool is_change = !is_final(state) && event->state == state;  // of what it waits for; a cancellation
+    const bool is_requeue = event->state == JobState::pending && is_final(state);
+    if (!is_array && !is_change && !is_requeue && !may_transition(state, event->state)) {
+      throw std::runtime_error("event " + std::to_string(event->sequence) + " turns " +
+                               std::string(to_string(state)) + " into " +
+                               std::string(to_string(event->state)));
+    }
+    state = event->state;
+  }
+  return state;
+}
 
 inline unsigned mode_of(const std::string& path) {
   struct stat status {};
