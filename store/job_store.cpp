@@ -42,6 +42,21 @@ bool is_refusal(const std::exception_ptr& error) {
 
 namespace {
 
+/// What rows of `jobs` are made with; what is left out is at its default.
+constexpr std::string_view kNewJobColumns =
+    "supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, state, submit_us, "
+    "group_id, spec_id, array_job_id, array_task_id";
+
+/// Of an event: what was asked for, in whatever order its JSON has its members; null where it has none.
+constexpr std::string_view kAction = "CASE WHEN json_valid(detail) THEN json_extract(detail, '$.action') END";
+
+template <typename... Parts>
+std::string joined(const Parts&... parts) {
+  std::string text;
+  (text.append(parts), ...);
+  return text;
+}
+
 std::int64_t to_column(Timestamp instant) {
   return instant.time_since_epoch().count();
 }
@@ -641,10 +656,7 @@ std::optional<std::int64_t> SqliteJobStore::share_spec(const std::string& text) 
 
 /// One job, or kRowsAtOnce of them.
 void SqliteJobStore::insert_rows(std::span<const NewJob> jobs, std::int64_t supervisor) {
-  static const std::string kInsert =
-      "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
-      "state, "
-      "submit_us, group_id, spec_id, array_job_id, array_task_id) VALUES ";
+  static const std::string kInsert = joined("INSERT INTO jobs (", kNewJobColumns, ") VALUES ");
   constexpr std::string_view kRow = "(?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING', ?, ?, ?, ?, ?)";
   static const std::string kOne = kInsert + std::string(kRow);
   static const std::string kMany = kInsert + repeated(kRow, kRowsAtOnce);
@@ -864,9 +876,10 @@ void SqliteJobStore::note_cancel(JobId job, unsigned attempt, Timestamp at, cons
 
 std::optional<std::string> SqliteJobStore::canceller(JobId job, unsigned attempt) {
   return database_->read([&] {
-    Query query = database_->query(
-        "SELECT coalesce(json_extract(detail, '$.by'), '') FROM events WHERE job_id = ? AND attempt = ? AND "
-        R"(detail LIKE '{"action":"cancel"%' ORDER BY sequence)");
+    static const std::string kFirst = joined(
+        "SELECT coalesce(json_extract(detail, '$.by'), '') FROM events WHERE job_id = ? AND attempt = ? AND ",
+        kAction, " = 'cancel' ORDER BY sequence");
+    Query query = database_->query(kFirst.c_str());
     query.bind(job).bind(std::int64_t{attempt});
     return query.step() ? std::optional(query.text(0)) : std::nullopt;
   });
@@ -1131,13 +1144,10 @@ JobId SqliteJobStore::add_task(JobId array_job, unsigned task, Timestamp at) {
     if (!tasks.erase(task)) {
       refuse(array_job, "its task " + std::to_string(task) + " does not wait any more");
     }
-    Query insert = database_->query(
-        "INSERT INTO jobs (supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, "
-        "state, "
-        "submit_us, group_id, spec_id, array_job_id, array_task_id) SELECT supervisor_id, user, user_id, "
-        "job_user, "
-        "job_user_id, host, name, account, spec, 'PENDING', submit_us, group_id, spec_id, id, ? FROM jobs "
-        "WHERE id = ? AND end_us IS NULL");
+    static const std::string kInsert = joined("INSERT INTO jobs (", kNewJobColumns, R"() SELECT
+        supervisor_id, user, user_id, job_user, job_user_id, host, name, account, spec, 'PENDING', submit_us,
+        group_id, spec_id, id, ? FROM jobs WHERE id = ? AND end_us IS NULL)");
+    Query insert = database_->query(kInsert.c_str());
     insert.bind(std::int64_t{task}).bind(array_job);
     if (insert.execute() == 0) {
       refuse(array_job, "is over, so no task of it starts");
@@ -1176,9 +1186,10 @@ bool SqliteJobStore::close_array(JobId job, const Outcome& outcome, Timestamp at
 
 std::optional<Outcome> SqliteJobStore::closing(JobId array_job) {
   return database_->read([&]() -> std::optional<Outcome> {
-    Query query = database_->query(
-        "SELECT json_extract(detail, '$.state'), json_extract(detail, '$.cause'), json_extract(detail, "
-        R"('$.message') FROM events WHERE job_id = ? AND detail LIKE '{"action":"close"%')");
+    static const std::string kClosing = joined(R"(SELECT json_extract(detail, '$.state'),
+        json_extract(detail, '$.cause'), json_extract(detail, '$.message') FROM events WHERE job_id = ? AND )",
+                                               kAction, " = 'close'");
+    Query query = database_->query(kClosing.c_str());
     if (!query.bind(array_job).step()) {
       return std::nullopt;
     }
@@ -1193,10 +1204,11 @@ std::optional<Outcome> SqliteJobStore::closing(JobId array_job) {
 
 /// Since it was opened again, if it was.
 bool SqliteJobStore::is_cancelled_array(JobId array_job) {
-  Query query = database_->query(
-      R"(SELECT 1 FROM events WHERE job_id = ?1 AND detail LIKE '{"action":"cancel"%' AND sequence > )"
-      "coalesce((SELECT max(sequence) FROM events WHERE job_id = ?1 AND detail LIKE "
-      R"('{"action":"reopen"%'), 0))");
+  static const std::string kCancels =
+      joined("SELECT 1 FROM events WHERE job_id = ?1 AND ", kAction,
+             " = 'cancel' AND sequence > coalesce((SELECT max(sequence) FROM events WHERE job_id = ?1 AND ",
+             kAction, " = 'reopen'), 0)");
+  Query query = database_->query(kCancels.c_str());
   return query.bind(array_job).step();
 }
 
@@ -1313,9 +1325,9 @@ std::optional<Outcome> SqliteJobStore::last_outcome(JobId job) {
 
 std::string SqliteJobStore::last_hold(JobId job) {
   return database_->read([&] {
-    Query query = database_->query(
-        R"(SELECT detail FROM events WHERE job_id = ? AND (detail LIKE '{"action":"hold"%' OR detail LIKE )"
-        R"('{"action":"release"%') ORDER BY sequence DESC LIMIT 1)");
+    static const std::string kLast = joined("SELECT detail FROM events WHERE job_id = ? AND ", kAction,
+                                            " IN ('hold', 'release') ORDER BY sequence DESC LIMIT 1");
+    Query query = database_->query(kLast.c_str());
     return query.bind(job).step() ? query.text(0) : std::string();
   });
 }

@@ -606,9 +606,9 @@ TEST_CASE("what is asked of one array or attempt reads neither specs nor tasks t
   CHECK(store->open_tasks(array) == std::vector<JobId>{second});
   CHECK(store->last_outcome(first) == store->find(first).at(0).outcome);
   CHECK(store->last_hold(array).empty());
-  store->change(array, *job.queue, at(4), R"({"action":"hold","by":"a"})", "");
+  store->change(array, *job.queue, at(4), R"({"a_reason":"x","action":"hold","by":"a"})", "");
   store->change(array, *job.queue, at(5), R"({"action":"update","by":"a"})", "");
-  CHECK(store->last_hold(array) == R"({"action":"hold","by":"a"})");
+  CHECK(store->last_hold(array) == R"({"a_reason":"x","action":"hold","by":"a"})");
 }
 
 TEST_CASE("thousands of tasks and ranges are one filter") {
@@ -831,7 +831,7 @@ TEST_CASE("an array all of whose tasks started is what they are, and cancelled w
   const auto store = QueueStore::open(":memory:");
   const JobId array = submit_array(*store, "0");
   const JobId task = start_task(*store, array, 0);
-  store->note_cancel(array, 0, at(4), R"({"action":"cancel","by":"ada"})");
+  store->note_cancel(array, 0, at(4), R"({"a_reason":"x","action":"cancel","by":"ada"})");
   store->finish(task, 1, ended(JobState::cancelled, Cause::cancelled), {}, at(5));
   CHECK(store->settle_array(array, at(5)) == JobState::cancelled);
   const auto run_again = [&](unsigned attempt, const Outcome& outcome) {
