@@ -1054,7 +1054,7 @@ std::vector<JobSummary> SqliteJobStore::summaries(const SummaryFilter& filter) {
         summary.array_task_id = static_cast<unsigned>(*task);
       }
       if (const std::string limit = row.text(); !limit.empty()) {
-        summary.time_limit = parse_duration(limit);
+        summary.time_limit = parse_duration(limit, std::chrono::minutes(1));  // as in a job file
       }
       if (!row.next_is_null()) {
         summary.queue = read_facts(row);
