@@ -115,7 +115,7 @@ install(FILES ${berth_generated}/completion/berth
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 # In the folders that they have here, so that their links to each other hold.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs ${PROJECT_SOURCE_DIR}/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
-foreach(document README.md executor/README.md scheduler/README.md scheduler/job_queue.h schemas/job.schema.json
+foreach(document README.md executor/README.md scheduler/README.md store/README.md schemas/README.md scheduler/job_queue.h schemas/job.schema.json
         schemas/berthd.schema.json schemas/berthd.openapi.json)
   cmake_path(GET document PARENT_PATH folder)
   install(FILES ${PROJECT_SOURCE_DIR}/${document} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
