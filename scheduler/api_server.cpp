@@ -14,6 +14,7 @@
 #include <boost/beast/core/basic_stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -53,6 +54,22 @@ constexpr std::size_t kMostUnread = std::size_t{128} << 20U;
 /// Connections beyond the limit that are read from until they end, and for how long at most.
 constexpr unsigned kMostRefused = 64;
 constexpr std::chrono::seconds kRefusedPatience{2};
+
+#ifdef SO_PASSRIGHTS
+constexpr int kPassRights = SO_PASSRIGHTS;
+#else
+constexpr int kPassRights = 83;  // unix(7): since Linux 6.16
+#endif
+
+/// Whoever sends descriptors to the connections of `socket` gets EPERM, also when a runner has taken them
+/// over. Nobody takes them here, so that the kernel would close them in recv(2), on the event loop, and some
+/// files take long to close. An older kernel does not know the option.
+void refuse_descriptors(int socket) {
+  constexpr int kNo = 0;
+  if (::setsockopt(socket, SOL_SOCKET, kPassRights, &kNo, sizeof kNo) != 0 && errno != ENOPROTOOPT) {
+    throw std::system_error(errno, std::generic_category(), "SO_PASSRIGHTS of the API's socket");
+  }
+}
 
 std::string decode(std::string_view text) {
   std::string out;
@@ -137,6 +154,7 @@ class ApiServer::Implementation : public std::enable_shared_from_this<ApiServer:
     clear_socket_place(path_);
     acceptor_.open();
     ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
+    refuse_descriptors(acceptor_.native_handle());
     acceptor_.bind(Local::endpoint(path_));
     bound_.emplace(path_);
     if (::chmod(path_.c_str(), 0666) != 0) {  // who may do what is decided by SO_PEERCRED

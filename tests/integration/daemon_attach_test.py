@@ -11,6 +11,7 @@ from berth_case import BERTH, eventually, main, natively
 from daemon_case import PACE, RUNNER, DaemonCase
 from terminal_case import Terminal
 
+SO_PASSRIGHTS = 83  # asm-generic/socket.h
 LEAVE = "\x10\x11"  # Ctrl-P Ctrl-Q
 
 
@@ -355,6 +356,21 @@ class WithoutTerminal(AttachCase):
         while b'"attempt":1' not in received:
             received += client.recv(4096)
         return client
+
+    def test_nobody_sends_descriptors_to_the_api_or_to_a_runner(self):
+        """The last close of a file may take long, and the event loop that it is sent to would wait for it."""
+        job = self.submit("hold", 600)
+        self.wait_for_state(job, "RUNNING")
+        with socket.socket(socket.AF_UNIX) as client, open("/dev/null", "rb") as file:
+            try:
+                client.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
+            except OSError as error:
+                self.skip(f"this kernel has no SO_PASSRIGHTS (Linux 6.16): {error}")
+            client.connect(self.socket)
+            for receiver in (client, self.stream(job)):
+                with self.assertRaises(PermissionError):
+                    socket.send_fds(receiver, [b"G"], [file.fileno()])
+        self.ok("cancel", "--now", job)
 
     def test_an_outdated_runner_ends_only_when_its_clients_have_got_everything(self):
         self.stop_daemon()
