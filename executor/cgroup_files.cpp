@@ -79,6 +79,28 @@ void add_saturated(std::uint64_t& sum, std::uint64_t value) {
 
 }  // namespace
 
+std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
+  std::vector<MountLine> mounts;
+  std::string_view line;
+  while (next_line(mountinfo, line)) {
+    const std::size_t dash = line.find(" - ");
+    if (dash == std::string_view::npos) {
+      continue;
+    }
+    std::string_view before = line.substr(0, dash);
+    std::string_view after = line.substr(dash + 3);
+    const std::optional<std::uint64_t> id = whole_number<std::uint64_t>(next_field(before, ' '));
+    const std::optional<std::uint64_t> parent = whole_number<std::uint64_t>(next_field(before, ' '));
+    next_field(before, ' ');  // device
+    next_field(before, ' ');  // root
+    if (id && parent) {
+      mounts.push_back(
+          {*id, *parent, unescape(next_field(before, ' ')), std::string(next_field(after, ' '))});
+    }
+  }
+  return mounts;
+}
+
 std::vector<CgroupMountLine> parse_cgroup_mounts(std::string_view mountinfo) {
   std::vector<CgroupMountLine> mounts;
   std::string_view line;

@@ -16,6 +16,15 @@
 
 namespace berth {
 
+/// One line of /proc/PID/mountinfo.
+struct MountLine {
+  std::uint64_t id = 0;
+  std::uint64_t parent = 0;
+  std::string mount_point;
+  std::string type;
+};
+std::vector<MountLine> parse_mounts(std::string_view mountinfo);
+
 /// One line of /proc/PID/mountinfo whose file system is cgroup or cgroup2.
 struct CgroupMountLine {
   int version = 0;   ///< 1: cgroup, 2: cgroup2

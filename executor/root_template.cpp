@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -16,9 +17,14 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <vector>
 
+#include "executor/cgroup_files.h"
+#include "executor/os/syscall.h"
 #include "executor/os/unique_fd.h"
 
 #ifndef AT_RECURSIVE
@@ -28,6 +34,8 @@
 namespace berth {
 namespace {
 
+/// Where the template is attached while it is built.
+constexpr const char* kTemplate = "/sys";
 constexpr unsigned kReadOnly = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 template <typename Result>
@@ -137,6 +145,108 @@ void add_host_directories(int root) {
   }
 }
 
+/// What is in these tells of the host's processes, devices and cgroups, which a job is not to see.
+bool shows_the_host(const std::string& type) {
+  static constexpr std::array kTypes = {
+      "proc",     "sysfs",      "cgroup",    "cgroup2", "devpts", "devtmpfs",    "mqueue",   "debugfs",
+      "tracefs",  "securityfs", "selinuxfs", "smackfs", "bpf",    "binfmt_misc", "configfs", "pstore",
+      "efivarfs", "fusectl",    "resctrl",   "xenfs",   "nfsd",   "rpc_pipefs"};
+  return std::any_of(kTypes.begin(), kTypes.end(), [&](const char* other) { return type == other; });
+}
+
+/// Mounts of this namespace, as they are at one moment.
+class MountTable {
+ public:
+  MountTable() {
+    try {
+      mounts_ = parse_mounts(read_file_at(AT_FDCWD, "/proc/self/mountinfo"));
+    } catch (const std::system_error& error) {
+      throw TemplateError{"read /proc/self/mountinfo", error.code().value()};
+    }
+  }
+
+  /// Those that show the host, and can be reached from `root`.
+  std::vector<MountLine> showing_the_host(std::uint64_t root) const {
+    std::vector<MountLine> found;
+    std::copy_if(mounts_.begin(), mounts_.end(), std::back_inserter(found), [&](const MountLine& mount) {
+      return shows_the_host(mount.type) && is_reached(mount, root);
+    });
+    return found;
+  }
+
+ private:
+  bool is_reached(const MountLine& mount, std::uint64_t root) const {
+    const MountLine* at = &mount;
+    while (at != nullptr && at->id != root && !is_covered(*at)) {
+      at = find(at->parent);
+    }
+    return at != nullptr && at->id == root;
+  }
+
+  /// By a mount upon it, or upon a folder that it lies below.
+  bool is_covered(const MountLine& mount) const {
+    return std::any_of(mounts_.begin(), mounts_.end(), [&](const MountLine& other) {
+      return (other.parent == mount.id && other.mount_point == mount.mount_point) ||
+             (other.parent == mount.parent && mount.mount_point.starts_with(other.mount_point + "/"));
+    });
+  }
+
+  const MountLine* find(std::uint64_t id) const {
+    const auto found =
+        std::find_if(mounts_.begin(), mounts_.end(), [&](const MountLine& mount) { return mount.id == id; });
+    return found == mounts_.end() ? nullptr : &*found;
+  }
+
+  std::vector<MountLine> mounts_;
+};
+
+struct statx status_of(int descriptor) {
+  struct statx status {};
+  must(::statx(descriptor, "", AT_EMPTY_PATH, STATX_TYPE | STATX_MNT_ID, &status), "statx of a mount");
+  return status;
+}
+
+/// Covers `mount` with what is empty, unless something else has its name by now.
+void cover(int root, const MountLine& mount) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+  const std::string path = mount.mount_point.substr(std::strlen(kTemplate));
+  const UniqueFd point{static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how))};
+  if (!point) {
+    return;
+  }
+  const struct statx status = status_of(point.get());
+  if (status.stx_mnt_id != mount.id) {
+    return;
+  }
+  const UniqueFd empty{must(S_ISDIR(status.stx_mode) ? open_tree_clone(root, "dev/mqueue", 0)
+                                                     : open_tree_clone(AT_FDCWD, "/dev/null", 0),
+                            "open_tree of what is empty")};
+  must(set_attributes(empty.get(), kReadOnly | MOUNT_ATTR_NOEXEC, 0), "mount_setattr of what is empty");
+  must(static_cast<int>(::syscall(SYS_move_mount, empty.get(), "", point.get(), "",
+                                  MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)),
+       "cover a mount of the host's");
+}
+
+/// A chroot on the host has its /proc, /sys and /dev below one of the host's directories. Not umounted: they
+/// are locked where berth is not root, and a job cannot uncover them. Folders on the way may be renamed by
+/// users at any moment, so that a mount counts as covered only when the table says so.
+void cover_what_shows_the_host(int root) {
+  constexpr int kMostTimes = 100;
+  const std::uint64_t root_id = status_of(root).stx_mnt_id;
+  for (int times = 0; times < kMostTimes; ++times) {
+    const std::vector<MountLine> mounts = MountTable().showing_the_host(root_id);
+    if (mounts.empty()) {
+      return;
+    }
+    for (const MountLine& mount : mounts) {
+      cover(root, mount);
+    }
+  }
+  throw TemplateError{"cover the /proc and /sys of a chroot below the host's directories", ESTALE};
+}
+
 void make_directories(int root) {
   struct Directory {
     const char* path;
@@ -204,9 +314,10 @@ void enter_root_template(bool pivot) {
   // Only an attached mount takes further mounts before Linux 6.15. Not upon "/": a process whose root is
   // covered counts as chrooted and may make no user namespace (user_namespaces(7)). /sys is everywhere, and
   // nobody mounts anything from below it into a job.
-  must(attach(root.get(), AT_FDCWD, "/sys"), "move_mount of the root");
+  must(attach(root.get(), AT_FDCWD, kTemplate), "move_mount of the root");
   add_host_directories(root.get());
   make_directories(root.get());
+  cover_what_shows_the_host(root.get());
   must(attach(proc.get(), root.get(), "proc"), "move_mount of /proc");
   add_devices(root.get());
   if (sysfs) {

@@ -87,6 +87,22 @@ class Escape(BerthCase):
         )
         return self.job(argv=["/usr/bin/python3", "-I", "-c", prologue + program], name="python", **spec)
 
+    def test_what_shows_the_host_is_covered_in_chroots_too(self):
+        chroot = os.path.join(self.directory, "a chroot")
+        for name in ("proc", "sys", "dev", "data"):
+            os.makedirs(os.path.join(chroot, name))
+        with open(os.path.join(chroot, "file"), "w", encoding="utf-8"):
+            pass
+        mount = ("cd \"$0\" && mount --bind /proc proc && mount --rbind /sys sys && mount --rbind /dev dev && "
+                 "mount -t tmpfs none data && mkdir data/kept && mount -t tmpfs none proc/fs && mount --bind /proc/uptime file && "
+                 "cd - > /dev/null && exec \"$@\"")
+        job = {"argv": ["/bin/sh", "-c", f"cd '{chroot}' && ls proc sys dev data; cat file; exit 0"], "memory_per_node": None}
+        for user in ((), ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")):
+            run = self.run_jobs(self.job(**job), arguments=("--database", ":memory:"),
+                                program=("unshare", "--mount", "sh", "-c", mount, chroot, *user))
+            self.assert_state(run, "COMPLETED")
+            self.assertEqual(run.out, "data:\nkept\n\ndev:\n\nproc:\n\nsys:\n", str(run))
+
     def test_sockets_are_of_families_that_belong_to_a_network_namespace(self):
         # unix, inet, inet6, netlink and packet; AF_VSOCK (40) and others belong to no network namespace.
         allowed = (1, 2, 10, 16, 17)

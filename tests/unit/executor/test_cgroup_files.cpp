@@ -133,6 +133,19 @@ TEST_CASE("mountinfo of a hybrid machine gives each v1 hierarchy and the v2 tree
   CHECK(mounts[9].root == "/");
 }
 
+TEST_CASE("the table of mounts") {
+  const auto mounts = parse_mounts(
+      "36 35 98:0 / /a\\040b rw master:1 - proc proc rw\n37 36 0:5 /x /a\\040b/c ro - tmpfs none rw\n"
+      "x 35 98:0 / /y rw - proc proc rw\n38 35 98:0 / /z rw\n");
+  REQUIRE(mounts.size() == 2);
+  CHECK(mounts[0].id == 36);
+  CHECK(mounts[0].parent == 35);
+  CHECK(mounts[0].mount_point == "/a b");
+  CHECK(mounts[0].type == "proc");
+  CHECK(mounts[1].mount_point == "/a b/c");
+  CHECK(mounts[1].type == "tmpfs");
+}
+
 TEST_CASE("mountinfo: optional fields, escapes, read-only mounts and truncation") {
   const auto mounts = parse_cgroup_mounts(
       "30 23 0:26 /../.. /sys/fs/my\\040cgroup ro,nosuid shared:4 master:1 - cgroup2 cgroup2 rw,nsdelegate\n"
