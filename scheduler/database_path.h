@@ -8,7 +8,8 @@
 namespace berth {
 
 /// --database, else /var/lib/berth/berth.db for root, else $XDG_STATE_HOME/berth/berth.db, else
-/// ~/.local/state/berth/berth.db. Throws std::runtime_error when there is no home either.
+/// ~/.local/state/berth/berth.db. Throws std::runtime_error when there is no home either, and for root when
+/// --database leads through a link of another than root and the calling user.
 std::string database_path(const CommandLine& line);
 
 }  // namespace berth

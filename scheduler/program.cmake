@@ -28,7 +28,7 @@ berth_library(berth_cli
   cli_check.cpp
   cli_version.cpp
 )
-# berth_executor: for output_files alone, which opens what a job could have changed; berth_scheduler: for small_file.
+# berth_executor: for output_files and database_path alone, which open what a job could have changed; berth_scheduler: for small_file.
 target_link_libraries(berth_cli PUBLIC berth_schemas PRIVATE Boost::program_options berth_spdlog berth_executor berth_scheduler)
 set_source_files_properties(manual_page.cpp cli_version.cpp PROPERTIES
   COMPILE_DEFINITIONS "BERTH_VERSION=\"${PROJECT_VERSION}\"")

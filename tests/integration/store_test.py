@@ -57,6 +57,16 @@ class Store(BerthCase):
         rows = json.loads(self.berth("history", "--json", "--database", elsewhere)[1])
         self.assertEqual([row["state"] for row in rows["jobs"]], ["COMPLETED", "COMPLETED"])
 
+    def test_root_makes_no_database_through_a_jobs_link(self):
+        database, made = os.path.join(self.work, "own.db"), os.path.join(self.directory, "made-by-root")
+        script = f"ln -s {made} {database}"
+        self.assertEqual(self.berth("run", "--database", self.database, "-D", self.work, "--", "/bin/sh", "-c", script)[0], 0)
+        for words in (("run", "--database", database, "--", "/bin/true"), ("history", "--database", database)):
+            status, _, err = self.berth(*words)
+            self.assertNotEqual(status, 0, err)
+            self.assertIn("symbolic link of another user", err)
+        self.assertFalse(os.path.lexists(made))
+
     def test_database_that_may_only_be_read_is_refused(self):
         self.run_job("exit", 0)
         folder = os.path.dirname(self.database)
