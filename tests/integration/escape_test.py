@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 
-from berth_case import BerthCase, main, read
+from berth_case import BERTH, BerthCase, main, read
 
 # What the kernel answers when it refuses; anything else means that it got further than it should.
 REFUSALS = {"EPERM", "EACCES", "ENOSYS", "EROFS", "SIGSYS", "ENOENT", "ESRCH", "EALREADY", "ENODATA"}
@@ -97,9 +97,12 @@ class Escape(BerthCase):
                  "mount -t tmpfs none data && mkdir data/kept && mount -t tmpfs none proc/fs && mount --bind /proc/uptime file && "
                  "cd - > /dev/null && exec \"$@\"")
         job = {"argv": ["/bin/sh", "-c", f"cd '{chroot}' && ls proc sys dev data; cat file; exit 0"], "memory_per_node": None}
-        for user in ((), ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")):
+        # An ordinary user may not reach the program where it was built.
+        program = shutil.copy(BERTH, self.directory)
+        user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", f'shift; exec {program} "$@"', "sh")
+        for words in ((), user):
             run = self.run_jobs(self.job(**job), arguments=("--database", ":memory:"),
-                                program=("unshare", "--mount", "sh", "-c", mount, chroot, *user))
+                                program=("unshare", "--mount", "sh", "-c", mount, chroot, *words))
             self.assert_state(run, "COMPLETED")
             self.assertEqual(run.out, "data:\nkept\n\ndev:\n\nproc:\n\nsys:\n", str(run))
 
