@@ -115,6 +115,8 @@ std::string Attempt::explain_mount(const sandbox::Report& report) const {
       return problem +
              "it, or a part of its path, is a file in the job; mount a folder on a folder, and a file "
              "on a file";
+    case ESTALE:
+      return problem + "what is there was changed while the job was started; start it again";
     case ELOOP:
       return problem +
              "links in the job's root lead to / itself, into /proc, /sys or /dev, or in a circle; name "

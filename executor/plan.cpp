@@ -81,8 +81,9 @@ class Blob {
 }
 
 /// What is at `path`. To be called with the rights of `caller` (ActAs).
-UniqueFd find_object(const std::string& field, const std::string& path, const Caller& caller) {
-  UniqueFd object = open_trusted(path, O_PATH, 0, caller.uid);
+UniqueFd find_object(const std::string& field, const std::string& path, const Caller& caller,
+                     int flags = O_PATH) {
+  UniqueFd object = open_trusted(path, flags, 0, caller.uid);
   if (!object && errno == ELOOP) {
     throw LaunchError(field, ELOOP,
                       field + ": " + path +
@@ -96,10 +97,11 @@ UniqueFd find_object(const std::string& field, const std::string& path, const Ca
 }
 
 /// What is at `path`, found with the calling user's rights.
-UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request) {
+UniqueFd open_object(const std::string& field, const std::string& path, const LaunchRequest& request,
+                     int flags = O_PATH) {
   const Caller& caller = caller_of(request);
   const ActAs access(caller.uid, caller.gid, caller.name);
-  return find_object(field, path, caller);
+  return find_object(field, path, caller, flags);
 }
 
 /// Whether something else than what is needed is at `path`, or nothing, as the job whose root this is would
@@ -346,11 +348,9 @@ class PlanBuilder {
     if (within_mount || is_private_directory(directory) || !spec.isolation.root.empty()) {
       return;
     }
-    const UniqueFd object = open_object("current_working_directory", directory, request_);
-    struct stat status {};
-    if (::fstat(object.get(), &status) != 0 || !S_ISDIR(status.st_mode)) {
-      refuse_path("current_working_directory", ENOTDIR, directory);
-    }
+    // O_DIRECTORY also has a folder mounted that is mounted when it is used (autofs).
+    const UniqueFd object =
+        open_object("current_working_directory", directory, request_, O_PATH | O_DIRECTORY);
     // Of what was opened, not of the name: a link must not bring the host's /proc or the whole host in.
     const std::string real = path_of(object);
     if (is_private_directory(real) || std::any_of(kSpecial.begin(), kSpecial.end(), [&](const char* special) {
@@ -362,6 +362,11 @@ class PlanBuilder {
                             " is the job's own; choose another directory");
     }
     add_source(sandbox::kMountBind, "current_working_directory", directory, object, directory, false);
+    struct statx status {};
+    check(::statx(object.get(), "", AT_EMPTY_PATH, STATX_INO, &status), "statx", directory);
+    plan_mounts_.back().inode = status.stx_ino;
+    plan_mounts_.back().device_major = status.stx_dev_major;
+    plan_mounts_.back().device_minor = status.stx_dev_minor;
   }
 
   void add_mounts(Plan& plan) {

@@ -129,6 +129,11 @@ struct PlanMount {
   Offset target;
   uint32_t read_only;
   uint64_t size;  ///< tmpfs
+  /// Of what `source` led to when it was judged, statx(2): what is opened must be that. Inode 0: it was not
+  /// judged.
+  uint64_t inode;
+  uint32_t device_major;
+  uint32_t device_minor;
 };
 enum PlanMountKind : uint32_t { kMountBind, kMountTmpfs, kMountDevice };
 

@@ -38,6 +38,7 @@ constexpr long kEnotdir = -20;
 constexpr long kEisdir = -21;
 constexpr long kEinval = -22;
 constexpr long kEloop = -40;
+constexpr long kEstale = -116;
 
 constexpr size_t kPathMax = 4096;  // PATH_MAX: the kernel takes none of that size, and has no link of it
 
@@ -583,6 +584,14 @@ void rebuild_root() {
   pivot_into(fresh);
 }
 
+/// Somebody may have changed a link on the way since then.
+bool is_what_was_judged(long tree, const PlanMount& mount) {
+  struct statx status {};
+  return mount.inode == 0 ||
+         (sys(SYS_statx, tree, "", kEmptyPath, STATX_INO, &status) == 0 && status.stx_ino == mount.inode &&
+          status.stx_dev_major == mount.device_major && status.stx_dev_minor == mount.device_minor);
+}
+
 /// Init's own files are not to land in what is another's: a folder of their own in memory goes there first.
 void mount_own_folder(const Plan& plan) {
   constexpr int64_t kRounding = int64_t{64} * 1024;  // whole pages
@@ -610,6 +619,9 @@ void open_sources(const ReceivedPlan& received) {
     }
     const char* source = received.text(mounts[index].source);
     const long tree = expect(clone_tree(source, kRecursive), Step::mount_bind, source);
+    if (!is_what_was_judged(tree, mounts[index])) {
+      fail(Step::mount_bind, kEstale, source);
+    }
     const bool device = mounts[index].kind == sandbox::kMountDevice;
     const uint64_t attributes = MOUNT_ATTR_NOSUID | (device ? 0u : unsigned{MOUNT_ATTR_NODEV}) |
                                 (mounts[index].read_only != 0 ? unsigned{MOUNT_ATTR_RDONLY} : 0u);

@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 
 from berth_case import BerthCase, main, read
 
@@ -242,6 +243,23 @@ class WithoutRoot(BerthCase):
         self.assertEqual(report["hostname"], "report")
         self.assertEqual(run.record["user_id"], TEST_UID)
         self.assertEqual(run.record["job_user_id"], TEST_UID)
+
+    def test_a_working_directory_that_is_changed_meanwhile_is_not_entered(self):
+        os.mkdir(os.path.join(self.state, "real"))
+        link = os.path.join(self.state, "link")
+        os.symlink("real", link)
+        job = self.job("exit", 0, argv=["/bin/sh", "-c", "[ . -ef / ] || ls"], memory_per_node=None, current_working_directory=link)
+        if self.as_user(job).status != 0:
+            self.skip("an ordinary user's berth does not work here")
+        flip = "import os\nwhile True:\n  for place in '/', 'real':\n    os.symlink(place, 'new')\n    os.rename('new', 'link')"
+        with subprocess.Popen([sys.executable, "-c", flip], cwd=self.state) as flipping:
+            try:
+                runs = [self.as_user(job) for _ in range(40)]
+            finally:
+                flipping.kill()
+        self.assertEqual({run.out for run in runs}, {""})
+        for run in runs:
+            self.assertRegex(run.outcome["message"], "completed|changed while|is the job's own|links in the job's root", str(run))
 
     def test_few_processes_are_enough_and_too_few_are_refused(self):
         job = self.job("exit", 0, memory_per_node=None)
