@@ -277,7 +277,9 @@ class Launcher {
   /// The owner of the job's user namespace is whom the kernel charges for what is made in it beside the job's
   /// own user: its inotify instances, message queues, timers, namespaces (user.max_* in namespaces(7),
   /// getrlimit(2)). Were that root, one job could use up what root has. So it is an id that is nobody's, and
-  /// no other job's for as long as a launcher does not make 80,000 more.
+  /// no other job's for as long as a launcher does not make 80,000 more. 2147465534 is among them, which
+  /// plain root's job in an image has (kImageMap): that job may do nothing to a namespace that is not a child
+  /// of its own (user_namespaces(7)).
   uid_t namespace_owner(std::uint64_t token) const {
     constexpr std::uint64_t kOwners = 80'000;
     const auto own = static_cast<std::uint64_t>(::getpid()) * 641;  // launchers begin at different ids

@@ -437,7 +437,7 @@ class PlanBuilder {
   std::vector<sandbox::PlanMount> plan_mounts_;
 };
 
-/// Ids 0 to 65535 inside are berth's own outside.
+/// Ids 0 to 65535 inside are berth's own outside. Identity::outside_uid is 0's; `nobody` is another.
 const std::string kImageMap = "0 " + std::to_string(kUnprivilegedId) + " 65536\n";
 
 /// A user namespace with kImageMap that nobody is in; what an id-mapped mount takes its map from.
