@@ -22,6 +22,8 @@ using Micros = std::chrono::microseconds;
 constexpr std::chrono::seconds kLaunchPatience{60};
 /// For init to end what a job's main process left, before it is ended with it.
 constexpr std::chrono::seconds kEndPatience{10};
+/// A job that was stopped and whose start is not told by then is in set-up still, and never begins.
+constexpr milliseconds kStartIsTold{200};
 /// A kill that did not end the cgroup (a task in uninterruptible sleep) is sent again.
 constexpr std::chrono::seconds kKillAgain{1};
 /// Between attempts to tell init what its full channel did not take.
@@ -163,6 +165,9 @@ bool Attempt::handle_reports(Time now) {
         started_ = Time(std::chrono::nanoseconds(report->at));
         setup_cpu_ = std::chrono::duration_cast<Micros>(std::chrono::nanoseconds(report->setup_cpu));
         launch_deadline_.reset();
+        if (grace_end_) {
+          kill_at_ = grace_end_;
+        }
         const JobSpec& spec = request_.spec;
         if (spec.time_limit) {
           wall_deadline_ = *started_ + *spec.time_limit;  // whenever we hear of the start
@@ -439,7 +444,8 @@ void Attempt::stop(Cause cause, milliseconds grace, Time now) {
   } else if (!kill_at_) {
     signal(SIGTERM, false, now);
     signal(SIGCONT, false, now);
-    kill_at_ = now + grace;
+    grace_end_ = now + grace;
+    kill_at_ = started_ ? *grace_end_ : now + std::min(grace, kStartIsTold);
   }
 }
 
@@ -448,6 +454,7 @@ void Attempt::kill(Time now) {
     sandbox_->cgroup().kill_all();
   }
   sandbox_->kill_init();
+  grace_end_.reset();
   kill_at_ = now + kKillAgain;
 }
 

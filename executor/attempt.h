@@ -121,6 +121,7 @@ class Attempt {
   std::optional<Time> silence_deadline_;
   std::optional<Time> cpu_check_at_;
   std::optional<Time> kill_at_;
+  std::optional<Time> grace_end_;  ///< of the first stop()
   std::optional<Time> frozen_at_;
   Time::duration frozen_for_{};  ///< before that
   std::optional<Time> sample_at_;

@@ -181,12 +181,12 @@ class Executor::Implementation {
         epoll_(check(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         timer_(check(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")) {
     tree_ = CgroupTree::begin(machine_, options_.cgroup);
+    watch(launcher_->descriptor(), tag(0, Source::launcher));
     if (options_.first_spec != nullptr) {
       begin_first(profile_of(*options_.first_spec, *options_.first_identity));
     }
     descriptor_limit_ = raise_descriptor_limit().rlim_max;
     NftTables::keep_descriptors();
-    watch(launcher_->descriptor(), tag(0, Source::launcher));
     watch(timer_.get(), tag(0, Source::timer));
     if (!options_.complete_later) {
       complete();
@@ -246,6 +246,9 @@ class Executor::Implementation {
   }
 
   void expect(const JobSpec& spec, const Allocation& allocation, const Identity& identity) {
+    if (launcher_lost_ || launcher_->has_ended()) {
+      return;  // another one would die with this thread
+    }
     try {
       const SandboxProfile profile = profile_of(spec, identity);
       if (can_be_armed(profile)) {
@@ -410,9 +413,7 @@ class Executor::Implementation {
   }
 
   std::unique_ptr<Sandbox> begin_sandbox(const std::string& cgroup_name, const SandboxProfile& profile) {
-    if (!launcher_lost_ && launcher_->has_ended()) {  // of which nobody has heard yet
-      receive_spawned(Attempt::Clock::now());
-    }
+    notice_end_of_launcher();
     if (launcher_lost_) {
       replace_launcher();
     }
@@ -421,6 +422,13 @@ class Executor::Implementation {
 
   void complete(Sandbox& sandbox, const CgroupLimits& limits, UniqueFd own_root) {
     sandbox.complete(*tree_, limits, std::move(own_root), *launcher_);
+  }
+
+  /// Of which nobody has heard yet. Sandboxes that it was making fail.
+  void notice_end_of_launcher() {
+    if (!launcher_lost_ && launcher_->has_ended()) {
+      receive_spawned(Attempt::Clock::now());
+    }
   }
 
   /// Somebody killed it, or the machine's OOM killer did. Throws LaunchError when there can be no other one.
@@ -444,6 +452,7 @@ class Executor::Implementation {
 
   void begin(LaunchRequest request) {
     await_exits();
+    notice_end_of_launcher();  // before an armed sandbox is taken that it was making
     const CgroupLimits limits = job_cgroup_limits(request.spec, request.allocation, *tree_);
     check_time_offsets(request.spec.isolation);
     const SandboxProfile profile = profile_of(request.spec, request.identity);

@@ -244,8 +244,9 @@ class Executor {
   /// Begins an attempt. Failures of set-up arrive as Ended with Cause::launch_failed.
   void launch(LaunchRequest request);
 
-  /// Latches the cause and stops the job: TERM to every process of it, in set-up as soon as it runs, `grace`,
-  /// then a kill of the whole cgroup; grace zero kills at once. The first latched cause stays.
+  /// Latches the cause and stops the job: TERM to every process of it, `grace`, then a kill of the whole
+  /// cgroup; grace zero kills at once, and what is in set-up for a while longer never begins. The first
+  /// latched cause stays.
   void stop(JobId job_id, Cause cause, std::chrono::milliseconds grace);
   /// Reads again from the streams whose sinks said `wait`.
   void resume_output();

@@ -206,18 +206,31 @@ struct statx status_of(int descriptor) {
   return status;
 }
 
-/// Covers `mount` with what is empty, unless something else has its name by now.
-void cover(int root, const MountLine& mount) {
+UniqueFd open_below(int root, const std::string& path) {
   open_how how{};
   how.flags = O_PATH | O_CLOEXEC;
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
-  const std::string path = mount.mount_point.substr(std::strlen(kTemplate));
-  const UniqueFd point{static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how))};
+  return UniqueFd{static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how))};
+}
+
+/// Covers `mount` with what is empty, unless something else has its name by now. Where this process may not
+/// enter a folder on the way, it is that folder: its mode may change while jobs run.
+void cover(int root, const MountLine& mount) {
+  std::string path = mount.mount_point.substr(std::strlen(kTemplate));
+  UniqueFd point = open_below(root, path);
+  const bool is_out_of_reach = !point && (errno == EACCES || errno == ENAMETOOLONG);
+  while (!point && (errno == EACCES || errno == ENAMETOOLONG)) {
+    path.erase(path.rfind('/'));
+    if (path.empty()) {
+      return;
+    }
+    point = open_below(root, path);
+  }
   if (!point) {
     return;
   }
   const struct statx status = status_of(point.get());
-  if (status.stx_mnt_id != mount.id) {
+  if (!is_out_of_reach && status.stx_mnt_id != mount.id) {
     return;
   }
   const UniqueFd empty{must(S_ISDIR(status.stx_mode) ? open_tree_clone(root, "dev/mqueue", 0)

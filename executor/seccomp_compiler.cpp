@@ -116,15 +116,17 @@ void deny_terminal_injection(scmp_filter_ctx filter) {
 /// escalation (AF_ALG, AF_RXRPC, AF_TIPC, AF_CAN …).
 void deny_socket_families(scmp_filter_ctx filter) {
   static_assert(AF_UNIX == 1 && AF_INET == 2 && AF_INET6 == 10 && AF_NETLINK == 16 && AF_PACKET == 17);
-  constexpr scmp_datum_t kAllButTwoBits = ~scmp_datum_t{3};
-  constexpr scmp_datum_t kAllButOneBit = ~scmp_datum_t{1};
+  /// `count` families, a power of two, from a multiple of it on. The kernel takes an int, so that nobody has
+  /// to clear the bits above.
+  struct Families {
+    scmp_datum_t first, count;
+  };
+  constexpr Families kDenied[] = {{3, 1},  {4, 4},  {8, 2},  {11, 1}, {12, 4},
+                                  {18, 2}, {20, 4}, {24, 8}, {32, 32}};  // more there are not: AF_MAX
+  static_assert(AF_MAX <= 64);
   for (const int call : {SCMP_SYS(socket), SCMP_SYS(socketpair)}) {
-    for (const scmp_arg_cmp denied :
-         {SCMP_A0(SCMP_CMP_EQ, 3), SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButTwoBits, 4),  // 4 to 7
-          SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButOneBit, 8), SCMP_A0(SCMP_CMP_EQ, 11),
-          SCMP_A0(SCMP_CMP_MASKED_EQ, kAllButTwoBits, 12),  // 12 to 15
-          // The kernel takes an int: whoever sets higher bits gets no socket at all.
-          SCMP_A0(SCMP_CMP_GT, AF_PACKET)}) {
+    for (const auto& [first, count] : kDenied) {
+      const scmp_arg_cmp denied = SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffff & ~(count - 1), first);
       require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, 1, &denied), "socket");
     }
   }

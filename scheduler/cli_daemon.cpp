@@ -739,6 +739,11 @@ std::vector<std::string> jobs_to_cancel(const CommandLine& line, bool only_start
   QueryWords query = selection_query(line);
   query.emplace("limit", kAllJobs);
   const Json listing = Json::parse(ApiClient(daemon_socket(line)).request("GET", "/v1/jobs", query));
+  if (listing.value("truncated", false)) {
+    throw InputError(kCommandLine, "",
+                     "more than " + std::string(kAllJobs) +
+                         " jobs are there to select from: name them (berth cancel 1-100000), or a state");
+  }
   const std::set<std::string> among(named.begin(), named.end());
   std::vector<std::string> jobs;
   for (const Json& job : selected(line, listing, among)) {

@@ -279,6 +279,12 @@ void check_operands(const CommandLine& line) {
   }
 }
 
+/// With an option of `berth queue` that squeue(1) has too.
+bool asks_for_a_list(const CommandLine& line) {
+  constexpr std::array kOptions{"user", "me", "state", "format", "name", "account", "jobs"};
+  return std::any_of(kOptions.begin(), kOptions.end(), [&](const char* option) { return line.has(option); });
+}
+
 /// Letters that mean something else to those who know Docker or squeue(1), where berth's meaning is certainly
 /// not what was meant. `words`: as typed, without the job's command.
 void check_letters(const CommandLine& line, const std::vector<std::string>& words, bool has_script) {
@@ -295,7 +301,7 @@ void check_letters(const CommandLine& line, const std::vector<std::string>& word
     if (line.command->takes_script && line.job_command && !line.operands.empty() && !has_script) {
       throw UsageError(line.command, "berth " + name + ": -h prints help; the host name is --hostname");
     }
-    if (name == "queue" && line.has_others_than("help")) {
+    if (name == "queue" && asks_for_a_list(line)) {
       throw UsageError(line.command, "berth queue: -h prints help; without the header use -n");
     }
   }

@@ -47,7 +47,6 @@ class CommandLine {
 
   bool has(std::string_view option) const { return count(option) > 0; }
   unsigned count(std::string_view option) const;
-  bool has_others_than(std::string_view option) const { return count(option) < given_.size(); }
   /// The last one given wins, as with sbatch.
   std::optional<std::string> value(std::string_view option) const;
   /// Which of these options was given last; empty when none was.

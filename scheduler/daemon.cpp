@@ -121,8 +121,8 @@ Daemon::~Daemon() {
   for (const auto& link : links_) {
     link->close();  // the runners go on
   }
+  committer_.reset();  // first: what it has goes to the disk, whatever the next one waits for
   starting_runner_.reset();
-  committer_.reset();
   try {
     mark_numbers();
     reader_.move_log();
@@ -195,6 +195,24 @@ std::vector<Daemon::RunningView> Daemon::running() const {
     }
   }
   return views;
+}
+
+std::map<JobState, std::uint64_t> Daemon::Totals::no_ends() {
+  std::map<JobState, std::uint64_t> ends;
+  for (const JobState state :
+       {JobState::completed, JobState::failed, JobState::timeout, JobState::out_of_memory,
+        JobState::cancelled, JobState::preempted, JobState::node_fail, JobState::deadline}) {
+    ends.emplace(state, 0);
+  }
+  return ends;
+}
+
+void Daemon::Totals::count_end(const Outcome& outcome, const Usage& usage) noexcept {
+  if (const auto count = ended.find(outcome.state); count != ended.end()) {
+    ++count->second;
+  }
+  cpu_time += usage.cpu_total.value_or(std::chrono::microseconds(0));
+  oom_kills += usage.oom_kills.value_or(0);
 }
 
 std::map<JobState, std::uint64_t> Daemon::counts() const {

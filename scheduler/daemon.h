@@ -11,6 +11,7 @@
 // for what a caller got wrong.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
@@ -216,11 +217,14 @@ class Daemon {
   std::map<JobState, std::uint64_t> counts() const;
   /// Since this berthd was started.
   struct Totals {
-    std::uint64_t submitted = 0;              ///< jobs
-    std::uint64_t started = 0;                ///< attempts whose command began to run
-    std::map<JobState, std::uint64_t> ended;  ///< attempts
-    std::chrono::microseconds cpu_time{0};    ///< of those, where it is known
+    std::uint64_t submitted = 0;                          ///< jobs
+    std::uint64_t started = 0;                            ///< attempts whose command began to run
+    std::map<JobState, std::uint64_t> ended = no_ends();  ///< attempts
+    std::chrono::microseconds cpu_time{0};                ///< of those, where it is known
     std::uint64_t oom_kills = 0;
+    /// Each state in which one can end has its place, so that counting throws nothing.
+    static std::map<JobState, std::uint64_t> no_ends();
+    void count_end(const Outcome& outcome, const Usage& usage) noexcept;
   };
   const Totals& totals() const { return totals_; }
   /// Neither waits nor runs, and its end is on the disk.
@@ -406,8 +410,8 @@ class Daemon {
     unsigned asked = 0;
     unsigned settled = 0;
     bool has_failed = false;
-    /// Which is the first that could not be made, 0: none. Of the thread that commits.
-    std::shared_ptr<unsigned> refused = std::make_shared<unsigned>(0);
+    /// Which is the first that could not be made, 0: none.
+    std::shared_ptr<std::atomic<unsigned>> refused = std::make_shared<std::atomic<unsigned>>(0);
   };
   void settle_change(const WaitingJob& changed, bool failed);
   void committed();

@@ -358,7 +358,6 @@ Daemon::Active& Daemon::require_active(JobId job, const Actor& actor) {
 /// Of an array: that of its tasks which have not started; it ends with the last of those that have.
 void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
   const auto array_end = std::make_shared<ArrayEnd>();
-  ending_.insert(job);
   committer_->commit_surely(
       [job, outcome, array_end, at = clock_.system_now()](QueueStore& store) {
         if (store.close_array(job, of_unstarted_tasks(outcome), at) || store.closing(job)) {
@@ -392,6 +391,7 @@ void Daemon::end_waiting(JobId job, const Outcome& outcome, Reply reply) {
         }
         committed();
       });
+  ending_.insert(job);
 }
 
 void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Reply reply) {
@@ -411,9 +411,6 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
     return;
   }
   const bool ends_waiting = waiting_.contains(job) && asked.concerns(JobState::pending);
-  if (ends_waiting) {
-    require_store();
-  }
   if (asked.states.empty() && !stored.array_job_id && !waiting_.contains(job) && !is_final(stored.state)) {
     committer_->commit(  // before any of its tasks ends, with which it may
         [job, detail = action_detail("cancel", actor), at = clock_.system_now()](QueueStore& store) {
@@ -425,6 +422,7 @@ void Daemon::cancel(JobId job, const Actor& actor, const Cancellation& asked, Re
                                    ? cancel_tasks(job, actor, asked)
                                    : CancelledTasks::none;
   if (ends_waiting) {
+    require_store();
     end_waiting(job, cancelled_before_start(actor.name), std::move(reply));
     waiting_.remove(job);
     forget(job);
@@ -551,10 +549,14 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
     asked = parse_dependency(job.facts.dependency);
   }
   Changing& changing = changing_.try_emplace(job.job_id, Changing{before}).first->second;
+  if (changing.asked == 0) {
+    changing.recorded = before;
+  }
+  const unsigned own = changing.asked + 1;
   committer_->commit(
-      [job, asked, detail = action_detail(action, actor), spec_text, refused = changing.refused,
-       own = ++changing.asked, at = clock_.system_now()](QueueStore& store) {
-        if (*refused != 0 && *refused != own) {
+      [job, asked, detail = action_detail(action, actor), spec_text, refused = changing.refused, own,
+       at = clock_.system_now()](QueueStore& store) {
+        if (*refused != 0 && *refused < own) {  // else it is done again, after one behind it was refused
           throw ApiError(409, job_name(job.job_id) +
                                   ": what was asked for just before was refused, and so is this; try again");
         }
@@ -568,11 +570,16 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
         store.change(job.job_id, job.facts, at, detail, spec_text ? *spec_text : std::string());
         *refused = 0;
       },
-      [this, job, reply = std::move(reply)](const std::exception_ptr& error) {
+      [this, job, own, refused = changing.refused,
+       reply = std::move(reply)](const std::exception_ptr& error) {
+        if (error && *refused == 0) {
+          *refused = own;  // the transaction as a whole
+        }
         settle_change(job, error != nullptr);
         reply(error);
         committed();
       });
+  changing.asked = own;
   // Holds from now on, so that the job does not start with what it is being changed from; but it goes on
   // waiting, so that it can be cancelled, or changed again, meanwhile.
   enqueue(job, clock_.system_now(), spec_text == nullptr);
@@ -594,8 +601,14 @@ void Daemon::settle_change(const WaitingJob& changed, bool failed) {
   if (!now) {
     return;
   }
-  if (recorded) {
+  if (recorded && now->attempt == changed.attempt) {  // but what has come to be in other ways stays
     recorded->array_tasks = now->facts.array_tasks;
+    if (now->facts.dependency.empty() && !changed.facts.dependency.empty()) {
+      recorded->dependency.clear();
+    }
+    if (now->facts.hold != changed.facts.hold) {
+      recorded->hold = now->facts.hold;
+    }
     now->facts = *recorded;
   }
   enqueue(*now, clock_.system_now());  // the name, by which singletons go, is in the database only now

@@ -566,6 +566,7 @@ void Daemon::finish_unheard_of(const std::shared_ptr<RunnerLink>& link, const Ru
         }
         committed();
       });
+  totals_.count_end(message.outcome, message.usage);
   --link->jobs;
   waiting_.remove(message.id.job_id);
   forget(message.id.job_id);
@@ -673,9 +674,7 @@ void Daemon::finish(Active& active, const Outcome& outcome, const Usage& usage, 
   if (active.start_commit != 0 && committer_->withdraw(active.start_commit)) {
     *start = std::move(active.start);  // both are recorded at once
   }
-  ++totals_.ended[outcome.state];
-  totals_.cpu_time += usage.cpu_total.value_or(std::chrono::microseconds(0));
-  totals_.oom_kills += usage.oom_kills.value_or(0);
+  totals_.count_end(outcome, usage);
   active.lease.reset();
   active.runner.reset();
   if (link) {

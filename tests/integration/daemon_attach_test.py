@@ -223,7 +223,7 @@ class Terminals(AttachCase):
         for option in ("-i", "-e"):
             status, _, err = self.cli("submit", "--pty", option, "/dev/null", "--", "true")
             self.assertEqual(status, 125)
-            self.assertIn("terminal", err)
+            self.assertIn("does not go with --pty", err)
         path = self.job_file(self.job("exit", 0, terminal=True))
         status, _, err = self.berth("run", "--database", self.database, path)
         self.assertEqual(status, 125)

@@ -293,7 +293,7 @@ class Limits(BerthCase):
         self.assertIn("limits.open_files: 2000 is more than berth itself may have, 1000", err)
         status, _, err = self.berth("run", "--database", self.database, "--hugetlb", "3MB=3M", "--", "true")
         self.assertEqual(status, 125)
-        self.assertIn("limits.hugetlb", err)
+        self.assertIn("--hugetlb: this machine has no huge pages of 3MB", err)
         self.assertFalse(os.path.exists(self.database))
 
     def test_resource_limits(self):
