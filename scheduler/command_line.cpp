@@ -189,10 +189,10 @@ constexpr std::pair<std::string_view, std::string_view> kOthersCommands[] = {
 [[noreturn]] void fail_unknown_command(const std::string& typed) {
   for (const auto& [program, command] : kOthersCommands) {
     if (typed == program) {
-      throw UsageError(nullptr, "berth: \"" + typed + "\" is not a command; " +
-                                    (command.empty() ? "there is nothing like it here"
-                                                     : "use berth " + std::string(command)) +
-                                    " (to run it as a job: berth run -- " + typed + ")");
+      std::string text = "berth: \"" + typed + "\" is not a command; ";
+      text += command.empty() ? "there is nothing like it here" : "use berth " + std::string(command);
+      text += " (to run it as a job: berth run -- " + typed + ")";
+      throw UsageError(nullptr, text);
     }
   }
   std::vector<std::string_view> known;
