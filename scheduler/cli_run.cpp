@@ -628,8 +628,13 @@ NetworkSettings network_settings(const CommandLine& line, const std::vector<Requ
   return settings;
 }
 
-/// What the machine and the pool refuse, at once.
-void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more) {
+/// What the machine and the pool refuse, at once; the first in words of the command line where the job is of
+/// it.
+void refuse_all(std::vector<InputFault> faults, std::vector<InputFault> more, const CommandSpec* command) {
+  for (InputFault& fault : faults) {
+    fault.message =
+        command != nullptr ? in_terms_of_options(*command, std::move(fault.message)) : fault.message;
+  }
   std::move(more.begin(), more.end(), std::back_inserter(faults));
   if (!faults.empty()) {
     throw InputError(std::move(faults));
@@ -710,12 +715,8 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   preparation.expect(test_only ? std::nullopt : first_job(pool, requested.jobs.front().spec, identities));
   std::unique_ptr<JobStore> store = test_only ? nullptr : open_existing(database);
   std::vector<InputFault> faults = preparation.refused();
-  for (InputFault& fault : faults) {
-    fault.message =
-        from_options ? in_terms_of_options(*line.command, std::move(fault.message)) : fault.message;
-  }
   std::vector<Submission> submissions = submissions_of(std::move(requested.jobs), identities, caller);
-  refuse_all(std::move(faults), Batch::refusals(pool, submissions));
+  refuse_all(std::move(faults), Batch::refusals(pool, submissions), from_options ? line.command : nullptr);
   if (test_only) {
     return tell_prospects(line, submissions, pool, wishes.overlap_rule());
   }
@@ -751,12 +752,12 @@ int run_jobs(const CommandLine& asked, JobTexts& texts) {
   report(line, result, from_options, standard_output);
   result_file.write(result.records);
   standard_output.flush_all(signals.descriptor());
-  const bool is_unread = standard_output.has_pending() || standard_error.has_pending();
-  const int of_jobs = run_exit_status(result.records, cancellation.first_signal());
-  const int status = of_jobs == 0 && is_unread ? status_of_unread(signals) : of_jobs;
-  const bool is_complete =
-      is_on_disk && result.unsaved.empty() && (status != 0 || !streams.has_lost_output());
-  return is_complete ? status : 125;
+  int status = run_exit_status(result.records, cancellation.first_signal());
+  if (status == 0 && (standard_output.has_pending() || standard_error.has_pending())) {
+    status = status_of_unread(signals);
+  }
+  const bool is_recorded = is_on_disk && result.unsaved.empty();
+  return is_recorded && (status != 0 || !streams.has_lost_output()) ? status : 125;
 }
 
 }  // namespace berth

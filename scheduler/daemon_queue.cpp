@@ -1,6 +1,7 @@
 // Daemon's queue: what waits for what, which job starts next, and when one will.
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <span>
 
 #include "scheduler/crash_point.h"
 #include "scheduler/daemon.h"
@@ -41,9 +42,22 @@ std::pair<JobId, std::optional<unsigned>> subject(const Dependency::Condition& c
   return {condition.job, condition.task};
 }
 
+using Conditions = std::span<const Dependency::Condition>;
+
+/// Those of which `of` tells `key`, of conditions in the order of that.
+template <typename Key, typename Of>
+Conditions equal_to(const std::vector<Dependency::Condition>& conditions, const Key& key, Of of) {
+  const auto first = std::partition_point(conditions.begin(), conditions.end(),
+                                          [&](const auto& condition) { return of(condition) < key; });
+  const auto last = std::partition_point(first, conditions.end(),
+                                         [&](const auto& condition) { return !(key < of(condition)); });
+  return Conditions(conditions)
+      .subspan(static_cast<std::size_t>(first - conditions.begin()), static_cast<std::size_t>(last - first));
+}
+
 /// Those on `job` and on its tasks, of conditions in the order of their subjects.
-auto on_job(const std::vector<Dependency::Condition>& conditions, JobId job) {
-  return std::ranges::equal_range(conditions, job, {}, &Dependency::Condition::job);
+Conditions on_job(const std::vector<Dependency::Condition>& conditions, JobId job) {
+  return equal_to(conditions, job, [](const Dependency::Condition& condition) { return condition.job; });
 }
 
 /// What cannot be read now, the job's next start finds out.
@@ -116,7 +130,9 @@ void Daemon::unblock_or_link(const WaitingJob& job, Timestamp now, bool is_named
 
 void Daemon::link(JobId job, Dependency&& dependency, Dependent& dependent) {
   dependent.dependency = std::move(dependency);
-  std::ranges::sort(dependent.dependency.conditions, {}, subject);
+  std::vector<Dependency::Condition>& conditions = dependent.dependency.conditions;
+  std::sort(conditions.begin(), conditions.end(),
+            [](const auto& one, const auto& other) { return subject(one) < subject(other); });
   for (const Dependency::Condition& condition : dependent.dependency.conditions) {
     if (condition.type != Dependency::Type::singleton) {
       (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job);
@@ -196,7 +212,7 @@ void Daemon::examine_now(JobId job, Timestamp now, const std::optional<Change>& 
   }
   Dependent& dependent = found->second;
   const std::vector<Dependency::Condition>& conditions = dependent.dependency.conditions;
-  const auto look_up = [&](const auto& some) {
+  const auto look_up = [&](Conditions some) {
     for (const Dependency::Condition& condition : some) {
       const Fulfilment state = condition.type == Dependency::Type::singleton
                                    ? state_of_singleton(job, dependent)
@@ -214,7 +230,7 @@ void Daemon::examine_now(JobId job, Timestamp now, const std::optional<Change>& 
     }
     if (changed && changed->array) {
       for (const auto& task : std::set<std::optional<unsigned>>{std::nullopt, changed->task}) {
-        look_up(std::ranges::equal_range(conditions, std::pair{*changed->array, task}, {}, subject));
+        look_up(equal_to(conditions, std::pair{*changed->array, task}, subject));
       }
     }
   }
@@ -272,9 +288,10 @@ void Daemon::add_after(JobId array, std::set<JobId>& jobs) const {
     return;
   }
   for (const JobId job : found->second) {
-    const auto conditions = on_job(dependents_.at(job).dependency.conditions, array);
-    if (std::ranges::find(conditions, Dependency::Type::after, &Dependency::Condition::type) !=
-        conditions.end()) {
+    const Conditions conditions = on_job(dependents_.at(job).dependency.conditions, array);
+    if (std::any_of(conditions.begin(), conditions.end(), [](const Dependency::Condition& condition) {
+          return condition.type == Dependency::Type::after;
+        })) {
       jobs.insert(job);
     }
   }
