@@ -302,7 +302,7 @@ class Leaving(RunnerCase):
             self.note_runners()
             for job in jobs:
                 self.assertEqual([record["state"] for record in self.records(job)], ["PREEMPTED", "COMPLETED"])
-            self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+            self.assertTrue(eventually(lambda: self.alive_runners() and self.runner not in self.alive_runners()))
             (self.runner,) = self.alive_runners()
 
     def assert_cancelled_before_they_started(self, *jobs):
@@ -332,7 +332,7 @@ class Leaving(RunnerCase):
             self.note_runners()
             self.assert_cancelled_before_they_started(job, f"{array}_3")
             self.assertEqual(self.state(array), "CANCELLED")
-            self.assertTrue(eventually(lambda: self.runner not in self.alive_runners()))
+            self.assertTrue(eventually(lambda: self.alive_runners() and self.runner not in self.alive_runners()))
             (self.runner,) = self.alive_runners()
 
     @natively
