@@ -782,7 +782,7 @@ TEST_CASE("no job with a time limit passes one that waits for another berth's CP
 
 TEST_CASE("prospects tell which jobs would start now, and lease nothing") {
   Fixture f("core:2 pu:1");
-  const auto told = [&](std::vector<Submission> submissions) {
+  const auto told = [&](const std::vector<Submission>& submissions) {
     std::string text;
     for (const Batch::Prospect& one :
          Batch::prospects(f.pool, submissions, Overlap::never, f.clock.steady_now())) {
