@@ -44,8 +44,16 @@ class AttachCase(DaemonCase):
         """The descriptors of all runners."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.alive_runners())
 
+    def opened_at_rest(self):
+        """The same, when none of them makes a sandbox or takes one away."""
+        readings = [-1, self.opened()]
+        while readings[-3:] != [readings[-1]] * 3:
+            time.sleep(0.03)
+            readings.append(self.opened())
+        return readings[-1]
+
     def watch_a_running(self, job, *arguments):
-        before = self.opened()
+        before = self.opened_at_rest()
         client = self.watch(job, *arguments)
         self.assertTrue(eventually(lambda: self.opened() > before), "the runner does not serve it")
         return client
