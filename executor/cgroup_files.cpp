@@ -77,18 +77,29 @@ void add_saturated(std::uint64_t& sum, std::uint64_t value) {
                                                                 : sum + value;
 }
 
+/// Of the next line of mountinfo what is before its dash and what is behind it, proc_pid_mountinfo(5):
+/// 36 35 98:0 /root /mount/point rw,noatime [optional fields] - type source super-options
+bool next_mount(std::string_view& mountinfo, std::string_view& before, std::string_view& after) {
+  constexpr std::string_view kDash = " - ";
+  std::string_view line;
+  while (next_line(mountinfo, line)) {
+    const std::size_t dash = line.find(kDash);
+    if (dash != std::string_view::npos) {
+      before = line.substr(0, dash);
+      after = line.substr(dash + kDash.size());
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
   std::vector<MountLine> mounts;
-  std::string_view line;
-  while (next_line(mountinfo, line)) {
-    const std::size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) {
-      continue;
-    }
-    std::string_view before = line.substr(0, dash);
-    std::string_view after = line.substr(dash + 3);
+  std::string_view before;
+  std::string_view after;
+  while (next_mount(mountinfo, before, after)) {
     const std::optional<std::uint64_t> id = whole_number<std::uint64_t>(next_field(before, ' '));
     const std::optional<std::uint64_t> parent = whole_number<std::uint64_t>(next_field(before, ' '));
     next_field(before, ' ');  // device
@@ -103,20 +114,14 @@ std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
 
 std::vector<CgroupMountLine> parse_cgroup_mounts(std::string_view mountinfo) {
   std::vector<CgroupMountLine> mounts;
-  std::string_view line;
-  while (next_line(mountinfo, line)) {
-    // 36 35 98:0 /root /mount/point rw,noatime [optional fields] - type source super-options
-    const std::size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) {
-      continue;
-    }
-    std::string_view after = line.substr(dash + 3);
+  std::string_view before;
+  std::string_view after;
+  while (next_mount(mountinfo, before, after)) {
     const std::string_view type = next_field(after, ' ');
     if (type != "cgroup" && type != "cgroup2") {
       continue;
     }
     next_field(after, ' ');  // source
-    std::string_view before = line.substr(0, dash);
     for (int skipped = 0; skipped < 3; ++skipped) {
       next_field(before, ' ');  // mount id, parent id, device
     }

@@ -64,6 +64,9 @@ const std::initializer_list<Group> kGroups = {
       "ioperm", "vhangup", "nfsservctl", "_sysctl", "uselib", "ustat", "sysfs", "vm86", "vm86old"}},
 };
 
+/// Of an argument that the kernel takes as an int it looks at no more than these bits.
+constexpr scmp_datum_t kLow = 0xffffffff;
+
 /// Newer than this libseccomp, Linux 6.15; such calls have one number on all architectures.
 constexpr int kOpenTreeAttr = 467;
 
@@ -100,7 +103,6 @@ void deny_new_namespaces(scmp_filter_ctx filter) {
 /// Faking terminal input. The kernel looks at the low 32 bits of the request only, so the filter must too
 /// (CVE-2019-10063).
 void deny_terminal_injection(scmp_filter_ctx filter) {
-  constexpr unsigned long kLow = 0xffffffff;
   for (const unsigned long request :
        {static_cast<unsigned long>(TIOCSTI), static_cast<unsigned long>(TIOCLINUX)}) {
     require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1,
@@ -126,7 +128,7 @@ void deny_socket_families(scmp_filter_ctx filter) {
   static_assert(AF_MAX <= 64);
   for (const int call : {SCMP_SYS(socket), SCMP_SYS(socketpair)}) {
     for (const auto& [first, count] : kDenied) {
-      const scmp_arg_cmp denied = SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffff & ~(count - 1), first);
+      const scmp_arg_cmp denied = SCMP_A0(SCMP_CMP_MASKED_EQ, kLow & ~(count - 1), first);
       require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), call, 1, &denied), "socket");
     }
   }
@@ -135,7 +137,6 @@ void deny_socket_families(scmp_filter_ctx filter) {
 /// A cookie of core scheduling keeps the neighbouring hardware thread, which is another job's, idle
 /// (prctl(2), PR_SCHED_CORE). As where the kernel has none.
 void deny_core_scheduling(scmp_filter_ctx filter) {
-  constexpr unsigned long kLow = 0xffffffff;
   constexpr unsigned long kSchedCore = 62;
   require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(prctl), 1,
                            SCMP_A0(SCMP_CMP_MASKED_EQ, kLow, kSchedCore)),
@@ -145,7 +146,6 @@ void deny_core_scheduling(scmp_filter_ctx filter) {
 /// Every filter takes memory that all processes of the machine share (net.core.bpf_jit_limit), and that the
 /// filters of later jobs must have.
 void deny_socket_filters(scmp_filter_ctx filter) {
-  constexpr unsigned long kLow = 0xffffffff;
   for (const int option :
        {SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF}) {
     require(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(setsockopt), 2,
@@ -160,7 +160,6 @@ void deny_socket_filters(scmp_filter_ctx filter) {
 /// would hardly run, and not see the job's end. Process 1 is init, and so is group 1; all processes of the
 /// user are init too.
 void deny_limits_of_init(scmp_filter_ctx filter) {
-  constexpr unsigned long kLow = 0xffffffff;
   const auto deny = [filter](int call, std::initializer_list<scmp_arg_cmp> arguments) {
     require(seccomp_rule_add_array(filter, SCMP_ACT_ERRNO(EPERM), call,
                                    static_cast<unsigned>(arguments.size()), arguments.begin()),

@@ -103,14 +103,10 @@ std::string_view explanation(WaitReason reason) {
   return "";
 }
 
-std::string json_text(const Json& value) {
-  return json_with_controls_escaped(value.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
-
 ApiResponse json_response(const Json& body, unsigned status = 200) {
   ApiResponse response;
   response.status = status;
-  response.body = json_text(body) + "\n";
+  response.body = printable_json(body) + "\n";
   return response;
 }
 
@@ -991,7 +987,7 @@ ApiResponse Api::listed(const std::vector<JobSummary>& jobs, const std::vector<T
     if (told[index].suspended.count() > 0) {
       value["suspended_usec"] = told[index].suspended.count();
     }
-    text += (index == 0 ? "" : ",") + json_text(value);
+    text += (index == 0 ? "" : ",") + printable_json(value);
     if (text.size() > most_of_answer()) {
       throw ApiError(413, "this list takes more than " + std::to_string(most_of_answer() >> 20U) +
                               " MiB: ask for fewer jobs, by limit or state (berth queue --limit, -t)");

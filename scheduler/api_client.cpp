@@ -62,6 +62,10 @@ ApiRefusal refusal_of(unsigned status, const std::string& body) {
   return {status, value["error"], std::move(faults)};
 }
 
+[[noreturn]] void fail_late(const std::string& socket) {
+  throw NotAnswered("berthd at " + socket + " has not answered in time");
+}
+
 /// False when nothing has come by then.
 bool is_readable_by(int descriptor, std::chrono::steady_clock::time_point instant) {
   using std::chrono::milliseconds;
@@ -110,7 +114,7 @@ ApiClient::Connection& ApiClient::connect() {
 std::string ApiClient::request(std::string_view method, const std::string& path, const QueryWords& query,
                                const std::string& body) {
   if (answer_by_ && *answer_by_ <= std::chrono::steady_clock::now()) {
-    throw NotAnswered("berthd at " + socket_ + " has not answered in time");
+    fail_late(socket_);
   }
   Connection& connection = connect();
   http::request<http::string_body> request{http::string_to_verb({method.data(), method.size()}),
@@ -124,7 +128,7 @@ std::string ApiClient::request(std::string_view method, const std::string& path,
   http::write(connection.socket, request, error);
   if (answer_by_ && !error && !is_readable_by(connection.socket.native_handle(), *answer_by_)) {
     connection_.reset();
-    throw NotAnswered("berthd at " + socket_ + " has not answered in time");
+    fail_late(socket_);
   }
   http::read(connection.socket, connection.buffer, parser, error);
   if (error && !parser.is_done()) {  // a refusal that came before all was sent is done, and told

@@ -140,9 +140,7 @@ struct UserTraffic {
 ApiResponse api_failure(unsigned status, const std::string& message) {
   ApiResponse response;
   response.status = status;
-  response.body = json_with_controls_escaped(
-      nlohmann::json{{"error", message}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-      "\n");
+  response.body = printable_json(nlohmann::json{{"error", message}}) + "\n";
   return response;
 }
 

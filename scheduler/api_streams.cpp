@@ -155,8 +155,7 @@ std::string event_line(const JobEvent& event) {
   if (!event.detail.empty()) {
     value["detail"] = nlohmann::ordered_json::parse(event.detail, nullptr, false);
   }
-  return json_with_controls_escaped(
-      value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  return printable_json(value) + "\n";
 }
 
 class EventStream final : public ApiStream, public std::enable_shared_from_this<EventStream> {

@@ -176,8 +176,7 @@ std::string efficiency_json(const AccountingRecord& record, Timestamp now, const
   add("memory_utilized", result.memory_used);
   add("memory_granted", result.memory_granted);
   add("memory_efficiency_percent", result.memory_percent);
-  return json_with_controls_escaped(
-      object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  return printable_json(object);
 }
 
 }  // namespace berth

@@ -257,8 +257,7 @@ std::string format_report(const std::vector<ReportRow>& rows, ReportKey key,
 std::string report_json(const std::vector<ReportRow>& rows, ReportKey key, const ListingStyle& style) {
   std::string text = "{\"by\":\"" + std::string(key_name(key).name) + "\",\"rows\":[";
   for (const ReportRow& row : rows) {
-    text += (&row == rows.data() ? "" : ",") + json_with_controls_escaped(row_value(row, key).dump(
-                                                   -1, ' ', false, Json::error_handler_t::replace));
+    text += (&row == rows.data() ? "" : ",") + printable_json(row_value(row, key));
     check_size(text.size(), style, kFewerRows);
   }
   return text + "]}\n";

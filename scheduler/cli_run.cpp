@@ -662,9 +662,7 @@ int tell_prospects(const CommandLine& line, const std::vector<Submission>& submi
             format_size_human(takes.memory) + " of memory\n";
   }
   if (line.has("json")) {
-    const nlohmann::ordered_json all{{"jobs", std::move(jobs)}};
-    text = json_with_controls_escaped(
-        all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    text = printable_json(nlohmann::ordered_json{{"jobs", std::move(jobs)}}) + "\n";
   }
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;

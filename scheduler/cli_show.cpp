@@ -16,10 +16,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string dump(const Json& value, int indent) {
-  return json_with_controls_escaped(value.dump(indent, ' ', false, Json::error_handler_t::replace));
-}
-
 /// "  Name:            value", or nothing for an empty value.
 std::string line(std::string name, const std::string& value) {
   constexpr std::size_t kNameWidth = 26;
@@ -182,7 +178,7 @@ std::string show_text(const ShownJob& job, const ListingTime& time) {
     text += attempt_text(record, time);
   }
   text += "\nEvents (UTC)\n" + events_text(job.events);
-  text += "\nSpec\n" + indented(dump(Json::parse(to_json_text(*first.spec)), 2));
+  text += "\nSpec\n" + indented(printable_json(Json::parse(to_json_text(*first.spec)), 2));
   return text;
 }
 
@@ -197,7 +193,7 @@ std::string show_json(std::span<const ShownJob> jobs) {
       events.push_back(event_value(event));
     }
   }
-  return dump(Json{{"jobs", std::move(records)}, {"events", std::move(events)}}, 2) + "\n";
+  return printable_json(Json{{"jobs", std::move(records)}, {"events", std::move(events)}}, 2) + "\n";
 }
 
 }  // namespace berth

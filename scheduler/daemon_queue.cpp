@@ -133,7 +133,7 @@ void Daemon::link(JobId job, Dependency&& dependency, Dependent& dependent) {
   std::vector<Dependency::Condition>& conditions = dependent.dependency.conditions;
   std::sort(conditions.begin(), conditions.end(),
             [](const auto& one, const auto& other) { return subject(one) < subject(other); });
-  for (const Dependency::Condition& condition : dependent.dependency.conditions) {
+  for (const Dependency::Condition& condition : conditions) {
     if (condition.type != Dependency::Type::singleton) {
       (condition.task ? task_depended_on_ : depended_on_)[condition.job].insert(job);
     }

@@ -548,7 +548,7 @@ void Daemon::change(const WaitingJob& job, const std::string& action, const Acto
   if (job.facts.dependency != before.dependency && !job.facts.dependency.empty()) {
     asked = parse_dependency(job.facts.dependency);
   }
-  Changing& changing = changing_.try_emplace(job.job_id, Changing{before}).first->second;
+  Changing& changing = changing_[job.job_id];
   if (changing.asked == 0) {
     changing.recorded = before;
   }

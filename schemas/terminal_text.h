@@ -30,5 +30,10 @@ std::string printable_lines(std::string_view text);
 std::string with_controls_escaped(std::string_view text);
 /// The same value as JSON text without those that JSON takes as they are in its strings: all but C0.
 std::string json_with_controls_escaped(std::string json_text);
+/// A value of nlohmann's as such text, on one line or indented; what is no UTF-8 in it becomes U+FFFD.
+template <typename Json>
+std::string printable_json(const Json& value, int indent = -1) {
+  return json_with_controls_escaped(value.dump(indent, ' ', false, Json::error_handler_t::replace));
+}
 
 }  // namespace berth

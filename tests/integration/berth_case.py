@@ -300,6 +300,13 @@ class BerthCase(unittest.TestCase):
         job.update(spec)
         return {key: value for key, value in job.items() if value is not None}
 
+    def with_groups(self, lines):
+        """What a program is begun by so that /etc/group has these lines too, for it alone."""
+        path = os.path.join(self.directory, "group")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(read("/etc/group") + lines)
+        return ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', path)
+
     def job_file(self, *jobs):
         path = os.path.join(self.directory, f"jobs-{len(os.listdir(self.directory))}.json")
         with open(path, "w", encoding="utf-8") as file:

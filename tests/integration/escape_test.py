@@ -487,10 +487,7 @@ class Escape(BerthCase):
         shutil.copy(self.payload, path)
         os.chown(path, 0, 4343)
         os.chmod(path, 0o2755)
-        groups = os.path.join(self.directory, "group")
-        with open(groups, "w", encoding="utf-8") as file:
-            file.write(read("/etc/group") + "devs:x:4343:daemon\n")
-        in_devs = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+        in_devs = self.with_groups("devs:x:4343:daemon\n")
         run = self.run_jobs(self.job(argv=[path, "report"], isolation={"user": "daemon"}), program=in_devs)
         self.assert_state(run, "COMPLETED")
         report = json.loads(run.out)

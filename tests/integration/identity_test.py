@@ -91,16 +91,13 @@ class Identity(BerthCase):
         self.assertIn("--user", err)
 
     def test_a_user_of_many_groups_has_all_of_them_or_is_refused(self):
-        groups = os.path.join(self.directory, "group")
-        with_groups = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
         for numbers, message in (
             (range(70000, 70256), None), (range(70000, 70257), "257 supplementary groups"),
             (range(1 << 31, (1 << 31) + 200), "for one id map")
         ):
-            with open(groups, "w", encoding="utf-8") as file:
-                file.write(read("/etc/group") + "".join(f"g{number}:x:{number}:daemon\n" for number in numbers))
+            many = self.with_groups("".join(f"g{number}:x:{number}:daemon\n" for number in numbers))
             status, out, err = self.berth(
-                "run", "--database", self.database, "--user", "daemon", "--", "/usr/bin/id", "-G", program=with_groups
+                "run", "--database", self.database, "--user", "daemon", "--", "/usr/bin/id", "-G", program=many
             )
             if message:
                 self.assertEqual((status, message in err), (125, True), err)
@@ -140,10 +137,7 @@ class Identity(BerthCase):
         os.mkdir(shared)
         os.chown(shared, 0, 4343)
         os.chmod(shared, 0o770)
-        groups = os.path.join(self.directory, "group")
-        with open(groups, "w", encoding="utf-8") as file:
-            file.write(read("/etc/group") + "devs:x:4343:daemon\n")
-        in_devs = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups)
+        in_devs = self.with_groups("devs:x:4343:daemon\n")
         self.assertEqual(self.working_directory(shared, "daemon", in_devs)[0], shared)
         self.assertIn("cannot enter", self.working_directory(shared, "daemon")[1])
         os.chown(shared, 0, 0)
